@@ -1,0 +1,60 @@
+"""From annotations to numbers: label sets, the vocabulary of characters, and the target columns of a corpus."""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import Wav2Vec2CTCTokenizer
+
+from data.errors import UserError
+from data.utterances import CLASSIFICATION_TASKS, normalise_text
+
+
+def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
+    """Sorted labels of each classification task that the corpus annotates.
+
+    Raises:
+        UserError: a task that no utterance is annotated for, or one that has a single label.
+    """
+    labels = {}
+    for task in tasks:
+        column = "text" if task == "asr" else task
+        found = sorted({value for value in corpus.unique(column) if value is not None})
+        if not found:
+            raise UserError(f"--tasks {task}: no utterance of the corpus is annotated for it (column {column!r})")
+        if task in CLASSIFICATION_TASKS:
+            if len(found) == 1:
+                raise UserError(f"--tasks {task}: the corpus knows one label only, {found[0]!r}; drop the task")
+            labels[task] = found
+    return labels
+
+
+def character_tokenizer(texts: Iterable[str | None]) -> Wav2Vec2CTCTokenizer:
+    """The CTC tokenizer of the characters in these transcripts: blank first, then the word boundary, then the rest."""
+    characters = sorted(set("".join(normalise_text(text) for text in texts if text)) - {" "})
+    vocabulary = {token: i for i, token in enumerate(["[PAD]", "|", "[UNK]", *characters])}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocab.json"
+        file.write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        return Wav2Vec2CTCTokenizer(
+            str(file), unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|", bos_token=None, eos_token=None
+        )
+
+
+def with_targets(corpus: Dataset, labels: dict[str, list[str]], tokenizer: Wav2Vec2CTCTokenizer | None) -> Dataset:
+    """Add `<task>_labels` (-100 for "not annotated") and, given a tokenizer, `asr_labels` (empty for that).
+
+    Raises:
+        UserError: a label that is not in the label set.
+    """
+    for task, names in labels.items():
+        index = {None: -100} | {name: i for i, name in enumerate(names)}
+        if unknown := sorted(set(corpus.unique(task)) - set(index)):
+            raise UserError(f"{task} {unknown[0]!r} is not among the labels the model knows: {', '.join(names)}")
+        corpus = corpus.add_column(f"{task}_labels", [index[name] for name in corpus[task]])
+    if tokenizer is not None:
+        texts = [normalise_text(text or "") for text in corpus["text"]]
+        corpus = corpus.add_column("asr_labels", [tokenizer(text).input_ids if text else [] for text in texts])
+    return corpus

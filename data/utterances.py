@@ -1,0 +1,58 @@
+"""What one utterance is: its columns, its tasks and its text. The one vocabulary of the whole project."""
+
+import re
+import unicodedata
+
+from datasets import Features, List, Value
+
+CLASSIFICATION_TASKS = ("emotion", "gender", "style")
+"""Tasks with one label an utterance. Each is a string column of that name; None means "not annotated"."""
+
+TASKS = (*CLASSIFICATION_TASKS, "asr")
+"""All tasks. The column of `asr` is `text`."""
+
+FEATURES = Features(
+    {
+        "id": Value("string"),  # unique in the corpus
+        "path": Value("string"),  # of the audio file
+        "corpus": Value("string"),  # folder the utterance comes from, where several are joined
+        "speaker": Value("string"),  # the person who speaks, unique over joined corpora
+        "dialog": Value("string"),  # None where the corpus has none
+        "fold": Value("int32"),  # 1..5, the fold that holds this utterance out for the test
+        "emotion": Value("string"),
+        "gender": Value("string"),
+        "style": Value("string"),
+        "text": Value("string"),  # as transcribed; `normalise_text` makes the target of CTC
+        "start": Value("float32"),  # seconds in its dialog
+        "end": Value("float32"),
+        "valence": Value("float32"),  # consensus, 1..5
+        "activation": Value("float32"),
+        "dominance": Value("float32"),
+        "raters": List(
+            {
+                "rater": Value("string"),  # such as C-E2, C-F1, A-E3, A-M1
+                "categories": List(Value("string")),  # empty for a rater of attributes
+                "comment": Value("string"),
+                "valence": Value("float32"),  # None for a rater of categories
+                "activation": Value("float32"),
+                "dominance": Value("float32"),
+            }
+        ),
+    }
+)
+"""Columns of every corpus. A corpus that lacks a column holds None there."""
+
+_TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
+_NOT_SPOKEN = re.compile(r"[^\w' ]|_", re.UNICODE)
+_LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
+
+
+def normalise_text(text: str) -> str:
+    """Reduce a transcript to what is spoken: lower-case letters, digits, apostrophes inside words, single spaces.
+
+    Tags in brackets ([LAUGHTER], <unk>) and punctuation go. The result may be empty, which for speech recognition
+    means "not annotated".
+    """
+    text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
+    text = _NOT_SPOKEN.sub(" ", _TAG.sub(" ", text))
+    return " ".join(_LONE_APOSTROPHE.sub(" ", text).split())

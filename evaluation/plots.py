@@ -1,0 +1,136 @@
+"""The two pictures of a run: its confusion matrix and its training curves. Both can be read in grey."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from data.files import replacing
+
+# One style a task, the same in both panels: colours of Okabe and Ito, and a line style that tells them apart in grey.
+_STYLES = {
+    "total": {"color": "black", "linestyle": "-", "linewidth": 2.2},
+    "emotion": {"color": "#D55E00", "linestyle": "-", "marker": "o"},
+    "gender": {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    "style": {"color": "#009E73", "linestyle": "-.", "marker": "^"},
+    "asr": {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
+    "scl": {"color": "#7F7F7F", "linestyle": (0, (6, 2, 1, 2, 1, 2)), "marker": "x"},
+}
+_LOSSES = {
+    "loss": ("total", "weighted sum"),
+    "loss_emotion": ("emotion", "emotion"),
+    "loss_gender": ("gender", "gender"),
+    "loss_style": ("style", "style"),
+    "loss_asr": ("asr", "ASR (CTC)"),
+    "loss_scl": ("scl", "self-contrastive"),
+}
+_SCORES = {
+    "eval_emotion_ua": ("emotion", "emotion UA"),
+    "eval_gender_ua": ("gender", "gender UA"),
+    "eval_style_ua": ("style", "style UA"),
+    "eval_asr_wer": ("asr", "WER"),
+}
+
+
+def plot_confusion_matrix(
+    matrix: list[list[int]], labels: list[str], path: str | Path, title: str | None = None
+) -> Figure:
+    """Draw counts and row percentages of a confusion matrix as a PNG.
+
+    Args:
+        matrix: (classes, classes) counts, rows the annotated class, columns the predicted one.
+        labels: the classes, in the order of the rows.
+        path: of the picture.
+        title: a line above it.
+
+    Returns:
+        The figure, already written.
+    """
+    counts = np.asarray(matrix)
+    totals = counts.sum(axis=1, keepdims=True)
+    percent = 100 * counts / np.maximum(totals, 1)
+    side = 2.2 + 0.85 * len(labels)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, ax=axes, label="Share of the annotated class (%)", shrink=0.8)
+    for (row, column), count in np.ndenumerate(counts):
+        text = f"{percent[row, column]:.0f} %\n({count})" if totals[row, 0] else "–"
+        axes.text(column, row, text, ha="center", va="center", color="white" if percent[row, column] > 55 else "black")
+    rows = [f"{label}\n(n = {total})" for label, total in zip(labels, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
+    axes.set_yticks(range(len(labels)), rows)
+    axes.set(xlabel="Predicted", ylabel="Annotated", title=title)
+    axes.tick_params(length=0)
+    _save(figure, path)
+    return figure
+
+
+def plot_training_curves(log_history: list[dict], path: str | Path, chosen_epoch: float | None = None) -> Figure:
+    """Draw the training losses and, where there was a development set, its UA and WER, over epochs, as a PNG.
+
+    Args:
+        log_history: `trainer.state.log_history`: `loss`, `loss_<task>`, `loss_scl` in nats, `eval_<task>_ua` and
+            `eval_asr_wer` as fractions, each entry with its `epoch`.
+        path: of the picture.
+        chosen_epoch: the epoch whose checkpoint was kept, marked in every panel.
+
+    Returns:
+        The figure, already written.
+    """
+    losses, scores = _curves(log_history, _LOSSES), _curves(log_history, _SCORES)
+    panels = 2 if scores else 1
+    figure = Figure(figsize=(5.5 * panels, 3.8), layout="constrained")
+    loss_axes, *score_axes = figure.subplots(1, panels, squeeze=False)[0]
+    _draw(loss_axes, losses, _LOSSES)
+    loss_axes.set(ylabel="Loss (nats)", title="Training")
+    if all(value > 0 for _, values in losses.values() for value in values):
+        loss_axes.set_yscale("log")
+    for axes in score_axes:
+        _draw(axes, scores, _SCORES, factor=100)
+        axes.set(ylabel="UA, WER (%)", title="Development set")
+        axes.set_ylim(0, max(103, axes.get_ylim()[1]))
+    for axes in (loss_axes, *score_axes):
+        _finish(axes, chosen_epoch)
+    _save(figure, path)
+    return figure
+
+
+def _curves(log_history: list[dict], keys: dict) -> dict[str, tuple[list[float], list[float]]]:
+    """Epochs and values of each of `keys` that was logged."""
+    curves = {}
+    for key in keys:
+        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            curves[key] = (list(epochs), list(values))
+    return curves
+
+
+def _draw(axes: Axes, curves: dict, keys: dict, factor: float = 1) -> None:
+    for key, (epochs, values) in curves.items():
+        style, label = keys[key]
+        every = max(1, len(epochs) // 8)
+        values = [factor * value for value in values]
+        axes.plot(epochs, values, label=label, markersize=5, markevery=every, **_STYLES[style])
+
+
+def _finish(axes: Axes, chosen_epoch: float | None) -> None:
+    if chosen_epoch is not None:
+        axes.axvline(
+            chosen_epoch, color="0.4", linewidth=1, linestyle=(0, (1, 1)), label=f"kept: epoch {chosen_epoch:g}"
+        )
+    axes.set_xlabel("Epoch")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize="small")
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, metadata={"Software": None})

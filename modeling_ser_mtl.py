@@ -1,0 +1,616 @@
+"""Multi-task speech emotion recognition on a pretrained speech encoder, in one self-contained file.
+
+The method is that of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu,
+Kawahara, ICASSP 2024); the equation numbers below are the paper's. From bottom to top: `SerMtlConfig`,
+`SerMtlOutput`, the adapters, the heads, the losses, `SerMtlModel`.
+
+What is special:
+- The encoder is any raw-waveform encoder of transformers: wav2vec 2.0 / XLS-R, HuBERT, WavLM, data2vec-audio, and the
+  encoder half of Moonshine. It is run in two parts, the convolutional front end and the Transformer, so that a frozen
+  front end can be computed once for each utterance (`extract_features`) and passed in again (`features=`).
+- Padding never changes an utterance's result: means are over real frames, and a front end that normalises over time
+  sees each utterance alone.
+- The adapters are exact no-ops until trained: the model with new adapters computes what it computed without them.
+- Every loss is kept as one value an utterance, so that the mean over annotated utterances is exact for any batch,
+  accumulation or number of processes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from types import MethodType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import ModelOutput, find_adapter_config_file, logging
+
+CLASSIFICATION_TASKS = ("emotion", "gender", "style")
+ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
+"""Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+
+
+# ---------------------------------------------------------------------------------------------------------- config
+
+
+class SerMtlConfig(PreTrainedConfig):
+    """What a `SerMtlModel` is.
+
+    `tasks` are those that have a loss; a classification task has a head where it is in `tasks`, the CTC head exists
+    where `vocab_size` is set. `labels` names the classes of each classification task in the order of its logits.
+    `fusion` is "concat" (the emotion classifier sees x_e, x_g and x_s) or "none"; `scl` is "cos" (eq. 7), "norm"
+    (eq. 6) or "none". `bottleneck_dim` is the width of the adapters after each feed-forward and of those of the
+    tasks; None means a model without adapters.
+    """
+
+    model_type = "ser_mtl"
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    tasks: list[str] | None = None
+    labels: dict[str, list[str]] | None = None
+    vocab_size: int | None = None
+    pad_token_id: int | None = 0
+    embedding_dim: int = 256
+    aux_weight: float = 0.1
+    fusion: str = "none"
+    scl: str = "none"
+    scl_weight: float = 1.0
+    bottleneck_dim: int | None = None
+    head_dropout: float = 0.0
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.encoder_config, dict):
+            values = dict(self.encoder_config)
+            self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        self.tasks = list(self.tasks or ["emotion"])
+        self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
+        if "id2label" not in kwargs:  # the emotion classes, under the names that pipelines read
+            kwargs["id2label"] = dict(enumerate(self.labels["emotion"]))
+            kwargs["label2id"] = {label: i for i, label in enumerate(self.labels["emotion"])}
+        super().__post_init__(**kwargs)
+
+    @property
+    def classification_tasks(self) -> list[str]:
+        """The tasks that have a classification head, in a fixed order."""
+        return [task for task in CLASSIFICATION_TASKS if task in self.tasks]
+
+
+@dataclass
+class SerMtlOutput(ModelOutput):
+    """What `SerMtlModel` returns.
+
+    `loss` is the weighted loss (a scalar, where labels were given); `losses` holds each task's loss for every
+    utterance, (batch,), zero where it is not annotated. `logits` are emotion's, (batch, classes);
+    `asr_logits` (batch, frames, vocabulary) with `frame_lengths` (batch,) real frames; `embeddings` x_e, x_g, x_s,
+    (batch, embedding_dim) each.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    gender_logits: Tensor | None = None
+    style_logits: Tensor | None = None
+    asr_logits: Tensor | None = None
+    frame_lengths: Tensor | None = None
+    embeddings: dict[str, Tensor] | None = None
+    losses: dict[str, Tensor] | None = None
+
+
+# ------------------------------------------------------------------------------------------------ adapters and heads
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero. A class of its own, so that `_init_weights` can tell it from the others."""
+
+
+class BottleneckAdapter(nn.Module):
+    """Down, GELU, up, residual. Starts as the identity, exactly. (..., d) -> (..., d)."""
+
+    def __init__(self, dim: int, bottleneck_dim: int):
+        super().__init__()
+        self.down = nn.Linear(dim, bottleneck_dim)
+        self.up = ZeroLinear(bottleneck_dim, dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Add what the bottleneck makes of `hidden` to it."""
+        return hidden + self.up(F.gelu(self.down(hidden)))
+
+
+class TaskHead(nn.Module):
+    """One classification task: adapter, mean over real frames, FC layer (giving x), linear classifier."""
+
+    def __init__(self, config: SerMtlConfig, dim: int, classes: int):
+        super().__init__()
+        self.adapter = BottleneckAdapter(dim, config.bottleneck_dim) if config.bottleneck_dim else nn.Identity()
+        self.projection = nn.Linear(dim, config.embedding_dim)
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = nn.Linear(config.embedding_dim, classes)
+
+    def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, d) and (batch, frames) bool -> embedding x (batch, n) and logits (batch, classes)."""
+        embedding = self.projection(masked_mean(self.adapter(frames), frame_mask))
+        return embedding, self.classifier(self.dropout(embedding))
+
+
+class Fusion(nn.Module):
+    """What x_g and x_s add to the emotion logits.
+
+    A linear classifier on the concatenation [x_e, x_g, x_s] is the sum of one linear map for each part. The part of
+    x_e is the emotion head's own classifier, so that it carries over from stage 1; the others are here and start at
+    zero.
+    """
+
+    def __init__(self, config: SerMtlConfig, classes: int):
+        super().__init__()
+        others = [task for task in config.classification_tasks if task != "emotion"]
+        self.parts = nn.ModuleDict({task: ZeroLinear(config.embedding_dim, classes, bias=False) for task in others})
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Embeddings (batch, n) by task -> summand of the emotion logits (batch, classes)."""
+        return sum(part(embeddings[task]) for task, part in self.parts.items())
+
+
+class BaseFingerprint(nn.Module):
+    """A few values of every frozen tensor of the base, saved with the adapters, by which a wrong base is known."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("values", torch.zeros(size))
+
+
+def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
+    """Mean over real frames: (batch, frames, d), (batch, frames) bool -> (batch, d). Summed in float32."""
+    mask = frame_mask.unsqueeze(-1)
+    total = frames.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
+    return (total / mask.sum(dim=1).clamp(min=1)).to(frames.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------ losses
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each utterance (eq. 2): (batch, classes), (batch,) with -100 for "not annotated" -> (batch,)."""
+    return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
+
+
+def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) -> Tensor:
+    """CTC of each utterance, divided by its number of characters (eq. 1).
+
+    (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). An utterance without
+    characters is not annotated: 0. So is one with more characters than frames, which CTC cannot align.
+    """
+    real = labels >= 0
+    target_lengths = real.sum(dim=1)
+    # float32, since CTC sums many small probabilities
+    log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    loss = F.ctc_loss(
+        log_probabilities,
+        labels.masked_fill(~real, blank),
+        frame_lengths,
+        target_lengths,
+        blank=blank,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return torch.where(target_lengths > 0, loss / target_lengths.clamp(min=1), 0.0)
+
+
+def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
+    """Pull the task embeddings of an utterance together: (batch, n) each -> (batch,).
+
+    "norm" is the sum of the Euclidean distances of all pairs (eq. 6, with the plus signs its text calls for: as
+    printed, minimising it would push them apart); "cos" is minus the sum of the cosines (eq. 7).
+    """
+    pairs = list(combinations([embedding.float() for embedding in embeddings], 2))
+    if form == "norm":
+        return sum(F.pairwise_distance(a, b) for a, b in pairs)
+    return -sum(F.cosine_similarity(a, b, dim=-1) for a, b in pairs)
+
+
+def annotated(task: str, labels: Tensor) -> Tensor:
+    """Which utterances carry a label of the task: (batch,) or (batch, characters) -> (batch,) bool."""
+    return (labels >= 0).any(dim=1) if task == "asr" else labels >= 0
+
+
+def task_weights(config: SerMtlConfig) -> dict[str, float]:
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k auxiliary tasks, and SCL's own."""
+    auxiliary = [task for task in config.tasks if task != "emotion"]
+    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight}
+    weights |= dict.fromkeys(auxiliary, config.aux_weight)
+    return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
+
+
+def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[str, Tensor | int]) -> Tensor:
+    """Sum over tasks of weight x (sum of the utterances' losses / number of annotated ones, given in `counts`)."""
+    weights = task_weights(config)
+    return sum(
+        weights[task] * loss.sum() / torch.as_tensor(counts[task], device=loss.device).clamp(min=1)
+        for task, loss in losses.items()
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- SpecAugment
+
+
+def span_mask(lengths: Tensor, size: int, probability: float, span: int, min_spans: int) -> Tensor:
+    """Random spans of `span` positions, covering about `probability` of each row's first `lengths` positions.
+
+    (batch,) -> (batch, size) bool. As in transformers' wav2vec2, but without leaving the device, and a row too short
+    for a span gets none.
+    """
+    positions = torch.arange(size, device=lengths.device)
+    allowed = positions <= (lengths - span).unsqueeze(1)
+    wanted = (probability * lengths / span + torch.rand(lengths.shape, device=lengths.device)).floor()
+    wanted = wanted.clamp(min=min_spans).minimum(lengths // span)
+    scores = torch.rand(allowed.shape, device=lengths.device).masked_fill(~allowed, -1)
+    rank = scores.argsort(dim=1, descending=True).argsort(dim=1)
+    starts = (allowed & (rank < wanted.unsqueeze(1))).cumsum(dim=1)
+    return starts > F.pad(starts, (span, 0))[:, :size]
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+
+def speech_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """The randomly initialised encoder of `config`; of an encoder-decoder model the encoder half."""
+    model = AutoModel.from_config(config)
+    return model.get_encoder() if config.is_encoder_decoder else model
+
+
+class SerMtlModel(PreTrainedModel):
+    """A speech encoder with a CTC head, a head for each classification task, and adapters where the config has them."""
+
+    config_class = SerMtlConfig
+    base_model_prefix = "ser_mtl"
+    main_input_name = "input_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    # The Trainer would else take `loss` to be scaled for gradient accumulation by the model itself.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: SerMtlConfig):
+        super().__init__(config)
+        self.encoder = speech_encoder(config.encoder_config)
+        dim = config.encoder_config.hidden_size
+        classes = {task: len(config.labels[task]) for task in config.classification_tasks}
+        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in classes.items()})
+        self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
+        self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
+        if config.bottleneck_dim:
+            self._add_layer_adapters(dim)
+            self.fingerprint = BaseFingerprint(self.base_fingerprint().numel())
+        self._front_end_normalises_over_time = any(isinstance(m, nn.GroupNorm) for m in self._front_end_modules())
+        if config.encoder_config.model_type == "wavlm":
+            _let_wavlm_attention_call_its_projections(self.encoder)
+        if config.encoder_config.model_type == "data2vec-audio":
+            for layer in self.encoder.encoder.pos_conv_embed.layers:
+                layer.register_forward_pre_hook(partial(_silence_padding, self))
+        self.register_load_state_dict_pre_hook(_refuse_wrong_base)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ZeroLinear):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=0.02)
+        elif isinstance(module, BaseFingerprint):
+            init.zeros_(module.values)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            init.zeros_(module.bias)
+
+    # ------------------------------------------------------------------------------------------- loading
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config: SerMtlConfig | None = None, **kwargs):
+        """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id of one of the three.
+            config: needed for a stock encoder; for a model it replaces the saved config.
+
+        Raises:
+            ValueError: the adapter was trained on another base than the one it names.
+        """
+        name = str(pretrained_model_name_or_path)
+        adapter = (kwargs.pop("adapter_kwargs", None) or {}).get("_adapter_model_path")
+        if adapter is None and find_adapter_config_file(name) is not None:
+            adapter = name
+        if adapter is not None:
+            return cls._from_adapter(adapter, **kwargs)
+        saved = AutoConfig.from_pretrained(name) if config is not None else None
+        if saved is not None and saved.model_type != cls.config_class.model_type:
+            return cls._from_encoder(name, config)
+        return super().from_pretrained(name, *args, config=config, **kwargs)
+
+    @classmethod
+    def _from_encoder(cls, name: str, config: SerMtlConfig) -> "SerMtlModel":
+        model = cls(config)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # else the load report lists every tensor of a decoder that is not wanted
+        stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32)
+        logging.set_verbosity(verbosity)
+        stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
+        model.encoder.load_state_dict(stock.state_dict())
+        model.name_or_path = name
+        return model
+
+    @classmethod
+    def _from_adapter(cls, name: str, **kwargs) -> "SerMtlModel":
+        from peft import PeftConfig, inject_adapter_in_model, load_peft_weights, set_peft_model_state_dict
+
+        peft_config = PeftConfig.from_pretrained(name)
+        config = cls.config_class.from_pretrained(name)
+        model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **kwargs)
+        inject_adapter_in_model(peft_config, model)
+        model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
+        set_peft_model_state_dict(model, load_peft_weights(name, device=str(model.device)))
+        return model.eval()
+
+    def base_fingerprint(self) -> Tensor:
+        """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
+        tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
+        picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
+        return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
+
+    # ---------------------------------------------------------------------------------------- the encoder
+
+    def _front_end_modules(self) -> list[nn.Module]:
+        """Modules of the convolutional front end, in the order of the data."""
+        if hasattr(self.encoder, "feature_extractor"):
+            return list(self.encoder.feature_extractor.modules())
+        return [self.encoder.conv1, self.encoder.groupnorm, self.encoder.conv2, self.encoder.conv3]
+
+    def front_end_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the convolutional front end, which finetuning usually leaves as they are."""
+        return [p for module in self._front_end_modules() for p in module.parameters(recurse=False)]
+
+    def transformer_layers(self) -> nn.ModuleList:
+        """The Transformer layers, first to last."""
+        return self.encoder.encoder.layers if hasattr(self.encoder, "feature_extractor") else self.encoder.layers
+
+    def _add_layer_adapters(self, dim: int) -> None:
+        layers = self.transformer_layers()
+        # Beside the encoder, not in it: inside, the encoder's own initialisation would overwrite the zeros.
+        self.layer_adapters = nn.ModuleList(
+            BottleneckAdapter(dim, self.config.bottleneck_dim) for _ in range(len(layers))
+        )
+        for index, layer in enumerate(layers):
+            feed_forward = layer.feed_forward if hasattr(layer, "feed_forward") else layer.mlp
+            feed_forward.register_forward_hook(partial(_adapt_layer, self, index))
+
+    def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
+        """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
+        for conv in self._front_end_modules():
+            if isinstance(conv, nn.Conv1d):
+                sample_lengths = (sample_lengths - conv.kernel_size[0]) // conv.stride[0] + 1
+        return sample_lengths.clamp(min=1)
+
+    def _receptive_field(self) -> int:
+        field, stride = 1, 1
+        for conv in self._front_end_modules():
+            if isinstance(conv, nn.Conv1d):
+                field += (conv.kernel_size[0] - 1) * stride
+                stride *= conv.stride[0]
+        return field
+
+    def _convolve(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, frames, channels)."""
+        waveform = F.pad(waveform, (0, max(0, self._receptive_field() - waveform.shape[1])))
+        encoder = self.encoder
+        if hasattr(encoder, "feature_extractor"):
+            return encoder.feature_extractor(waveform).transpose(1, 2)
+        hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveform.unsqueeze(1))))
+        return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
+
+    def extract_features(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the convolutional front end.
+
+        (batch, samples) at 16 kHz and the mask of real samples -> features (batch, frames, channels) and their real
+        frames (batch,).
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values)
+        sample_lengths = attention_mask.sum(dim=1).long()
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
+        with torch.set_grad_enabled(trained):
+            if self._front_end_normalises_over_time:
+                rows = [
+                    self._convolve(row[None, :n])[0]
+                    for row, n in zip(input_values, sample_lengths.tolist(), strict=True)
+                ]
+                features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            else:
+                features = self._convolve(input_values)
+        return features, self.frame_lengths(sample_lengths)
+
+    def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), mask of real frames."""
+        frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
+        if hasattr(self.encoder, "feature_projection"):
+            hidden = self.encoder.feature_projection(features)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+            hidden = self._spec_augment(hidden, frame_lengths)
+            self._frame_mask = frame_mask
+            return self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state, frame_mask
+        hidden = self._spec_augment(features, frame_lengths)
+        return self._moonshine_transformer(hidden, frame_mask), frame_mask
+
+    def _moonshine_transformer(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
+        encoder = self.encoder
+        mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=frame_mask)
+        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
+        rotary = encoder.rotary_emb(hidden, position_ids=positions)
+        for layer in encoder.layers:
+            hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+        return encoder.layer_norm(hidden)
+
+    def _spec_augment(self, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
+        """Mask spans of frames and of channels while training, as far as the encoder's config says."""
+        config = self.config.encoder_config
+        if not (self.training and getattr(config, "apply_spec_augment", True)):
+            return hidden
+        if time_probability := getattr(config, "mask_time_prob", 0.0):
+            mask = span_mask(
+                frame_lengths,
+                hidden.shape[1],
+                time_probability,
+                config.mask_time_length,
+                config.mask_time_min_masks,
+            )
+            filler = getattr(self.encoder, "masked_spec_embed", None)
+            filler = hidden.new_zeros(()) if filler is None else filler.to(hidden.dtype)
+            hidden = torch.where(mask.unsqueeze(-1), filler, hidden)
+        if channel_probability := getattr(config, "mask_feature_prob", 0.0):
+            channels = torch.full_like(frame_lengths, hidden.shape[2])
+            mask = span_mask(
+                channels,
+                hidden.shape[2],
+                channel_probability,
+                config.mask_feature_length,
+                config.mask_feature_min_masks,
+            )
+            hidden = hidden.masked_fill(mask.unsqueeze(1), 0)
+        return hidden
+
+    # --------------------------------------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        features: Tensor | None = None,
+        frame_lengths: Tensor | None = None,
+        emotion_labels: Tensor | None = None,
+        gender_labels: Tensor | None = None,
+        style_labels: Tensor | None = None,
+        asr_labels: Tensor | None = None,
+    ) -> SerMtlOutput:
+        """Run all heads on waveforms, or on the features that `extract_features` made of them.
+
+        Args:
+            input_values: (batch, samples), 16 kHz, as the encoder's feature extractor prepares them.
+            attention_mask: (batch, samples), 1 for real samples; all are where it is missing.
+            features: (batch, frames, channels), in place of `input_values`, with `frame_lengths` (batch,).
+            frame_lengths: real frames of each row of `features`.
+            emotion_labels: (batch,), -100 for "not annotated"; `gender_labels` and `style_labels` alike.
+            gender_labels: see `emotion_labels`.
+            style_labels: see `emotion_labels`.
+            asr_labels: (batch, characters), padded with -100; a row of -100 alone is "not annotated".
+        """
+        if features is None:
+            features, frame_lengths = self.extract_features(input_values, attention_mask)
+        frames, frame_mask = self.encode(features, frame_lengths)
+        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
+        embeddings = {task: embedding for task, (embedding, _) in outputs.items()}
+        logits = {task: logits for task, (_, logits) in outputs.items()}
+        if self.fusion is not None:
+            logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
+        asr_logits = self.ctc_head(frames) if self.ctc_head is not None else None
+        labels = {
+            "emotion": emotion_labels,
+            "gender": gender_labels,
+            "style": style_labels,
+            "asr": asr_labels,
+        }
+        labels = {task: labels[task] for task in self.config.tasks if labels[task] is not None}
+        losses = self._losses(logits, asr_logits, frame_lengths, embeddings, labels) if labels else None
+        return SerMtlOutput(
+            loss=weighted_loss(self.config, losses, self.count_annotated(labels)) if labels else None,
+            logits=logits["emotion"],
+            gender_logits=logits.get("gender"),
+            style_logits=logits.get("style"),
+            asr_logits=asr_logits,
+            frame_lengths=frame_lengths,
+            embeddings=embeddings,
+            losses=losses,
+        )
+
+    def _losses(
+        self,
+        logits: dict[str, Tensor],
+        asr_logits: Tensor | None,
+        frame_lengths: Tensor,
+        embeddings: dict[str, Tensor],
+        labels: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Each task's loss for every utterance, (batch,)."""
+        losses = {task: classification_loss(logits[task], target) for task, target in labels.items() if task != "asr"}
+        if "asr" in labels:
+            losses["asr"] = ctc_loss(asr_logits, frame_lengths, labels["asr"], self.config.pad_token_id)
+        if self.config.scl != "none":
+            losses["scl"] = self_contrastive_loss(list(embeddings.values()), self.config.scl)
+        return losses
+
+    def count_annotated(self, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Number of utterances that each loss is a mean over: tensors by task -> scalars by loss."""
+        counts = {task: annotated(task, target).sum() for task, target in labels.items()}
+        if self.config.scl != "none":
+            some = next(iter(labels.values()))
+            counts["scl"] = torch.tensor(some.shape[0], device=some.device)
+        return counts
+
+
+# ------------------------------------------------------------------------------------------------------------- hooks
+
+
+def _adapt_layer(model: SerMtlModel, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    return model.layer_adapters[index](output)
+
+
+def _silence_padding(model: SerMtlModel, module: nn.Module, args: tuple) -> tuple:
+    # data2vec-audio stacks five position convolutions; without this, padding leaks in from the second one on.
+    return (args[0].masked_fill(~model._frame_mask.unsqueeze(1), 0), *args[1:])
+
+
+def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
+    """Before adapter weights are loaded: raise where this model is not the base that they were trained on."""
+    adapter = {k.removeprefix(prefix): v for k, v in state.items() if "modules_to_save" in k or "lora_" in k}
+    if not adapter:
+        return
+    if unknown := sorted(set(adapter) - set(model.state_dict())):
+        raise ValueError(
+            f"the adapter does not fit this base, which has no {unknown[0]}: build the base with the adapter's config, "
+            "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
+        )
+    saved = next((v for k, v in adapter.items() if k.startswith("fingerprint.")), None)
+    own = model.base_fingerprint()
+    expected = None if saved is None else saved.to(own.device, next(model.encoder.parameters()).dtype).float()
+    if expected is None or expected.shape != own.shape or not torch.equal(expected, own):
+        raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
+
+
+def _let_wavlm_attention_call_its_projections(encoder: PreTrainedModel) -> None:
+    """WavLM's attention reads the projections' weights and never calls them, so LoRA on them would do nothing."""
+    for layer in encoder.encoder.layers:
+        layer.attention.torch_multi_head_self_attention = MethodType(_wavlm_attention, layer.attention)
+
+
+def _wavlm_attention(
+    attention: nn.Module, hidden: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
+) -> tuple[Tensor, None]:
+    """Same as WavLM's own: (batch, frames, d), mask (batch, frames), bias (batch x heads, frames, frames)."""
+    batch, frames, dim = hidden.shape
+    heads = (batch, frames, attention.num_heads, attention.head_dim)
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
+    bias = gated_position_bias.view(batch, attention.num_heads, frames, frames).to(query.dtype)
+    if attention_mask is not None:
+        bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :], float("-inf"))
+    dropout = attention.dropout if attention.training else 0.0
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    return attention.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
+
+
+def is_model_folder(folder: str | Path) -> bool:
+    """Whether a folder holds a saved model or adapter of ours."""
+    config = Path(folder) / "config.json"
+    return config.is_file() and f'"{SerMtlConfig.model_type}"' in config.read_text(encoding="utf-8")
+
+
+AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
+SerMtlConfig.register_for_auto_class()
+SerMtlModel.register_for_auto_class("AutoModelForAudioClassification")

@@ -1,0 +1,1 @@
+"""From a finished run to what others can use: the model card."""

@@ -1,0 +1,44 @@
+"""Stage 1: finetune all of a pretrained speech encoder for emotion and speech recognition (eq. 4).
+
+accelerate launch run_stage1.py --fold 1
+accelerate launch run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
+"""
+
+from pathlib import Path
+
+from transformers import set_seed
+
+from data.folds import split
+from data.targets import label_sets
+from training.arguments import Stage1Arguments
+from training.models import choose_encoder, stage1_start
+from training.outcome import predict_test, results_of, save_run, show
+from training.run import build_trainer, command_line, load_corpus, parse_arguments, train, training_rows
+from training.run_folder import check_run_folder, run_record
+
+
+def main() -> None:
+    """Corpus in; a model, its figures and its card out."""
+    corpus_args, method, args = parse_arguments(stage=1, method=Stage1Arguments)
+    choose_encoder(method, corpus_args)
+    record = run_record(1, corpus_args, method, args)
+    if finished := check_run_folder(Path(args.output_dir), record):
+        return show(finished, args)
+    set_seed(args.seed)
+
+    corpus = load_corpus(corpus_args, args)
+    splits = split(corpus, corpus_args.fold, corpus_args.dev)
+    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
+    corpus, data = training_rows(corpus, splits, start, args)
+
+    trainer = build_trainer(corpus, data, start, method, args)
+    trained = train(trainer, record)
+
+    rows = predict_test(trainer, data)
+    results = results_of(record, trained, splits, start, rows)
+    save_run(trainer, record, results, rows, splits)
+    show(results, args)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,163 @@
+"""What a run is told. One dataclass for each subject; checked as it is read; all of it ends up in `args.json`."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from transformers import TrainingArguments
+
+from data.errors import UserError
+from data.folds import FOLDS
+from data.utterances import TASKS
+
+BATCH_SIZE = 16
+"""Utterances an update, summed over processes and accumulation steps (the paper's)."""
+
+
+def _flag(default, text: str, **kwargs):
+    """A dataclass field whose help is `text`."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text}, **kwargs)
+    return field(default=default, metadata={"help": text}, **kwargs)
+
+
+@dataclass
+class CorpusArguments:
+    """The corpus and what of it is held out."""
+
+    fold: int = field(metadata={"help": "1..5: the session (or the value of the fold column) held out for the test."})
+    corpus: Literal["iemocap", "folder", "demo"] = _flag(
+        "iemocap", "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot."
+    )
+    data_dir: list[str] | None = _flag(
+        None, "Where the corpus lies; several folders are joined. [iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]"
+    )
+    dev: Literal["dialog", "session", "none"] = _flag(
+        "dialog",
+        "Development set. dialog: 10 %% of the training dialogs (or speakers, where there are no dialogs); "
+        "session: the fold after the test one, cyclic; none.",
+    )
+    no_check_counts: bool = _flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
+
+    def __post_init__(self):
+        if self.fold not in FOLDS:
+            raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
+        if self.corpus == "folder" and not self.data_dir:
+            raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
+        if self.corpus != "folder" and len(self.data_dir or []) > 1:
+            raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
+
+
+@dataclass
+class MethodArguments:
+    """What both stages share of the method. `None` for a value of the encoder means "as its own config says"."""
+
+    tasks: list[str] = _flag([], "Tasks that are trained, any of emotion asr gender style, with emotion in it.")
+    trainable: Literal["all", "adapters"] = _flag("all", "all parameters, or adapters on a frozen encoder.")
+    aux_weight: float = _flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
+    fusion: Literal["none", "concat"] = _flag("none", "What the emotion classifier sees: x_e, or x_e, x_g and x_s.")
+    scl: Literal["none", "cos", "norm"] = _flag("none", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
+    scl_weight: float = _flag(1.0, "Weight of the self-contrastive loss.")
+    embedding_dim: int = _flag(256, "Width of the task embeddings x.")
+    lora_rank: int = _flag(64, "Rank of LoRA in the attention's four projections.")
+    lora_alpha: int = _flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
+    bottleneck_dim: int = _flag(64, "Width of the bottleneck adapters.")
+    train_front_end: bool = _flag(False, "Train the encoder's convolutional front end too (with --trainable all).")
+    selection: Literal["dev", "last", "oracle"] = _flag(
+        "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
+    )
+    dropout: float | None = _flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
+    head_dropout: float = _flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
+    mask_time_prob: float | None = _flag(
+        None, "SpecAugment: share of frames masked while training. [the encoder's own]"
+    )
+    mask_feature_prob: float | None = _flag(
+        None, "SpecAugment: share of channels masked while training. [the encoder's own]"
+    )
+
+    def __post_init__(self):
+        if unknown := [task for task in self.tasks if task not in TASKS]:
+            raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
+        if "emotion" not in self.tasks:
+            raise UserError("--tasks: emotion must be among them")
+        self.tasks = [task for task in TASKS if task in self.tasks]
+        auxiliary = len(self.tasks) - 1
+        if not 0 <= auxiliary * self.aux_weight < 1:
+            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
+        others = [task for task in self.tasks if task not in ("emotion", "asr")]
+        if self.fusion == "concat" and not others:
+            self.fusion = "none"  # nothing to fuse: the default of stage 2 with --tasks emotion
+        if self.scl != "none" and not others:
+            self.scl = "none"
+        if self.train_front_end and self.trainable == "adapters":
+            raise UserError("--train_front_end: --trainable adapters freezes the front end; drop one of the two")
+
+
+@dataclass
+class Stage1Arguments(MethodArguments):
+    """Stage 1: all parameters of a pretrained encoder, for emotion and speech recognition (eq. 4)."""
+
+    encoder: str | None = _flag(
+        None,
+        "Hub id or folder of the pretrained encoder. "
+        "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
+    )
+    tasks: list[str] = _flag(["emotion", "asr"], "Tasks that are trained, any of emotion asr gender style.")
+
+
+@dataclass
+class Stage2Arguments(MethodArguments):
+    """Stage 2: adapters on the frozen model of stage 1, for emotion, gender and style (eqs. 5 and 7)."""
+
+    stage1: str | None = _flag(
+        None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
+    )
+    tasks: list[str] = _flag(["emotion", "gender", "style"], "Tasks that are trained, any of emotion asr gender style.")
+    trainable: Literal["all", "adapters"] = _flag("adapters", "adapters on the frozen model, or all parameters.")
+    fusion: Literal["none", "concat"] = _flag("concat", "What the emotion classifier sees: x_e, or x_e, x_g and x_s.")
+    scl: Literal["none", "cos", "norm"] = _flag("cos", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Every flag of transformers' `TrainingArguments`, with the defaults of the paper and of this project.
+
+    What differs from transformers: 200 epochs, learning rate 1e-4 with linear warm-up over the first tenth and linear
+    decay, 16 utterances an update, AdamW with weight decay 0.01, bf16 where the device has it, evaluation and a
+    checkpoint every epoch, of which the best and the last are kept.
+    """
+
+    output_dir: str | None = _flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
+    num_train_epochs: float = _flag(200.0, "Epochs.")
+    learning_rate: float = _flag(1e-4, "Peak learning rate.")
+    warmup_steps: float = _flag(0.1, "Linear warm-up: a share of all updates where below 1, else a number of updates.")
+    weight_decay: float = _flag(0.01, "AdamW's weight decay.")
+    per_device_train_batch_size: int = _flag(
+        0, f"Utterances a batch on each device. [0: {BATCH_SIZE} over all devices and accumulation steps]"
+    )
+    per_device_eval_batch_size: int = _flag(32, "Utterances a batch on each device where nothing is trained.")
+    bf16: bool | None = _flag(None, "Train in bfloat16. [where a CUDA device has it]")
+    eval_strategy: str = _flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
+    save_strategy: str = _flag("epoch", "When a checkpoint is written; as --eval_strategy where the best is kept.")
+    logging_strategy: str = _flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
+    save_total_limit: int | None = _flag(1, "Checkpoints kept beside the best one.")
+    metric_for_best_model: str | None = _flag("emotion_ua", "What --selection dev and oracle compare.")
+    greater_is_better: bool | None = _flag(True, "Whether more of it is better.")
+    remove_unused_columns: bool | None = _flag(False, "Left off: the collator needs all columns.")
+    ddp_find_unused_parameters: bool | None = _flag(False, "Left off: every trainable parameter has a gradient.")
+    dataloader_pin_memory: bool = _flag(torch.cuda.is_available(), "Pin batches in memory. [where there is CUDA]")
+    label_names: list[str] | None = _flag(["row"], "Left so: rows come back beside the predictions.")
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if self.per_device_train_batch_size == 0:
+            share = int(os.environ.get("WORLD_SIZE", 1)) * self.gradient_accumulation_steps
+            if BATCH_SIZE % share:
+                raise UserError(
+                    f"{BATCH_SIZE} utterances cannot be shared by {share} (processes x --gradient_accumulation_steps); "
+                    "set --per_device_train_batch_size"
+                )
+            self.per_device_train_batch_size = BATCH_SIZE // share
+        super().__post_init__()

@@ -1,0 +1,233 @@
+"""Which model a stage starts from: a pretrained encoder under new heads, or the model of stage 1."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from peft import PeftConfig, PeftModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    PreTrainedConfig,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    Wav2Vec2Processor,
+    set_seed,
+)
+from transformers.utils import find_adapter_config_file
+
+from data.audio import SAMPLING_RATE
+from data.errors import UserError
+from data.files import replacing
+from data.targets import character_tokenizer
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel
+from training.adapters import attach_adapters, continue_adapters, freeze_for_full_finetuning
+from training.arguments import CorpusArguments, MethodArguments, Stage1Arguments, Stage2Arguments
+
+XLS_R = "facebook/wav2vec2-xls-r-300m"
+DEMO_ENCODER = Path("runs/demo/encoder")
+
+
+@dataclass
+class Start:
+    """What a run trains: model, processor, the classes of its tasks, and the pretrained encoder it goes back to."""
+
+    model: SerMtlModel | PeftModel
+    processor: Wav2Vec2Processor
+    labels: dict[str, list[str]]
+    encoder: str
+
+
+def choose_encoder(args: Stage1Arguments, corpus: CorpusArguments) -> None:
+    """Settle `--encoder`: XLS-R, or for the demo corpus a small one, whose front end must be trained too."""
+    if args.encoder is None and corpus.corpus == "demo":
+        args.encoder = demo_encoder(DEMO_ENCODER)
+        args.train_front_end = args.trainable == "all"
+    args.encoder = args.encoder or XLS_R
+
+
+def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dataset) -> Start:
+    """A pretrained encoder under new heads.
+
+    Args:
+        args: the method, with the encoder settled.
+        labels: classes of each classification task.
+        train: utterances whose transcripts give the vocabulary.
+    """
+    encoder = args.encoder
+    encoder_config = pretrained_encoder_config(encoder)
+    tokenizer = character_tokenizer(train["text"])
+    processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
+    config = SerMtlConfig(
+        encoder_config=with_overrides(encoder_config, args),
+        vocab_size=len(tokenizer) if "asr" in args.tasks else None,
+        pad_token_id=tokenizer.pad_token_id,
+        **method_config(args, labels),
+    )
+    model = SerMtlModel.from_pretrained(encoder, config=config)
+    if args.trainable == "adapters":
+        model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha)
+    else:
+        freeze_for_full_finetuning(model, args.train_front_end)
+    return Start(model, processor, labels, encoder)
+
+
+def choose_stage1(args: Stage2Arguments, corpus: CorpusArguments) -> None:
+    """Settle `--stage1`: the stage-1 run of the same corpus and fold."""
+    args.stage1 = args.stage1 or f"runs/{corpus.corpus}/stage1/fold{corpus.fold}"
+
+
+def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
+    """The model of stage 1 with what stage 2 adds: heads, fusion and, frozen but for them, adapters.
+
+    A stage 1 that was trained with adapters gives its own adapters to start from, on the encoder they were trained on.
+    """
+    stage1 = args.stage1
+    saved = stage1_config(stage1)
+    check_same_labels(saved, labels, stage1)
+    processor = Wav2Vec2Processor.from_pretrained(stage1)
+    tokenizer = processor.tokenizer
+    vocab_size = saved.vocab_size or (len(tokenizer) if "asr" in args.tasks else None)
+    config = SerMtlConfig(
+        encoder_config=with_overrides(saved.encoder_config, args),
+        vocab_size=vocab_size,
+        pad_token_id=tokenizer.pad_token_id,
+        **method_config(args, labels),
+    )
+    adapted = find_adapter_config_file(stage1) is not None
+    base = PeftConfig.from_pretrained(stage1).base_model_name_or_path if adapted else stage1
+    if adapted:
+        config.bottleneck_dim, config.embedding_dim = saved.bottleneck_dim, saved.embedding_dim
+    model = SerMtlModel.from_pretrained(base, config=config)
+    if adapted or args.trainable == "adapters":
+        lora = PeftConfig.from_pretrained(stage1) if adapted else None
+        rank, alpha = (lora.r, lora.lora_alpha) if adapted else (args.lora_rank, args.lora_alpha)
+        model = attach_adapters(model, base, rank, alpha, save_ctc_head=adapted and vocab_size is not None)
+    if adapted:
+        continue_adapters(model, stage1)
+    if args.trainable == "all":
+        model = model.merge_and_unload() if adapted else model
+        freeze_for_full_finetuning(model, args.train_front_end)
+    return Start(model, processor, labels, saved.encoder_config.name_or_path)
+
+
+def method_config(args: MethodArguments, labels: dict[str, list[str]]) -> dict:
+    """The part of a `SerMtlConfig` that the flags of the method give."""
+    return {
+        "tasks": args.tasks,
+        "labels": labels,
+        "embedding_dim": args.embedding_dim,
+        "aux_weight": args.aux_weight,
+        "fusion": args.fusion,
+        "scl": args.scl,
+        "scl_weight": args.scl_weight,
+        "bottleneck_dim": args.bottleneck_dim if args.trainable == "adapters" else None,
+        "head_dropout": args.head_dropout,
+    }
+
+
+def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
+    """The config of an encoder on the Hub or in a folder.
+
+    Raises:
+        UserError: it cannot be read, or is not a speech encoder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(encoder)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub ({reason})"
+        ) from error
+    if not hasattr(config, "conv_stride") and config.model_type != "moonshine":
+        raise UserError(f"--encoder {encoder}: {config.model_type!r} is not an encoder of raw waveforms")
+    return config
+
+
+def demo_encoder(folder: Path) -> str:
+    """Make a small, untrained encoder of XLS-R's architecture in `folder`, unless it is there. Returns the folder."""
+    if not (folder / "config.json").is_file():
+        config = Wav2Vec2Config(
+            hidden_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=384,
+            conv_dim=(64,) * 7,
+            conv_bias=True,
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            num_conv_pos_embeddings=32,
+            num_conv_pos_embedding_groups=4,
+            feat_proj_dropout=0.0,
+            mask_time_prob=0.0,
+        )
+        set_seed(0)
+        with replacing(folder) as partial:
+            Wav2Vec2Model(config).save_pretrained(partial)
+            Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(partial)
+    return str(folder)
+
+
+def with_overrides(config: PreTrainedConfig, args: MethodArguments) -> PreTrainedConfig:
+    """The encoder's config with layer drop off, and dropout and SpecAugment as the flags say where they do.
+
+    Layer drop leaves parameters without a gradient, which training in several processes does not allow.
+    """
+    config.layerdrop = 0.0
+    if args.dropout is not None:
+        for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
+            setattr(config, name, args.dropout)
+    for axis, probability in (("time", args.mask_time_prob), ("feature", args.mask_feature_prob)):
+        if probability is not None:
+            setattr(config, f"mask_{axis}_prob", probability)
+            # Encoders without SpecAugment of their own (Moonshine) take wav2vec2's spans.
+            for name, default in (("length", 10), ("min_masks", 0)):
+                if not hasattr(config, f"mask_{axis}_{name}"):
+                    setattr(config, f"mask_{axis}_{name}", default)
+    return config
+
+
+def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
+    """The encoder's own feature extractor; where it has none, one that scales each waveform as wav2vec2 wants it.
+
+    Moonshine takes waveforms as they are.
+    """
+    try:
+        normalise = AutoFeatureExtractor.from_pretrained(encoder).do_normalize
+    except (OSError, ValueError, AttributeError):
+        normalise = AutoConfig.from_pretrained(encoder).model_type != "moonshine"
+    return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
+
+
+def stage1_config(stage1: str) -> SerMtlConfig:
+    """The config of a stage-1 model.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(stage1)
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(
+            f"--stage1 {stage1}: is not a stage-1 model; train one with run_stage1.py or name its folder or Hub id"
+        ) from error
+    weights = [Path(stage1, name) for name in ("model.safetensors", "adapter_model.safetensors")]
+    if config.model_type != SerMtlConfig.model_type or (Path(stage1).is_dir() and not any(map(Path.is_file, weights))):
+        raise UserError(f"--stage1 {stage1}: is not a finished stage-1 model of this project")
+    return config
+
+
+def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1: str) -> None:
+    """Make sure that both stages know the same classes.
+
+    Raises:
+        UserError: names the task and both label sets.
+    """
+    for task in saved.classification_tasks:
+        if task in labels and saved.labels[task] != labels[task]:
+            raise UserError(
+                f"--stage1 {stage1}: its {task} labels ({', '.join(saved.labels[task])}) differ from the corpus's "
+                f"({', '.join(labels[task])})"
+            )

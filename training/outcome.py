@@ -1,0 +1,88 @@
+"""What a finished run leaves: predictions of the test fold, figures, model, pictures, card."""
+
+import shutil
+from pathlib import Path
+
+from datasets import DatasetDict
+from evaluation.plots import plot_confusion_matrix, plot_training_curves
+from peft import PeftModel
+from publishing.card import model_card
+
+from data.files import write_json, write_text
+from data.folds import split_record
+from evaluation.metrics import SerMtlMetric, metrics_by_group
+from evaluation.predictions import references_and_predictions, write_predictions
+from evaluation.results import results_table
+from training.adapters import unwrap
+from training.arguments import RunArguments
+from training.models import Start
+from training.trainer import SerMtlTrainer
+
+
+def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
+    """Predict the test fold, under PEFT with transcripts both with and without the adapters."""
+    predicted = trainer.predict(data["test"])
+    more = {}
+    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions:
+        with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
+            stage1 = trainer.predict(data["test"])
+        # Both come back in the order of the test set, so row i is the same utterance.
+        more["hypotheses_adapters_off"] = trainer.transcripts(stage1.predictions["asr"])
+    return trainer.rows(predicted.predictions, predicted.label_ids, **more)
+
+
+def results_of(record: dict, trained: dict, splits: DatasetDict, start: Start, rows: list[dict]) -> dict:
+    """What `results.json` holds."""
+    references, predictions = references_and_predictions(rows)
+    corpus, method = record["corpus"], record["method"]
+    return {
+        "stage": record["stage"],
+        "fold": corpus["fold"],
+        "seed": record["training"]["seed"],
+        "corpus": corpus["corpus"],
+        "encoder": start.encoder,
+        **({"stage1": method["stage1"]} if record["stage"] == 2 else {}),
+        "tasks": method["tasks"],
+        "trainable": method["trainable"],
+        "selection": method["selection"],
+        **trained,
+        "labels": start.labels,
+        "sizes": {name: len(part) for name, part in splits.items()},
+        "held_out_speakers": sorted(set(splits["test"]["speaker"]) - {None}),
+        "commit": record["commit"],
+        "versions": record["versions"],
+        "test": metrics_by_group(SerMtlMetric(start.labels), predictions, references),
+    }
+
+
+def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dict], splits: DatasetDict) -> None:
+    """Write all that a run leaves; `results.json` last, as the sign that the run is whole."""
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(trainer.args.output_dir)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.save_pretrained(folder)
+    unwrap(model).config.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+    write_predictions(folder / "predictions.jsonl", rows)
+    write_json(folder / "split.json", split_record(splits, results["fold"], record["corpus"]["dev"]))
+    history = trainer.state.log_history
+    write_json(folder / "history.json", history)
+    plot_training_curves(history, folder / "training_curves.png", chosen_epoch=results["epoch"])
+    emotion = results["test"]["all"]["emotion"]
+    plot_confusion_matrix(
+        emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title=f"fold {results['fold']}"
+    )
+    write_text(folder / "README.md", model_card(results))
+    write_json(folder / "results.json", results)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def show(results: dict, args: RunArguments) -> None:
+    """Print the table of a finished run, and where everything is."""
+    if args.process_index != 0:
+        return
+    print(f"\n{results_table(results)}\n")
+    kept = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
+    print(f"stage {results['stage']}, fold {results['fold']}, {kept}; all of it is in {args.output_dir}")

@@ -1,0 +1,137 @@
+"""The steps that both stages share, from the command line to a trained model, in the order a script takes them."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from data.demo_corpus import make_demo_corpus
+from datasets import Dataset, DatasetDict
+from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from data.audio import SAMPLING_RATE, with_samples
+from data.batching import Collator
+from data.errors import UserError
+from data.files import write_json
+from data.folder_loader import read_folder
+from data.iemocap_loader import read_iemocap
+from data.targets import with_targets
+from training.adapters import unwrap
+from training.arguments import CorpusArguments, MethodArguments, RunArguments
+from training.front_end import front_end_is_frozen, with_features
+from training.models import Start
+from training.trainer import SerMtlTrainer
+
+DEMO_FOLDER = Path("runs/demo")
+
+
+def command_line(main: Callable[[], None]) -> None:
+    """Run a script; a user's mistake is one line on standard error and exit code 2."""
+    # transformers' own bars are for steps of milliseconds; training and evaluation have the Trainer's.
+    logging.disable_progress_bar()
+    try:
+        main()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusArguments, MethodArguments, RunArguments]:
+    """Read the command line.
+
+    Raises:
+        UserError: a value that does not make sense.
+        SystemExit: a flag that does not exist, or `--help`.
+    """
+    parser = HfArgumentParser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
+    values = vars(parser.parse_args())
+    values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage}/fold{values['fold']}"
+    if values["selection"] == "dev" and values["dev"] == "none":
+        raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
+    values["load_best_model_at_end"] = values["selection"] != "last"
+    if values["selection"] == "last" and values["dev"] == "none":
+        values["eval_strategy"] = "no"
+    return parser.parse_dict(values)
+
+
+def read_corpus(args: CorpusArguments) -> Dataset:
+    """Read a corpus from disk (the demo's is synthesised first), one row an utterance."""
+    if args.corpus == "folder":
+        return read_folder(args.data_dir)
+    if args.corpus == "demo":
+        folder = Path(args.data_dir[0]) if args.data_dir else DEMO_FOLDER / "corpus"
+        return read_iemocap(make_demo_corpus(folder), check_counts=False)
+    folder = args.data_dir[0] if args.data_dir else os.environ.get("IEMOCAP_DIR", "IEMOCAP_full_release")
+    return read_iemocap(Path(folder), check_counts=not args.no_check_counts)
+
+
+def load_corpus(args: CorpusArguments, run: RunArguments) -> Dataset:
+    """Read a corpus with its samples, and number its rows; one process decodes, the others wait for it."""
+    with run.main_process_first(desc="reading the corpus"):
+        corpus = with_samples(read_corpus(args))
+    return corpus.add_column("row", list(range(len(corpus))))
+
+
+def training_rows(corpus: Dataset, splits: DatasetDict, start: Start, run: RunArguments) -> tuple[Dataset, DatasetDict]:
+    """Add what the model takes in: targets, and features in place of samples where the front end is frozen.
+
+    Returns:
+        The whole corpus and its splits; dev and test sorted by length, which leaves almost no padding.
+    """
+    tokenizer = start.processor.tokenizer if "asr" in unwrap(start.model).config.tasks else None
+    corpus = with_targets(corpus, start.labels, tokenizer)
+    if front_end_is_frozen(unwrap(start.model)):
+        with run.main_process_first(desc="front end"):
+            corpus = with_features(corpus, unwrap(start.model), start.processor.feature_extractor, run.device)
+    inputs = ["row", "length", *({"samples", "features", "frames"} & set(corpus.column_names))]
+    targets = [name for name in corpus.column_names if name.endswith("_labels")]
+    numbers = corpus.select_columns(inputs + targets).with_format("numpy")
+    rows = {name: np.asarray(part["row"]) for name, part in splits.items()}
+    lengths = np.asarray(corpus["length"])
+    for name in {"dev", "test"} & set(rows):
+        rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
+    return corpus, DatasetDict({name: numbers.select(chosen) for name, chosen in rows.items()})
+
+
+def build_trainer(
+    corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
+) -> SerMtlTrainer:
+    """A Trainer that evaluates on what the selection rule looks at."""
+    return SerMtlTrainer(
+        corpus=corpus,
+        labels=start.labels,
+        model=start.model,
+        args=run,
+        train_dataset=data["train"],
+        eval_dataset=data["test"] if method.selection == "oracle" else data.get("dev"),
+        data_collator=Collator(start.processor.feature_extractor),
+        processing_class=start.processor,
+    )
+
+
+def train(trainer: SerMtlTrainer, record: dict) -> dict:
+    """Train, going on from the last checkpoint where there is one.
+
+    Returns:
+        "epoch", the one that was kept; "minutes"; and "audio_seconds_per_second" of training.
+    """
+    folder = Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        write_json(folder / "args.json", record)
+    trainer.accelerator.wait_for_everyone()
+    checkpoint = get_last_checkpoint(str(folder))
+    first = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
+    output = trainer.train(resume_from_checkpoint=checkpoint)
+    state = trainer.state
+    epochs_a_step = trainer.args.num_train_epochs / state.max_steps
+    kept = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
+    seconds_an_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
+    runtime = output.metrics["train_runtime"]
+    return {
+        "epoch": round(kept * epochs_a_step, 2),
+        "minutes": round(runtime / 60, 2),
+        "audio_seconds_per_second": round(seconds_an_epoch * (state.global_step - first) * epochs_a_step / runtime, 1),
+    }

@@ -1,0 +1,85 @@
+"""The output folder of a run: whose it is, how far it got, and what it holds at the end."""
+
+import json
+import subprocess
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from data.errors import UserError
+from data.files import write_json
+from training.arguments import CorpusArguments, MethodArguments, RunArguments
+
+PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
+
+# Flags of transformers that change how a run is watched or how fast it goes, but not what comes out.
+_NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
+                "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_")  # fmt: skip
+
+
+def run_record(stage: int, corpus: CorpusArguments, method: MethodArguments, args: RunArguments) -> dict:
+    """Every value of a run, resolved: what `args.json` holds."""
+    return {
+        "stage": stage,
+        "corpus": asdict(corpus),
+        "method": asdict(method),
+        "training": json.loads(args.to_json_string()),
+        "commit": commit(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def check_run_folder(folder: Path, record: dict) -> dict | None:
+    """Look whether a run may write into `folder`, before anything is loaded.
+
+    Returns:
+        The results, where this very run is finished there; else None.
+
+    Raises:
+        UserError: the folder holds another run, or files that are no run's.
+    """
+    saved = folder / "args.json"
+    if not saved.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(
+                f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
+            )
+        return None
+    other = json.loads(saved.read_text(encoding="utf-8"))
+    if differing := _differences(other, record):
+        raise UserError(
+            f"--output_dir {folder}: holds another run ({', '.join(differing)}); name another folder or remove it"
+        )
+    results = folder / "results.json"
+    return json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
+
+
+def last_checkpoint(folder: Path, record: dict) -> str | None:
+    """Mark `folder` as this run's and say from which checkpoint it goes on, if from any."""
+    write_json(folder / "args.json", record)
+    return get_last_checkpoint(str(folder))
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    """Flags that tell two runs apart, as `--flag old, not new`."""
+    flags = [f"stage {old['stage']}, not {new['stage']}"] if old["stage"] != new["stage"] else []
+    for part in ("corpus", "method", "training"):
+        for name, value in new[part].items():
+            if old[part].get(name) != value and not name.startswith(_NOT_THE_RUN):
+                flags.append(f"--{name} {old[part].get(name)}, not {value}")
+    return flags
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this code, `+` behind it where files differ from it; None outside a git checkout."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed.strip() else "")

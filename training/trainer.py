@@ -1,0 +1,158 @@
+"""The Trainer: weighted losses that are exact for any batch, each task's loss logged, predictions as rows."""
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import EvalPrediction, ProgressCallback, Trainer, Wav2Vec2CTCTokenizer
+from transformers.trainer_callback import PrinterCallback
+
+from data.batching import LengthGroupedSampler
+from data.utterances import TASKS
+from evaluation.metrics import SerMtlMetric
+from evaluation.predictions import prediction_rows, references_and_predictions
+from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
+from training.adapters import unwrap
+
+
+class SerMtlTrainer(Trainer):
+    """Train a `SerMtlModel`, bare or under PEFT.
+
+    - The loss of an update is, for each task, the sum over its annotated utterances divided by their number in the
+      whole update: over accumulation steps and processes. Batch 8 equals 2 x 4, and two processes equal one.
+    - `log` adds `loss_<task>`, the same mean over the updates since the last log, unweighted.
+    - Training batches are groups of like length (`LengthGroupedSampler`).
+    - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
+
+    Args:
+        corpus: all utterances, to which the column `row` of the splits points.
+        labels: classes of each classification task.
+        **kwargs: as for `Trainer`; `processing_class` is the processor.
+    """
+
+    def __init__(self, *, corpus: Dataset, labels: dict[str, list[str]], **kwargs):
+        super().__init__(compute_metrics=self._figures, **kwargs)
+        # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
+        self.model_accepts_loss_kwargs = True
+        self.corpus = corpus
+        self.labels = labels
+        self.tokenizer: Wav2Vec2CTCTokenizer = self.processing_class.tokenizer
+        self.metric = SerMtlMetric(labels)
+        self._loss_sums: dict[str, Tensor] = {}
+        self._updates_summed = 0
+        self.pop_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(EpochProgress())
+
+    # ------------------------------------------------------------------------------------------ batches
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        args = self.args
+        group = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        lengths = np.asarray((train_dataset or self.train_dataset)["length"])
+        return LengthGroupedSampler(lengths, group, args.data_seed or args.seed)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
+        """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        config = unwrap(self.accelerator.unwrap_model(self.model)).config
+        tasks = list(config.tasks)
+        counts = torch.zeros(len(tasks) + 1, device=device)
+        for batch in batches:
+            numbers = [annotated(task, batch[f"{task}_labels"]).sum() for task in tasks]
+            counts += torch.stack([*numbers, torch.tensor(len(batch["row"]), device=numbers[0].device)]).to(device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts)
+        return batches, dict(zip([*tasks, "scl"], counts, strict=True))
+
+    # ------------------------------------------------------------------------------------------- losses
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: dict[str, Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, SerMtlOutput]:
+        """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
+        outputs = model(**{name: value for name, value in inputs.items() if name != "row"})
+        if num_items_in_batch is None:
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        config = unwrap(self.accelerator.unwrap_model(self.model)).config
+        loss = weighted_loss(config, outputs.losses, num_items_in_batch)
+        for task, values in outputs.losses.items():
+            share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
+            self._loss_sums[task] = self._loss_sums.get(task, 0) + share
+        # DistributedDataParallel takes the mean over processes of what is a sum over them.
+        loss = loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each task's loss to the training loss's log."""
+        if "loss" in logs and self._loss_sums:
+            updates = max(1, self.state.global_step - self._updates_summed)
+            names = list(self._loss_sums)
+            sums = torch.stack([self._loss_sums[name] for name in names])
+            sums = self.accelerator.reduce(sums) if self.args.world_size > 1 else sums
+            logs |= {f"loss_{name}": value / updates for name, value in zip(names, sums.tolist(), strict=True)}
+            self._loss_sums, self._updates_summed = {}, self.state.global_step
+        super().log(logs, start_time)
+
+    # ------------------------------------------------------------------------------------- predictions
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys=None
+    ) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
+        """Predict a batch: (loss, {task: probabilities or characters, padded with -100}, rows of the corpus)."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.inference_mode(), self.compute_loss_context_manager():
+            outputs: SerMtlOutput = model(**{name: value for name, value in inputs.items() if name != "row"})
+        predictions = {
+            task: logits.float().softmax(dim=-1)
+            for task, logits in (
+                ("emotion", outputs.logits),
+                ("gender", outputs.gender_logits),
+                ("style", outputs.style_logits),
+            )
+            if logits is not None
+        }
+        if outputs.asr_logits is not None:
+            characters = outputs.asr_logits.argmax(dim=-1)
+            beyond = torch.arange(characters.shape[1], device=characters.device) >= outputs.frame_lengths[:, None]
+            predictions["asr"] = characters.masked_fill(beyond, -100)
+        return outputs.loss, predictions, inputs["row"]
+
+    def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: list[str]) -> list[dict]:
+        """Predictions and their rows in the corpus -> rows of `predictions.jsonl`."""
+        utterances = self.corpus.select(rows)
+        probabilities = {task: predictions[task] for task in self.labels if task in predictions}
+        hypotheses = self.transcripts(predictions["asr"]) if "asr" in predictions else None
+        return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
+
+    def transcripts(self, characters: np.ndarray) -> list[str]:
+        """Most likely character of each frame, (utterances, frames) padded with -100 -> transcripts."""
+        characters = np.where(characters < 0, self.tokenizer.pad_token_id, characters)
+        return self.tokenizer.batch_decode(characters)
+
+    def _figures(self, evaluated: EvalPrediction) -> dict[str, float]:
+        rows = self.rows(evaluated.predictions, evaluated.label_ids)
+        references, predictions = references_and_predictions(rows)
+        figures = self.metric.compute(predictions=predictions, references=references)
+        named = {f"{task}_{name}": value for task in TASKS for name, value in figures.get(task, {}).items()}
+        return {name: value for name, value in named.items() if isinstance(value, float)}
+
+
+class EpochProgress(ProgressCallback):
+    """The Trainer's bars with the time left, and one short line for each log."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Write the figures that a person watches."""
+        shown = {
+            "loss": "loss", "loss_emotion": "emotion", "loss_asr": "ctc", "loss_gender": "gender",
+            "loss_style": "style", "loss_scl": "scl", "eval_emotion_ua": "dev UA", "eval_emotion_wa": "dev WA",
+            "eval_gender_ua": "dev gender UA", "eval_style_ua": "dev style UA", "eval_asr_wer": "dev WER",
+        }  # fmt: skip
+        figures = [f"{label} {logs[name]:.3f}" for name, label in shown.items() if name in logs]
+        if state.is_world_process_zero and self.training_bar is not None and figures:
+            self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(figures))
