@@ -296,7 +296,7 @@ class SerMtlModel(PreTrainedModel):
         if isinstance(module, ZeroLinear):
             init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=0.02)
+            init.xavier_uniform_(module.weight)
         elif isinstance(module, BaseFingerprint):
             init.zeros_(module.values)
         if isinstance(module, nn.Linear) and module.bias is not None:

@@ -23,7 +23,7 @@ def decode(path: str | Path) -> np.ndarray:
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
         raise UserError(f"{path}: cannot be read as audio ({error}); replace the file or drop its row") from error
     if len(samples) == 0:
         raise UserError(f"{path}: holds no samples; replace the file or drop its row")

@@ -126,8 +126,11 @@ def _is_finished(folder: Path, made_with: dict) -> bool:
         return False
     try:
         found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{folder} is there and is no demo corpus; name another folder or remove it") from None
+        is_demo = found["corpus"] == made_with["corpus"]
+    except (OSError, ValueError, TypeError, KeyError):
+        is_demo = False
+    if not is_demo:
+        raise UserError(f"{folder} exists and is no demo corpus; name another folder or remove it")
     if found != made_with:
         raise UserError(
             f"{folder} holds a demo corpus of seed {found.get('seed')} and {found.get('utterances')} utterances, not "

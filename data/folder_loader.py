@@ -1,6 +1,7 @@
 """A folder of recordings with `metadata.csv`, or several joined, to utterances. No audio is read here."""
 
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 
 import pandas as pd
@@ -92,9 +93,10 @@ def _check_files(metadata: Path, rows: list[dict]) -> None:
         name = row["file_name"]
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
-        if name in seen:
-            raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {seen[name]}")
-        seen[name] = number
+        file = normpath(name)  # "./a.wav" is "a.wav"
+        if file in seen:
+            raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {seen[file]}")
+        seen[file] = number
         if not (metadata.parent / name).is_file():
             missing.append((number, name))
     if missing:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
 from data.errors import UserError
@@ -29,6 +29,22 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
                 raise UserError(f"--tasks {task}: the corpus knows one label only, {found[0]!r}; drop the task")
             labels[task] = found
     return labels
+
+
+def check_annotated(splits: DatasetDict, tasks: Iterable[str]) -> None:
+    """Make sure that there is something to learn for each task, and emotion to score in each split.
+
+    Raises:
+        UserError: names the task and the split that no annotated utterance is in.
+    """
+    for name, rows in splits.items():
+        for task in tasks if name == "train" else ["emotion"]:
+            column = "text" if task == "asr" else task
+            if not any(rows[column]):
+                raise UserError(
+                    f"--tasks {task}: of the {len(rows)} utterances of {name} none is annotated for it (column "
+                    f"{column!r}); use another --fold or --dev"
+                )
 
 
 def character_tokenizer(texts: Iterable[str | None]) -> Wav2Vec2CTCTokenizer:

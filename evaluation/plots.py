@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from data.files import replacing
 
@@ -24,7 +24,7 @@ _LOSSES = {
     "loss_gender": ("gender", "gender"),
     "loss_style": ("style", "style"),
     "loss_asr": ("asr", "ASR (CTC)"),
-    "loss_scl": ("scl", "self-contrastive"),
+    "loss_scl": ("scl", "self-contrastive (no unit)"),
 }
 _SCORES = {
     "eval_emotion_ua": ("emotion", "emotion UA"),
@@ -34,9 +34,7 @@ _SCORES = {
 }
 
 
-def plot_confusion_matrix(
-    matrix: list[list[int]], labels: list[str], path: str | Path, title: str | None = None
-) -> Figure:
+def plot_confusion_matrix(matrix: list[list[int]], labels: list[str], path: str | Path, title: str) -> Figure:
     """Draw counts and row percentages of a confusion matrix as a PNG.
 
     Args:
@@ -51,46 +49,56 @@ def plot_confusion_matrix(
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
-    side = 2.2 + 0.85 * len(labels)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    side = 1.8 + 0.85 * len(labels)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(image, ax=axes, label="Share of the annotated class (%)", shrink=0.8)
+    # The darker half of the colour map is left out: black figures stay legible on every cell.
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=180)
     for (row, column), count in np.ndenumerate(counts):
         text = f"{percent[row, column]:.0f} %\n({count})" if totals[row, 0] else "–"
-        axes.text(column, row, text, ha="center", va="center", color="white" if percent[row, column] > 55 else "black")
+        axes.text(column, row, text, ha="center", va="center")
     rows = [f"{label}\n(n = {total})" for label, total in zip(labels, totals[:, 0], strict=True)]
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
     axes.set_yticks(range(len(labels)), rows)
-    axes.set(xlabel="Predicted", ylabel="Annotated", title=title)
+    axes.set(xlabel="Predicted", ylabel="Annotated (rows sum to 100 %)")
     axes.tick_params(length=0)
+    figure.suptitle(title, fontsize="medium")
     _save(figure, path)
     return figure
 
 
-def plot_training_curves(log_history: list[dict], path: str | Path, chosen_epoch: float | None = None) -> Figure:
-    """Draw the training losses and, where there was a development set, its UA and WER, over epochs, as a PNG.
+def plot_training_curves(
+    log_history: list[dict],
+    path: str | Path,
+    chosen_epoch: float | None = None,
+    evaluated_on: str = "Development set",
+) -> Figure:
+    """Draw the training losses and, where epochs were evaluated, UA and WER over the epochs, as a PNG.
 
     Args:
         log_history: `trainer.state.log_history`: `loss`, `loss_<task>`, `loss_scl` in nats, `eval_<task>_ua` and
             `eval_asr_wer` as fractions, each entry with its `epoch`.
         path: of the picture.
         chosen_epoch: the epoch whose checkpoint was kept, marked in every panel.
+        evaluated_on: title of the panel of UA and WER; under `--selection oracle` it is the test fold.
 
     Returns:
         The figure, already written.
     """
     losses, scores = _curves(log_history, _LOSSES), _curves(log_history, _SCORES)
     panels = 2 if scores else 1
-    figure = Figure(figsize=(5.5 * panels, 3.8), layout="constrained")
+    figure = Figure(figsize=(5.5 * panels, 4.3), layout="constrained")
     loss_axes, *score_axes = figure.subplots(1, panels, squeeze=False)[0]
     _draw(loss_axes, losses, _LOSSES)
     loss_axes.set(ylabel="Loss (nats)", title="Training")
     if all(value > 0 for _, values in losses.values() for value in values):
         loss_axes.set_yscale("log")
+        loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        loss_axes.yaxis.set_major_formatter("{x:g}")
+        loss_axes.yaxis.set_minor_formatter(NullFormatter())
     for axes in score_axes:
         _draw(axes, scores, _SCORES, factor=100)
-        axes.set(ylabel="UA, WER (%)", title="Development set")
+        axes.set(ylabel="UA, WER (%)", title=evaluated_on)
         axes.set_ylim(0, max(103, axes.get_ylim()[1]))
     for axes in (loss_axes, *score_axes):
         _finish(axes, chosen_epoch)
@@ -127,8 +135,7 @@ def _finish(axes: Axes, chosen_epoch: float | None) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize="small")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, handlelength=3.2)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

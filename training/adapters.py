@@ -34,8 +34,8 @@ def attach_adapters(
         lora_alpha=lora_alpha,
         target_modules=ATTENTION_PROJECTIONS,
         modules_to_save=trained,
-        base_model_name_or_path=local_or_hub(base),
     )
+    model.name_or_path = local_or_hub(base)  # PEFT names the base by this
     adapted = get_peft_model(model, config)
     if model.ctc_head is not None and not trains_ctc_head:
         model.ctc_head.requires_grad_(False)

@@ -92,6 +92,18 @@ class MethodArguments:
             self.scl = "none"
         if self.train_front_end and self.trainable == "adapters":
             raise UserError("--train_front_end: --trainable adapters freezes the front end; drop one of the two")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for name in ("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        for name in ("dropout", "head_dropout", "mask_time_prob", "mask_feature_prob"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"--{name} {value}: must be a probability, from 0 to less than 1")
+        if not self.scl_weight >= 0:
+            raise UserError(f"--scl_weight {self.scl_weight}: must not be negative")
 
 
 @dataclass
@@ -150,6 +162,14 @@ class RunArguments(TrainingArguments):
     label_names: list[str] | None = _flag(["row"], "Left so: rows come back beside the predictions.")
 
     def __post_init__(self):
+        for name, least in (
+            ("num_train_epochs", 0.01),
+            ("gradient_accumulation_steps", 1),
+            ("per_device_train_batch_size", 0),
+            ("per_device_eval_batch_size", 1),
+        ):
+            if not getattr(self, name) >= least:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if self.per_device_train_batch_size == 0:

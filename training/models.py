@@ -1,11 +1,15 @@
 """Which model a stage starts from: a pretrained encoder under new heads, or the model of stage 1."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -55,6 +59,9 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
         args: the method, with the encoder settled.
         labels: classes of each classification task.
         train: utterances whose transcripts give the vocabulary.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or is none.
     """
     encoder = args.encoder
     encoder_config = pretrained_encoder_config(encoder)
@@ -66,7 +73,8 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
         pad_token_id=tokenizer.pad_token_id,
         **method_config(args, labels),
     )
-    model = SerMtlModel.from_pretrained(encoder, config=config)
+    with _one_line(f"--encoder {encoder}: its weights cannot be loaded"):
+        model = SerMtlModel.from_pretrained(encoder, config=config)
     if args.trainable == "adapters":
         model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha)
     else:
@@ -83,11 +91,15 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
     """The model of stage 1 with what stage 2 adds: heads, fusion and, frozen but for them, adapters.
 
     A stage 1 that was trained with adapters gives its own adapters to start from, on the encoder they were trained on.
+
+    Raises:
+        UserError: the model cannot be loaded, is none of stage 1, or does not fit the corpus or the flags.
     """
     stage1 = args.stage1
     saved = stage1_config(stage1)
     check_same_labels(saved, labels, stage1)
-    processor = Wav2Vec2Processor.from_pretrained(stage1)
+    with _one_line(f"--stage1 {stage1}: its processor cannot be loaded"):
+        processor = Wav2Vec2Processor.from_pretrained(stage1)
     tokenizer = processor.tokenizer
     vocab_size = saved.vocab_size or (len(tokenizer) if "asr" in args.tasks else None)
     config = SerMtlConfig(
@@ -100,7 +112,10 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
     base = PeftConfig.from_pretrained(stage1).base_model_name_or_path if adapted else stage1
     if adapted:
         config.bottleneck_dim, config.embedding_dim = saved.bottleneck_dim, saved.embedding_dim
-    model = SerMtlModel.from_pretrained(base, config=config)
+    elif args.embedding_dim != saved.embedding_dim:
+        raise UserError(f"--embedding_dim {args.embedding_dim}: that of --stage1 {stage1} is {saved.embedding_dim}")
+    with _one_line(f"--stage1 {stage1}: the weights in {base} cannot be loaded"):
+        model = SerMtlModel.from_pretrained(base, config=config)
     if adapted or args.trainable == "adapters":
         lora = PeftConfig.from_pretrained(stage1) if adapted else None
         rank, alpha = (lora.r, lora.lora_alpha) if adapted else (args.lora_rank, args.lora_alpha)
@@ -134,13 +149,8 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
     Raises:
         UserError: it cannot be read, or is not a speech encoder.
     """
-    try:
+    with _one_line(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
         config = AutoConfig.from_pretrained(encoder)
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub ({reason})"
-        ) from error
     if not hasattr(config, "conv_stride") and config.model_type != "moonshine":
         raise UserError(f"--encoder {encoder}: {config.model_type!r} is not an encoder of raw waveforms")
     return config
@@ -207,12 +217,12 @@ def stage1_config(stage1: str) -> SerMtlConfig:
     Raises:
         UserError: there is none.
     """
-    try:
+    with _one_line(f"--stage1 {stage1}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
         config = AutoConfig.from_pretrained(stage1)
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(
-            f"--stage1 {stage1}: is not a stage-1 model; train one with run_stage1.py or name its folder or Hub id"
-        ) from error
+        record = Path(stage1, "args.json")
+        stage = json.loads(record.read_text(encoding="utf-8")).get("stage") if record.is_file() else 1
+    if stage != 1:
+        raise UserError(f"--stage1 {stage1}: holds a run of stage 2; name the stage-1 model that it started from")
     weights = [Path(stage1, name) for name in ("model.safetensors", "adapter_model.safetensors")]
     if config.model_type != SerMtlConfig.model_type or (Path(stage1).is_dir() and not any(map(Path.is_file, weights))):
         raise UserError(f"--stage1 {stage1}: is not a finished stage-1 model of this project")
@@ -231,3 +241,16 @@ def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1:
                 f"--stage1 {stage1}: its {task} labels ({', '.join(saved.labels[task])}) differ from the corpus's "
                 f"({', '.join(labels[task])})"
             )
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Say in one line what transformers, PEFT or the Hub raise in many, where a model cannot be read.
+
+    Raises:
+        UserError: `what`, and the first line of the reason.
+    """
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(f"{what} ({str(error).strip().splitlines()[0]})") from error

@@ -4,15 +4,15 @@ import shutil
 from pathlib import Path
 
 from datasets import DatasetDict
-from evaluation.plots import plot_confusion_matrix, plot_training_curves
 from peft import PeftModel
-from publishing.card import model_card
 
 from data.files import write_json, write_text
 from data.folds import split_record
 from evaluation.metrics import SerMtlMetric, metrics_by_group
+from evaluation.plots import plot_confusion_matrix, plot_training_curves
 from evaluation.predictions import references_and_predictions, write_predictions
 from evaluation.results import results_table
+from publishing.card import model_card
 from training.adapters import unwrap
 from training.arguments import RunArguments
 from training.models import Start
@@ -68,10 +68,14 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
     write_json(folder / "split.json", split_record(splits, results["fold"], record["corpus"]["dev"]))
     history = trainer.state.log_history
     write_json(folder / "history.json", history)
-    plot_training_curves(history, folder / "training_curves.png", chosen_epoch=results["epoch"])
+    evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
+    plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
     emotion = results["test"]["all"]["emotion"]
     plot_confusion_matrix(
-        emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title=f"fold {results['fold']}"
+        emotion["confusion_matrix"],
+        emotion["labels"],
+        folder / "confusion_matrix.png",
+        title=f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}",
     )
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
@@ -85,4 +89,6 @@ def show(results: dict, args: RunArguments) -> None:
         return
     print(f"\n{results_table(results)}\n")
     kept = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
-    print(f"stage {results['stage']}, fold {results['fold']}, {kept}; all of it is in {args.output_dir}")
+    print(f"stage {results['stage']}, fold {results['fold']}, {kept}\n")
+    for path in sorted(Path(args.output_dir).iterdir()):
+        print(f"  {path}")

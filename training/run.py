@@ -4,25 +4,26 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-from data.demo_corpus import make_demo_corpus
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from data.audio import SAMPLING_RATE, with_samples
 from data.batching import Collator
+from data.demo_corpus import make_demo_corpus
 from data.errors import UserError
 from data.files import write_json
 from data.folder_loader import read_folder
 from data.iemocap_loader import read_iemocap
-from data.targets import with_targets
+from data.targets import check_annotated, with_targets
 from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
 from training.front_end import front_end_is_frozen, with_features
 from training.models import Start
+from training.run_folder import last_checkpoint
 from training.trainer import SerMtlTrainer
 
 DEMO_FOLDER = Path("runs/demo")
@@ -39,22 +40,37 @@ def command_line(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; argparse would print every flag before it."""
+        raise UserError(f"{message}; --help explains every flag")
+
+
 def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusArguments, MethodArguments, RunArguments]:
     """Read the command line.
 
     Raises:
-        UserError: a value that does not make sense.
-        SystemExit: a flag that does not exist, or `--help`.
+        UserError: a flag that does not exist, or a value that does not make sense.
+        SystemExit: `--help`.
     """
-    parser = HfArgumentParser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
+    parser = _Parser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
     values = vars(parser.parse_args())
     values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage}/fold{values['fold']}"
     if values["selection"] == "dev" and values["dev"] == "none":
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
+    when = values["eval_strategy"], values["save_strategy"]
+    if values["selection"] != "last" and when not in (("epoch", "epoch"), ("steps", "steps")):
+        raise UserError(
+            f"--selection {values['selection']} needs --eval_strategy and --save_strategy to be both epoch or both "
+            f"steps, not {when[0]} and {when[1]}"
+        )
     values["load_best_model_at_end"] = values["selection"] != "last"
     if values["selection"] == "last" and values["dev"] == "none":
         values["eval_strategy"] = "no"
-    return parser.parse_dict(values)
+    try:
+        return parser.parse_dict(values)
+    except ValueError as error:  # of TrainingArguments, which names the flag, on some lines
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def read_corpus(args: CorpusArguments) -> Dataset:
@@ -80,7 +96,11 @@ def training_rows(corpus: Dataset, splits: DatasetDict, start: Start, run: RunAr
 
     Returns:
         The whole corpus and its splits; dev and test sorted by length, which leaves almost no padding.
+
+    Raises:
+        UserError: a task that no training utterance, or emotion that no utterance of a split is annotated for.
     """
+    check_annotated(splits, unwrap(start.model).config.tasks)
     tokenizer = start.processor.tokenizer if "asr" in unwrap(start.model).config.tasks else None
     corpus = with_targets(corpus, start.labels, tokenizer)
     if front_end_is_frozen(unwrap(start.model)):
@@ -122,7 +142,7 @@ def train(trainer: SerMtlTrainer, record: dict) -> dict:
     if trainer.is_world_process_zero():
         write_json(folder / "args.json", record)
     trainer.accelerator.wait_for_everyone()
-    checkpoint = get_last_checkpoint(str(folder))
+    checkpoint = last_checkpoint(folder)
     first = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
     output = trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state

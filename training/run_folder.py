@@ -1,16 +1,14 @@
 """The output folder of a run: whose it is, how far it got, and what it holds at the end."""
 
 import json
+import os
 import subprocess
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from data.errors import UserError
-from data.files import write_json
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
@@ -39,8 +37,11 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         The results, where this very run is finished there; else None.
 
     Raises:
-        UserError: the folder holds another run, or files that are no run's.
+        UserError: the folder holds another run, or files that are no run's, or cannot be written.
     """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--output_dir {folder}: {there} is not a folder that can be written to; name another")
     saved = folder / "args.json"
     if not saved.is_file():
         if folder.is_dir() and any(folder.iterdir()):
@@ -48,28 +49,39 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
                 f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
             )
         return None
-    other = json.loads(saved.read_text(encoding="utf-8"))
+    other = _read_json(saved)
     if differing := _differences(other, record):
         raise UserError(
             f"--output_dir {folder}: holds another run ({', '.join(differing)}); name another folder or remove it"
         )
     results = folder / "results.json"
-    return json.loads(results.read_text(encoding="utf-8")) if results.is_file() else None
+    return _read_json(results) if results.is_file() else None
 
 
-def last_checkpoint(folder: Path, record: dict) -> str | None:
-    """Mark `folder` as this run's and say from which checkpoint it goes on, if from any."""
-    write_json(folder / "args.json", record)
-    return get_last_checkpoint(str(folder))
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint in `folder`, if any; one that was cut off lacks the file that is written last."""
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if whole else None
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"--output_dir {file.parent}: {file.name} is damaged; name another folder or remove this one")
+    return content
 
 
 def _differences(old: dict, new: dict) -> list[str]:
     """Flags that tell two runs apart, as `--flag old, not new`."""
-    flags = [f"stage {old['stage']}, not {new['stage']}"] if old["stage"] != new["stage"] else []
+    flags = [f"stage {old.get('stage')}, not {new['stage']}"] if old.get("stage") != new["stage"] else []
     for part in ("corpus", "method", "training"):
         for name, value in new[part].items():
-            if old[part].get(name) != value and not name.startswith(_NOT_THE_RUN):
-                flags.append(f"--{name} {old[part].get(name)}, not {value}")
+            before = old.get(part, {}).get(name)
+            if before != value and not name.startswith(_NOT_THE_RUN):
+                flags.append(f"--{name} {before}, not {value}")
     return flags
 
 

@@ -1,0 +1,236 @@
+"""The model card of a run, README.md of its folder, made from results.json alone."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from evaluation.results import results_frame
+
+_CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
+_IEMOCAP_TERMS = "https://sail.usc.edu/iemocap/iemocap_release.htm"
+_LICENCE_DATA = {"iemocap": {"license": "other", "license_name": "iemocap", "license_link": _IEMOCAP_TERMS}}
+_LICENCE_TEXTS = {
+    "iemocap": "IEMOCAP is released for research by the University of Southern California, under "
+    f"[its own terms]({_IEMOCAP_TERMS}). Read them before you publish or use a model that was trained on it.",
+    "demo": "The demo corpus is synthesised speech and brings no terms of its own; those of the encoder apply.",
+}
+_UNKNOWN_LICENCE = (
+    "The model was trained on a folder of recordings whose licence this card does not know. Their terms apply: state "
+    "them here before you publish."
+)
+
+_METRICS = {
+    "ua": ("recall", "UA (mean of the per-class recalls)"),
+    "wa": ("accuracy", "WA (accuracy)"),
+    "macro_f1": ("f1", "macro F1"),
+    "wer": ("wer", "WER"),
+    "cer": ("cer", "CER"),
+}
+_TASK_TYPES = {
+    "emotion": "audio-classification",
+    "gender": "audio-classification",
+    "style": "audio-classification",
+    "asr": "automatic-speech-recognition",
+}
+_SELECTION = {
+    "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
+    "last": "the last epoch; nothing was chosen",
+    "oracle": "the epoch with the best emotion UA on the test fold itself",
+}
+
+_ORACLE_WARNING = """\
+> [!WARNING]
+> The checkpoint was chosen on the test fold (`--selection oracle`). The figures below are therefore optimistic: they
+> are no estimate of how the model does on new speakers, and only comparable with figures chosen in the same way."""
+
+_USE = """\
+## How to use it
+
+```python
+import soundfile
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+name = "{name}"
+extractor = AutoFeatureExtractor.from_pretrained(name)
+model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()
+
+waveform, rate = soundfile.read("speech.wav", dtype="float32")  # mono, 16 kHz
+with torch.no_grad():
+    output = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt"))
+for label, probability in zip(model.config.id2label.values(), output.logits[0].softmax(-1).tolist()):
+    print(f"{{label}} {{probability:.2f}}")
+```"""
+
+_PICTURES = """\
+![Confusion matrix of the test utterances](confusion_matrix.png)
+
+![Training losses, UA and WER over the epochs](training_curves.png)"""
+
+_LIMITS = """\
+## What it must not be used for
+
+The model says which emotion listeners would probably name on hearing an utterance, among the few it knows, for speech
+like that of its corpus. It does not know what a person feels, and it is often wrong.
+
+- Do not use it to infer the emotions of people at work or in education: in the European Union that is prohibited,
+  except for medical or safety reasons (Regulation (EU) 2024/1689, the AI Act, article 5(1)(f)).
+- The same regulation lists other emotion recognition among the high-risk uses (annex III), and has those who are
+  exposed to it be told (article 50(3)).
+- Do not base a decision about a person on it, and expect worse figures for other languages, ages, microphones and for
+  speech that is less clearly acted."""
+
+_CITATION = """\
+## Citation
+
+```bibtex
+@inproceedings{gao2024enhancing,
+  title = {Enhancing Two-Stage Finetuning for Speech Emotion Recognition Using Adapters},
+  author = {Gao, Yuan and Shi, Hao and Chu, Chenhui and Kawahara, Tatsuya},
+  booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
+  year = {2024}
+}
+```"""
+
+
+def model_card(results: dict, hub_model_id: str | None = None) -> str:
+    """Write the README.md of a run: metadata for the Hub, figures, how to load the model, its limits.
+
+    Args:
+        results: what `results.json` holds.
+        hub_model_id: where the model will be published.
+
+    Returns:
+        Markdown under a YAML header. Local paths are left out of both.
+    """
+    sections = [
+        f"# {_title(results)}",
+        _summary(results),
+        _ORACLE_WARNING if results["selection"] == "oracle" else None,
+        _USE.format(name=hub_model_id or "path/to/this/folder"),
+        _figures(results),
+        _PICTURES,
+        _training(results),
+        _LIMITS,
+        f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}",
+        _CITATION,
+    ]
+    body = "\n\n".join(section for section in sections if section)
+    return str(ModelCard(f"---\n{_metadata(results, hub_model_id).to_yaml()}\n---\n\n{body}\n"))
+
+
+def _metadata(results: dict, hub_model_id: str | None) -> ModelCardData:
+    corpus, adapters = results["corpus"], results["trainable"] == "adapters"
+    base = _hub_id(results.get("stage1", results["encoder"]))
+    evaluations = _evaluations(results)
+    return ModelCardData(
+        model_name=hub_model_id or f"ser-mtl-{corpus}-stage{results['stage']}-fold{results['fold']}",
+        library_name="peft" if adapters else "transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "speech", "multi-task-learning", *(["lora"] if adapters else [])],
+        language="en" if corpus in ("iemocap", "demo") else None,
+        base_model=base,
+        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
+        eval_results=evaluations,
+        **({"base_model_relation": "adapter" if adapters else "finetune"} if base else {}),
+        **_LICENCE_DATA.get(corpus, {}),
+    )
+
+
+def _evaluations(results: dict) -> list[EvalResult]:
+    figures = results["test"]["all"]
+    return [
+        EvalResult(
+            task_type=task_type,
+            dataset_type=results["corpus"],
+            dataset_name=f"{_corpus_name(results)}, fold {results['fold']}",
+            dataset_split="test",
+            metric_type=_METRICS[key][0],
+            metric_name=f"{'ASR' if task == 'asr' else task} {_METRICS[key][1]}",
+            metric_value=value,
+        )
+        for task, task_type in _TASK_TYPES.items()
+        for key, value in figures.get(task, {}).items()
+        if key in _METRICS
+    ]
+
+
+def _title(results: dict) -> str:
+    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {_corpus_name(results)}"
+
+
+def _summary(results: dict) -> str:
+    kind = "Adapters" if results["trainable"] == "adapters" else "A model"
+    base = f"the stage-1 model {_named(results['stage1'])}" if "stage1" in results else _named(results["encoder"])
+    lines = [
+        f"{kind} for speech emotion recognition on {base}, trained on {_corpus_name(results)} after *Enhancing "
+        "two-stage finetuning for speech emotion recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024)."
+    ]
+    for task, labels in results.get("labels", {}).items():
+        lines.append(f"- {task}: {', '.join(labels)}")
+    return lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
+
+
+def _figures(results: dict) -> str:
+    speakers = results.get("held_out_speakers", [])
+    named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
+    held_out = f"\n- Test speakers, none of whom was heard in training: {len(speakers)}{named}." if speakers else ""
+    return f"""\
+## Figures
+
+On the test utterances of fold {results["fold"]}, all and by style, in percent.
+
+{_markdown_table(results)}
+
+UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
+
+- Which checkpoint this is: {_SELECTION[results["selection"]]}.{held_out}
+- One fold and one seed: a figure for the method is the mean over the folds."""
+
+
+def _training(results: dict) -> str:
+    adapters = results["trainable"] == "adapters"
+    sizes = results.get("sizes", {})
+    versions = results.get("versions", {})
+    rows = {
+        "encoder": _named(results["encoder"]),
+        "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
+        "tasks": ", ".join(results["tasks"]),
+        "trained": f"{'adapters and heads' if adapters else 'all parameters'} (`--trainable {results['trainable']}`)",
+        "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "seed": results["seed"],
+        "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",
+        "minutes": results.get("minutes"),
+        "speed": f"{results['audio_seconds_per_second']} seconds of audio a second",
+        "commit": results["commit"],
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value not in (None, ""))
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
+
+
+def _markdown_table(results: dict) -> str:
+    frame = results_frame(results)
+    rows = [["utterances", *frame.columns], ["---", *["---:"] * len(frame.columns)]]
+    rows += [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _corpus_name(results: dict) -> str:
+    return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
+
+
+def _named(model: str) -> str:
+    """A link for a model on the Hub; a folder is named without the path to it."""
+    return f"[{model}](https://huggingface.co/{model})" if _hub_id(model) else f"`{Path(model).name}` (a local folder)"
+
+
+def _hub_id(model: str) -> str | None:
+    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return model if "/" in model and not Path(model).exists() else None

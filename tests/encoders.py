@@ -1,0 +1,58 @@
+"""Small, random encoders of every supported family."""
+
+from transformers import (
+    Data2VecAudioConfig,
+    HubertConfig,
+    MoonshineConfig,
+    PreTrainedConfig,
+    Wav2Vec2Config,
+    WavLMConfig,
+)
+
+from modeling_ser_mtl import SerMtlConfig
+
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 3, 3),
+    "conv_stride": (5, 4, 4),
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "layerdrop": 0.0,
+}
+
+ENCODERS: dict[str, PreTrainedConfig] = {
+    "wav2vec2, layer norm": Wav2Vec2Config(**SIZE, do_stable_layer_norm=True, feat_extract_norm="layer"),
+    "wav2vec2, group norm": Wav2Vec2Config(**SIZE),
+    "HuBERT": HubertConfig(**SIZE),
+    "WavLM": WavLMConfig(**SIZE),
+    "data2vec-audio": Data2VecAudioConfig(**SIZE | {"num_conv_pos_embeddings": 3}),
+    "Moonshine": MoonshineConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        encoder_num_hidden_layers=2,
+        decoder_num_hidden_layers=1,
+        encoder_num_attention_heads=2,
+        encoder_num_key_value_heads=2,
+        decoder_num_attention_heads=2,
+        decoder_num_key_value_heads=2,
+        vocab_size=50,
+    ),
+}
+
+LABELS = {"emotion": ["angry", "happy", "neutral", "sad"], "gender": ["female", "male"], "style": ["i", "s"]}
+
+
+def all_tasks_config(encoder: str = "wav2vec2, layer norm", **more) -> SerMtlConfig:
+    """A config with all four tasks on a small encoder; `more` replaces its fields."""
+    values = {
+        "encoder_config": ENCODERS[encoder].to_dict(),
+        "tasks": ["emotion", "asr", "gender", "style"],
+        "labels": LABELS,
+        "vocab_size": 12,
+        "embedding_dim": 16,
+    }
+    return SerMtlConfig(**values | more)

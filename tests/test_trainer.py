@@ -1,0 +1,161 @@
+"""The Trainer: an update's loss and gradients depend on its utterances alone, not on how they were dealt out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from encoders import LABELS, all_tasks_config
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+
+from data.batching import Collator
+from data.targets import character_tokenizer, with_targets
+from data.utterances import FEATURES
+from modeling_ser_mtl import SerMtlModel, weighted_loss
+from training.arguments import RunArguments
+from training.run import command_line
+from training.trainer import SerMtlTrainer
+
+ROOT = Path(__file__).resolve().parent.parent
+N = 8
+
+
+def corpus_of(n: int = N) -> Dataset:
+    """Noises of different lengths; every second one lacks a label, differently for each task."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        row = dict.fromkeys(FEATURES) | {"id": str(i), "speaker": f"s{i}", "fold": 1, "raters": []}
+        row["emotion"] = LABELS["emotion"][i % 4] if i != 1 else None
+        row["gender"] = LABELS["gender"][i % 2] if i % 4 else None
+        row["style"] = LABELS["style"][i // 4] if i < 6 else None
+        row["text"] = "ab ba abba"[: 2 + i] if i % 3 else None
+        rows.append(row)
+    corpus = Dataset.from_list(rows, features=FEATURES)
+    samples = [random.integers(-9000, 9000, 3000 + 500 * i).astype(np.int16) for i in range(n)]
+    corpus = corpus.add_column("samples", samples).add_column("length", [len(s) for s in samples])
+    return corpus.add_column("row", list(range(n)))
+
+
+def trainer(folder: Path, **flags) -> SerMtlTrainer:
+    """A Trainer on `corpus_of()` with a model without any randomness."""
+    tokenizer = character_tokenizer(["ab ba"])
+    torch.manual_seed(0)
+    config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
+    config.encoder_config.mask_time_prob = 0.0
+    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
+        setattr(config.encoder_config, name, 0.0)
+    model = SerMtlModel(config)
+    model.encoder.masked_spec_embed.requires_grad_(False) if hasattr(model.encoder, "masked_spec_embed") else None
+    corpus = with_targets(corpus_of(), LABELS, tokenizer)
+    numbers = corpus.select_columns(
+        ["row", "length", "samples", *(name for name in corpus.column_names if name.endswith("_labels"))]
+    ).with_format("numpy")
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    flags = {"eval_strategy": "no", "save_strategy": "no", "use_cpu": True, "num_train_epochs": 1.0} | flags
+    return SerMtlTrainer(
+        corpus=corpus,
+        labels=LABELS,
+        model=model,
+        args=RunArguments(output_dir=str(folder), disable_tqdm=True, **flags),
+        train_dataset=numbers,
+        eval_dataset=numbers,
+        data_collator=Collator(extractor),
+        processing_class=Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer),
+    )
+
+
+def gradients(folder: Path, per_device: int, accumulation: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of the only update of an epoch."""
+    made = trainer(folder, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    made.create_optimizer_and_scheduler(1)
+    batches, counts = made.get_batch_samples(iter(made.get_train_dataloader()), accumulation, made.args.device)
+    made.current_gradient_accumulation_steps = accumulation
+    loss = sum(made.training_step(made.model, batch, counts) for batch in batches)
+    return float(loss), {name: p.grad for name, p in made.model.named_parameters() if p.grad is not None}
+
+
+def test_a_batch_of_eight_equals_two_of_four(tmp_path):
+    loss, whole = gradients(tmp_path, 8, 1)
+    accumulated_loss, parts = gradients(tmp_path, 4, 2)
+    assert accumulated_loss == pytest.approx(loss, rel=1e-5)
+    assert set(parts) == set(whole)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_the_loss_of_an_update_is_the_weighted_loss_of_its_utterances(tmp_path):
+    made = trainer(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
+    batch.pop("row")
+    expected = made.model.train()(**batch).loss
+    assert gradients(tmp_path, 4, 2)[0] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_log_holds_every_task_and_they_add_up_to_the_loss(tmp_path):
+    made = trainer(
+        tmp_path,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        logging_strategy="steps",
+        logging_steps=1,
+    )
+    made.train()
+    log = made.state.log_history[0]
+    config = made.model.config
+    losses = {task: torch.tensor([log[f"loss_{task}"]]) for task in [*config.tasks, "scl"]}
+    assert weighted_loss(config, losses, dict.fromkeys(losses, 1)).item() == pytest.approx(log["loss"], rel=1e-4)
+
+
+def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
+    made = trainer(tmp_path, per_device_eval_batch_size=3)
+    predicted = made.predict(made.eval_dataset)
+    assert sorted(predicted.label_ids.tolist()) == list(range(N))
+    row = made.rows(predicted.predictions, predicted.label_ids)[5]
+    made.model.eval()
+    with torch.inference_mode():
+        alone = made.model(**{k: v for k, v in made.data_collator([made.eval_dataset[5]]).items() if k != "row"})
+    expected = dict(zip(LABELS["emotion"], alone.logits.softmax(dim=-1)[0].tolist(), strict=True))
+    assert row["id"] == "5"
+    assert row["emotion"]["probabilities"] == pytest.approx(expected, abs=1e-5)
+    assert row["asr"]["hypothesis"] == made.tokenizer.decode(alone.asr_logits[0].argmax(dim=-1))
+
+
+def one_epoch(folder: Path) -> None:
+    """Train and predict, in as many processes as there are, and leave what came out; run by the test below."""
+    made = trainer(folder, logging_strategy="steps", logging_steps=1, learning_rate=1e-3,
+                   per_device_train_batch_size=4 // int(os.environ["WORLD_SIZE"]), per_device_eval_batch_size=3)  # fmt: skip
+    made.train()
+    predicted = made.predict(made.eval_dataset)
+    if made.is_world_process_zero():
+        rows = made.rows(predicted.predictions, predicted.label_ids)
+        log = [{k: v for k, v in entry.items() if k.startswith("loss")} for entry in made.state.log_history]
+        (folder / "out.json").write_text(json.dumps({"log": log, "rows": rows}))
+
+
+def run_processes(number: int, folder: Path) -> dict:
+    folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(number), "--master_port", "29533"]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, __file__, str(folder)], check=True, env=environment)
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_two_processes_equal_one(tmp_path):
+    one, two = run_processes(1, tmp_path / "one"), run_processes(2, tmp_path / "two")
+    assert [row["id"] for row in two["rows"]] == [row["id"] for row in one["rows"]] == [str(i) for i in range(N)]
+    for first, second in zip(one["rows"], two["rows"], strict=True):
+        assert second["emotion"]["probabilities"] == pytest.approx(first["emotion"]["probabilities"], abs=1e-4)
+        assert second["asr"] == first["asr"]
+    for first, second in zip(one["log"], two["log"], strict=True):
+        assert second == pytest.approx(first, rel=1e-3)
+
+
+if __name__ == "__main__":
+    command_line(lambda: one_epoch(Path(sys.argv[1])))
