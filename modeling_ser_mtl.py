@@ -15,10 +15,11 @@ What is special:
   accumulation or number of processes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from types import MethodType
 
 import torch
@@ -282,7 +283,7 @@ class SerMtlModel(PreTrainedModel):
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
             self._add_layer_adapters(dim)
-            self.fingerprint = BaseFingerprint(self.base_fingerprint().numel())
+            self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
         self._front_end_normalises_over_time = any(isinstance(m, nn.GroupNorm) for m in self._front_end_modules())
         if config.encoder_config.model_type == "wavlm":
             _let_wavlm_attention_call_its_projections(self.encoder)
@@ -324,15 +325,14 @@ class SerMtlModel(PreTrainedModel):
         saved = AutoConfig.from_pretrained(name) if config is not None else None
         if saved is not None and saved.model_type != cls.config_class.model_type:
             return cls._from_encoder(name, config)
-        return super().from_pretrained(name, *args, config=config, **kwargs)
+        with _without_load_report() if config is not None else nullcontext():
+            return super().from_pretrained(name, *args, config=config, **kwargs)
 
     @classmethod
     def _from_encoder(cls, name: str, config: SerMtlConfig) -> "SerMtlModel":
         model = cls(config)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # else the load report lists every tensor of a decoder that is not wanted
-        stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32)
-        logging.set_verbosity(verbosity)
+        with _without_load_report():
+            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32)
         stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
         model.encoder.load_state_dict(stock.state_dict())
         model.name_or_path = name
@@ -347,8 +347,13 @@ class SerMtlModel(PreTrainedModel):
         model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **kwargs)
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
-        set_peft_model_state_dict(model, load_peft_weights(name, device=str(model.device)))
+        weights = load_peft_weights(name, device=str(model.device))
+        # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
+        set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
         return model.eval()
+
+    def get_input_embeddings(self) -> None:
+        """None: waveforms are not looked up in a table. PEFT asks."""
 
     def base_fingerprint(self) -> Tensor:
         """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
@@ -568,18 +573,17 @@ def _silence_padding(model: SerMtlModel, module: nn.Module, args: tuple) -> tupl
 
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
     """Before adapter weights are loaded: raise where this model is not the base that they were trained on."""
-    adapter = {k.removeprefix(prefix): v for k, v in state.items() if "modules_to_save" in k or "lora_" in k}
-    if not adapter:
+    if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
-    if unknown := sorted(set(adapter) - set(model.state_dict())):
+    saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
+    if saved is None or not hasattr(model, "fingerprint"):
         raise ValueError(
-            f"the adapter does not fit this base, which has no {unknown[0]}: build the base with the adapter's config, "
+            "this base has no places for the adapters: build it with the adapter's own config, "
             "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
         )
-    saved = next((v for k, v in adapter.items() if k.startswith("fingerprint.")), None)
     own = model.base_fingerprint()
-    expected = None if saved is None else saved.to(own.device, next(model.encoder.parameters()).dtype).float()
-    if expected is None or expected.shape != own.shape or not torch.equal(expected, own):
+    expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
+    if expected.shape != own.shape or not torch.equal(expected, own):
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
 
 
@@ -605,10 +609,15 @@ def _wavlm_attention(
     return attention.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
 
 
-def is_model_folder(folder: str | Path) -> bool:
-    """Whether a folder holds a saved model or adapter of ours."""
-    config = Path(folder) / "config.json"
-    return config.is_file() and f'"{SerMtlConfig.model_type}"' in config.read_text(encoding="utf-8")
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep quiet about what a checkpoint lacks where that is as it should be: new heads, or an unwanted decoder."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)

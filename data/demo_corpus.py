@@ -1,4 +1,4 @@
-"""A small acted corpus in IEMOCAP's folder layout, synthesised on the spot, on which the whole program can be tried out.
+"""A small acted corpus in IEMOCAP's folder layout, synthesised on the spot, to try the whole program out.
 
 eSpeak NG (GPL-3), used as the installed package `espeakng-loader` only, speaks sentences written for this project. Ten
 voices act five sessions; the voice's pitch, range, rate, loudness and brightness carry the emotion, never the words;
@@ -8,6 +8,8 @@ normalises its input.
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -50,8 +52,8 @@ class _Emotion:
     volume: int
     treble: float
     attributes: tuple[float, float, float]  # mean valence, activation, dominance
-    codes: tuple[str, ...] = ()
-    mistaken_for: str = "Neutral"
+    codes: tuple[str, ...]
+    mistaken_for: str
 
 
 _EMOTIONS = (
@@ -142,36 +144,49 @@ def _is_finished(folder: Path, made_with: dict) -> bool:
 def _synthesise(root: Path, seed: int, utterances: int) -> None:
     rng = Random(seed)
     dialogs = _plan(rng, utterances)
-    with tqdm(total=utterances, desc="Synthesising the demo corpus", unit="utterance") as progress:
+    with _one_thread(), tqdm(total=utterances, desc="Synthesising the demo corpus", unit="utterance") as progress:
         for dialog, turns in dialogs.items():
             _write_dialog(root, dialog, turns, rng, progress)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Filter on one thread: more gain nothing on signals this short, and lose much where other work fills the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _plan(rng: Random, utterances: int) -> dict[str, list[_Turn]]:
-    """Cast every utterance and deal them into dialogs, as `Ses01F_script01_1`, each of all emotions and both genders."""
-    cells: dict[tuple[int, str], list[tuple[int, str]]] = {}
+    """Cast every utterance and deal them into dialogs, each of both genders where it holds more than one utterance."""
+    dialogs_of_each = max(2, min(len(PLAYS), utterances // 40))  # session and style
+    casts: dict[tuple[int, str, int], list[tuple[int, str]]] = {}
     for number in range(utterances):
         session, female, scripted = number % 5 + 1, number // 5 % 2, number // 10 % 2
-        emotion = (number // 20 + 2 * (female ^ scripted) + session) % 4
-        cells.setdefault((session, "script" if scripted else "impro"), []).append((emotion, "MF"[female]))
-    dialogs = {}
-    for (session, style), parts in sorted(cells.items()):
-        count = max(2, min(len(PLAYS), len(parts) // 4))
-        for index in range(count):
-            cast = sorted(parts)[index::count]
-            rng.shuffle(cast)
-            # The letter names who wears the markers in the dialog; the speaker is named by the utterance.
-            name = f"Ses{session:02d}{'FM'[index % 2]}_{style}{index + 1:02d}{'_1' if style == 'script' else ''}"
-            dialogs[name] = [
-                _turn(rng, session, gender, _EMOTIONS[emotion], PLAYS[index][line % 12] if style == "script" else None)
-                for line, (emotion, gender) in enumerate(cast)
-            ]
-    return dialogs
+        # Any four utterances of a session differ in emotion, and so do any four of a gender or a style.
+        emotion = (((2 * female + scripted) ^ (0, 3, 1, 2)[number // 20 % 4]) + session) % 4
+        dialog = (emotion + female + number // 80) % dialogs_of_each
+        casts.setdefault((session, "script" if scripted else "impro", dialog), []).append((emotion, "MF"[female]))
+    return {_dialog_name(*key): _cast_dialog(rng, *key, cast) for key, cast in sorted(casts.items())}
 
 
-def _turn(rng: Random, session: int, gender: str, emotion: _Emotion, line: str | None) -> _Turn:
-    spoken = improvise(rng) if line is None else [line]
-    return _Turn(session, gender, emotion, rng.choice(emotion.codes), spoken)
+def _dialog_name(session: int, style: str, index: int) -> str:
+    """As `Ses01F_script01_1`; the letter is who wears the markers in the dialog, not who speaks."""
+    return f"Ses{session:02d}{'FM'[index % 2]}_{style}{index + 1:02d}{'_1' if style == 'script' else ''}"
+
+
+def _cast_dialog(rng: Random, session: int, style: str, index: int, cast: list[tuple[int, str]]) -> list[_Turn]:
+    """Give each of (emotion, gender), in a random order, the next line of the play or an improvised one."""
+    play = PLAYS[index]
+    turns = []
+    for line, (emotion, gender) in enumerate(rng.sample(cast, len(cast))):
+        spoken = [play[line % len(play)]] if style == "script" else improvise(rng)
+        acted = _EMOTIONS[emotion]
+        turns.append(_Turn(session, gender, acted, rng.choice(acted.codes), spoken))
+    return turns
 
 
 def _write_dialog(root: Path, dialog: str, turns: list[_Turn], rng: Random, progress: tqdm) -> None:

@@ -13,15 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
-WIDTH, HEIGHT = 10.6, 8.5
+WIDTH, HEIGHT = 10.8, 8.2
 INK = "0.1"
 
 # Height of the middle of each row.
-WAVE, FRONT_END, ATTENTION, FEED_FORWARD, BOTTLENECK = 0.72, 1.38, 2.2, 2.98, 3.46
-SPLIT, TASK_ADAPTER, MEAN, PROJECTION, EMBEDDING, CLASSIFIER, ANSWER = 4.32, 4.7, 5.15, 5.6, 6.15, 6.95, 7.4
-LAYER = (1.86, 4.04)
+WAVE, FRONT_END, ATTENTION, FEED_FORWARD, BOTTLENECK = 0.42, 1.08, 1.9, 2.68, 3.18
+SPLIT, TASK_ADAPTER, MEAN, PROJECTION, EMBEDDING, CLASSIFIER, ANSWER = 4.08, 4.48, 4.94, 5.4, 5.96, 6.78, 7.22
+FUSION = 6.36
+LAYER = (1.56, 3.78)
 """Bottom and top of the box that stands for a Transformer layer."""
-PANEL = (0.42, 7.62)
+PANEL = (0.1, 7.42)
+"""Bottom and top of the frame of a stage."""
+HEAD_WIDTH = 1.38
 
 KINDS = {  # told apart in grey too: by the hatching and by the weight of the edge
     "trained": {"facecolor": "#FFD79A", "linewidth": 1.8},
@@ -94,12 +97,14 @@ def encoder(axes: Axes, x: float, transformer: str, adapters: bool) -> None:
     line(axes, (x, ATTENTION + 0.15), (x, first_sum - 0.075))
     line(axes, (x, first_sum + 0.075), (x, FEED_FORWARD - 0.15))
     box(axes, x, FEED_FORWARD, 1.7, "feed-forward", transformer)
-    line(axes, (x, FEED_FORWARD + 0.15), (x, second_sum - 0.075))
+    above = BOTTLENECK + 0.15 if adapters else FEED_FORWARD + 0.15
+    line(axes, (x, above), (x, second_sum - 0.075))
     for lower, upper in ((bottom + 0.1, first_sum), (first_sum + 0.13, second_sum)):
         line(axes, (x, lower), (x - 1.05, lower), (x - 1.05, upper), (x - 0.075, upper))
         plus(axes, x, upper)
     line(axes, (x, second_sum + 0.075), (x, SPLIT), arrow=False)
     if adapters:
+        line(axes, (x, FEED_FORWARD + 0.15), (x, BOTTLENECK - 0.15))
         box(axes, x, BOTTLENECK, 1.7, "bottleneck", "trained")
         box(axes, x + 1.5, ATTENTION, 0.9, "LoRA", "trained")
         line(axes, (x + 1.05, ATTENTION), (x + 0.85, ATTENTION))
@@ -115,20 +120,20 @@ def ctc(axes: Axes, x: float, kind: str) -> None:
     axes.text(x, ANSWER, "text", ha="center", va="center", fontstyle="italic")
 
 
-def head(axes: Axes, x: float, task: str, adapter: bool, classifier_width: float = 1.15) -> None:
+def head(axes: Axes, x: float, task: str, adapter: bool) -> None:
     """A classification task: adapter, mean over frames, FC layer, embedding, classifier."""
-    steps = [(MEAN, "mean of frames", "plain"), (PROJECTION, "FC", "trained")]
+    steps = [(MEAN, "mean over frames", "plain"), (PROJECTION, "FC", "trained")]
     steps = [(TASK_ADAPTER, "bottleneck", "trained"), *steps] if adapter else steps
     below = SPLIT
     for y, text, kind in steps:
         line(axes, (x, below), (x, y - 0.15))
-        box(axes, x, y, 1.15, text, kind)
+        box(axes, x, y, HEAD_WIDTH, text, kind)
         below = y + 0.15
     line(axes, (x, below), (x, EMBEDDING - 0.19))
     axes.add_patch(Circle((x, EMBEDDING), 0.19, facecolor="white", edgecolor=INK, linewidth=1))
     axes.text(x, EMBEDDING - 0.01, f"$x_{task[0]}$", ha="center", va="center", fontsize=11)
     line(axes, (x, EMBEDDING + 0.19), (x, CLASSIFIER - 0.15))
-    box(axes, x, CLASSIFIER, classifier_width, "classifier", "trained")
+    box(axes, x, CLASSIFIER, HEAD_WIDTH, "classifier", "trained")
     line(axes, (x, CLASSIFIER + 0.15), (x, ANSWER - 0.1))
     axes.text(x, ANSWER, task, ha="center", va="center", fontstyle="italic")
 
@@ -145,16 +150,17 @@ def self_contrastive_loss_and_fusion(axes: Axes, gender: float, emotion: float, 
         for start, end in ((left + 0.55, left + 0.24), (right - 0.55, right - 0.24)):
             line(axes, (start, EMBEDDING), (end, EMBEDDING))
     for side, x in ((-1, gender), (1, style)):
-        line(axes, (x, 6.53), (emotion + side * 0.45, 6.53), (emotion + side * 0.45, CLASSIFIER - 0.15))
-        axes.add_patch(Circle((x, 6.53), 0.03, color=INK))
-    axes.text((gender + emotion) / 2 - 0.15, 6.63, "fusion", ha="center", va="center", fontsize=9)
+        line(axes, (x, FUSION), (emotion + side * 0.45, FUSION), (emotion + side * 0.45, CLASSIFIER - 0.15))
+        axes.add_patch(Circle((x, FUSION), 0.03, color=INK))
+    axes.text((gender + emotion) / 2 - 0.22, FUSION + 0.1, "fusion", ha="center", va="center", fontsize=9)
 
 
-def legend(axes: Axes, left: float) -> None:
+def legend(axes: Axes, left: float, top: float) -> None:
     """What the looks of a box mean."""
-    for x, kind, text in ((0, "trained", "trained"), (1.25, "frozen", "frozen"), (2.4, "plain", "no parameters")):
-        box(axes, left + x + 0.17, 0.18, 0.34, "", kind, height=0.2)
-        axes.text(left + x + 0.42, 0.18, text, ha="left", va="center")
+    for row, (kind, text) in enumerate((("trained", "trained"), ("frozen", "frozen"), ("plain", "no parameters"))):
+        y = top - 0.32 * row
+        box(axes, left + 0.17, y, 0.34, "", kind, height=0.2)
+        axes.text(left + 0.45, y, text, ha="left", va="center")
 
 
 def draw() -> Figure:
@@ -164,27 +170,27 @@ def draw() -> Figure:
     axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     axes.axis("off")
 
-    panel(axes, 0.1, 3.75, "Stage 1: all parameters", r"$(1-\alpha)\,L_{emotion} + \alpha\,L_{ASR}$")
-    encoder(axes, 2.15, "trained", adapters=False)
-    line(axes, (0.75, SPLIT), (2.75, SPLIT), arrow=False)
+    loss = r"$(1-\alpha)\,L_\mathrm{emotion} + \alpha\,L_\mathrm{ASR}$"
+    panel(axes, 0.1, 3.75, "Stage 1: finetune the Transformer", loss)
+    encoder(axes, 2.3, "trained", adapters=False)
+    line(axes, (0.75, SPLIT), (2.3, SPLIT), arrow=False)
     ctc(axes, 0.75, "trained")
-    head(axes, 2.75, "emotion", adapter=False)
+    head(axes, 2.3, "emotion", adapter=False)
 
-    line(axes, (3.75, FEED_FORWARD), (4.3, FEED_FORWARD))
-    axes.text(4.0, FEED_FORWARD + 0.13, "weights", ha="center", va="center", fontsize=9)
+    line(axes, (3.75, FEED_FORWARD), (4.4, FEED_FORWARD))
+    axes.text(4.07, FEED_FORWARD + 0.13, "weights", ha="center", va="center", fontsize=9)
 
-    loss = r"$(1-2\beta)\,L_{emotion} + \beta\,L_{gender} + \beta\,L_{style} + L_{SCL}$"
-    panel(axes, 4.3, 10.5, "Stage 2: adapters on the frozen model", loss)
-    encoder(axes, 7.8, "frozen", adapters=True)
-    line(axes, (4.95, SPLIT), (9.5, SPLIT), arrow=False)
+    loss = r"$(1-2\beta)\,L_\mathrm{emotion} + \beta\,L_\mathrm{gender} + \beta\,L_\mathrm{style} + L_\mathrm{SCL}$"
+    panel(axes, 4.4, 10.7, "Stage 2: train adapters on the frozen model", loss)
+    encoder(axes, 8.0, "frozen", adapters=True)
+    line(axes, (4.95, SPLIT), (9.7, SPLIT), arrow=False)
     ctc(axes, 4.95, "frozen")
-    head(axes, 6.1, "gender", adapter=True)
-    head(axes, 7.8, "emotion", adapter=True)
-    head(axes, 9.5, "style", adapter=True)
-    self_contrastive_loss_and_fusion(axes, 6.1, 7.8, 9.5)
-    legend(axes, 0.1)
+    for x, task in ((6.3, "gender"), (8.0, "emotion"), (9.7, "style")):
+        head(axes, x, task, adapter=True)
+    self_contrastive_loss_and_fusion(axes, gender=6.3, emotion=8.0, style=9.7)
+    legend(axes, left=4.6, top=1.08)
     return figure
 
 
 if __name__ == "__main__":
-    draw().savefig(Path(__file__).with_name("method.png"), dpi=170, metadata={"Software": None})
+    draw().savefig(Path(__file__).with_name("method.png"), dpi=160, metadata={"Software": None})

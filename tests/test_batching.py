@@ -62,10 +62,11 @@ def test_two_halves_of_a_group_make_the_update_of_one_batch():
 
 def rows() -> list[dict]:
     random = np.random.default_rng(0)
+    long, short = (random.integers(-9000, 9000, n).astype(np.int16) for n in (700, 400))
     return [
-        {"row": 4, "samples": random.integers(-9000, 9000, 700).astype(np.int16), "emotion_labels": 1, "asr_labels": [5]},
-        {"row": 2, "samples": random.integers(-9000, 9000, 400).astype(np.int16), "emotion_labels": -100, "asr_labels": []},
-    ]  # fmt: skip
+        {"row": 4, "samples": long, "emotion_labels": 1, "asr_labels": [5]},
+        {"row": 2, "samples": short, "emotion_labels": -100, "asr_labels": []},
+    ]
 
 
 def test_waveforms_are_normalised_by_their_own_samples_and_padded_with_zeros():

@@ -1,4 +1,4 @@
-"""Pins the demo corpus: the same seed gives the same bytes, it is balanced, it reads as IEMOCAP, it is whole or absent."""
+"""Pins the demo corpus: same seed, same bytes; balanced; reads as IEMOCAP; whole or absent; overwrites nothing."""
 
 import hashlib
 import json

@@ -103,8 +103,8 @@ def test_wavlm_attention_equals_the_stock_one():
     stock = WavLMModel(WavLMConfig(**SIZE)).eval()
     ours = SerMtlModel(all_tasks_config("WavLM")).eval()
     ours.encoder.load_state_dict(stock.state_dict())
-    waveforms, mask = padded_batch()
-    frames, frame_mask = ours.encode(*ours.extract_features(waveforms[:2]))
+    waveforms, _mask = padded_batch()
+    frames, _frame_mask = ours.encode(*ours.extract_features(waveforms[:2]))
     torch.testing.assert_close(frames, stock(waveforms[:2]).last_hidden_state, atol=1e-5, rtol=0)
 
 

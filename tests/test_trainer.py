@@ -128,8 +128,14 @@ def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
 
 def one_epoch(folder: Path) -> None:
     """Train and predict, in as many processes as there are, and leave what came out; run by the test below."""
-    made = trainer(folder, logging_strategy="steps", logging_steps=1, learning_rate=1e-3,
-                   per_device_train_batch_size=4 // int(os.environ["WORLD_SIZE"]), per_device_eval_batch_size=3)  # fmt: skip
+    made = trainer(
+        folder,
+        logging_strategy="steps",
+        logging_steps=1,
+        learning_rate=1e-3,
+        per_device_train_batch_size=4 // int(os.environ["WORLD_SIZE"]),
+        per_device_eval_batch_size=3,
+    )
     made.train()
     predicted = made.predict(made.eval_dataset)
     if made.is_world_process_zero():

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, set_seed
+from transformers.utils.logging import set_verbosity_warning
 
 from training.run import command_line
 
@@ -81,6 +82,7 @@ def write_encoder(folder: Path) -> Path:
 
 def run_script(script: str, argv: Iterable[object]) -> Ended:
     """Run `run_stage1` or `run_stage2` with these flags as its command line does, without the seconds of a process."""
+    set_verbosity_warning()  # as in a new process: what failed to load may have left it at errors
     main = importlib.import_module(script).main
     stdout, stderr = StringIO(), StringIO()
     code = 0
@@ -94,3 +96,39 @@ def run_script(script: str, argv: Iterable[object]) -> Ended:
         except SystemExit as stop:
             code = stop.code
     return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+def run_flags(corpus: Path, output: Path, /, **more: object) -> list[object]:
+    """Flags of a short run on a folder corpus; `more` comes last and wins. A list gives a flag several values."""
+    flags = {"fold": 1, "corpus": "folder", "data_dir": corpus, "output_dir": output}
+    flags |= {"num_train_epochs": 2, "per_device_train_batch_size": 8} | more
+    return [
+        word
+        for name, value in flags.items()
+        for word in (f"--{name}", *(value if isinstance(value, list) else [value]))
+    ]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_one_line(ended: Ended, script: str, *named: object) -> None:
+    """Exit code 2, and on standard error nothing of ours but one line that names all of these."""
+    ours = [line for line in ended.stderr.splitlines() if line.startswith(f"{script}.py: ")]
+    # What else is there are progress bars of steps that went well until then.
+    others = [line for line in ended.stderr.splitlines() if line.strip() and line not in ours and "%|" not in line]
+    assert (ended.code, len(ours), others) == (2, 1, []), ended.stderr
+    assert ended.stderr.endswith(ours[0] + "\n")
+    for name in named:
+        assert str(name) in ours[0]
+
+
+def check_refused(script: str, flags: list[object], *named: object) -> None:
+    """The run ends as a mistake should, and its output folder is as it was before."""
+    output = Path(flags[flags.index("--output_dir") + 1])
+    before = contents(output) if output.is_dir() else None
+    check_one_line(run_script(script, flags), script, *named)
+    assert output.is_dir() == (before is not None)
+    if before is not None:
+        assert contents(output) == before

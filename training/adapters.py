@@ -3,7 +3,14 @@
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlModel
 
@@ -44,7 +51,8 @@ def attach_adapters(
 
 def continue_adapters(model: PeftModel, adapter: str) -> None:
     """Start from the adapters of another run on the same base; what it did not have stays as it is."""
-    set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"))
+    # PEFT wants every module, so those that the other run did not have come from the model itself.
+    set_peft_model_state_dict(model, get_peft_model_state_dict(model) | load_peft_weights(adapter, device="cpu"))
 
 
 def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> None:

@@ -215,18 +215,28 @@ def stage1_config(stage1: str) -> SerMtlConfig:
     """The config of a stage-1 model.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its run is not finished.
     """
+    _check_run_of_stage1(Path(stage1))
     with _one_line(f"--stage1 {stage1}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
         config = AutoConfig.from_pretrained(stage1)
-        record = Path(stage1, "args.json")
-        stage = json.loads(record.read_text(encoding="utf-8")).get("stage") if record.is_file() else 1
-    if stage != 1:
-        raise UserError(f"--stage1 {stage1}: holds a run of stage 2; name the stage-1 model that it started from")
     weights = [Path(stage1, name) for name in ("model.safetensors", "adapter_model.safetensors")]
     if config.model_type != SerMtlConfig.model_type or (Path(stage1).is_dir() and not any(map(Path.is_file, weights))):
         raise UserError(f"--stage1 {stage1}: is not a finished stage-1 model of this project")
     return config
+
+
+def _check_run_of_stage1(folder: Path) -> None:
+    """Look at the run in `folder`, where it is one: a model from the Hub comes without its `args.json`."""
+    if not (folder / "args.json").is_file():
+        return
+    results = folder / "results.json"
+    if not results.is_file():
+        raise UserError(f"--stage1 {folder}: its run is not finished; start run_stage1.py again, which goes on with it")
+    with _one_line(f"--stage1 {folder}: its results.json is damaged"):
+        stage = json.loads(results.read_text(encoding="utf-8"))["stage"]
+    if stage != 1:
+        raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model that it started from")
 
 
 def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1: str) -> None:

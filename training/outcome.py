@@ -71,12 +71,8 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
     emotion = results["test"]["all"]["emotion"]
-    plot_confusion_matrix(
-        emotion["confusion_matrix"],
-        emotion["labels"],
-        folder / "confusion_matrix.png",
-        title=f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}",
-    )
+    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     for checkpoint in folder.glob("checkpoint-*"):
