@@ -20,7 +20,7 @@ from training.run_folder import check_run_folder, run_record
 def main() -> None:
     """Corpus in; a model, its figures and its card out."""
     corpus_args, method, args = parse_arguments(stage=1, method=Stage1Arguments)
-    choose_encoder(method, corpus_args)
+    choose_encoder(method, corpus_args, args)
     record = run_record(1, corpus_args, method, args)
     if finished := check_run_folder(Path(args.output_dir), record):
         return show(finished, args)

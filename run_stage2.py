@@ -11,7 +11,7 @@ from transformers import set_seed
 from data.folds import split
 from data.targets import label_sets
 from training.arguments import Stage2Arguments
-from training.models import choose_stage1, stage2_start
+from training.models import check_stage1_never_heard, choose_stage1, stage2_start
 from training.outcome import predict_test, results_of, save_run, show
 from training.run import build_trainer, command_line, load_corpus, parse_arguments, train, training_rows
 from training.run_folder import check_run_folder, run_record
@@ -28,6 +28,7 @@ def main() -> None:
 
     corpus = load_corpus(corpus_args, args)
     splits = split(corpus, corpus_args.fold, corpus_args.dev)
+    check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
     start = stage2_start(method, label_sets(corpus, method.tasks))
     corpus, data = training_rows(corpus, splits, start, args)
 

@@ -251,3 +251,8 @@ def test_other_emotions_than_those_of_stage1_are_refused(tmp_path, finished):
 
 def test_another_width_than_that_of_stage1_is_refused(tmp_path, good_corpus, finished):
     check_stage2_refused(tmp_path, good_corpus, finished, "--embedding_dim 32", "256", embedding_dim=32)
+
+
+def test_a_stage1_that_heard_the_test_utterances_is_refused(tmp_path, good_corpus, finished):
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, fold=2)
+    check_refused("run_stage2", flags, "--stage1", "same fold")

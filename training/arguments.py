@@ -181,3 +181,8 @@ class RunArguments(TrainingArguments):
                 )
             self.per_device_train_batch_size = BATCH_SIZE // share
         super().__post_init__()
+
+    @property
+    def utterances_an_update(self) -> int:
+        """Utterances that one update sees, over all processes and accumulation steps."""
+        return self.train_batch_size * self.world_size * self.gradient_accumulation_steps

@@ -20,7 +20,7 @@ from transformers import (
     Wav2Vec2Processor,
     set_seed,
 )
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 from data.audio import SAMPLING_RATE
 from data.errors import UserError
@@ -28,7 +28,7 @@ from data.files import replacing
 from data.targets import character_tokenizer
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from training.adapters import attach_adapters, continue_adapters, freeze_for_full_finetuning
-from training.arguments import CorpusArguments, MethodArguments, Stage1Arguments, Stage2Arguments
+from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
 DEMO_ENCODER = Path("runs/demo/encoder")
@@ -44,10 +44,11 @@ class Start:
     encoder: str
 
 
-def choose_encoder(args: Stage1Arguments, corpus: CorpusArguments) -> None:
+def choose_encoder(args: Stage1Arguments, corpus: CorpusArguments, run: RunArguments) -> None:
     """Settle `--encoder`: XLS-R, or for the demo corpus a small one, whose front end must be trained too."""
     if args.encoder is None and corpus.corpus == "demo":
-        args.encoder = demo_encoder(DEMO_ENCODER)
+        with run.main_process_first(desc="making the demo's encoder"):
+            args.encoder = demo_encoder(DEMO_ENCODER)
         args.train_front_end = args.trainable == "all"
     args.encoder = args.encoder or XLS_R
 
@@ -237,6 +238,32 @@ def _check_run_of_stage1(folder: Path) -> None:
         stage = json.loads(results.read_text(encoding="utf-8"))["stage"]
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model that it started from")
+
+
+def check_stage1_never_heard(stage1: str, corpus: CorpusArguments, test: Dataset) -> None:
+    """Make sure that stage 1 was not trained on what is the test set now: the same fold must be held out in both.
+
+    A stage 1 of another corpus, or one without `split.json`, cannot be checked and passes.
+
+    Raises:
+        UserError: names an utterance that stage 1 was trained on.
+    """
+    args, split = (
+        cached_file(stage1, name, _raise_exceptions_for_missing_entries=False) for name in ("args.json", "split.json")
+    )
+    if not (args and split):
+        return
+    theirs = json.loads(Path(args).read_text(encoding="utf-8"))["corpus"]
+    folders = [{Path(name).name for name in names or []} for names in (theirs["data_dir"], corpus.data_dir)]
+    if theirs["corpus"] != corpus.corpus or (corpus.corpus == "folder" and not folders[0] & folders[1]):
+        return
+    parts = json.loads(Path(split).read_text(encoding="utf-8"))
+    heard = {name for part in ("train", "dev") if part in parts for name in parts[part]["ids"]}
+    if both := sorted(heard & set(test["id"])):
+        raise UserError(
+            f"--stage1 {stage1}: was trained with fold {parts['fold']} held out, on {both[0]} and {len(both) - 1} more "
+            f"utterances that --fold {corpus.fold} tests on; use the stage 1 of the same fold"
+        )
 
 
 def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1: str) -> None:

@@ -147,7 +147,7 @@ def train(trainer: SerMtlTrainer, record: dict) -> dict:
     first = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
     output = trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.state
-    epochs_a_step = trainer.args.num_train_epochs / state.max_steps
+    epochs_a_step = state.epoch / state.global_step
     kept = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
     seconds_an_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
     runtime = output.metrics["train_runtime"]

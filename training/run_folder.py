@@ -15,7 +15,9 @@ PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelera
 
 # Flags of transformers that change how a run is watched or how fast it goes, but not what comes out.
 _NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
-                "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_")  # fmt: skip
+                "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_",
+                # How an update's utterances are shared out; `batch_size` says how many they are.
+                "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
 def run_record(stage: int, corpus: CorpusArguments, method: MethodArguments, args: RunArguments) -> dict:
@@ -24,7 +26,7 @@ def run_record(stage: int, corpus: CorpusArguments, method: MethodArguments, arg
         "stage": stage,
         "corpus": asdict(corpus),
         "method": asdict(method),
-        "training": json.loads(args.to_json_string()),
+        "training": json.loads(args.to_json_string()) | {"batch_size": args.utterances_an_update},
         "commit": commit(),
         "versions": {package: version(package) for package in PACKAGES},
     }

@@ -48,10 +48,8 @@ class SerMtlTrainer(Trainer):
     # ------------------------------------------------------------------------------------------ batches
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        args = self.args
-        group = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
         lengths = np.asarray((train_dataset or self.train_dataset)["length"])
-        return LengthGroupedSampler(lengths, group, args.data_seed or args.seed)
+        return LengthGroupedSampler(lengths, self.args.utterances_an_update, self.args.data_seed or self.args.seed)
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
