@@ -112,6 +112,24 @@ def test_the_log_holds_every_task_and_they_add_up_to_the_loss(tmp_path):
     assert weighted_loss(config, losses, dict.fromkeys(losses, 1)).item() == pytest.approx(log["loss"], rel=1e-4)
 
 
+def test_the_encoder_waits_for_the_heads_and_then_warms_up(tmp_path):
+    made = trainer(
+        tmp_path, head_start=0.2, warmup_steps=0.1, learning_rate=1.0, lr_scheduler_type="constant_with_warmup"
+    )
+    made.create_optimizer_and_scheduler(100)
+    rates = {True: [], False: []}
+    for _ in range(100):
+        for of_encoder in rates:
+            rates[of_encoder] += [next(g["lr"] for g in made.optimizer.param_groups if g["of_encoder"] == of_encoder)]
+        made.optimizer.step()
+        made.lr_scheduler.step()
+    assert rates[False] == pytest.approx([min(1, step / 10) for step in range(100)])
+    assert rates[True] == pytest.approx([min(1, max(0, step - 20) / 10) for step in range(100)])
+    encoder = {id(p) for p in made.model.encoder.parameters()}
+    for group in made.optimizer.param_groups:
+        assert all((id(p) in encoder) == group["of_encoder"] for p in group["params"])
+
+
 def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
     made = trainer(tmp_path, per_device_eval_batch_size=3)
     predicted = made.predict(made.eval_dataset)

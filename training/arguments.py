@@ -144,6 +144,10 @@ class RunArguments(TrainingArguments):
     num_train_epochs: float = _flag(200.0, "Epochs.")
     learning_rate: float = _flag(1e-4, "Peak learning rate.")
     warmup_steps: float = _flag(0.1, "Linear warm-up: a share of all updates where below 1, else a number of updates.")
+    head_start: float = _flag(
+        0.0, "Share of all updates in which the heads are trained alone, before the encoder joins them."
+    )
+    adam_beta2: float = _flag(0.98, "AdamW's decay of squared gradients; short, for CTC's first ones are huge.")
     weight_decay: float = _flag(0.01, "AdamW's weight decay.")
     per_device_train_batch_size: int = _flag(
         0, f"Utterances a batch on each device. [0: {BATCH_SIZE} over all devices and accumulation steps]"

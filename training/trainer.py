@@ -1,5 +1,8 @@
 """The Trainer: weighted losses that are exact for any batch, each task's loss logged, predictions as rows."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -63,6 +66,32 @@ class SerMtlTrainer(Trainer):
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         return batches, dict(zip([*tasks, "scl"], counts, strict=True))
+
+    # ----------------------------------------------------------------------------------------- schedule
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        optimizer = super().create_optimizer(model)
+        encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
+        optimizer.param_groups = [
+            group | {"params": chosen, "of_encoder": of_encoder}
+            for group in optimizer.param_groups
+            for of_encoder in (False, True)
+            if (chosen := [p for p in group["params"] if (id(p) in encoder) == of_encoder])
+        ]
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
+        """The usual schedule, which for the encoder starts after `--head_start`, with a warm-up of its own."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        start = int(self.args.head_start * num_training_steps)
+        warmup = max(1, self.args.get_warmup_steps(num_training_steps))
+        for i, group in enumerate(scheduler.optimizer.param_groups):
+            if start and group["of_encoder"]:
+                usual = scheduler.lr_lambdas[i]
+                scheduler.lr_lambdas[i] = partial(_after_head_start, usual, start, warmup)
+                group["lr"] = 0.0
+        return scheduler
 
     # ------------------------------------------------------------------------------------------- losses
 
@@ -139,6 +168,11 @@ class SerMtlTrainer(Trainer):
         figures = self.metric.compute(predictions=predictions, references=references)
         named = {f"{task}_{name}": value for task in TASKS for name, value in figures.get(task, {}).items()}
         return {name: value for name, value in named.items() if isinstance(value, float)}
+
+
+def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
+    """Factor of the encoder's learning rate: nothing until `start`, then up to the usual within `warmup` updates."""
+    return usual(step) * min(1.0, max(0, step - start) / warmup)
 
 
 class EpochProgress(ProgressCallback):
