@@ -205,6 +205,8 @@ def test_stage_one_with_adapters_leaves_the_encoder_alone_and_loads_again(world,
     after = {name.replace(".base_layer", ""): value for name, value in model.encoder.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in encoder.items())
     assert "asr_logits" in logits(model)
+    # Without its adapters this model has an untrained CTC head, whose transcripts say nothing.
+    assert "asr_adapters_off" not in json.loads((adapters_in_stage_one / "results.json").read_text())["test"]["all"]
 
 
 @pytest.mark.parametrize("trainable", ["adapters", "all"])

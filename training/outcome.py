@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets import DatasetDict
 from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
 
 from data.files import write_json, write_text
 from data.folds import split_record
@@ -20,10 +21,11 @@ from training.trainer import SerMtlTrainer
 
 
 def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
-    """Predict the test fold, under PEFT with transcripts both with and without the adapters."""
+    """Predict the test fold; adapters on a model that transcribes without them too, both with and without them."""
     predicted = trainer.predict(data["test"])
     more = {}
-    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions:
+    own_ctc_head = isinstance(unwrap(trainer.model).ctc_head, ModulesToSaveWrapper)  # without it: an untrained one
+    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions and not own_ctc_head:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
             stage1 = trainer.predict(data["test"])
         # Both come back in the order of the test set, so row i is the same utterance.
