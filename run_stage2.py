@@ -28,8 +28,8 @@ def main() -> None:
 
     corpus = load_corpus(corpus_args, args)
     splits = split(corpus, corpus_args.fold, corpus_args.dev)
-    check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
     start = stage2_start(method, label_sets(corpus, method.tasks))
+    check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
     corpus, data = training_rows(corpus, splits, start, args)
 
     trainer = build_trainer(corpus, data, start, method, args)
