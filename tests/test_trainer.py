@@ -17,6 +17,7 @@ from data.batching import Collator
 from data.targets import character_tokenizer, with_targets
 from data.utterances import FEATURES
 from modeling_ser_mtl import SerMtlModel, weighted_loss
+from training.adapters import freeze_for_full_finetuning
 from training.arguments import RunArguments
 from training.run import command_line
 from training.trainer import SerMtlTrainer
@@ -51,7 +52,7 @@ def trainer(folder: Path, **flags) -> SerMtlTrainer:
     for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
         setattr(config.encoder_config, name, 0.0)
     model = SerMtlModel(config)
-    model.encoder.masked_spec_embed.requires_grad_(False) if hasattr(model.encoder, "masked_spec_embed") else None
+    freeze_for_full_finetuning(model, train_front_end=True)
     corpus = with_targets(corpus_of(), LABELS, tokenizer)
     numbers = corpus.select_columns(
         ["row", "length", "samples", *(name for name in corpus.column_names if name.endswith("_labels"))]
