@@ -234,6 +234,31 @@ def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[
     )
 
 
+# --------------------------------------------------------------------------------------------------------- front end
+
+
+def strided_convolution(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Same as `conv`, with channels last: (batch, positions, channels) -> (batch, new positions, new channels).
+
+    As one matrix product for each stride's width of the kernel. The layer norm and the GELU that follow then work on
+    contiguous channels, which on a CPU takes half the time of convolving with channels first, or less.
+    """
+    stride, width = conv.stride[0], conv.kernel_size[0]
+    positions = (hidden.shape[1] - width) // stride + 1
+    # (new channels, channels, width) -> (width x channels, new channels)
+    weight = conv.weight.permute(2, 1, 0).flatten(0, 1)
+    channels = conv.in_channels
+    total = hidden.new_zeros(()) if conv.bias is None else conv.bias
+    for first in range(0, width, stride):
+        last = min(first + stride, width)
+        end = first + positions * stride
+        rows = F.pad(hidden, (0, 0, 0, max(0, end - hidden.shape[1])))[:, first:end]
+        rows = rows.unflatten(1, (positions, stride))[:, :, : last - first].flatten(2)
+        taps = weight[first * channels : last * channels]
+        total = torch.baddbmm(total, rows, taps.expand(len(rows), -1, -1))
+    return total
+
+
 # -------------------------------------------------------------------------------------------------------- SpecAugment
 
 
@@ -407,7 +432,14 @@ class SerMtlModel(PreTrainedModel):
         waveform = F.pad(waveform, (0, max(0, self._receptive_field() - waveform.shape[1])))
         encoder = self.encoder
         if hasattr(encoder, "feature_extractor"):
-            return encoder.feature_extractor(waveform).transpose(1, 2)
+            hidden = waveform.unsqueeze(2)
+            for layer in encoder.feature_extractor.conv_layers:
+                hidden = strided_convolution(hidden, layer.conv)
+                norm = getattr(layer, "layer_norm", nn.Identity())
+                over_time = isinstance(norm, nn.GroupNorm)
+                hidden = norm(hidden.transpose(1, 2)).transpose(1, 2) if over_time else norm(hidden)
+                hidden = layer.activation(hidden)
+            return hidden
         hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveform.unsqueeze(1))))
         return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
 

@@ -10,7 +10,7 @@ import torch
 from encoders import ENCODERS, LABELS, SIZE, all_tasks_config
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2ForPreTraining, WavLMConfig, WavLMModel
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution
 from training.adapters import attach_adapters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +56,19 @@ def test_unpadded_hidden_states_are_those_of_the_stock_encoder(encoder):
     waveform = padded_batch()[0][:1]
     frames, _ = model.encode(*model.extract_features(waveform))
     torch.testing.assert_close(frames, model.encoder(waveform).last_hidden_state, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("width", "stride"), [(10, 5), (3, 2), (2, 2), (7, 3), (4, 1)])
+def test_strided_convolution_and_its_gradients_are_those_of_the_layer(width, stride):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(3, 5, width, stride, bias=width != 2)
+    sound = torch.randn(2, 3, 47, requires_grad=True)
+    gradient = torch.randn_like(conv(sound))
+    inputs = [sound, *conv.parameters()]
+    expected = torch.autograd.grad(conv(sound), inputs, gradient)
+    result = strided_convolution(sound.transpose(1, 2), conv).transpose(1, 2)
+    torch.testing.assert_close(result, conv(sound))
+    torch.testing.assert_close(torch.autograd.grad(result, inputs, gradient), expected)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
