@@ -62,7 +62,7 @@ class SerMtlTrainer(Trainer):
         counts = torch.zeros(len(tasks) + 1, device=device)
         for batch in batches:
             numbers = [annotated(task, batch[f"{task}_labels"]).sum() for task in tasks]
-            counts += torch.stack([*numbers, torch.tensor(len(batch["row"]), device=numbers[0].device)]).to(device)
+            counts += torch.stack([*numbers, torch.full((), len(batch["row"]), device=numbers[0].device)]).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         return batches, dict(zip([*tasks, "scl"], counts, strict=True))

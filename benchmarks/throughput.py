@@ -1,0 +1,327 @@
+"""How fast both stages train and answer, beside the stock way and the nearest peer's: audio-seconds a second.
+
+python benchmarks/throughput.py --quick
+python benchmarks/throughput.py --json throughput.json
+
+The same encoder, batch size, precision and utterances for all, in turns, in one run; the ratio is the median over the
+rounds. The encoder is the demo's on a CPU and XLS-R 300m's architecture on a GPU, both untrained.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import datasets
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    Wav2Vec2ForSequenceClassification,
+    pipeline,
+)
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging
+
+from benchmarks.others import OTHERS, other_trainer
+from benchmarks.workload import (
+    BATCH_SIZE,
+    EMOTIONS,
+    iemocap_lengths,
+    padded_share,
+    save_untrained,
+    transformer_flops,
+    utterances_of_batches,
+    write_noise,
+    xls_r_300m,
+)
+from data.batching import LengthGroupedSampler
+from data.files import write_json
+from data.folds import split
+from data.targets import label_sets
+from evaluation.inference import infer
+from training.arguments import CorpusArguments, RunArguments, Stage1Arguments, Stage2Arguments
+from training.models import Start, demo_encoder, stage1_start, stage2_start
+from training.run import build_trainer, load_corpus, training_rows
+from training.trainer import SerMtlTrainer
+
+CUDA = torch.cuda.is_available()
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations a second by the datasheets."""
+
+
+# ------------------------------------------------------------------------------------------------ what is compared
+
+
+def our_trainers(encoder: Path, folder: Path, args: dict) -> tuple[dict[str, SerMtlTrainer], Start, float]:
+    """Stage 1 and stage 2 as the scripts build them, up to the first update.
+
+    Returns:
+        The trainers, stage 1's start, and the seconds that the frozen front end took, once for all epochs.
+    """
+    corpus_args = CorpusArguments(fold=1, corpus="folder", data_dir=[str(folder / "noise")], dev="none")
+    run = RunArguments(**args)
+    corpus = load_corpus(corpus_args, run)
+    splits = split(corpus, 1, "none")
+
+    stage1 = Stage1Arguments(encoder=str(encoder), selection="last")
+    start1 = stage1_start(stage1, label_sets(corpus, stage1.tasks), splits["train"])
+    begun = time.perf_counter()
+    rows, data = training_rows(corpus, splits, start1, run)
+    front_end_seconds = time.perf_counter() - begun
+    trainer1 = build_trainer(rows, data, start1, stage1, run)
+    start1.model.save_pretrained(folder / "stage1")
+    start1.processor.save_pretrained(folder / "stage1")
+
+    stage2 = Stage2Arguments(stage1=str(folder / "stage1"), selection="last")
+    start2 = stage2_start(stage2, label_sets(corpus, stage2.tasks))
+    rows, data = training_rows(corpus, splits, start2, run)
+    trainer2 = build_trainer(rows, data, start2, stage2, run)
+    return {"ours, stage 1": trainer1, "ours, stage 2": trainer2}, start1, front_end_seconds
+
+
+class Epoch(TrainerCallback):
+    """Time an epoch, from its first batch to the end of its last update."""
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Start the clock."""
+        self.begun = now()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Stop it."""
+        self.seconds = now() - self.begun
+
+
+def now() -> float:
+    """Seconds, when the device is done with all it was given."""
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def train_an_epoch(trainer: Trainer, clock: Epoch, warming_up: bool) -> float:
+    """Seconds that one epoch takes; to warm up, of its first update."""
+    trainer.args.max_steps = 1 if warming_up else -1
+    trainer.train()
+    return clock.seconds
+
+
+def answer_stock(pipe: Callable, clips: list[np.ndarray], batch_size: int, warming_up: bool) -> float:
+    """Seconds that the stock pipeline takes."""
+    begun = now()
+    for _ in pipe(iter(clips[:batch_size] if warming_up else clips), batch_size=batch_size):
+        pass
+    return now() - begun
+
+
+def answer_ours(start: Start, clips: list[np.ndarray], warming_up: bool) -> float:
+    """Seconds that ours takes; it transcribes, too."""
+    model = start.model.eval()
+    begun = now()
+    infer(model, start.processor, clips[:BATCH_SIZE] if warming_up else clips)
+    return now() - begun
+
+
+# ---------------------------------------------------------------------------------------------------- measurements
+
+
+@dataclass
+class Measured:
+    """Seconds of a system in each round, and the GiB that were in use at most: of the GPU, else of this process."""
+
+    seconds: list[float] = field(default_factory=list)
+    memory: float | None = None
+
+
+def measure(systems: dict[str, Callable[..., float]], rounds: int) -> dict[str, Measured]:
+    """Warm each system up, then run all in turns, `rounds` times."""
+    measured = {name: Measured() for name in systems}
+    for run in tqdm(systems.values(), desc="warming up"):
+        run(warming_up=True)
+    turns = [turn for _ in range(rounds) for turn in systems.items()]
+    for name, run in (bar := tqdm(turns, desc="measuring", unit="run")):
+        reset_peak_memory()
+        measured[name].seconds.append(run(warming_up=False))
+        measured[name].memory = peak_memory()
+        bar.write(f"  {name}: {measured[name].seconds[-1]:.1f} s", file=sys.stderr)
+    return measured
+
+
+def reset_peak_memory() -> None:
+    """Forget the highest use of memory so far."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory() -> float | None:
+    """GiB that were in use at most since it was reset: of the GPU, else of this process (None off Linux)."""
+    if CUDA:
+        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return round(int(kibibytes) / 2**20, 2)
+
+
+def peak_flops() -> float | None:
+    """Operations a second that the device can do: by its datasheet; of a CPU by a large float32 matrix product."""
+    if CUDA:
+        return next((peak for name, peak in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
+    a, seconds = torch.randn(2048, 2048), []
+    for _ in range(5):
+        begun = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - begun)
+    return 2 * 2048**3 / min(seconds)
+
+
+def rows_of(
+    mode: str,
+    measured: dict[str, Measured],
+    stock: str,
+    lengths: np.ndarray,
+    flops: dict[str, float],
+    padding: dict[str, float] | None = None,
+) -> list[dict]:
+    """Rows of the table; a ratio is the median, over the rounds, of those within a round."""
+    peak = peak_flops()
+    rows = []
+    for name, system in measured.items():
+        seconds = statistics.median(system.seconds)
+        pairs = zip(measured[stock].seconds, system.seconds, strict=True)
+        rows.append(
+            {
+                "name": name,
+                "mode": mode,
+                "audio_seconds_per_second": round(float(lengths.sum()) / seconds, 1),
+                "ratio_to_stock": round(statistics.median(theirs / mine for theirs, mine in pairs), 2),
+                "peak_memory_gib": system.memory,
+                "padded_share": padding and padding[name],
+                "mfu": round(flops[name] / seconds / peak, 4) if peak else None,
+            }
+        )
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------- the parts
+
+
+def training_part(encoder: Path, folder: Path, batches: int, rounds: int) -> tuple[list[dict], Start, float]:
+    """Both stages beside the stock way and the peer's."""
+    lengths = utterances_of_batches(batches)
+    samples = write_noise(folder / "noise", lengths)
+    args = {"output_dir": str(folder / "run"), "num_train_epochs": 1, "save_strategy": "no", "logging_strategy": "no"}
+    args |= {"eval_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    ours, start1, front_end_seconds = our_trainers(encoder, folder, args)
+    targets = ours["ours, stage 1"].corpus.filter(lambda row: row["fold"] == 2)
+    targets = {row["path"]: (row["emotion_labels"], row["asr_labels"]) for row in targets}
+    rows = []
+    for number, sound in enumerate(samples):
+        emotion, characters = targets[str(folder / "noise" / f"{number}.wav")]
+        rows.append({"samples": sound, "emotion_labels": emotion, "asr_labels": characters})
+    args |= {"per_device_train_batch_size": BATCH_SIZE, "bf16": CUDA, "remove_unused_columns": False}
+    vocabulary = start1.model.config.vocab_size
+    trainers: dict[str, Trainer] = {
+        name: other_trainer(name, encoder, rows, vocabulary, TrainingArguments(**args)) for name in OTHERS
+    }
+    trainers |= ours
+    runs = {}
+    for name, trainer in trainers.items():
+        trainer.pop_callback(PrinterCallback)
+        trainer.add_callback(clock := Epoch())
+        runs[name] = partial(train_an_epoch, trainer, clock)
+    measured = measure(runs, rounds)
+    stock = min(list(OTHERS)[:2], key=lambda name: statistics.median(measured[name].seconds))
+    config = start1.model.config.encoder_config
+    order = list(LengthGroupedSampler(lengths, BATCH_SIZE, seed=0))
+    random = np.random.default_rng(0).permutation(len(lengths))
+    padding = {name: round(padded_share(lengths, order if name in ours else random), 4) for name in trainers}
+    passes = dict.fromkeys(trainers, 3) | {"ours, stage 2": 2}
+    flops = {name: transformer_flops(config, lengths, n) for name, n in passes.items()}
+    table = rows_of("training", measured, stock, lengths, flops, padding)
+    return table, start1, front_end_seconds
+
+
+def inference_part(encoder: Path, start: Start, clips: int, rounds: int) -> list[dict]:
+    """Ours beside `pipeline("audio-classification")`, one clip by one and with its best batch size."""
+    random = np.random.default_rng(0)
+    lengths = random.permutation(iemocap_lengths(clips))
+    sounds = [random.normal(0, 0.1, round(n * 16_000)).astype(np.float32) for n in lengths]
+    device = "cuda" if CUDA else "cpu"
+    stock = Wav2Vec2ForSequenceClassification.from_pretrained(encoder, num_labels=len(EMOTIONS), dtype=torch.float32)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(encoder)
+    pipe = pipeline("audio-classification", model=stock, feature_extractor=feature_extractor, device=device)
+    start.model.to(device)
+    trial = sounds[: max(32, clips // 8)]
+    sizes = (2, 4, 8, 16, 32) if CUDA else (2, 4, 8)
+    best = min(sizes, key=lambda size: answer_stock(pipe, trial, size, warming_up=False))
+    runs = {
+        "pipeline, one by one": partial(answer_stock, pipe, sounds, 1),
+        f"pipeline, batches of {best}": partial(answer_stock, pipe, sounds, best),
+        "ours": partial(answer_ours, start, sounds),
+    }
+    measured = measure(runs, rounds)
+    flops = dict.fromkeys(runs, transformer_flops(start.model.config.encoder_config, lengths, 1))
+    return rows_of("inference", measured, "pipeline, one by one", lengths, flops)
+
+
+def show(rows: list[dict]) -> None:
+    """Print the table."""
+    print(f"\n{'mode':10} {'name':32} {'audio s/s':>9} {'x stock':>8} {'GiB':>6} {'padded':>7} {'MFU':>6}")
+    for row in rows:
+        padded = "" if row["padded_share"] is None else f"{100 * row['padded_share']:.1f} %"
+        mfu = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
+        memory = "" if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.2f}"
+        print(
+            f"{row['mode']:10} {row['name']:32} {row['audio_seconds_per_second']:9.1f} {row['ratio_to_stock']:8.2f} "
+            f"{memory:>6} {padded:>7} {mfu:>6}"
+        )
+
+
+def main() -> None:
+    """Measure, print, and write json where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="five minutes on two cores: fewer utterances and rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--encoder", type=Path, help="folder of another wav2vec2 encoder [untrained, by device]")
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+        encoder = args.encoder or folder / "encoder"
+        if args.encoder is None and CUDA:
+            save_untrained(xls_r_300m(), encoder)
+        elif args.encoder is None:
+            demo_encoder(encoder)
+        batches, clips, rounds = (6, 60, 2) if args.quick else (320 if CUDA else 48, 1000, 3)
+        table, start, front_end_seconds = training_part(encoder, folder, batches, rounds)
+        table += inference_part(encoder, start, clips, rounds)
+        config = AutoConfig.from_pretrained(encoder)
+    show(table)
+    print(f"\nOurs also ran the frozen front end once for all epochs: {front_end_seconds:.1f} s, not counted above.")
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    shape = f"wav2vec2, {config.num_hidden_layers} layers of {config.hidden_size}"
+    if args.json:
+        write_json(args.json, {"device": device, "encoder": shape, "rows": table})
+
+
+if __name__ == "__main__":
+    main()
