@@ -13,7 +13,15 @@ from data.targets import label_sets
 from training.arguments import Stage2Arguments
 from training.models import check_stage1_never_heard, choose_stage1, stage2_start
 from training.outcome import predict_test, results_of, save_run, show
-from training.run import build_trainer, command_line, load_corpus, parse_arguments, train, training_rows
+from training.run import (
+    build_trainer,
+    command_line,
+    load_corpus,
+    look_for_leaks,
+    parse_arguments,
+    train,
+    training_rows,
+)
 from training.run_folder import check_run_folder, run_record
 
 
@@ -28,6 +36,7 @@ def main() -> None:
 
     corpus = load_corpus(corpus_args, args)
     splits = split(corpus, corpus_args.fold, corpus_args.dev)
+    leaks = look_for_leaks(splits, args)
     start = stage2_start(method, label_sets(corpus, method.tasks))
     check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
     corpus, data = training_rows(corpus, splits, start, args)
@@ -36,7 +45,7 @@ def main() -> None:
     trained = train(trainer, record)
 
     rows = predict_test(trainer, data)
-    results = results_of(record, trained, splits, start, rows)
+    results = results_of(record, trained, splits, leaks, start, rows)
     save_run(trainer, record, results, rows, splits)
     show(results, args)
 

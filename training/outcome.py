@@ -33,7 +33,7 @@ def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
     return trainer.rows(predicted.predictions, predicted.label_ids, **more)
 
 
-def results_of(record: dict, trained: dict, splits: DatasetDict, start: Start, rows: list[dict]) -> dict:
+def results_of(record: dict, trained: dict, splits: DatasetDict, leaks: dict, start: Start, rows: list[dict]) -> dict:
     """What `results.json` holds."""
     references, predictions = references_and_predictions(rows)
     corpus, method = record["corpus"], record["method"]
@@ -51,6 +51,7 @@ def results_of(record: dict, trained: dict, splits: DatasetDict, start: Start, r
         "labels": start.labels,
         "sizes": {name: len(part) for name, part in splits.items()},
         "held_out_speakers": sorted(set(splits["test"]["speaker"]) - {None}),
+        "leaks": leaks,
         "commit": record["commit"],
         "versions": record["versions"],
         "test": metrics_by_group(SerMtlMetric(start.labels), predictions, references),

@@ -18,6 +18,7 @@ from data.errors import UserError
 from data.files import write_json
 from data.folder_loader import read_folder
 from data.iemocap_loader import read_iemocap
+from data.leaks import find_leaks, leaks_line
 from data.targets import check_annotated, with_targets
 from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
@@ -90,6 +91,14 @@ def load_corpus(args: CorpusArguments, run: RunArguments) -> Dataset:
     with run.main_process_first(desc="reading the corpus"):
         corpus = with_samples(read_corpus(args))
     return corpus.add_column("row", list(range(len(corpus))))
+
+
+def look_for_leaks(splits: DatasetDict, run: RunArguments) -> dict:
+    """What `data.leaks.find_leaks` finds, said in one line before anything is trained."""
+    leaks = find_leaks(splits)
+    if run.process_index == 0:
+        print(leaks_line(leaks))
+    return leaks
 
 
 def training_rows(corpus: Dataset, splits: DatasetDict, start: Start, run: RunArguments) -> tuple[Dataset, DatasetDict]:
