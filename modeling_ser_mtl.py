@@ -45,7 +45,9 @@ class SerMtlConfig(PreTrainedConfig):
     where `vocab_size` is set. `labels` names the classes of each classification task in the order of its logits.
     `fusion` is "concat" (the emotion classifier sees x_e, x_g and x_s) or "none"; `scl` is "cos" (eq. 7), "norm"
     (eq. 6) or "none". `bottleneck_dim` is the width of the adapters after each feed-forward and of those of the
-    tasks; None means a model without adapters.
+    tasks; None means a model without adapters. `temperature` was fitted on the development set after training, and
+    is 1 where there was none. The model does not apply it, its logits stay as they were trained: who wants
+    calibrated probabilities of emotion takes softmax(logits / temperature).
     """
 
     model_type = "ser_mtl"
@@ -63,6 +65,7 @@ class SerMtlConfig(PreTrainedConfig):
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None
     head_dropout: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self, **kwargs):
         if isinstance(self.encoder_config, dict):

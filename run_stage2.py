@@ -10,9 +10,10 @@ from transformers import set_seed
 
 from data.folds import split
 from data.targets import label_sets
+from evaluation.calibration import calibration
 from training.arguments import Stage2Arguments
 from training.models import check_stage1_never_heard, choose_stage1, stage2_start
-from training.outcome import predict_test, results_of, save_run, show
+from training.outcome import predict_dev, predict_test, results_of, save_run, show
 from training.run import (
     build_trainer,
     command_line,
@@ -44,8 +45,9 @@ def main() -> None:
     trainer = build_trainer(corpus, data, start, method, args)
     trained = train(trainer, record)
 
-    rows = predict_test(trainer, data)
-    results = results_of(record, trained, splits, leaks, start, rows)
+    rows, dev_rows = predict_test(trainer, data), predict_dev(trainer, data)
+    measured = trained | {"leaks": leaks, "calibration": calibration(rows, dev_rows)}
+    results = results_of(record, measured, splits, start, rows)
     save_run(trainer, record, results, rows, splits)
     show(results, args)
 

@@ -1,4 +1,4 @@
-"""The two pictures of a run: its confusion matrix and its training curves. Both can be read in grey."""
+"""The pictures of a run: its confusion matrix, its training curves, its reliability. All can be read in grey."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from data.files import replacing
+from evaluation.calibration import BINS, Reliability
 
 # One style a task, the same in both panels: colours of Okabe and Ito, and a line style that tells them apart in grey.
 _STYLES = {
@@ -102,6 +103,42 @@ def plot_training_curves(
         axes.set_ylim(0, max(103, axes.get_ylim()[1]))
     for axes in (loss_axes, *score_axes):
         _finish(axes, chosen_epoch)
+    _save(figure, path)
+    return figure
+
+
+def plot_reliability(
+    before: Reliability, path: str | Path, title: str, after: Reliability | None = None, temperature: float = 1.0
+) -> Figure:
+    """Draw accuracy over confidence, and how many utterances there are of each confidence, as a PNG.
+
+    Args:
+        before: of the plain probabilities.
+        path: of the picture.
+        title: a line above it.
+        after: of the probabilities under the temperature, where one was fitted.
+        temperature: that one.
+
+    Returns:
+        The figure, already written.
+    """
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle=(0, (1, 1)), label="perfectly calibrated")
+    curves = [(before, "plain", "emotion")] + ([(after, f"T = {temperature:.2f}", "gender")] if after else [])
+    for curve, name, style in curves:
+        some = curve.count > 0
+        label = f"{name}: ECE {100 * curve.error:.1f} %"
+        axes.plot(100 * curve.confidence[some], 100 * curve.accuracy[some], label=label, **_STYLES[style])
+        edges = np.linspace(0, 100, BINS + 1)
+        counts.stairs(curve.count, edges, **{k: v for k, v in _STYLES[style].items() if k != "marker"})
+    axes.set(ylabel="Right (%)", xlim=(0, 100), ylim=(0, 103))
+    counts.set(xlabel="Probability of the predicted emotion (%)", ylabel="Utterances")
+    for panel in (axes, counts):
+        panel.grid(axis="y", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", frameon=False, handlelength=3.2)
+    figure.suptitle(title, fontsize="medium")
     _save(figure, path)
     return figure
 
