@@ -177,7 +177,13 @@ def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each utterance (eq. 2): (batch, classes), (batch,) with -100 for "not annotated" -> (batch,)."""
+    """Cross-entropy of each utterance (eq. 2), -sum over classes of target x log softmax(logits).
+
+    (batch, classes) and labels, either (batch,) classes with -100 for "not annotated", or (batch, classes) shares
+    that sum to 1, a row of -100 for "not annotated" -> (batch,), 0 where not annotated.
+    """
+    if labels.is_floating_point():
+        return F.cross_entropy(logits.float(), labels.float().clamp(min=0), reduction="none")
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
 
 
@@ -216,8 +222,8 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
 
 
 def annotated(task: str, labels: Tensor) -> Tensor:
-    """Which utterances carry a label of the task: (batch,) or (batch, characters) -> (batch,) bool."""
-    return (labels >= 0).any(dim=1) if task == "asr" else labels >= 0
+    """Which utterances carry a label of the task: (batch,), or rows of characters or shares -> (batch,) bool."""
+    return (labels >= 0).any(dim=1) if task == "asr" or labels.is_floating_point() else labels >= 0
 
 
 def task_weights(config: SerMtlConfig) -> dict[str, float]:
@@ -536,7 +542,8 @@ class SerMtlModel(PreTrainedModel):
             attention_mask: (batch, samples), 1 for real samples; all are where it is missing.
             features: (batch, frames, channels), in place of `input_values`, with `frame_lengths` (batch,).
             frame_lengths: real frames of each row of `features`.
-            emotion_labels: (batch,), -100 for "not annotated"; `gender_labels` and `style_labels` alike.
+            emotion_labels: (batch,), -100 for "not annotated", or soft ones as `classification_loss` takes them;
+                `gender_labels` and `style_labels` alike.
             gender_labels: see `emotion_labels`.
             style_labels: see `emotion_labels`.
             asr_labels: (batch, characters), padded with -100; a row of -100 alone is "not annotated".

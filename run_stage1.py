@@ -39,7 +39,7 @@ def main() -> None:
     splits = split(corpus, corpus_args.fold, corpus_args.dev)
     leaks = look_for_leaks(splits, args)
     start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
-    corpus, data = training_rows(corpus, splits, start, args)
+    corpus, data = training_rows(corpus, splits, start, method, args)
 
     trainer = build_trainer(corpus, data, start, method, args)
     trained = train(trainer, record)

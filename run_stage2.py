@@ -40,7 +40,7 @@ def main() -> None:
     leaks = look_for_leaks(splits, args)
     start = stage2_start(method, label_sets(corpus, method.tasks))
     check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
-    corpus, data = training_rows(corpus, splits, start, args)
+    corpus, data = training_rows(corpus, splits, start, method, args)
 
     trainer = build_trainer(corpus, data, start, method, args)
     trained = train(trainer, record)

@@ -59,6 +59,7 @@ class MethodArguments:
     fusion: Literal["none", "concat"] = _flag("none", "What the emotion classifier sees: x_e, or x_e, x_g and x_s.")
     scl: Literal["none", "cos", "norm"] = _flag("none", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
     scl_weight: float = _flag(1.0, "Weight of the self-contrastive loss.")
+    soft_labels: bool = _flag(False, "Train emotion on the raters' distribution, where the corpus has raters.")
     embedding_dim: int = _flag(256, "Width of the task embeddings x.")
     lora_rank: int = _flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = _flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")

@@ -101,18 +101,21 @@ def look_for_leaks(splits: DatasetDict, run: RunArguments) -> dict:
     return leaks
 
 
-def training_rows(corpus: Dataset, splits: DatasetDict, start: Start, run: RunArguments) -> tuple[Dataset, DatasetDict]:
+def training_rows(
+    corpus: Dataset, splits: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
+) -> tuple[Dataset, DatasetDict]:
     """Add what the model takes in: targets, and features in place of samples where the front end is frozen.
 
     Returns:
         The whole corpus and its splits; dev and test sorted by length, which leaves almost no padding.
 
     Raises:
-        UserError: a task that no training utterance, or emotion that no utterance of a split is annotated for.
+        UserError: a task that no training utterance, or emotion that no utterance of a split is annotated for; soft
+            labels of a corpus without raters.
     """
     check_annotated(splits, unwrap(start.model).config.tasks)
     tokenizer = start.processor.tokenizer if "asr" in unwrap(start.model).config.tasks else None
-    corpus = with_targets(corpus, start.labels, tokenizer)
+    corpus = with_targets(corpus, start.labels, tokenizer, method.soft_labels)
     if front_end_is_frozen(unwrap(start.model)):
         with run.main_process_first(desc="front end"):
             corpus = with_features(corpus, unwrap(start.model), start.processor.feature_extractor, run.device)
