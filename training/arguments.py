@@ -68,6 +68,9 @@ class MethodArguments:
     selection: Literal["dev", "last", "oracle"] = _flag(
         "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
     )
+    gradient_surgery: Literal["none", "pcgrad"] = _flag(
+        "none", "pcgrad: take out of each loss's gradient on the encoder what pulls against another loss's."
+    )
     dropout: float | None = _flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
     head_dropout: float = _flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
     mask_time_prob: float | None = _flag(
@@ -91,6 +94,8 @@ class MethodArguments:
             self.fusion = "none"  # nothing to fuse: the default of stage 2 with --tasks emotion
         if self.scl != "none" and not others:
             self.scl = "none"
+        if len(self.tasks) == 1:
+            self.gradient_surgery = "none"  # one loss pulls against nothing
         if self.train_front_end and self.trainable == "adapters":
             raise UserError("--train_front_end: --trainable adapters freezes the front end; drop one of the two")
         self._check_ranges()
@@ -145,6 +150,9 @@ class RunArguments(TrainingArguments):
     num_train_epochs: float = _flag(200.0, "Epochs.")
     learning_rate: float = _flag(1e-4, "Peak learning rate.")
     warmup_steps: float = _flag(0.1, "Linear warm-up: a share of all updates where below 1, else a number of updates.")
+    gradient_cosines: bool = _flag(
+        False, "Measure the cosines between the losses' gradients on the encoder, for about 3 %% of the time."
+    )
     head_start: float = _flag(
         0.0, "Share of all updates in which the heads are trained alone, before the encoder joins them."
     )

@@ -23,6 +23,7 @@ from data.targets import check_annotated, with_targets
 from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
 from training.front_end import front_end_is_frozen, with_features
+from training.gradients import GradientCosines
 from training.models import Start
 from training.run_folder import last_checkpoint
 from training.trainer import SerMtlTrainer
@@ -70,9 +71,12 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
     if values["selection"] == "last" and values["dev"] == "none":
         values["eval_strategy"] = "no"
     try:
-        return parser.parse_dict(values)
+        corpus, method, run = parser.parse_dict(values)
     except ValueError as error:  # of TrainingArguments, which names the flag, on some lines
         raise UserError(" ".join(str(error).split())) from error
+    if method.gradient_surgery != "none" and (run.world_size * max(1, run.n_gpu) > 1 or run.fp16):
+        raise UserError("--gradient_surgery pcgrad works in one process on one device and without --fp16")
+    return corpus, method, run
 
 
 def read_corpus(args: CorpusArguments) -> Dataset:
@@ -133,9 +137,13 @@ def build_trainer(
     corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
+    losses = [*method.tasks, *([] if method.scl == "none" else ["scl"])]
+    watched = run.gradient_cosines and len(losses) > 1
     return SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
+        gradient_surgery=method.gradient_surgery == "pcgrad",
+        callbacks=[GradientCosines(run.output_dir)] if watched else [],
         model=start.model,
         args=run,
         train_dataset=data["train"],
