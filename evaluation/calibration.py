@@ -85,8 +85,10 @@ def calibration(test: list[dict], dev: list[dict] | None) -> dict:
 
     Returns:
         `"bins"`; `"temperature"`, fitted on dev; and for each of `"dev"` and `"test"` the expected calibration error
-        `"before"` and `"after"` it. Without dev there is no temperature and no "after".
+        `"before"` and `"after"` it. Without dev there is no temperature and no "after", without emotion nothing.
     """
+    if not any("emotion" in row for row in test):
+        return {}
     figures: dict = {"bins": BINS}
     if dev is not None:
         figures["temperature"] = round(fit_temperature(*emotion_probabilities(dev)), 4)

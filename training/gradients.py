@@ -99,7 +99,8 @@ class GradientCosines(TrainerCallback):
         if not self.armed:
             return
         self.armed = False
-        synchronise = torch.cuda.synchronize if output.logits.is_cuda else (lambda: None)
+        on_cuda = next(iter(output.losses.values())).is_cuda
+        synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)
         synchronise()
         start = time.perf_counter()
         cosines = gradient_cosines({name: loss.sum() for name, loss in output.losses.items()}, self.groups)

@@ -82,28 +82,24 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
     write_json(folder / "history.json", history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
-    emotion = results["test"]["all"]["emotion"]
-    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
-    plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
-    draw_reliability(results, rows, folder / "reliability.png")
+    if "emotion" in results["tasks"]:
+        draw_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def draw_reliability(results: dict, rows: list[dict], path: Path) -> None:
-    """Draw how far the test's probabilities can be believed, without the temperature and, where there is one, with."""
+def draw_emotion(results: dict, rows: list[dict], folder: Path) -> None:
+    """Draw the confusion of the emotions and how far their probabilities can be believed, on the test."""
+    emotion, calibration = results["test"]["all"]["emotion"], results["calibration"]
+    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
-    temperature = results["calibration"].get("temperature", 1.0)
-    fitted = "temperature" in results["calibration"]
-    plot_reliability(
-        reliability(probabilities, targets),
-        path,
-        f"Test utterances, {results['corpus']}, stage {results['stage']}, fold {results['fold']}",
-        reliability(tempered(probabilities, temperature), targets) if fitted else None,
-        temperature,
-    )
+    after, temperature = None, calibration.get("temperature", 1.0)
+    if "temperature" in calibration:
+        after = reliability(tempered(probabilities, temperature), targets)
+    plot_reliability(reliability(probabilities, targets), folder / "reliability.png", title, after, temperature)
 
 
 def show(results: dict, args: RunArguments) -> None:

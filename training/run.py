@@ -70,6 +70,8 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
     values["load_best_model_at_end"] = values["selection"] != "last"
     if values["selection"] == "last" and values["dev"] == "none":
         values["eval_strategy"] = "no"
+    if "emotion" not in values["tasks"]:
+        values["metric_for_best_model"] = None
     try:
         corpus, method, run = parser.parse_dict(values)
     except ValueError as error:  # of TrainingArguments, which names the flag, on some lines
@@ -137,8 +139,7 @@ def build_trainer(
     corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
-    losses = [*method.tasks, *([] if method.scl == "none" else ["scl"])]
-    watched = run.gradient_cosines and len(losses) > 1
+    watched = run.gradient_cosines and len(method.tasks) > 1 and method.trainable != "heads"
     return SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
