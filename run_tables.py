@@ -1,0 +1,43 @@
+"""Train the rows of the paper's tables over folds and seeds, and write the tables again, beside the paper's figures.
+
+accelerate launch run_tables.py --tables 1 2 3 --folds 1 2 3 4 5 --seeds 0 1 2
+python run_tables.py --rows t1-full-ser-asr t3-scl-cos --corpus folder --data_dir my_recordings --num_train_epochs 20
+"""
+
+import os
+import sys
+
+from tables.arguments import TablesArguments, keep_settings, parse_arguments
+from tables.launch import Cluster, ThisMachine, run_all
+from tables.plan import choose_rows, plan, plan_table
+from training.run import command_line, read_corpus
+
+
+def main() -> None:
+    """Rows in; their runs, and what became of them."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one process plans, and launches the processes of each run
+        return
+    args = parse_arguments()
+    rows = choose_rows(args.tables, args.rows, args.leave_out)
+    runs = plan(rows, args.folds, args.seeds, args.output_dir)
+    if args.dry_run:
+        return print(plan_table(runs, args.jobs))
+    read_corpus(args.corpus_arguments)
+    keep_settings(args)
+
+    failed = {} if args.report_only else run_all(runs, machine(args))
+    print(plan_table(runs, args.jobs))
+    for run, reason in failed.items():
+        print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def machine(args: TablesArguments) -> ThisMachine | Cluster:
+    """What the runs are launched on."""
+    if args.launcher == "slurm":
+        return Cluster(args.output_dir / "jobs", args.options_of_slurm(), args.flags_of)
+    return ThisMachine(args.jobs, args.flags_of)
+
+
+if __name__ == "__main__":
+    command_line(main)
