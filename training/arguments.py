@@ -67,6 +67,9 @@ class MethodArguments:
     selection: Literal["dev", "last", "oracle"] = _flag(
         "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
     )
+    measure_oracle: bool = _flag(
+        False, "Log the figures of the test fold after each epoch too; nothing is chosen by them."
+    )
     dropout: float | None = _flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
     head_dropout: float = _flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
     mask_time_prob: float | None = _flag(

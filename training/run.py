@@ -23,6 +23,7 @@ from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
 from training.front_end import front_end_is_frozen, with_features
 from training.models import Start
+from training.oracle import MeasureTestFold
 from training.run_folder import last_checkpoint
 from training.trainer import SerMtlTrainer
 
@@ -123,7 +124,7 @@ def build_trainer(
     corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
-    return SerMtlTrainer(
+    trainer = SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
         model=start.model,
@@ -133,6 +134,9 @@ def build_trainer(
         data_collator=Collator(start.processor.feature_extractor),
         processing_class=start.processor,
     )
+    if method.measure_oracle:
+        trainer.add_callback(MeasureTestFold(trainer, data["test"]))
+    return trainer
 
 
 def train(trainer: SerMtlTrainer, record: dict) -> dict:
