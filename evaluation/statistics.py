@@ -5,7 +5,8 @@ utterances would be too narrow. What all of this cannot see is how much a traini
 spread over seeds is for.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,29 +65,27 @@ def spread(figures: dict[tuple[int, int], float]) -> Spread:
     )
 
 
-def counts(runs: Sequence[list[dict]], task: str = "emotion") -> Counts:
-    """Count the prediction rows of several seeds, each with all folds together.
+def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
+    """Count the prediction rows of all runs of one system, of whatever folds and seeds.
 
-    An utterance without a speaker counts as a speaker of its own.
+    An utterance that several seeds have predicted counts once, right in so far as they are. One without a speaker
+    counts as a speaker of its own.
 
     Args:
-        runs: for each seed the rows of `predictions.jsonl`, of the same utterances.
+        runs: the rows of each run's `predictions.jsonl`.
         task: a classification task that was trained.
-
-    Raises:
-        ValueError: the seeds are not about the same utterances.
     """
-    answers = [{row["id"]: row for row in rows if row[task]["label"] is not None} for rows in runs]
-    if any(one.keys() != answers[0].keys() for one in answers):
-        raise ValueError("the seeds have not predicted the same utterances")
-    speaker_of = {name: row["speaker"] or name for name, row in answers[0].items()}
-    speakers = sorted(set(speaker_of.values()))
-    classes = sorted({row[task]["label"] for row in answers[0].values()})
+    answers: dict[str, list[bool]] = defaultdict(list)
+    place: dict[str, tuple[str, str]] = {}
+    for row in (row for rows in runs for row in rows if row[task]["label"] is not None):
+        answers[row["id"]].append(row[task]["predicted"] == row[task]["label"])
+        place[row["id"]] = row["speaker"] or row["id"], row[task]["label"]
+    speakers, classes = (sorted(set(names)) for names in zip(*place.values(), strict=True))
     right, total = np.zeros((2, len(speakers), len(classes)))
-    for name, row in answers[0].items():
-        place = speakers.index(speaker_of[name]), classes.index(row[task]["label"])
-        total[place] += 1
-        right[place] += np.mean([one[name][task]["predicted"] == row[task]["label"] for one in answers])
+    for name, (speaker, label) in place.items():
+        cell = speakers.index(speaker), classes.index(label)
+        total[cell] += 1
+        right[cell] += np.mean(answers[name])
     return Counts(right, total, tuple(speakers))
 
 

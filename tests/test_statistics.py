@@ -45,9 +45,13 @@ def test_several_seeds_count_as_their_mean():
     assert interval(counts([one, other])).value == pytest.approx(expected)
 
 
-def test_seeds_on_other_utterances_are_refused():
-    with pytest.raises(ValueError, match="same utterances"):
-        counts([rows(5, 20, 0.6), rows(5, 19, 0.6)])
+def test_folds_and_seeds_together_count_every_utterance_once():
+    whole = rows(6, 20, 0.6)
+    folds = [[row for row in whole if int(row["speaker"][1:]) % 2 == fold] for fold in (0, 1)]
+    of = counts([folds[0], folds[1], folds[0]])
+    assert of.speakers == counts([whole]).speakers
+    np.testing.assert_array_equal(of.all, counts([whole]).all)
+    np.testing.assert_allclose(of.right, counts([whole]).right)
 
 
 def test_an_utterance_without_annotation_or_speaker():
