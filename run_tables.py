@@ -7,14 +7,17 @@ python run_tables.py --rows t1-full-ser-asr t3-scl-cos --corpus folder --data_di
 import os
 import sys
 
+from evaluation.baselines import write_baselines
 from tables.arguments import TablesArguments, keep_settings, parse_arguments
+from tables.finished import finished_rows
 from tables.launch import Cluster, ThisMachine, run_all
 from tables.plan import choose_rows, plan, plan_table
+from tables.report import write_report
 from training.run import command_line, read_corpus
 
 
 def main() -> None:
-    """Rows in; their runs, and what became of them."""
+    """Rows in; their runs, the tables and the report out."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # one process plans, and launches the processes of each run
         return
     args = parse_arguments()
@@ -22,11 +25,15 @@ def main() -> None:
     runs = plan(rows, args.folds, args.seeds, args.output_dir)
     if args.dry_run:
         return print(plan_table(runs, args.jobs))
-    read_corpus(args.corpus_arguments)
-    keep_settings(args)
 
-    failed = {} if args.report_only else run_all(runs, machine(args))
+    failed = {}
+    if not args.report_only:
+        keep_settings(args)
+        write_baselines(args.output_dir / "baselines.json", read_corpus(args.corpus_arguments))
+        failed = run_all(runs, machine(args))
     print(plan_table(runs, args.jobs))
+    if finished := finished_rows(runs):
+        print(f"\n{write_report(args.output_dir, finished, len(args.folds) * len(args.seeds), args.command)}")
     for run, reason in failed.items():
         print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
     sys.exit(1 if failed else 0)

@@ -5,6 +5,7 @@ that is much. The human ceiling shows what agreement a listener reaches with oth
 """
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
@@ -12,11 +13,17 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from data.files import write_json
 from data.raters import EMOTIONS_OF_CATEGORIES
 from data.utterances import normalise_text
 from evaluation.predictions import prediction_rows
 
 _OUTSIDE = "C-E"  # how the names of those begin who only listened
+
+
+def write_baselines(path: str | Path, corpus: Dataset) -> None:
+    """Write both to `path`: `{"text_only": prediction rows, "ceiling": figures or null}`."""
+    write_json(path, {"text_only": text_baseline(corpus), "ceiling": human_ceiling(corpus)})
 
 
 def text_baseline(corpus: Dataset) -> list[dict]:

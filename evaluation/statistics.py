@@ -32,6 +32,17 @@ class Spread(NamedTuple):
     over_seeds: float
 
 
+def ua(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Mean of the recalls of the classes that occur, (..., classes) -> (...)."""
+    with np.errstate(invalid="ignore"):
+        return np.nanmean(right / total, axis=-1)
+
+
+def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Share of utterances that are right, (..., classes) -> (...)."""
+    return right.sum(axis=-1) / total.sum(axis=-1)
+
+
 @dataclass(frozen=True)
 class Counts:
     """What UA and WA of one system are functions of, for each speaker and class.
@@ -44,6 +55,10 @@ class Counts:
     right: np.ndarray
     all: np.ndarray
     speakers: tuple[str, ...]
+
+    def overall(self, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> float:
+        """UA, or WA, of all speakers together."""
+        return float(figure(self.right.sum(axis=0), self.all.sum(axis=0)))
 
 
 class Comparison(NamedTuple):
@@ -87,17 +102,6 @@ def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
         total[cell] += 1
         right[cell] += np.mean(answers[name])
     return Counts(right, total, tuple(speakers))
-
-
-def ua(right: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Mean of the recalls of the classes that occur, (..., classes) -> (...)."""
-    with np.errstate(invalid="ignore"):
-        return np.nanmean(right / total, axis=-1)
-
-
-def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Share of utterances that are right, (..., classes) -> (...)."""
-    return right.sum(axis=-1) / total.sum(axis=-1)
 
 
 def interval(of: Counts, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua, seed: int = 0) -> Interval:

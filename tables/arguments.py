@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,7 @@ class TablesArguments:
         default=False, help="Print the plan, with the hours that it takes as far as they are known, and stop."
     )
     report_only: bool = HfArg(default=False, help="Start no run; write the report of those that are finished.")
+    command: str = field(default="", init=False)  # as it was typed, without the folders that things lie in
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs will read them
 
@@ -106,6 +108,9 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     """
     parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
+    words = ["run_tables.py", *(sys.argv[1:] if argv is None else argv)]
+    words = [Path(word).name if "/" in word and Path(word).exists() else word for word in words]
+    args.command = shlex.join(["python", *(word for word in words if word != "--report_only")])
     args.flags = rest
     of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
