@@ -10,7 +10,7 @@ from tables.text import Table, ends, p_value, percent, with_ends
 _SURE = 0.05
 
 
-class Tested(NamedTuple):
+class CheckedClaim(NamedTuple):
     """A claim with its test; `p` is corrected for the number of claims tested."""
 
     claim: Claim
@@ -20,7 +20,7 @@ class Tested(NamedTuple):
     worse: float
 
 
-def tested_claims(rows: list[FinishedRow]) -> list[Tested]:
+def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
     """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
     by_id = {row.row.id: row for row in rows}
     found = []
@@ -33,12 +33,12 @@ def tested_claims(rows: list[FinishedRow]) -> list[Tested]:
                 found.append((claim, compare(*pair), *(one.overall() for one in pair)))
     corrected = holm([comparison.p for _, comparison, *_ in found])
     return [
-        Tested(claim, comparison, p, *figures)
+        CheckedClaim(claim, comparison, p, *figures)
         for (claim, comparison, *figures), p in zip(found, corrected, strict=True)
     ]
 
 
-def verdict(tested: Tested) -> str:
+def verdict(tested: CheckedClaim) -> str:
     """Whether a claim holds in these runs, in words."""
     difference = tested.comparison.difference
     points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p = {p_value(tested.p)}"
@@ -51,7 +51,7 @@ def verdict(tested: Tested) -> str:
     return f"**not shown**: the difference is against the claim, and may be chance ({points})"
 
 
-def tests_table(tested: list[Tested], rows: list[FinishedRow]) -> Table:
+def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests in figures."""
     paper = {row.id: row.paper.ua for row in (one.row for one in rows)}
     lines = [

@@ -18,7 +18,8 @@ _TASKS = {
 }
 _LINES = [("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"),
           ("black", "x", "-"), ("#7F7F7F", "v", "--"), ("#E69F00", "P", "-."), ("#56B4E9", "*", ":"),
-          ("#F0E442", "<", "-"), ("0.3", ">", "--")]  # fmt: skip
+          ("#882255", "<", "-"), ("#332288", ">", "--")]  # fmt: skip
+_LOSSES = {"asr": "ASR", "scl": "SCL"}
 
 
 def plot_ua(
@@ -92,7 +93,8 @@ def plot_cosines(cosines: dict[str, dict[str, list[float]]], path: Path) -> Figu
             color, marker, line = look[frozenset(pair.split())]
             layers = range(1, len(values) + 1)
             every = max(1, len(values) // 8)
-            (drawn[" and ".join(sorted(pair.split()))],) = axes.plot(
+            name = " and ".join(_LOSSES.get(loss, loss) for loss in sorted(pair.split()))
+            (drawn[name],) = axes.plot(
                 layers, values, color=color, marker=marker, linestyle=line, markersize=5, markevery=every
             )
         axes.axhline(0, color="0.4", linewidth=1)

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from data.files import write_text
 from evaluation.plots import plot_confusion_matrix, plot_training_curves
 from evaluation.statistics import Counts, counts, interval
-from tables.claims import tested_claims, tests_table, verdict
+from tables.claims import check_claims, tests_table, verdict
 from tables.finished import FinishedRow, FinishedRun
 from tables.pictures import plot_cosines, plot_embeddings, plot_ua
 from tables.rows import TITLES
@@ -46,7 +46,7 @@ def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: s
         The path of report.html.
     """
     sure = {row.row.id: counts(row.predictions()) for row in rows}
-    tested = tested_claims(rows)
+    tested = check_claims(rows)
     file = folder / "baselines.json"
     baselines = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"text_only": [], "ceiling": None}
     environment = jinja2.Environment(
@@ -72,7 +72,9 @@ def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: s
         calibration=calibration_table(rows),
         cosines=cosines_table(rows),
         pictures=draw(folder / "pictures", rows, sure, baselines),
+        chosen_on_test=any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
     )
+    text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", as_page(text, folder, environment))
     return folder / "report.html"
@@ -148,15 +150,16 @@ def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselin
 
 def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     """x_e, x_g and x_s of one run each, without and with self-contrastive loss, on the same test set."""
-    chosen = [row for row in rows if row.row.id in ("t3-concat", "t3-scl-norm", "t3-scl-cos")]
-    shared = set.intersection(*({(run.seed, run.fold) for run in row.runs} for row in chosen)) if chosen else set()
+    titles = {"t3-concat": "no SCL", "t3-scl-norm": "SCL_norm", "t3-scl-cos": "SCL_cos"}
+    runs = {row.row.id: {(run.seed, run.fold): run for run in row.runs} for row in rows if row.row.id in titles}
+    shared = set.intersection(*map(set, runs.values())) if runs else set()
     if not shared:
         return {}
     seed, fold = min(shared)
-    runs = {row.row.id: run for row in chosen for run in row.runs if (run.seed, run.fold) == (seed, fold)}
-    points = {name: [row["points"] for row in run.predictions if "points" in row] for name, run in runs.items()}
-    if not all(points.values()):
-        return {}
+    points = {
+        f"{name}: {titles[name]}": [row["points"] for row in of_row[seed, fold].predictions]
+        for name, of_row in runs.items()
+    }
     plot_embeddings(points, folder / "embeddings.png")
     return {f"Embeddings of the test utterances of fold {fold}, seed {seed}": "embeddings.png"}
 

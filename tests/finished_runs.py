@@ -1,7 +1,6 @@
 """Folders of finished runs that never ran: their json, with figures that a test knows beforehand."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
