@@ -47,4 +47,7 @@ def machine(args: TablesArguments) -> ThisMachine | Cluster:
 
 
 if __name__ == "__main__":
-    command_line(main)
+    try:
+        command_line(main)
+    except KeyboardInterrupt:
+        sys.exit("run_tables.py: stopped; the same command goes on from here")

@@ -109,7 +109,7 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     words = ["run_tables.py", *(sys.argv[1:] if argv is None else argv)]
-    words = [Path(word).name if "/" in word and Path(word).exists() else word for word in words]
+    words = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
     args.command = shlex.join(["python", *(word for word in words if word != "--report_only")])
     args.flags = rest
     of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
