@@ -7,12 +7,16 @@ python run_tables.py --rows t1-full-ser-asr t3-scl-cos --corpus folder --data_di
 import os
 import sys
 
+from datasets import Dataset
+
+from data.audio import with_samples
 from evaluation.baselines import write_baselines
 from tables.arguments import TablesArguments, keep_settings, parse_arguments
 from tables.finished import finished_rows
 from tables.launch import Cluster, ThisMachine, run_all
 from tables.plan import choose_rows, plan, plan_table
 from tables.report import write_report
+from training.models import DEMO_ENCODER, demo_encoder
 from training.run import command_line, read_corpus
 
 
@@ -28,8 +32,9 @@ def main() -> None:
 
     failed = {}
     if not args.report_only:
+        corpus = prepare(args)
         keep_settings(args)
-        write_baselines(args.output_dir / "baselines.json", read_corpus(args.corpus_arguments))
+        write_baselines(args.output_dir / "baselines.json", corpus)
         failed = run_all(runs, machine(args))
     print(plan_table(runs, args.jobs))
     if finished := finished_rows(runs):
@@ -37,6 +42,13 @@ def main() -> None:
     for run, reason in failed.items():
         print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
     sys.exit(1 if failed else 0)
+
+
+def prepare(args: TablesArguments) -> Dataset:
+    """The corpus, after what all runs share was made: runs side by side would all make it, and find its mistakes."""
+    if args.corpus == "demo" and args.encoder is None:
+        demo_encoder(DEMO_ENCODER)
+    return with_samples(read_corpus(args.corpus_arguments))
 
 
 def machine(args: TablesArguments) -> ThisMachine | Cluster:

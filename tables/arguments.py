@@ -142,7 +142,7 @@ def keep_settings(args: TablesArguments) -> None:
     names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags", "stage1_flags", "stage2_flags")
     settings = {name: getattr(args, name) for name in names}
     file = args.output_dir / "settings.json"
-    if not file.is_file():
+    if not any(args.output_dir.glob("seed*/fold*/*/args.json")):
         return write_json(file, settings)
     before = json.loads(file.read_text(encoding="utf-8"))
     if differing := [f"--{name} {before.get(name)}, not {settings[name]}" for name in names

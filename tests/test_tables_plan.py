@@ -173,7 +173,9 @@ def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
     def args(*more: str):
         return parse_arguments(["--output_dir", str(tmp_path), *more])
 
-    keep_settings(args("--num_train_epochs", "3"))
+    keep_settings(args("--num_train_epochs", "2"))
+    keep_settings(args("--num_train_epochs", "3"))  # no run has begun
+    write_json(tmp_path / "seed0" / "fold1" / "t3-concat" / "args.json", {})
     keep_settings(args("--num_train_epochs", "3", "--seeds", "1", "--rows", "t3-concat", "--jobs", "4"))
     with pytest.raises(UserError, match=r"--flags .*'3'.*, not .*'4'"):
         keep_settings(args("--num_train_epochs", "4"))
