@@ -108,9 +108,7 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     """
     parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
-    words = ["run_tables.py", *(sys.argv[1:] if argv is None else argv)]
-    words = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
-    args.command = shlex.join(["python", *(word for word in words if word != "--report_only")])
+    args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest
     of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
@@ -119,15 +117,20 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     return args
 
 
+def _as_reported(words: list[str]) -> str:
+    """The command of the runs: folders by their names alone, since a report is for readers on other machines."""
+    named = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
+    return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
+
+
 def _corpus_arguments(method: type[MethodArguments], words: list[str], script: str) -> CorpusArguments:
     """What a script makes of these flags about the corpus; all others are checked to be flags of the script."""
     given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
     if taken := sorted(given & set(_OF_THE_ROWS)):
         raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
+    parser = Parser((CorpusArguments, method, RunArguments), allow_abbrev=False)
     try:
-        values = vars(
-            Parser((CorpusArguments, method, RunArguments), allow_abbrev=False).parse_args(["--fold", "1", *words])
-        )
+        values = vars(parser.parse_args(["--fold", "1", *words]))
     except UserError as error:
         raise UserError(f"{script}: {error}") from None
     return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})

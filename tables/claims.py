@@ -46,14 +46,13 @@ def verdict(tested: CheckedClaim) -> str:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
     if tested.comparison.speakers < 6 and 2 ** (1 - tested.comparison.speakers) >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
-    if difference.value > 0:
-        return f"**not shown**: the difference has the claim's sign but may be chance ({points})"
-    return f"**not shown**: the difference is against the claim, and may be chance ({points})"
+    sign = "has the claim's sign" if difference.value > 0 else "is against the claim" if difference.value else "is none"
+    return f"**not shown**: the difference {sign}, and may be chance ({points})"
 
 
 def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests in figures."""
-    paper = {row.id: row.paper.ua for row in (one.row for one in rows)}
+    paper = {row.id: row.paper.ua for row in (finished.row for finished in rows)}
     lines = [
         [
             f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),

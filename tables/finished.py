@@ -84,6 +84,11 @@ class FinishedRow:
     runs: list[FinishedRun]
 
     @property
+    def tasks(self) -> list[str]:
+        """What the row trains in its last stage, where the corpus has it all."""
+        return (self.row.stage2 or self.row.stage1).tasks.split()
+
+    @property
     def folds(self) -> set[int]:
         """Folds with a run at least."""
         return {run.fold for run in self.runs}

@@ -98,6 +98,7 @@ def about(rows: list[FinishedRow]) -> Table:
         return first if first == second or not second else f"stage 1: {first or '-'}; stage 2: {second}"
 
     versions = runs[0].results["versions"]
+    left_out = {task for row in rows for run in row.runs for task in set(row.tasks) - set(run.results["tasks"])}
     facts = {
         "corpus": values(*(_named(run) for run in runs)),
         "encoder": values(*(Path(run.results["encoder"]).name for run in runs)),
@@ -105,6 +106,7 @@ def about(rows: list[FinishedRow]) -> Table:
         "epoch kept; development set": values(
             *(f"--selection {run.results['selection']}; --dev {run.args['corpus']['dev']}" for run in runs)
         ),
+        "tasks left out of all rows": values(*left_out) or "none",
         "epochs": setting("num_train_epochs"),
         "learning rate": setting("learning_rate"),
         "utterances an update": setting("batch_size"),

@@ -131,6 +131,19 @@ def test_too_few_speakers_decide_nothing():
     )
 
 
+def test_no_difference_at_all_shows_nothing():
+    nothing = Comparison(Interval(0.0, 0.0, 0.0), 1.0, 10)
+    said = verdict(CheckedClaim(CLAIMS[0], nothing, 1.0, 0.7, 0.7))
+    assert said.startswith("**not shown**: the difference is none")
+
+
+def test_tasks_that_the_corpus_lacks_are_named(tmp_path):
+    runs = plan(choose_rows([], ["t1-full-all"], ["style"]), [1], [0], tmp_path)
+    write_runs(runs, {})
+    write_report(tmp_path, finished_rows(runs), 1, "")
+    assert "| tasks left out of all rows | style |" in (tmp_path / "report.md").read_text()
+
+
 def test_claims_are_tested_on_the_folds_that_both_rows_have(folder):
     rows = rows_of(folder)
     short = [
