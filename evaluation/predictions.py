@@ -8,6 +8,7 @@ A line is an object:
 - `style`: the same object where style was trained; else the annotated label alone, a string or null.
 - `asr`, where trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and for a model with
   adapters that has been run without them too, `hypothesis_adapters_off`.
+- `points`: where the embedding of each task lies among those of the test set (`evaluation.embeddings`).
 """
 
 import json
@@ -26,6 +27,7 @@ def prediction_rows(
     probabilities: dict[str, np.ndarray],
     hypotheses: list[str] | None = None,
     hypotheses_adapters_off: list[str] | None = None,
+    points: list[dict[str, list[float]]] | None = None,
 ) -> list[dict]:
     """Join the test utterances with what a model says about them.
 
@@ -35,6 +37,7 @@ def prediction_rows(
         probabilities: for each classification task that was trained, an array (n, classes).
         hypotheses: n transcripts, where speech recognition was trained.
         hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
+        points: of `evaluation.embeddings.two_dimensions`.
 
     Raises:
         ValueError: predictions and utterances differ in number.
@@ -50,6 +53,9 @@ def prediction_rows(
     if hypotheses_adapters_off is not None:
         for row, hypothesis in zip(rows, hypotheses_adapters_off, strict=True):
             row["asr"]["hypothesis_adapters_off"] = hypothesis
+    if points is not None:
+        for row, of_utterance in zip(rows, points, strict=True):
+            row["points"] = of_utterance
     return rows
 
 

@@ -71,6 +71,9 @@ class MethodArguments:
     gradient_surgery: Literal["none", "pcgrad"] = _flag(
         "none", "pcgrad: take out of each loss's gradient on the encoder what pulls against another loss's."
     )
+    measure_oracle: bool = _flag(
+        False, "Log the figures of the test fold after each epoch too; nothing is chosen by them."
+    )
     dropout: float | None = _flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
     head_dropout: float = _flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
     mask_time_prob: float | None = _flag(

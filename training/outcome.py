@@ -10,6 +10,7 @@ from peft.utils import ModulesToSaveWrapper
 from data.files import write_json, write_text
 from data.folds import split_record
 from evaluation.calibration import emotion_probabilities, reliability, tempered
+from evaluation.embeddings import two_dimensions
 from evaluation.metrics import SerMtlMetric, metrics_by_group
 from evaluation.plots import plot_confusion_matrix, plot_reliability, plot_training_curves
 from evaluation.predictions import references_and_predictions, write_predictions
@@ -32,7 +33,8 @@ def predict_dev(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict] | None:
 def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
     """Predict the test fold; adapters on a model that transcribes without them too, both with and without them."""
     predicted = trainer.predict(data["test"])
-    more = {}
+    embedded = {name.removesuffix("_embedding"): x for name, x in predicted.predictions.items() if "_embedding" in name}
+    more = {"points": two_dimensions(embedded)}
     own_ctc_head = isinstance(unwrap(trainer.model).ctc_head, ModulesToSaveWrapper)  # without it: an untrained one
     if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions and not own_ctc_head:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():

@@ -25,6 +25,7 @@ from training.arguments import CorpusArguments, MethodArguments, RunArguments
 from training.front_end import front_end_is_frozen, with_features
 from training.gradients import GradientCosines
 from training.models import Start
+from training.oracle import MeasureTestFold
 from training.run_folder import last_checkpoint
 from training.trainer import SerMtlTrainer
 
@@ -43,7 +44,9 @@ def command_line(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-class _Parser(HfArgumentParser):
+class Parser(HfArgumentParser):
+    """A command line of dataclasses, whose mistakes are one line."""
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print every flag before it."""
         raise UserError(f"{message}; --help explains every flag")
@@ -56,7 +59,7 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
         UserError: a flag that does not exist, or a value that does not make sense.
         SystemExit: `--help`.
     """
-    parser = _Parser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
+    parser = Parser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
     values = vars(parser.parse_args())
     values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage}/fold{values['fold']}"
     if values["selection"] == "dev" and values["dev"] == "none":
@@ -140,7 +143,7 @@ def build_trainer(
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
     watched = run.gradient_cosines and len(method.tasks) > 1 and method.trainable != "heads"
-    return SerMtlTrainer(
+    trainer = SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
         gradient_surgery=method.gradient_surgery == "pcgrad",
@@ -152,6 +155,9 @@ def build_trainer(
         data_collator=Collator(start.processor.feature_extractor),
         processing_class=start.processor,
     )
+    if method.measure_oracle:
+        trainer.add_callback(MeasureTestFold(trainer, data["test"]))
+    return trainer
 
 
 def train(trainer: SerMtlTrainer, record: dict) -> dict:

@@ -148,7 +148,10 @@ class SerMtlTrainer(Trainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys=None
     ) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
-        """Predict a batch: (loss, {task: probabilities or characters, padded with -100}, rows of the corpus)."""
+        """Predict a batch: (loss, {task: probabilities or characters, padded with -100}, rows of the corpus).
+
+        Beside them are the embeddings, `<task>_embedding`.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
             outputs: SerMtlOutput = model(**{name: value for name, value in inputs.items() if name != "row"})
@@ -165,6 +168,7 @@ class SerMtlTrainer(Trainer):
             characters = outputs.asr_logits.argmax(dim=-1)
             beyond = torch.arange(characters.shape[1], device=characters.device) >= outputs.frame_lengths[:, None]
             predictions["asr"] = characters.masked_fill(beyond, -100)
+        predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
         return outputs.loss, predictions, inputs["row"]
 
     def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: list[str]) -> list[dict]:

@@ -1,0 +1,25 @@
+"""Where the task embeddings lie, in two dimensions."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+
+def two_dimensions(embeddings: dict[str, np.ndarray]) -> list[dict[str, list[float]]]:
+    """Project x_e, x_g and x_s onto the two main components that all of them together have.
+
+    Embeddings are scaled to length 1 first: what the self-contrastive losses pull together is their direction.
+
+    Args:
+        embeddings: by task, (utterances, width) each.
+
+    Returns:
+        For each utterance its point by task, such as {"emotion": [0.12, -0.5], "gender": [0.9, 0.01]}.
+    """
+    unit = {task: x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for task, x in embeddings.items()}
+    together = np.nan_to_num(np.concatenate(list(unit.values())).astype(np.float64))  # a training that diverged
+    found = PCA(n_components=min(2, *together.shape), svd_solver="full").fit_transform(together)
+    points = np.split(np.pad(found, ((0, 0), (0, 2 - found.shape[1]))), len(unit))
+    return [
+        {task: [round(float(value), 4) for value in point] for task, point in zip(unit, of_one, strict=True)}
+        for of_one in zip(*points, strict=True)
+    ]

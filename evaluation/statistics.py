@@ -1,0 +1,165 @@
+"""How sure a figure is: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
+
+An utterance's speaker is the unit that is drawn: utterances of one speaker are alike, so that an interval from single
+utterances would be too narrow. What all of this cannot see is how much a training depends on chance; that is what the
+spread over seeds is for.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 9999
+
+
+class Interval(NamedTuple):
+    """A value and the ends of its 95 % interval; the ends are NaN where there is one speaker only."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Spread(NamedTuple):
+    """Mean of a figure, and its standard deviations; NaN where there is nothing to deviate."""
+
+    mean: float
+    over_folds: float
+    over_seeds: float
+
+
+def ua(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Mean of the recalls of the classes that occur, (..., classes) -> (...)."""
+    with np.errstate(invalid="ignore"):
+        return np.nanmean(right / total, axis=-1)
+
+
+def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Share of utterances that are right, (..., classes) -> (...)."""
+    return right.sum(axis=-1) / total.sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What UA and WA of one system are functions of, for each speaker and class.
+
+    right: (speakers, classes) utterances of the class that are recognised, in the mean over seeds.
+    all: (speakers, classes) utterances of the class.
+    speakers: their names, sorted.
+    """
+
+    right: np.ndarray
+    all: np.ndarray
+    speakers: tuple[str, ...]
+
+    def overall(self, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> float:
+        """UA, or WA, of all speakers together."""
+        return float(figure(self.right.sum(axis=0), self.all.sum(axis=0)))
+
+
+class Comparison(NamedTuple):
+    """A difference of UA between two systems on the same utterances, its interval, and the p-value of no difference."""
+
+    difference: Interval
+    p: float
+    speakers: int
+
+
+def spread(figures: dict[tuple[int, int], float]) -> Spread:
+    """Mean over all runs, and the standard deviations (n - 1) of the folds' means and of the seeds' means.
+
+    Args:
+        figures: by fold and seed.
+    """
+    return Spread(
+        float(np.mean(list(figures.values()))), _deviation_of_means(figures, 0), _deviation_of_means(figures, 1)
+    )
+
+
+def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
+    """Count the prediction rows of all runs of one system, of whatever folds and seeds.
+
+    An utterance that several seeds have predicted counts once, right in so far as they are. One without a speaker
+    counts as a speaker of its own.
+
+    Args:
+        runs: the rows of each run's `predictions.jsonl`.
+        task: a classification task that was trained.
+    """
+    answers: dict[str, list[bool]] = defaultdict(list)
+    place: dict[str, tuple[str, str]] = {}
+    for row in (row for rows in runs for row in rows if row[task]["label"] is not None):
+        answers[row["id"]].append(row[task]["predicted"] == row[task]["label"])
+        place[row["id"]] = row["speaker"] or row["id"], row[task]["label"]
+    speakers, classes = (sorted(set(names)) for names in zip(*place.values(), strict=True))
+    right, total = np.zeros((2, len(speakers), len(classes)))
+    for name, (speaker, label) in place.items():
+        cell = speakers.index(speaker), classes.index(label)
+        total[cell] += 1
+        right[cell] += np.mean(answers[name])
+    return Counts(right, total, tuple(speakers))
+
+
+def interval(of: Counts, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua, seed: int = 0) -> Interval:
+    """A figure of all utterances together, with its 95 % interval by bootstrap over speakers (percentiles)."""
+    return _bootstrap(len(of.speakers), lambda drawn: figure(of.right[drawn].sum(-2), of.all[drawn].sum(-2)), seed)
+
+
+def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
+    """Test whether two systems differ in UA on the same utterances.
+
+    The UA of all utterances is a sum over speakers s, so that the difference is the sum of
+
+        d_s = mean over classes k of (right_one[s, k] - right_other[s, k]) / utterances of class k.
+
+    If the systems were the same, a speaker's answers could as well have come from the other one, which turns the sign
+    of d_s. The p-value is the share of all ways to turn the signs (of 9,999 random ones, where there are more) whose
+    sum is at least as far from zero: a permutation test, two-sided, without an assumption about how errors are spread.
+
+    Raises:
+        ValueError: the systems have not predicted the same utterances.
+    """
+    if one.speakers != other.speakers or not np.array_equal(one.all, other.all):
+        raise ValueError("only predictions of the same utterances can be compared")
+    d = ((one.right - other.right) / one.all.sum(axis=0)).mean(axis=1)
+    test = stats.permutation_test(
+        (d,), np.sum, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=seed
+    )
+
+    def difference(drawn: np.ndarray) -> np.ndarray:
+        total = one.all[drawn].sum(-2)
+        return ua(one.right[drawn].sum(-2), total) - ua(other.right[drawn].sum(-2), total)
+
+    return Comparison(_bootstrap(len(d), difference, seed), float(test.pvalue), len(d))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm 1979): the i-th smallest times m - i, never less than the one before."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate((len(p) - np.arange(len(p))) * np.asarray(p, dtype=float)[order])
+    result = np.empty(len(p))
+    result[order] = np.minimum(corrected, 1)
+    return result.tolist()
+
+
+def _bootstrap(speakers: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Interval:
+    """`statistic` takes numbers of speakers, (..., speakers)."""
+    everyone = np.arange(speakers)
+    value = float(statistic(everyone))
+    if speakers < 2:
+        return Interval(value, np.nan, np.nan)
+    drawn = stats.bootstrap(
+        (everyone,), lambda numbers, axis: statistic(np.moveaxis(numbers, axis, -1)),
+        vectorized=True, method="percentile", n_resamples=RESAMPLES, batch=500, rng=seed,
+    )  # fmt: skip
+    return Interval(value, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+
+
+def _deviation_of_means(figures: dict[tuple[int, int], float], key: int) -> float:
+    groups = {name[key] for name in figures}
+    means = [np.mean([value for name, value in figures.items() if name[key] == group]) for group in groups]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan

@@ -1,0 +1,65 @@
+"""Train the rows of the paper's tables over folds and seeds, and write the tables again, beside the paper's figures.
+
+accelerate launch run_tables.py --tables 1 2 3 --folds 1 2 3 4 5 --seeds 0 1 2
+python run_tables.py --rows t1-full-ser-asr t3-scl-cos --corpus folder --data_dir my_recordings --num_train_epochs 20
+"""
+
+import os
+import sys
+
+from datasets import Dataset
+
+from data.audio import with_samples
+from evaluation.baselines import write_baselines
+from tables.arguments import TablesArguments, keep_settings, parse_arguments
+from tables.finished import finished_rows
+from tables.launch import Cluster, ThisMachine, run_all
+from tables.plan import choose_rows, plan, plan_table
+from tables.report import write_report
+from training.models import DEMO_ENCODER, demo_encoder
+from training.run import command_line, read_corpus
+
+
+def main() -> None:
+    """Rows in; their runs, the tables and the report out."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one process plans, and launches the processes of each run
+        return
+    args = parse_arguments()
+    rows = choose_rows(args.tables, args.rows, args.leave_out)
+    runs = plan(rows, args.folds, args.seeds, args.output_dir)
+    if args.dry_run:
+        return print(plan_table(runs, args.jobs))
+
+    failed = {}
+    if not args.report_only:
+        corpus = prepare(args)
+        keep_settings(args)
+        write_baselines(args.output_dir / "baselines.json", corpus)
+        failed = run_all(runs, machine(args))
+    print(plan_table(runs, args.jobs))
+    if finished := finished_rows(runs):
+        print(f"\n{write_report(args.output_dir, finished, len(args.folds) * len(args.seeds), args.command)}")
+    for run, reason in failed.items():
+        print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def prepare(args: TablesArguments) -> Dataset:
+    """The corpus, after what all runs share was made: runs side by side would all make it, and find its mistakes."""
+    if args.corpus == "demo" and args.encoder is None:
+        demo_encoder(DEMO_ENCODER)
+    return with_samples(read_corpus(args.corpus_arguments))
+
+
+def machine(args: TablesArguments) -> ThisMachine | Cluster:
+    """What the runs are launched on."""
+    if args.launcher == "slurm":
+        return Cluster(args.output_dir / "jobs", args.options_of_slurm(), args.flags_of)
+    return ThisMachine(args.jobs, args.flags_of)
+
+
+if __name__ == "__main__":
+    try:
+        command_line(main)
+    except KeyboardInterrupt:
+        sys.exit("run_tables.py: stopped; the same command goes on from here")

@@ -1,0 +1,156 @@
+"""What `run_tables.py` is told, and the flags that each run gets from it."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from transformers.hf_argparser import HfArg
+
+from data.errors import UserError
+from data.files import write_json
+from data.folds import FOLDS
+from data.utterances import TASKS
+from tables.plan import Run
+from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
+from training.run import Parser
+
+_METHODS = {1: Stage1Arguments, 2: Stage2Arguments}
+# What the rows, and the flags of run_tables.py itself, say of a run.
+_OF_THE_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
+
+
+@dataclass
+class TablesArguments:
+    """Which rows, on what, and how they are run."""
+
+    tables: list[int] = HfArg(
+        default_factory=list, help="Tables of the paper, any of 1 2 3. [all three where there are no --rows]"
+    )
+    rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
+    folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
+    seeds: list[int] = HfArg(
+        default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
+    )
+    corpus: Literal["iemocap", "folder", "demo"] = HfArg(
+        default="iemocap", help="iemocap, folder or demo, as for run_stage1.py."
+    )
+    data_dir: list[str] | None = HfArg(default=None, help="Where the corpus lies, as for run_stage1.py.")
+    encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
+    leave_out: list[str] = HfArg(
+        default_factory=list, help="Tasks, any of asr gender style, left out of all rows: the corpus lacks them."
+    )
+    stage1_flags: str = HfArg(
+        default="", help="Further flags of run_stage1.py in one string: --stage1_flags '--num_train_epochs 8'"
+    )
+    stage2_flags: str = HfArg(
+        default="", help="Further flags of run_stage2.py. What run_tables.py does not know goes to both."
+    )
+    measure_oracle: bool = HfArg(
+        default=False,
+        help="Measure UA on the test fold after each epoch, to say what choosing epochs on it would bring.",
+    )
+    output_dir: Path | None = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
+    jobs: int = HfArg(default=1, help="Runs at a time on this machine; GPUs and cores are shared out among them.")
+    launcher: Literal["local", "slurm"] = HfArg(
+        default="local", help="local: this machine; slurm: each run is a job of a cluster."
+    )
+    slurm_options: list[str] = HfArg(
+        default_factory=list, help="Of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ..."
+    )
+    dry_run: bool = HfArg(
+        default=False, help="Print the plan, with the hours that it takes as far as they are known, and stop."
+    )
+    report_only: bool = HfArg(default=False, help="Start no run; write the report of those that are finished.")
+    command: str = field(default="", init=False)  # as it was typed, without the folders that things lie in
+    flags: list[str] = field(default_factory=list, init=False)  # for both stages
+    corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs will read them
+
+    def __post_init__(self):
+        if unknown := sorted(set(self.tables) - {1, 2, 3}):
+            raise UserError(f"--tables {unknown[0]}: must be among 1, 2, 3")
+        if unknown := sorted(set(self.folds) - set(FOLDS)):
+            raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
+        if unknown := sorted(set(self.leave_out) - set(TASKS[1:])):
+            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(TASKS[1:])}")
+        if wrong := [option for option in self.slurm_options if "=" not in option]:
+            raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
+        if self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs}: must be at least 1")
+        self.tables = self.tables or ([] if self.rows else [1, 2, 3])
+        self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
+        names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
+        self.output_dir = self.output_dir or Path("runs/tables") / (names or self.corpus)
+
+    def flags_of(self, run: Run) -> list[str]:
+        """The command line of a run behind the name of its script."""
+        corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
+        encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
+        oracle = ["--measure_oracle"] if self.measure_oracle else []
+        start = ["--stage1", str(run.start.folder)] if run.start else []
+        place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
+        of_stage = shlex.split(self.stage1_flags if run.stage == 1 else self.stage2_flags)
+        return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *self.flags, *of_stage]
+
+    def options_of_slurm(self) -> dict[str, str | int]:
+        """`--slurm_options` by name, numbers as numbers."""
+        pairs = (option.split("=", 1) for option in self.slurm_options)
+        return {name: int(value) if value.isdigit() else value for name, value in pairs}
+
+
+def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
+    """Read the command line; what is not known here is checked to be a flag of both stages.
+
+    Raises:
+        UserError: a flag that neither knows, one that the rows decide, or a value that does not make sense.
+    """
+    parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
+    args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
+    args.command = _as_reported(sys.argv[1:] if argv is None else argv)
+    args.flags = rest
+    of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
+    for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
+        words = [*of_corpus, *rest, *shlex.split(of_stage)]
+        args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
+    return args
+
+
+def _as_reported(words: list[str]) -> str:
+    """The command of the runs: folders by their names alone, since a report is for readers on other machines."""
+    named = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
+    return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
+
+
+def _corpus_arguments(method: type[MethodArguments], words: list[str], script: str) -> CorpusArguments:
+    """What a script makes of these flags about the corpus; all others are checked to be flags of the script."""
+    given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
+    if taken := sorted(given & set(_OF_THE_ROWS)):
+        raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
+    parser = Parser((CorpusArguments, method, RunArguments), allow_abbrev=False)
+    try:
+        values = vars(parser.parse_args(["--fold", "1", *words]))
+    except UserError as error:
+        raise UserError(f"{script}: {error}") from None
+    return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})
+
+
+def keep_settings(args: TablesArguments) -> None:
+    """Write what all runs of a folder share to `settings.json`, or check that it is what is there.
+
+    Raises:
+        UserError: the folder's runs were told something else.
+    """
+    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags", "stage1_flags", "stage2_flags")
+    settings = {name: getattr(args, name) for name in names}
+    file = args.output_dir / "settings.json"
+    if not any(args.output_dir.glob("seed*/fold*/*/args.json")):
+        return write_json(file, settings)
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if differing := [f"--{name} {before.get(name)}, not {settings[name]}" for name in names
+                     if before.get(name) != settings[name]]:  # fmt: skip
+        raise UserError(
+            f"--output_dir {args.output_dir}: holds runs with other settings ({'; '.join(differing)}); "
+            "name another folder"
+        )

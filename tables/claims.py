@@ -1,0 +1,65 @@
+"""Whether the paper's claims hold in these runs: a paired test for each, and a sentence."""
+
+from typing import NamedTuple
+
+from evaluation.statistics import Comparison, compare, counts, holm
+from tables.finished import FinishedRow
+from tables.rows import CLAIMS, Claim
+from tables.text import Table, ends, p_value, percent, with_ends
+
+_SURE = 0.05
+
+
+class CheckedClaim(NamedTuple):
+    """A claim with its test; `p` is corrected for the number of claims tested."""
+
+    claim: Claim
+    comparison: Comparison
+    p: float
+    better: float
+    worse: float
+
+
+def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
+    """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
+    by_id = {row.row.id: row for row in rows}
+    found = []
+    for claim in CLAIMS:
+        if claim.better in by_id and claim.worse in by_id:
+            better, worse = by_id[claim.better], by_id[claim.worse]
+            folds = better.folds & worse.folds
+            if folds:
+                pair = [counts(row.predictions(folds)) for row in (better, worse)]
+                found.append((claim, compare(*pair), *(one.overall() for one in pair)))
+    corrected = holm([comparison.p for _, comparison, *_ in found])
+    return [
+        CheckedClaim(claim, comparison, p, *figures)
+        for (claim, comparison, *figures), p in zip(found, corrected, strict=True)
+    ]
+
+
+def verdict(tested: CheckedClaim) -> str:
+    """Whether a claim holds in these runs, in words."""
+    difference = tested.comparison.difference
+    points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p = {p_value(tested.p)}"
+    if tested.p < _SURE:
+        return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
+    if tested.comparison.speakers < 6 and 2 ** (1 - tested.comparison.speakers) >= _SURE:
+        return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
+    sign = "has the claim's sign" if difference.value > 0 else "is against the claim" if difference.value else "is none"
+    return f"**not shown**: the difference {sign}, and may be chance ({points})"
+
+
+def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
+    """The paired tests in figures."""
+    paper = {row.id: row.paper.ua for row in (finished.row for finished in rows)}
+    lines = [
+        [
+            f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),
+            with_ends(one.comparison.difference, "+.1f"), f"{paper[one.claim.better] - paper[one.claim.worse]:+.2f}",
+            p_value(one.comparison.p), p_value(one.p), str(one.comparison.speakers),
+        ]
+        for one in tested
+    ]  # fmt: skip
+    header = ["rows", "UA", "UA of the other", "difference (95 %)", "paper's", "p", "p, corrected", "speakers"]
+    return Table(header, lines)

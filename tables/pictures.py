@@ -1,0 +1,113 @@
+"""The pictures of the report. All can be read in grey."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from data.files import replacing
+from evaluation.statistics import Interval
+
+# Colours of Okabe and Ito, and a marker and a line that tell them apart in grey.
+_TASKS = {
+    "emotion": ("$x_e$, emotion", "#D55E00", "o"),
+    "gender": ("$x_g$, gender", "#0072B2", "s"),
+    "style": ("$x_s$, style", "#009E73", "^"),
+}
+_LINES = [("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"),
+          ("black", "x", "-"), ("#7F7F7F", "v", "--"), ("#E69F00", "P", "-."), ("#56B4E9", "*", ":"),
+          ("#882255", "<", "-"), ("#332288", ">", "--")]  # fmt: skip
+_LOSSES = {"asr": "ASR", "scl": "SCL"}
+
+
+def plot_ua(
+    intervals: dict[str, Interval], path: Path, paper: dict[str, float], references: dict[str, float] | None = None
+) -> Figure:
+    """Draw the UA of each row with its 95 % interval as a PNG.
+
+    Args:
+        intervals: by row, from top to bottom, fractions.
+        path: of the picture.
+        paper: the paper's UA by row, percent; empty where it is of another corpus.
+        references: UA by name, fractions, drawn as vertical lines.
+    """
+    figure = Figure(figsize=(8, 1.6 + 0.32 * len(intervals)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(intervals))
+    ours, low, high = (100 * np.array(values) for values in zip(*intervals.values(), strict=True))
+    axes.errorbar(ours, places, xerr=[ours - low, high - ours], fmt="o", color="black", capsize=4, label="these runs")
+    if paper:
+        figures = [paper[name] for name in intervals]
+        axes.plot(figures, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
+    for (name, value), dashes in zip((references or {}).items(), ((6, 3), (2, 2)), strict=False):
+        axes.axvline(100 * value, color="0.4", dashes=dashes, linewidth=1.2, label=name)
+    axes.set_yticks(places, list(intervals))
+    axes.invert_yaxis()
+    axes.set_xlabel("Emotion UA (%), all folds together, 95 % interval over speakers")
+    axes.grid(axis="x", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _save(figure, path)
+    return figure
+
+
+def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path) -> Figure:
+    """Draw the points of `predictions.jsonl`, a panel for each of several runs, as a PNG.
+
+    Args:
+        points: by title of the panel, for each utterance its point by task.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(4.2 * len(points), 4.8), layout="constrained")
+    for axes, (title, of_run) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
+        for task, (label, color, marker) in _TASKS.items():
+            if task in of_run[0]:
+                x, y = np.array([of_one[task] for of_one in of_run]).T
+                axes.plot(x, y, marker, color=color, markersize=4.5, alpha=0.6, markeredgewidth=0, label=label)
+        axes.set(title=title, xlabel="First main component (no unit)", aspect="equal", xlim=(-1.3, 1.3))
+        axes.set(ylim=(-1.3, 1.3))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("Second main component (no unit)")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, markerscale=1.6)
+    _save(figure, path)
+    return figure
+
+
+def plot_cosines(cosines: dict[str, dict[str, list[float]]], path: Path) -> Figure:
+    """Draw the cosine between the gradients of every two losses over the layers, a panel for each row, as a PNG.
+
+    Args:
+        cosines: by row and pair of losses, the mean cosine on each layer, first to last.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(4.4 * len(cosines), 4.3), layout="constrained")
+    losses = sorted({name for of_row in cosines.values() for pair in of_row for name in pair.split()})
+    look = dict(zip(map(frozenset, combinations(losses, 2)), _LINES, strict=False))
+    drawn = {}
+    panels = figure.subplots(1, len(cosines), sharey=True, squeeze=False)[0]
+    for axes, (title, of_row) in zip(panels, cosines.items(), strict=True):
+        for pair, values in of_row.items():
+            color, marker, line = look[frozenset(pair.split())]
+            layers = range(1, len(values) + 1)
+            every = max(1, len(values) // 8)
+            name = " and ".join(_LOSSES.get(loss, loss) for loss in sorted(pair.split()))
+            (drawn[name],) = axes.plot(
+                layers, values, color=color, marker=marker, linestyle=line, markersize=5, markevery=every
+            )
+        axes.axhline(0, color="0.4", linewidth=1)
+        axes.set(title=title, xlabel="Transformer layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("Cosine of the gradients")
+    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
+    _save(figure, path)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, metadata={"Software": None})
