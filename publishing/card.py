@@ -121,9 +121,18 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
     return str(ModelCard(f"---\n{_metadata(results, hub_model_id).to_yaml()}\n---\n\n{body}\n"))
 
 
+def hub_id(model: str) -> str | None:
+    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return model if "/" in model and not Path(model).exists() else None
+
+
 def _metadata(results: dict, hub_model_id: str | None) -> ModelCardData:
     corpus, adapters = results["corpus"], results["trainable"] == "adapters"
-    base = _hub_id(results.get("stage1", results["encoder"]))
+    base = hub_id(results.get("stage1", results["encoder"]))
     evaluations = _evaluations(results)
     return ModelCardData(
         model_name=hub_model_id or f"ser-mtl-{corpus}-stage{results['stage']}-fold{results['fold']}",
@@ -224,13 +233,4 @@ def _corpus_name(results: dict) -> str:
 
 def _named(model: str) -> str:
     """A link for a model on the Hub; a folder is named without the path to it."""
-    return f"[{model}](https://huggingface.co/{model})" if _hub_id(model) else f"`{Path(model).name}` (a local folder)"
-
-
-def _hub_id(model: str) -> str | None:
-    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
-    try:
-        validate_repo_id(model)
-    except HFValidationError:
-        return None
-    return model if "/" in model and not Path(model).exists() else None
+    return f"[{model}](https://huggingface.co/{model})" if hub_id(model) else f"`{Path(model).name}` (a local folder)"
