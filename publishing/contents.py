@@ -10,12 +10,12 @@ from publishing.card import hub_id, model_card
 from publishing.record import published_as
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
-_AS_THEY_ARE = (*WEIGHTS, "processor_config.json", "vocab.json", "split.json", "history.json")
-_PICTURES = ("confusion_matrix.png", "training_curves.png", "reliability.png")
-_AUTO_MAP = {
-    "AutoConfig": "modeling_ser_mtl.SerMtlConfig",
-    "AutoModelForAudioClassification": "modeling_ser_mtl.SerMtlModel",
-}
+_AS_THEY_ARE = (
+    "processor_config.json", "vocab.json", "split.json", "history.json", "confusion_matrix.png", "training_curves.png",
+)  # fmt: skip
+COMPANIONS = (*_AS_THEY_ARE, "tokenizer_config.json", "args.json", "predictions.jsonl")
+"""What goes with the weights, and is the same for a model in another form."""
+_AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
 def read_results(run: Path) -> dict:
@@ -54,9 +54,11 @@ def files_to_publish(
         UserError: the run is not finished, or one of its files is damaged.
     """
     results = _public_results(read_results(run), base)
-    files: dict[str, Path | bytes] = {name: run / name for name in _AS_THEY_ARE + _PICTURES if (run / name).is_file()}
+    files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
     files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
-    files["config.json"] = _json(_public_config(_read(run / "config.json")))
+    # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
+    code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
+    files["config.json"] = _json(_public_config(_read(run / "config.json"), code))
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
     if (run / "tokenizer_config.json").is_file():
@@ -76,9 +78,7 @@ def files_to_publish(
     return dict(sorted(files.items()))
 
 
-OWN_NAMES = frozenset(
-    {*_AS_THEY_ARE, *_PICTURES, "adapter_config.json", "args.json", "predictions.jsonl", "tokenizer_config.json"}
-)
+OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
 """Files that one run has and another has not: a repository that still holds one of an earlier run loses it."""
 
 
@@ -93,10 +93,11 @@ def _public_results(results: dict, base: Base | None) -> dict:
     return public
 
 
-def _public_config(config: dict) -> dict:
+def _public_config(config: dict, code: str) -> dict:
     encoder = config["encoder_config"]
     encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path", ""))
-    return config | {"architectures": ["SerMtlModel"], "auto_map": _AUTO_MAP}
+    auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
+    return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
 
 
 def _public_name(model: str) -> str:

@@ -41,7 +41,7 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    while not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status == 429:

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from data.errors import UserError
-from publishing.base import Base
+from publishing.base import find_base
 from publishing.contents import OWN_NAMES, files_to_publish, read_results
 from publishing.errors import hub_errors
 from publishing.record import Published, record_publication
@@ -14,7 +14,7 @@ from publishing.record import Published, record_publication
 def publish_run(
     run: Path,
     repo_id: str,
-    base: Base | None = None,
+    base_repo_id: str | None = None,
     public: bool = False,
     with_transcripts: bool = False,
     token: str | None = None,
@@ -24,7 +24,7 @@ def publish_run(
     Args:
         run: the folder; nothing else in it is changed.
         repo_id: "namespace/name", or a name in one's own namespace.
-        base: of its adapters (`publishing.base.find_base`).
+        base_repo_id: where the model that its adapters go onto is; else the folder of that model knows.
         public: make the repository public, once all of it is there.
         with_transcripts: publish what was said in the test utterances too.
         token: for the Hub; the one of the login where it is None.
@@ -33,6 +33,7 @@ def publish_run(
         UserError: the run is not finished or the Hub says no. A repeat is safe.
     """
     read_results(run)  # raises before anything is made on the Hub
+    base = find_base(run, base_repo_id, token)
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
     files = files_to_publish(run, repo_id, base, with_transcripts)
@@ -54,7 +55,9 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not know the client's way to say "private" make it public without a word.
         if not api.model_info(repo_id).private and not public:
-            raise UserError(f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public")
+            raise UserError(
+                f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public"
+            )
     return repo_id
 
 

@@ -29,11 +29,17 @@ pytest.register_assert_rewrite("tiny")  # it asserts for the tests
 # `tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
 
 
-@pytest.fixture
-def hub() -> HubServer:
-    """The Hub, without any repository. Its user is ada."""
-    _HUB.clear()
+@pytest.fixture(scope="session")
+def hub_server() -> HubServer:
+    """The Hub. Its user is ada."""
     return _HUB
+
+
+@pytest.fixture
+def hub(hub_server) -> HubServer:
+    """The Hub, without any repository."""
+    hub_server.clear()
+    return hub_server
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,9 @@ def command_line(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-class _Parser(HfArgumentParser):
+class Parser(HfArgumentParser):
+    """A command line whose mistakes are a `UserError`."""
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print every flag before it."""
         raise UserError(f"{message}; --help explains every flag")
@@ -54,7 +56,7 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
         UserError: a flag that does not exist, or a value that does not make sense.
         SystemExit: `--help`.
     """
-    parser = _Parser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
+    parser = Parser((CorpusArguments, method, RunArguments), description=sys.modules["__main__"].__doc__)
     values = vars(parser.parse_args())
     values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage}/fold{values['fold']}"
     if values["selection"] == "dev" and values["dev"] == "none":
