@@ -88,8 +88,7 @@ def _public_results(results: dict, base: Base | None) -> dict:
         public["stage1"] = _public_name(results["stage1"])
     if base is not None:
         public["base"] = {"repo_id": base.repo_id, "revision": base.revision}
-        if base.of_stage1:
-            public["stage1"] = base.repo_id
+        public["stage1" if base.of_stage1 else "encoder"] = base.repo_id
     return public
 
 

@@ -261,8 +261,13 @@ def test_a_run_that_is_not_whole_is_refused(hub, stage1, name, content):
 
 @pytest.mark.parametrize(
     ("flags", "named"),
-    [([], "--repo_id"), (["--export", "onnx"], "--export"), (["--all_folds"], "--repo_id"), (["--repo_id", "a/b/c"], "a/b/c")],
+    [
+        ([], "--repo_id"),
+        (["--export", "onnx"], "--export"),
+        (["--all_folds"], "--repo_id"),
+        (["--repo_id", "a/b/c"], "a/b/c"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_flags_that_make_no_sense_are_named(hub, stage1, flags, named):
     check_refused(run_script("publish", [stage1, *flags]), named)
