@@ -83,40 +83,48 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         CITATION,
     ]
     means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
-    data = metadata(first | {"test": means}, repo_id, f"mean over {len(results)} folds")
+    # Each fold has a stage 1 of its own, the encoder is what all go back to.
+    shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
+    data = metadata(shared, repo_id, f"mean over {len(results)} folds")
     body = "\n\n".join(section for section in sections if section)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
 def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
-    columns = _columns(fold["test"]["all"] for fold in results.values())
+    columns = _columns(results)
     rows = []
     for fold, of_fold in results.items():
         figures = of_fold["test"]["all"]
-        speakers = len(of_fold.get("held_out_speakers", []))
         link = f"[{repositories[fold]}](https://huggingface.co/{repositories[fold]})"
+        speakers = ", ".join(of_fold.get("held_out_speakers", []))
         values = [f"{100 * figures[task][figure]:.1f}" for task, figure in columns.values()]
-        rows.append([str(fold), link, str(speakers), str(figures["n"]), *values])
+        rows.append([str(fold), link, speakers, str(figures["n"]), *values])
     return _table(["fold", "model", "test speakers", "utterances", *columns], rows)
 
 
 def _styles_table(results: dict[int, dict]) -> str:
-    columns = _columns(fold["test"]["all"] for fold in results.values())
+    columns = _columns(results)
     styles = [style for style in results[1]["test"] if all(style in fold["test"] for fold in results.values())]
-    rows = []
-    for style in styles:
-        row = [style]
-        for task, figure in columns.values():
-            values = [100 * fold["test"][style].get(task, {}).get(figure, float("nan")) for fold in results.values()]
-            row.append(f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}")
-        rows.append(row)
-    return _table(["utterances", *columns], [[cell.replace("nan ± nan", "-") for cell in row] for row in rows])
+    rows = [[style, *(_mean_and_spread(results, style, *key) for key in columns.values())] for style in styles]
+    return _table(["utterances", *columns], rows)
 
 
-def _columns(folds) -> dict[str, tuple[str, str]]:
+def _mean_and_spread(results: dict[int, dict], style: str, task: str, figure: str) -> str:
+    tested = [fold["test"][style].get(task, {}) for fold in results.values()]
+    if any(figure not in figures for figures in tested):
+        return "-"
+    values = [100 * figures[figure] for figures in tested]
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def _columns(results: dict[int, dict]) -> dict[str, tuple[str, str]]:
     """The figures that every fold has."""
-    folds = list(folds)
-    return {name: key for name, key in _COLUMNS.items() if all(key[1] in fold.get(key[0], {}) for fold in folds)}
+    tested = [fold["test"]["all"] for fold in results.values()]
+    return {
+        name: (task, figure)
+        for name, (task, figure) in _COLUMNS.items()
+        if all(figure in figures.get(task, {}) for figures in tested)
+    }
 
 
 def _means(folds: list[dict]) -> dict:

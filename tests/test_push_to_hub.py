@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from tiny import check_one_line, run_flags, run_script
+from tiny import check_one_line, contents, run_flags, run_script
+
+TOKEN = "hf_made_up_of_ada"
 
 
 def push(stage: int, corpus: Path, output: Path, repo_id: str, **more: object):
@@ -33,6 +35,15 @@ def test_a_push_that_failed_is_made_up_for_by_the_same_command(hub, good_corpus,
     assert ended.code == 0, ended.stderr
     assert (tmp_path / "run/results.json").read_bytes() == before
     assert "model.safetensors" in hub.repositories["ada/ser"].files
+
+
+def test_a_token_on_the_command_line_is_used_and_written_nowhere(hub, good_corpus, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    ended = push(1, good_corpus, tmp_path / "run", "ada/ser", encoder=encoder, hub_token=TOKEN)
+    assert ended.code == 0, ended.stderr
+    assert TOKEN not in ended.stdout + ended.stderr
+    everything = contents(tmp_path / "run") | hub.repositories["ada/ser"].files
+    assert not [name for name, content in everything.items() if TOKEN.encode() in content]
 
 
 def test_what_cannot_be_published_is_said_before_training(hub, good_corpus, encoder, finished, tmp_path, monkeypatch):
