@@ -30,14 +30,15 @@ def infer(
 
     Returns:
         For each utterance, in the order they came: `emotion`, and `gender` and `style` where the model has them, as
-        {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes.
+        {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes. Emotion's are
+        calibrated where the model has a temperature.
     """
     answers: list[dict] = [{}] * len(utterances)
     for rows in length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)):
         features = [_front_end(model, processor, utterances[row]) for row in rows]
         frame_lengths = torch.tensor([len(frames) for frames in features], device=model.device)
         output = model(features=pad_sequence(features, batch_first=True), frame_lengths=frame_lengths)
-        for row, answer in zip(rows, _answers(model, processor, output), strict=True):
+        for row, answer in zip(rows, _answers(model, processor, output, len(rows)), strict=True):
             answers[row] = answer
     return answers
 
@@ -61,9 +62,11 @@ def _front_end(model: SerMtlModel, processor: Wav2Vec2Processor, samples: np.nda
     return model.extract_features(values.to(model.device, model.dtype))[0][0]
 
 
-def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput) -> list[dict]:
-    answers: list[dict] = [{} for _ in output.logits]
+def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
+    answers: list[dict] = [{} for _ in range(utterances)]
     logits = {"emotion": output.logits, "gender": output.gender_logits, "style": output.style_logits}
+    if output.logits is not None:  # the temperature that was fitted on dev, where there is one
+        logits["emotion"] = output.logits / getattr(model.config, "temperature", 1.0)
     for task, scores in logits.items():
         if scores is not None:
             for answer, p in zip(answers, scores.float().softmax(dim=-1).tolist(), strict=True):

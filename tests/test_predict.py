@@ -40,6 +40,15 @@ def answers_in(stdout: str) -> list[dict]:
 # --------------------------------------------------------------------------------------------------------- inference
 
 
+def test_probabilities_of_emotion_are_those_under_the_temperature_of_the_model(model, monkeypatch):
+    plain = infer(*model, utterances())
+    monkeypatch.setattr(model[0].config, "temperature", 2.0, raising=False)
+    for answer, before in zip(infer(*model, utterances()), plain, strict=True):
+        p = np.sqrt(list(before["emotion"]["probabilities"].values()))  # softmax(z / 2)
+        assert list(answer["emotion"]["probabilities"].values()) == pytest.approx(list(p / p.sum()), abs=1e-6)
+        assert answer["gender"] == before["gender"]
+
+
 @pytest.mark.parametrize("batch_seconds", [0.1, 1.2, 64])
 def test_an_utterance_has_the_same_answer_alone_and_in_any_batch(model, batch_seconds):
     together = infer(*model, utterances(), batch_seconds)
