@@ -24,11 +24,12 @@ from types import MethodType
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.utils import ModelOutput, find_adapter_config_file, logging
+from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 
 CLASSIFICATION_TASKS = ("emotion", "gender", "style")
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
@@ -89,13 +90,24 @@ class SerMtlConfig(PreTrainedConfig):
 
 
 @dataclass
+class TaskEmbeddings(ModelOutput):
+    """x_e, x_g and x_s of the tasks that have a head, (batch, embedding_dim) each.
+
+    An output of its own and no dict, which the pipelines of transformers cannot take apart into utterances.
+    """
+
+    emotion: Tensor | None = None
+    gender: Tensor | None = None
+    style: Tensor | None = None
+
+
+@dataclass
 class SerMtlOutput(ModelOutput):
     """What `SerMtlModel` returns.
 
     `loss` is the weighted loss (a scalar, where labels were given); `losses` holds each task's loss for every
     utterance, (batch,), zero where it is not annotated. `logits` are emotion's, (batch, classes);
-    `asr_logits` (batch, frames, vocabulary) with `frame_lengths` (batch,) real frames; `embeddings` x_e, x_g, x_s,
-    (batch, embedding_dim) each.
+    `asr_logits` (batch, frames, vocabulary) with `frame_lengths` (batch,) real frames.
     """
 
     loss: Tensor | None = None
@@ -104,7 +116,7 @@ class SerMtlOutput(ModelOutput):
     style_logits: Tensor | None = None
     asr_logits: Tensor | None = None
     frame_lengths: Tensor | None = None
-    embeddings: dict[str, Tensor] | None = None
+    embeddings: TaskEmbeddings | None = None
     losses: dict[str, Tensor] | None = None
 
 
@@ -372,42 +384,46 @@ class SerMtlModel(PreTrainedModel):
         Args:
             pretrained_model_name_or_path: folder or Hub id of one of the three.
             config: needed for a stock encoder; for a model it replaces the saved config.
+            **kwargs: as for every `from_pretrained`; `revision` is that of an adapter, not of its base.
 
         Raises:
             ValueError: the adapter was trained on another base than the one it names.
         """
         name = str(pretrained_model_name_or_path)
-        adapter = (kwargs.pop("adapter_kwargs", None) or {}).get("_adapter_model_path")
-        if adapter is None and find_adapter_config_file(name) is not None:
-            adapter = name
-        if adapter is not None:
-            return cls._from_adapter(adapter, **kwargs)
-        saved = AutoConfig.from_pretrained(name) if config is not None else None
+        from_auto = kwargs.pop("adapter_kwargs", None) or {}
+        if "_adapter_model_path" in from_auto:  # an Auto class has put the base, as of today, in the adapter's place
+            return cls._from_adapter(from_auto["_adapter_model_path"], kwargs | {"revision": from_auto.get("revision")})
+        if find_adapter_config_file(name, **_hub_arguments(kwargs)) is not None:
+            return cls._from_adapter(name, kwargs)
+        saved = AutoConfig.from_pretrained(name, **_hub_arguments(kwargs)) if config is not None else None
         if saved is not None and saved.model_type != cls.config_class.model_type:
-            return cls._from_encoder(name, config)
+            return cls._from_encoder(name, config, **_hub_arguments(kwargs))
         with _without_load_report() if config is not None else nullcontext():
             return super().from_pretrained(name, *args, config=config, **kwargs)
 
     @classmethod
-    def _from_encoder(cls, name: str, config: SerMtlConfig) -> "SerMtlModel":
+    def _from_encoder(cls, name: str, config: SerMtlConfig, **hub_arguments) -> "SerMtlModel":
         model = cls(config)
         with _without_load_report():
-            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32)
+            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub_arguments)
         stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
         model.encoder.load_state_dict(stock.state_dict())
         model.name_or_path = name
         return model
 
     @classmethod
-    def _from_adapter(cls, name: str, **kwargs) -> "SerMtlModel":
-        from peft import PeftConfig, inject_adapter_in_model, load_peft_weights, set_peft_model_state_dict
+    def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
+        from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-        peft_config = PeftConfig.from_pretrained(name)
-        config = cls.config_class.from_pretrained(name)
-        model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **kwargs)
+        hub_arguments = _hub_arguments(arguments)
+        peft_config = PeftConfig.from_pretrained(name, **hub_arguments)
+        config = cls.config_class.from_pretrained(name, **hub_arguments)
+        # The very commit that the adapter was trained on, whatever has become of the base since.
+        arguments = arguments | {"revision": peft_config.revision}
+        model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **arguments)
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
-        weights = load_peft_weights(name, device=str(model.device))
+        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub_arguments), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
         set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
         return model.eval()
@@ -605,7 +621,7 @@ class SerMtlModel(PreTrainedModel):
             style_logits=logits.get("style"),
             asr_logits=asr_logits,
             frame_lengths=frame_lengths,
-            embeddings=embeddings,
+            embeddings=TaskEmbeddings(**embeddings),
             losses=losses,
         )
 
@@ -688,6 +704,12 @@ def _wavlm_attention(
     dropout = attention.dropout if attention.training else 0.0
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     return attention.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
+
+
+def _hub_arguments(arguments: dict) -> dict:
+    """Those of `from_pretrained`'s arguments that say where on the Hub and how to look for files."""
+    names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+    return {name: arguments[name] for name in names if name in arguments}
 
 
 @contextmanager

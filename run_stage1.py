@@ -14,6 +14,7 @@ from evaluation.calibration import calibration
 from training.arguments import Stage1Arguments
 from training.models import choose_encoder, stage1_start
 from training.outcome import predict_dev, predict_test, results_of, save_run, show
+from training.publication import check_publication, publish
 from training.run import (
     build_trainer,
     command_line,
@@ -32,7 +33,9 @@ def main() -> None:
     choose_encoder(method, corpus_args, args)
     record = run_record(1, corpus_args, method, args)
     if finished := check_run_folder(Path(args.output_dir), record):
-        return show(finished, args)
+        show(finished, args)
+        return publish(args)
+    check_publication(args, method.encoder if method.trainable == "adapters" else None)
     set_seed(args.seed)
 
     corpus = load_corpus(corpus_args, args)
@@ -49,6 +52,7 @@ def main() -> None:
     results = results_of(record, measured, splits, start, rows)
     save_run(trainer, record, results, rows, splits)
     show(results, args)
+    publish(args)
 
 
 if __name__ == "__main__":

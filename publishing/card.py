@@ -39,34 +39,66 @@ _TRAINED = {
     "adapters": "adapters and heads",
     "heads": "heads and the weights of the encoder's layers",
 }
-_SELECTION = {
+SELECTION = {
     "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
     "last": "the last epoch; nothing was chosen",
     "oracle": "the epoch with the best emotion UA on the test fold itself",
 }
 
-_ORACLE_WARNING = """\
+ORACLE_WARNING = """\
 > [!WARNING]
 > The checkpoint was chosen on the test fold (`--selection oracle`). The figures below are therefore optimistic: they
 > are no estimate of how the model does on new speakers, and only comparable with figures chosen in the same way."""
 
-_USE = """\
+_LOAD = """\
 ## How to use it
 
 ```python
 import soundfile
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import {imports}, AutoModelForAudioClassification, AutoProcessor
 
 name = "{name}"
-extractor = AutoFeatureExtractor.from_pretrained(name)
-model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(name)
+{load}
 
 waveform, rate = soundfile.read("speech.wav", dtype="float32")  # mono, 16 kHz
-with torch.no_grad():
-    output = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt"))
-for label, probability in zip(model.config.id2label.values(), output.logits[0].softmax(-1).tolist()):
-    print(f"{{label}} {{probability:.2f}}")
+with torch.inference_mode():
+    output = model(**processor(waveform, sampling_rate=rate, return_tensors="pt"))
+{answers}
+```"""
+_LOAD_PLAIN = "model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()"
+_LOAD_ON_ENCODER = """\
+config = AutoConfig.from_pretrained(name, trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained(name, config=config, trust_remote_code=True).eval()"""
+_ANSWER = """\
+for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].softmax(-1).tolist()):
+    print(f"{{label}} {{probability:.2f}}")"""
+_TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
+_PIPELINE = """\
+With a pipeline, for the emotion alone; utterances may be batched, and padding changes no answer:
+
+```python
+import soundfile
+from transformers import pipeline
+
+classify = pipeline("audio-classification", model="{name}", trust_remote_code=True)
+waveform, rate = soundfile.read("speech.wav", dtype="float32")
+print(classify({{"raw": waveform, "sampling_rate": rate}}))
+```"""
+_PEFT = """\
+The repository holds adapters; what they go onto is loaded from `{base}`, at the commit that they were trained on. With
+PEFT alone:
+
+```python
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
+base = AutoModelForAudioClassification.from_pretrained(
+    "{base}", revision="{revision}", config=config, trust_remote_code=True
+)
+model = PeftModel.from_pretrained(base, "{name}").eval()
 ```"""
 
 _PREPARATION = """\
@@ -77,7 +109,7 @@ _PICTURES = """\
 
 ![Training losses, UA and WER over the epochs](training_curves.png)"""
 
-_LIMITS = """\
+LIMITS = """\
 ## What it must not be used for
 
 The model says which emotion listeners would probably name on hearing an utterance, among the few it knows, for speech
@@ -90,7 +122,7 @@ like that of its corpus. It does not know what a person feels, and it is often w
 - Do not base a decision about a person on it, and expect worse figures for other languages, ages, microphones and for
   speech that is less clearly acted."""
 
-_CITATION = """\
+CITATION = """\
 ## Citation
 
 ```bibtex
@@ -116,29 +148,48 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
     sections = [
         f"# {_title(results)}",
         _summary(results),
-        _ORACLE_WARNING if results["selection"] == "oracle" else None,
-        _USE.format(name=hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
+        ORACLE_WARNING if results["selection"] == "oracle" else None,
+        _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
         _figures(results),
         _PICTURES if "emotion" in results["tasks"] else None,
         _training(results),
-        _LIMITS,
-        f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}",
-        _CITATION,
+        LIMITS,
+        licence(results),
+        CITATION,
     ]
     body = "\n\n".join(section for section in sections if section)
-    return str(ModelCard(f"---\n{_metadata(results, hub_model_id).to_yaml()}\n---\n\n{body}\n"))
+    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-fold{results['fold']}"
+    data = metadata(results, name, f"fold {results['fold']}")
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def _metadata(results: dict, hub_model_id: str | None) -> ModelCardData:
-    corpus, adapters = results["corpus"], results["trainable"] == "adapters"
-    base = _hub_id(results.get("stage1", results["encoder"]))
-    evaluations = _evaluations(results)
+def hub_id(model: str) -> str | None:
+    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return model if "/" in model and not Path(model).exists() else None
+
+
+def metadata(results: dict, name: str, part: str) -> ModelCardData:
+    """What the Hub reads of a card.
+
+    Args:
+        results: what `results.json` holds.
+        name: of the model.
+        part: of the corpus that the figures are of, such as "fold 1".
+    """
+    corpus, adapters = results["corpus"], _holds_adapters(results)
+    base = hub_id(results.get("stage1", results["encoder"]))
+    evaluations = _evaluations(results, part)
     return ModelCardData(
-        model_name=hub_model_id or f"ser-mtl-{corpus}-stage{results['stage']}-fold{results['fold']}",
+        model_name=name,
         library_name="peft" if adapters else "transformers",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "speech", "multi-task-learning", *(["lora"] if adapters else [])],
         language="en" if corpus in ("iemocap", "demo") else None,
+        datasets=["iemocap"] if corpus == "iemocap" else None,
         base_model=base,
         metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
         eval_results=evaluations,
@@ -147,13 +198,13 @@ def _metadata(results: dict, hub_model_id: str | None) -> ModelCardData:
     )
 
 
-def _evaluations(results: dict) -> list[EvalResult]:
+def _evaluations(results: dict, part: str) -> list[EvalResult]:
     figures = results["test"]["all"]
     return [
         EvalResult(
             task_type=task_type,
             dataset_type=results["corpus"],
-            dataset_name=f"{_corpus_name(results)}, fold {results['fold']}",
+            dataset_name=f"{corpus_name(results)}, {part}",
             dataset_split="test",
             metric_type=_METRICS[key][0],
             metric_name=f"{'ASR' if task == 'asr' else task} {_METRICS[key][1]}",
@@ -166,19 +217,46 @@ def _evaluations(results: dict) -> list[EvalResult]:
 
 
 def _title(results: dict) -> str:
-    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {_corpus_name(results)}"
+    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {corpus_name(results)}"
 
 
 def _summary(results: dict) -> str:
-    kind = "Adapters" if results["trainable"] == "adapters" else "A model"
+    kind = "Adapters" if _holds_adapters(results) else "A model"
     base = f"the stage-1 model {_named(results['stage1'])}" if "stage1" in results else _named(results["encoder"])
     lines = [
-        f"{kind} for speech emotion recognition on {base}, trained on {_corpus_name(results)} after *Enhancing "
+        f"{kind} for speech emotion recognition on {base}, trained on {corpus_name(results)} after *Enhancing "
         "two-stage finetuning for speech emotion recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024)."
     ]
     for task, labels in results.get("labels", {}).items():
         lines.append(f"- {task}: {', '.join(labels)}")
     return lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
+
+
+def _use(results: dict, name: str) -> str:
+    """How the model is loaded, as programs that run as they stand beside a `speech.wav`."""
+    base = results.get("base") if _holds_adapters(results) else None
+    on_encoder = base is not None and base["repo_id"] == results["encoder"]
+    logits = {"emotion": "logits", "gender": "gender_logits", "style": "style_logits"}
+    heads = [task for task in logits if task in results["test"]["all"] and task in results["tasks"]]
+    answers = [_ANSWER.format(task=task, logits=logits[task]) for task in heads]
+    if "asr" in results["test"]["all"]:
+        answers.append(_TRANSCRIPT)
+    load = _LOAD.format(
+        name=name,
+        imports="AutoConfig" if on_encoder else "",
+        load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
+        answers="\n".join(answers),
+    ).replace("import , ", "import ")
+    parts = [load]
+    if not on_encoder:
+        parts.append(_PIPELINE.format(name=name))
+        if base is not None:
+            parts.append(_PEFT.format(name=name, base=base["repo_id"], revision=base["revision"]))
+    return "\n\n".join(parts)
+
+
+def _holds_adapters(results: dict) -> bool:
+    return results["trainable"] == "adapters" and not results.get("merged")
 
 
 def _figures(results: dict) -> str:
@@ -194,18 +272,20 @@ On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
 UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
 
-- Which checkpoint this is: {_SELECTION[results["selection"]]}.{held_out}
+- Which checkpoint this is: {SELECTION[results["selection"]]}.{held_out}
 - One fold and one seed: a figure for the method is the mean over the folds."""
 
 
 def _training(results: dict) -> str:
     sizes = results.get("sizes", {})
     versions = results.get("versions", {})
+    merged = ", merged afterwards" if results.get("merged") else ""
     rows = {
         "encoder": _named(results["encoder"]),
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
+        "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`)",
+        "trained": f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}",
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",
@@ -225,19 +305,16 @@ def _markdown_table(results: dict) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _corpus_name(results: dict) -> str:
+def licence(results: dict) -> str:
+    """The section on the terms of the corpus."""
+    return f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}"
+
+
+def corpus_name(results: dict) -> str:
+    """The corpus, as a reader knows it."""
     return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
 
 
 def _named(model: str) -> str:
     """A link for a model on the Hub; a folder is named without the path to it."""
-    return f"[{model}](https://huggingface.co/{model})" if _hub_id(model) else f"`{Path(model).name}` (a local folder)"
-
-
-def _hub_id(model: str) -> str | None:
-    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
-    try:
-        validate_repo_id(model)
-    except HFValidationError:
-        return None
-    return model if "/" in model and not Path(model).exists() else None
+    return f"[{model}](https://huggingface.co/{model})" if hub_id(model) else f"`{Path(model).name}` (a local folder)"

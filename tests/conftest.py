@@ -1,4 +1,4 @@
-"""Settings of every test: no network, one thread, caches in a folder that goes when the tests end.
+"""Settings of every test: a Hub on loopback, one thread, caches in a folder that goes when the tests end.
 
 Set before any library reads them, and inherited by the processes that tests start. And what tests of whole runs share.
 """
@@ -8,16 +8,38 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 _CACHE = tempfile.TemporaryDirectory(prefix="ser-mtl-tests-")
+_HUB = HubServer()
+_HUB.tokens["hf_made_up_of_ada"] = "ada"
+_HUB.tokens["hf_made_up_of_bob"] = "bob"
 
+for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(name, None)
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = _CACHE.name + "/home"
+os.environ["HF_ENDPOINT"] = _HUB.url
+os.environ["HF_TOKEN"] = "hf_made_up_of_ada"
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # else the client would want a Xet store, which the test Hub is not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest.register_assert_rewrite("tiny")  # it asserts for the tests
 
 # `tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> HubServer:
+    """The Hub. Its user is ada."""
+    return _HUB
+
+
+@pytest.fixture
+def hub(hub_server) -> HubServer:
+    """The Hub, without any repository."""
+    hub_server.clear()
+    return hub_server
 
 
 @pytest.fixture(scope="session")
@@ -43,5 +65,16 @@ def finished(good_corpus, encoder, tmp_path_factory) -> Path:
 
     output = tmp_path_factory.mktemp("runs") / "stage1"
     ended = run_script("run_stage1", run_flags(good_corpus, output, encoder=encoder))
+    assert ended.code == 0, ended.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def finished2(good_corpus, finished, tmp_path_factory) -> Path:
+    """The folder of a finished run of stage 2, of two epochs on top of `finished`. Not to be changed."""
+    from tiny import run_flags, run_script
+
+    output = tmp_path_factory.mktemp("runs") / "stage2"
+    ended = run_script("run_stage2", run_flags(good_corpus, output, stage1=finished, learning_rate=1e-3))
     assert ended.code == 0, ended.stderr
     return output

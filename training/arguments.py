@@ -201,6 +201,9 @@ class RunArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = _flag(False, "Left off: every trainable parameter has a gradient.")
     dataloader_pin_memory: bool = _flag(torch.cuda.is_available(), "Pin batches in memory. [where there is CUDA]")
     label_names: list[str] | None = _flag(["row"], "Left so: rows come back beside the predictions.")
+    push_to_hub: bool = _flag(False, "Publish the run as --hub_model_id when it is done, as publish.py does.")
+    hub_model_id: str | None = _flag(None, "Where on the Hub the run is published: namespace/name.")
+    hub_private_repo: bool = _flag(True, "Publish in a private repository; --no_hub_private_repo in a public one.")
 
     def __post_init__(self):
         for name, least in (
@@ -221,7 +224,11 @@ class RunArguments(TrainingArguments):
                     "set --per_device_train_batch_size"
                 )
             self.per_device_train_batch_size = BATCH_SIZE // share
+        if self.push_to_hub and not self.hub_model_id:
+            raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
         super().__post_init__()
+        # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
+        self.publish, self.push_to_hub = self.push_to_hub, False
 
     @property
     def utterances_an_update(self) -> int:

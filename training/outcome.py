@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets import DatasetDict
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
+from transformers.dynamic_module_utils import custom_object_save
 
 from data.files import write_json, write_text
 from data.folds import split_record
@@ -76,6 +77,8 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
     model = trainer.accelerator.unwrap_model(trainer.model)
     unwrap(model).config.temperature = results["calibration"].get("temperature", 1.0)
     model.save_pretrained(folder)
+    # PEFT saves adapters alone; the Auto classes want the modeling file and, in the config, its classes.
+    custom_object_save(unwrap(model), folder, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
     write_predictions(folder / "predictions.jsonl", rows)

@@ -1,0 +1,89 @@
+"""From waveforms to answers, fast: the way a trained model is used, without labels, corpus or Trainer."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Wav2Vec2Processor
+
+from data.audio import SAMPLING_RATE
+from data.batching import waveforms
+from modeling_ser_mtl import SerMtlModel, SerMtlOutput
+
+
+@torch.inference_mode()
+def infer(
+    model: SerMtlModel, processor: Wav2Vec2Processor, utterances: Sequence[np.ndarray], batch_seconds: float = 64
+) -> list[dict]:
+    """What a model hears in each utterance.
+
+    The front end sees each utterance alone, without padding; the Transformer sees batches of like length, which
+    changes no answer.
+
+    Args:
+        model: on its device, in evaluation mode.
+        processor: the model's own.
+        utterances: samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1; in any order, of any length.
+        batch_seconds: audio in a batch, padding included. A longer utterance is a batch of its own.
+
+    Returns:
+        For each utterance, in the order they came: `emotion`, and `gender` and `style` where the model has them, as
+        {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes. Emotion's are
+        calibrated where the model has a temperature.
+    """
+    answers: list[dict] = [{}] * len(utterances)
+    for rows in length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)):
+        features = [_front_end(model, processor, utterances[row]) for row in rows]
+        frame_lengths = torch.tensor([len(frames) for frames in features], device=model.device)
+        output = model(features=pad_sequence(features, batch_first=True), frame_lengths=frame_lengths)
+        for row, answer in zip(rows, _answers(model, processor, output, len(rows)), strict=True):
+            answers[row] = answer
+    return answers
+
+
+def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions of `lengths` in groups of like length, each of at most `budget` when padded; the longest first."""
+    group: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if group and (len(group) + 1) * lengths[group[0]] > budget:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _front_end(model: SerMtlModel, processor: Wav2Vec2Processor, samples: np.ndarray) -> Tensor:
+    """(samples,) -> (frames, channels)."""
+    samples = samples if samples.dtype == np.int16 else samples * 32768
+    values = waveforms([samples], processor.feature_extractor)["input_values"]
+    return model.extract_features(values.to(model.device, model.dtype))[0][0]
+
+
+def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
+    answers: list[dict] = [{} for _ in range(utterances)]
+    logits = {"emotion": output.logits, "gender": output.gender_logits, "style": output.style_logits}
+    if output.logits is not None:  # the temperature that was fitted on dev, where there is one
+        logits["emotion"] = output.logits / getattr(model.config, "temperature", 1.0)
+    for task, scores in logits.items():
+        if scores is not None:
+            for answer, p in zip(answers, scores.float().softmax(dim=-1).tolist(), strict=True):
+                answer[task] = _classified(model.config.labels[task], p)
+    if output.asr_logits is not None:
+        for answer, transcript in zip(answers, _transcripts(processor, output), strict=True):
+            answer["transcript"] = transcript
+    return answers
+
+
+def _classified(labels: list[str], p: list[float]) -> dict:
+    best = max(range(len(p)), key=p.__getitem__)
+    return {"label": labels[best], "probability": p[best], "probabilities": dict(zip(labels, p, strict=True))}
+
+
+def _transcripts(processor: Wav2Vec2Processor, output: SerMtlOutput) -> list[str]:
+    """The most likely character of each real frame, as text."""
+    characters = output.asr_logits.argmax(dim=-1)
+    beyond = torch.arange(characters.shape[1], device=characters.device) >= output.frame_lengths[:, None]
+    return processor.tokenizer.batch_decode(characters.masked_fill(beyond, processor.tokenizer.pad_token_id))

@@ -1,0 +1,133 @@
+"""What of a run folder is published, and what is changed on the way: local paths and transcripts stay at home."""
+
+import json
+from pathlib import Path
+
+import modeling_ser_mtl
+from data.errors import UserError
+from publishing.base import Base
+from publishing.card import hub_id, model_card
+from publishing.record import published_as
+
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
+_AS_THEY_ARE = (
+    "processor_config.json", "vocab.json", "split.json", "history.json",
+    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.png",
+)  # fmt: skip
+COMPANIONS = (*_AS_THEY_ARE, "tokenizer_config.json", "args.json", "predictions.jsonl")
+"""What goes with the weights, and is the same for a model in another form."""
+_AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
+
+
+def read_results(run: Path) -> dict:
+    """The `results.json` of a finished run.
+
+    Raises:
+        UserError: there is none, it is damaged, or the weights are not there.
+    """
+    try:
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        results["stage"], results["test"]["all"], results["trainable"]
+    except OSError as error:
+        raise UserError(f"{run}: holds no finished run (no results.json)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}: its results.json is damaged") from error
+    if not any((run / name).is_file() for name in WEIGHTS):
+        raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
+    return results
+
+
+def files_to_publish(
+    run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False
+) -> dict[str, Path | bytes]:
+    """The files of a repository, by name: those of the run that a reader needs, and no others.
+
+    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths are reduced to the last
+    name, or to the Hub id of what lies there. The modeling file is the one of this code.
+
+    Args:
+        run: folder of a finished run.
+        repo_id: where they go, which the card names.
+        base: what the adapters of the run go onto.
+        with_transcripts: leave what was said in `predictions.jsonl`.
+
+    Raises:
+        UserError: the run is not finished, or one of its files is damaged.
+    """
+    results = _public_results(read_results(run), base)
+    files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
+    files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
+    # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
+    code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
+    files["config.json"] = _json(_public_config(_read(run / "config.json"), code))
+    files["results.json"] = _json(results)
+    files["README.md"] = model_card(results, repo_id).encode()
+    if (run / "tokenizer_config.json").is_file():
+        # "local_files_only" would forbid the reader's download.
+        local = ("is_local", "local_files_only", "name_or_path")
+        tokenizer = _read(run / "tokenizer_config.json")
+        files["tokenizer_config.json"] = _json({k: v for k, v in tokenizer.items() if k not in local})
+    if (run / "args.json").is_file():
+        files["args.json"] = _json(_without_paths(_read(run / "args.json")))
+    if base is not None:
+        adapter = _read(run / "adapter_config.json")
+        files["adapter_config.json"] = _json(
+            adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
+        )
+    if (run / "predictions.jsonl").is_file():
+        files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts)
+    return dict(sorted(files.items()))
+
+
+OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
+"""Files that one run has and another has not: a repository that still holds one of an earlier run loses it."""
+
+
+def _public_results(results: dict, base: Base | None) -> dict:
+    public = results | {"encoder": _public_name(results["encoder"])}
+    if "stage1" in results:
+        public["stage1"] = _public_name(results["stage1"])
+    if base is not None:
+        public["base"] = {"repo_id": base.repo_id, "revision": base.revision}
+        public["stage1" if base.of_stage1 else "encoder"] = base.repo_id
+    return public
+
+
+def _public_config(config: dict, code: str) -> dict:
+    encoder = config["encoder_config"]
+    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path", ""))
+    auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
+    return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
+
+
+def _public_name(model: str) -> str:
+    """A Hub id as it is; a folder by where it was published, else by its own name alone."""
+    published = published_as(Path(model))
+    return published.repo_id if published else hub_id(model) or Path(model).name
+
+
+def _without_paths(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_paths(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    return hub_id(value) or Path(value).name if isinstance(value, str) and "/" in value else value
+
+
+def _public_predictions(file: Path, with_transcripts: bool) -> bytes:
+    if with_transcripts:
+        return file.read_bytes()
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    kept = [{name: value for name, value in row.items() if name != "asr"} for row in rows]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()
+
+
+def _read(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: is missing or damaged; the run cannot be published") from error
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,28 @@
+"""Where a run was published: `published.json` in its folder, by which later runs name their base."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data.files import write_json
+
+_FILE = "published.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A repository on the Hub, at one commit."""
+
+    repo_id: str
+    revision: str
+
+
+def published_as(run: Path) -> Published | None:
+    """Where the run in this folder was published, if it was."""
+    file = run / _FILE
+    return Published(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def record_publication(run: Path, published: Published) -> None:
+    """Remember where the run was published."""
+    write_json(run / _FILE, asdict(published))
