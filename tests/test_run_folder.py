@@ -85,7 +85,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     tmp_path, good_corpus, encoder, finished, monkeypatch
 ):
     output = tmp_path / "out"
-    flags = run_flags(good_corpus, output, encoder=encoder)
+    flags = run_flags(good_corpus, output, encoder=encoder, save_minutes=0)
 
     def interrupt(sampler: LengthGroupedSampler, epoch: int) -> None:
         if epoch == 1:

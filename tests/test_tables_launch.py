@@ -136,7 +136,17 @@ def test_the_reason_is_what_the_script_says_else_the_last_line_that_is_no_bar():
 
 def tables_flags(corpus: Path, encoder: Path, output: Path, *more: str) -> list[str]:
     flags = ["--corpus", "folder", "--data_dir", corpus, "--encoder", encoder, "--output_dir", output, "--folds", "1"]
-    flags += ["--selection", "last", "--dev", "none", "--use_cpu", "--per_device_train_batch_size", "8"]
+    flags += [
+        "--selection",
+        "last",
+        "--dev",
+        "none",
+        "--use_cpu",
+        "--per_device_train_batch_size",
+        "8",
+        "--save_minutes",
+        "0",
+    ]
     return [*map(str, flags), *more]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from encoders import LABELS, all_tasks_config
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 from data.batching import Collator
+from data.errors import UserError
 from data.targets import character_tokenizer, with_targets
 from data.utterances import FEATURES
 from modeling_ser_mtl import SerMtlModel, weighted_loss
 from training.adapters import freeze_for_full_finetuning
 from training.arguments import RunArguments
 from training.run import command_line
-from training.trainer import SerMtlTrainer
+from training.trainer import SerMtlTrainer, heard_characters
 
 ROOT = Path(__file__).resolve().parent.parent
 N = 8
@@ -184,3 +186,29 @@ def test_two_processes_equal_one(tmp_path):
 
 if __name__ == "__main__":
     command_line(lambda: one_epoch(Path(sys.argv[1])))
+
+
+def test_heard_characters_are_those_of_greedy_ctc():
+    torch.manual_seed(0)
+    logits, lengths = torch.randn(20, 30, 4), torch.randint(1, 31, (20,))
+    heard = heard_characters(logits, lengths, blank=0)
+    for best, length, found in zip(logits.argmax(dim=-1).tolist(), lengths.tolist(), heard.tolist(), strict=True):
+        expected = [character for character, _ in groupby(best[:length]) if character != 0]
+        assert found == expected + [-100] * (len(found) - len(expected))
+
+
+def test_what_is_kept_of_an_utterance_does_not_grow_with_its_length(tmp_path):
+    made = trainer(tmp_path)
+    made.model.eval()
+    made.model.ctc_head.bias.data[0] += 100  # blanks only: nothing is heard
+    sizes = []
+    for row in (made.train_dataset[0], made.train_dataset[N - 1]):
+        _, predictions, _ = made.prediction_step(made.model, made.data_collator([row]), prediction_loss_only=False)
+        sizes.append(sum(values.nbytes for values in predictions.values()))
+    assert sizes[0] == sizes[1] < 1000
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_head_start_is_refused_with_a_schedule_that_follows_dev(schedule):
+    with pytest.raises(UserError, match="--head_start"):
+        RunArguments(output_dir="out", head_start=0.1, lr_scheduler_type=schedule, use_cpu=True)

@@ -171,7 +171,7 @@ class RunArguments(TrainingArguments):
 
     What differs from transformers: 200 epochs, learning rate 1e-4 with linear warm-up over the first tenth and linear
     decay, 16 utterances an update, AdamW with weight decay 0.01, bf16 where the device has it, evaluation and a
-    checkpoint every epoch, of which the best and the last are kept.
+    checkpoint where dev got better or the last one is ten minutes old, of which the best and the last are kept.
     """
 
     output_dir: str | None = _flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
@@ -190,15 +190,31 @@ class RunArguments(TrainingArguments):
         0, f"Utterances a batch on each device. [0: {BATCH_SIZE} over all devices and accumulation steps]"
     )
     per_device_eval_batch_size: int = _flag(32, "Utterances a batch on each device where nothing is trained.")
+    eval_accumulation_steps: int | None = _flag(1, "Batches of predictions that are kept on the device.")
+    # Without it, torchrun's processes on a CPU would each believe that they are alone.
+    use_cpu: bool = _flag(not torch.accelerator.is_available(), "Train on the CPU. [where there is nothing else]")
     bf16: bool | None = _flag(None, "Train in bfloat16. [where a CUDA device has it]")
     eval_strategy: str = _flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
-    save_strategy: str = _flag("epoch", "When a checkpoint is written; as --eval_strategy where the best is kept.")
+    save_strategy: str = _flag(
+        "epoch",
+        "When a checkpoint may be written: epoch, steps (with --save_steps) or no; with --selection dev as dev is "
+        "evaluated.",
+    )
+    save_minutes: float = _flag(
+        10.0, "Minutes from one checkpoint to the next, beside those that are written where dev got better."
+    )
     logging_strategy: str = _flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
     save_total_limit: int | None = _flag(1, "Checkpoints kept beside the best one.")
     metric_for_best_model: str | None = _flag("emotion_ua", "What --selection dev and oracle compare.")
     greater_is_better: bool | None = _flag(True, "Whether more of it is better.")
     remove_unused_columns: bool | None = _flag(False, "Left off: the collator needs all columns.")
     ddp_find_unused_parameters: bool | None = _flag(False, "Left off: every trainable parameter has a gradient.")
+    dataloader_num_workers: int = _flag(
+        4 if torch.cuda.is_available() else 0, "Processes that make batches. [4 where there is CUDA, else 0]"
+    )
+    dataloader_persistent_workers: bool = _flag(
+        torch.cuda.is_available(), "Keep them from epoch to epoch. [where there is CUDA]"
+    )
     dataloader_pin_memory: bool = _flag(torch.cuda.is_available(), "Pin batches in memory. [where there is CUDA]")
     label_names: list[str] | None = _flag(["row"], "Left so: rows come back beside the predictions.")
     push_to_hub: bool = _flag(False, "Publish the run as --hub_model_id when it is done, as publish.py does.")
@@ -214,6 +230,12 @@ class RunArguments(TrainingArguments):
         ):
             if not getattr(self, name) >= least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+            raise UserError(
+                f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
+                f"{self.lr_scheduler_type}"
+            )
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if self.per_device_train_batch_size == 0:

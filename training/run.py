@@ -22,6 +22,7 @@ from data.leaks import find_leaks, leaks_line
 from data.targets import check_annotated, with_targets
 from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
+from training.checkpoints import SparingCheckpoints
 from training.front_end import front_end_is_frozen, with_features
 from training.gradients import GradientCosines
 from training.models import Start
@@ -155,6 +156,7 @@ def build_trainer(
         data_collator=Collator(start.processor.feature_extractor),
         processing_class=start.processor,
     )
+    trainer.add_callback(SparingCheckpoints(run.save_minutes))
     if method.measure_oracle:
         trainer.add_callback(MeasureTestFold(trainer, data["test"]))
     return trainer

@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -165,9 +166,9 @@ class SerMtlTrainer(Trainer):
             if logits is not None
         }
         if outputs.asr_logits is not None:
-            characters = outputs.asr_logits.argmax(dim=-1)
-            beyond = torch.arange(characters.shape[1], device=characters.device) >= outputs.frame_lengths[:, None]
-            predictions["asr"] = characters.masked_fill(beyond, -100)
+            predictions["asr"] = heard_characters(
+                outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
+            )
         predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
         return outputs.loss, predictions, inputs["row"]
 
@@ -179,9 +180,9 @@ class SerMtlTrainer(Trainer):
         return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
 
     def transcripts(self, characters: np.ndarray) -> list[str]:
-        """Most likely character of each frame, (utterances, frames) padded with -100 -> transcripts."""
+        """Characters, (utterances, characters) padded with -100 -> transcripts."""
         characters = np.where(characters < 0, self.tokenizer.pad_token_id, characters)
-        return self.tokenizer.batch_decode(characters)
+        return self.tokenizer.batch_decode(characters, group_tokens=False)
 
     def _figures(self, evaluated: EvalPrediction) -> dict[str, float]:
         rows = self.rows(evaluated.predictions, evaluated.label_ids)
@@ -189,6 +190,20 @@ class SerMtlTrainer(Trainer):
         figures = self.metric.compute(predictions=predictions, references=references)
         named = {f"{task}_{name}": value for task in TASKS for name, value in figures.get(task, {}).items()}
         return {name: value for name, value in named.items() if isinstance(value, float)}
+
+
+def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
+    """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
+
+    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: what is kept of an utterance until
+    the end of an evaluation is its transcript, not its frames.
+    """
+    best = logits.argmax(dim=-1)
+    real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
+    kept = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
+    in_front = (~kept).byte().argsort(dim=1, stable=True)
+    longest = max(1, int(kept.sum(dim=1).max()))
+    return best.masked_fill(~kept, -100).gather(1, in_front)[:, :longest].int()
 
 
 def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
