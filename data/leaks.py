@@ -52,7 +52,8 @@ def find_leaks(splits: DatasetDict) -> dict:
     words = _words(test)
     long_enough = [row for row, transcript in enumerate(words) if len(transcript) >= FEWEST_WORDS]
     heard = has_near_duplicate([words[row] for row in long_enough], _words(train))
-    styles = np.array([test["style"][row] or "" for row in long_enough])
+    style_of = test["style"][:]
+    styles = np.array([style_of[row] or "" for row in long_enough])
     groups = {"all": heard} | {style: heard[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
         "test_without_speaker": sum(speaker is None for speaker in test["speaker"]),

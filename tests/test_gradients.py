@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoders import all_tasks_config
 from test_trainer import N, trainer
 from tiny import ROOT, run_flags, run_script
 from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState
 
 from evaluation.plots import plot_gradient_cosines
-from modeling_ser_mtl import weighted_loss
+from modeling_ser_mtl import SerMtlModel, weighted_loss
+from training.adapters import attach_adapters
 from training.gradients import (
     GradientCosines,
     GradientSurgery,
@@ -65,6 +67,20 @@ def test_the_shared_parameters_are_the_encoders_and_each_comes_once(tmp_path):
     assert list(groups) == ["layer 1", "layer 2", "other"]
     assert {id(p) for group in groups.values() for p in group} == {id(p) for p in made.model.encoder.parameters()}
     assert sum(len(group) for group in groups.values()) == len(list(made.model.encoder.parameters()))
+
+
+def test_with_adapters_the_shared_parameters_are_those_of_the_layers(tmp_path):
+    model = SerMtlModel(all_tasks_config(bottleneck_dim=4, fusion="concat"))
+    adapted = attach_adapters(model, str(tmp_path), lora_rank=2, lora_alpha=2)
+    own = ("heads.", "ctc_head.", "fusion.")
+    trained = {n.removeprefix("base_model.model."): p for n, p in adapted.named_parameters() if p.requires_grad}
+    expected = {id(p) for name, p in trained.items() if not name.startswith(own)}
+    groups = shared_parameters(adapted)
+    assert list(groups) == ["layer 1", "layer 2"]
+    assert {id(p) for group in groups.values() for p in group} == expected
+    for i, name in enumerate(groups):  # LoRA's pairs on four projections; down and up of the bottleneck, with biases
+        assert len(groups[name]) == 4 * 2 + 4
+        assert id(trained[f"layer_adapters.{i}.modules_to_save.default.up.weight"]) in {id(p) for p in groups[name]}
 
 
 def test_the_callback_measures_what_separate_passes_give(tmp_path):
