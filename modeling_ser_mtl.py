@@ -42,10 +42,15 @@ class SerMtlConfig(PreTrainedConfig):
     """What a `SerMtlModel` is.
 
     `tasks` are those that have a loss; a classification task has a head where it is in `tasks`, the CTC head exists
-    where `vocab_size` is set. `labels` names the classes of each classification task in the order of its logits.
+    where `vocab_size` is set. Without emotion among the tasks, the model only prepares its encoder for another stage.
+    `labels` names the classes of each classification task in the order of its logits.
     `fusion` is "concat" (the emotion classifier sees x_e, x_g and x_s) or "none"; `scl` is "cos" (eq. 7), "norm"
     (eq. 6) or "none". `bottleneck_dim` is the width of the adapters after each feed-forward and of those of the
-    tasks; None means a model without adapters.
+    tasks; None means a model without adapters. `layer_weights` gives the heads a learned average of all layers'
+    outputs, and two more layers of their own, for an encoder that is not trained (Pepino et al. 2021).
+    `temperature` was fitted on the development set after training, and is 1 where there was none. The model does not
+    apply it, its logits stay as they were trained: who wants calibrated probabilities of emotion takes
+    softmax(logits / temperature).
     """
 
     model_type = "ser_mtl"
@@ -62,7 +67,9 @@ class SerMtlConfig(PreTrainedConfig):
     scl: str = "none"
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None
+    layer_weights: bool = False
     head_dropout: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self, **kwargs):
         if isinstance(self.encoder_config, dict):
@@ -70,7 +77,7 @@ class SerMtlConfig(PreTrainedConfig):
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
         self.tasks = list(self.tasks or ["emotion"])
         self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
-        if "id2label" not in kwargs:  # the emotion classes, under the names that pipelines read
+        if "id2label" not in kwargs and "emotion" in self.labels:  # under the names that pipelines read
             kwargs["id2label"] = dict(enumerate(self.labels["emotion"]))
             kwargs["label2id"] = {label: i for i, label in enumerate(self.labels["emotion"])}
         super().__post_init__(**kwargs)
@@ -122,14 +129,22 @@ class BottleneckAdapter(nn.Module):
 
 
 class TaskHead(nn.Module):
-    """One classification task: adapter, mean over real frames, FC layer (giving x), linear classifier."""
+    """One classification task: adapter, mean over real frames, FC layer (giving x), linear classifier.
+
+    With `layer_weights`: two layers with ReLU on every frame, mean over real frames (giving x), linear classifier.
+    """
 
     def __init__(self, config: SerMtlConfig, dim: int, classes: int):
         super().__init__()
-        self.adapter = BottleneckAdapter(dim, config.bottleneck_dim) if config.bottleneck_dim else nn.Identity()
-        self.projection = nn.Linear(dim, config.embedding_dim)
+        n = config.embedding_dim
+        if config.layer_weights:
+            self.adapter = nn.Sequential(nn.Linear(dim, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU())
+            self.projection = nn.Identity()
+        else:
+            self.adapter = BottleneckAdapter(dim, config.bottleneck_dim) if config.bottleneck_dim else nn.Identity()
+            self.projection = nn.Linear(dim, n)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.embedding_dim, classes)
+        self.classifier = nn.Linear(n, classes)
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, d) and (batch, frames) bool -> embedding x (batch, n) and logits (batch, classes)."""
@@ -155,6 +170,19 @@ class Fusion(nn.Module):
         return sum(part(embeddings[task]) for task, part in self.parts.items())
 
 
+class LayerWeights(nn.Module):
+    """A learned average of the layers' outputs, each first brought to mean 0 and variance 1 in every frame."""
+
+    def __init__(self, layers: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers))
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, all equal at the start."""
+        weights = self.weights.softmax(dim=0)
+        return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
+
+
 class BaseFingerprint(nn.Module):
     """A few values of every frozen tensor of the base, saved with the adapters, by which a wrong base is known."""
 
@@ -174,7 +202,13 @@ def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each utterance (eq. 2): (batch, classes), (batch,) with -100 for "not annotated" -> (batch,)."""
+    """Cross-entropy of each utterance (eq. 2), -sum over classes of target x log softmax(logits).
+
+    (batch, classes) and labels, either (batch,) classes with -100 for "not annotated", or (batch, classes) shares
+    that sum to 1, a row of -100 for "not annotated" -> (batch,), 0 where not annotated.
+    """
+    if labels.is_floating_point():
+        return F.cross_entropy(logits.float(), labels.float().clamp(min=0), reduction="none")
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
 
 
@@ -213,13 +247,18 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
 
 
 def annotated(task: str, labels: Tensor) -> Tensor:
-    """Which utterances carry a label of the task: (batch,) or (batch, characters) -> (batch,) bool."""
-    return (labels >= 0).any(dim=1) if task == "asr" else labels >= 0
+    """Which utterances carry a label of the task: (batch,), or rows of characters or shares -> (batch,) bool."""
+    return (labels >= 0).any(dim=1) if task == "asr" or labels.is_floating_point() else labels >= 0
 
 
 def task_weights(config: SerMtlConfig) -> dict[str, float]:
-    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k auxiliary tasks, and SCL's own."""
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k auxiliary tasks, and SCL's own.
+
+    Without emotion all tasks weigh the same, together 1.
+    """
     auxiliary = [task for task in config.tasks if task != "emotion"]
+    if "emotion" not in config.tasks:
+        return dict.fromkeys(auxiliary, 1 / len(auxiliary))
     weights = {"emotion": 1 - len(auxiliary) * config.aux_weight}
     weights |= dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
@@ -309,6 +348,12 @@ class SerMtlModel(PreTrainedModel):
         if config.bottleneck_dim:
             self._add_layer_adapters(dim)
             self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
+        if config.layer_weights:
+            layers = self.transformer_layers()
+            self.layer_weights = LayerWeights(len(layers) + 1)
+            self._layer_outputs: list[Tensor] = []
+            for layer in layers:
+                layer.register_forward_hook(partial(_keep_output, self))
         self._front_end_normalises_over_time = any(isinstance(m, nn.GroupNorm) for m in self._front_end_modules())
         if config.encoder_config.model_type == "wavlm":
             _let_wavlm_attention_call_its_projections(self.encoder)
@@ -325,6 +370,8 @@ class SerMtlModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, BaseFingerprint):
             init.zeros_(module.values)
+        elif isinstance(module, LayerWeights):
+            init.zeros_(module.weights)
         if isinstance(module, nn.Linear) and module.bias is not None:
             init.zeros_(module.bias)
 
@@ -465,16 +512,23 @@ class SerMtlModel(PreTrainedModel):
         return features, self.frame_lengths(sample_lengths)
 
     def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), mask of real frames."""
+        """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), mask of real frames.
+
+        With `layer_weights`, f is the learned average of what goes into the first layer and what comes out of each.
+        """
+        self._layer_outputs = []
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
         if hasattr(self.encoder, "feature_projection"):
             hidden = self.encoder.feature_projection(features)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             hidden = self._spec_augment(hidden, frame_lengths)
             self._frame_mask = frame_mask
-            return self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state, frame_mask
-        hidden = self._spec_augment(features, frame_lengths)
-        return self._moonshine_transformer(hidden, frame_mask), frame_mask
+            frames = self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state
+        else:
+            frames = self._moonshine_transformer(self._spec_augment(features, frame_lengths), frame_mask)
+        if self.config.layer_weights:
+            frames, self._layer_outputs = self.layer_weights(self._layer_outputs), []
+        return frames, frame_mask
 
     def _moonshine_transformer(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
         encoder = self.encoder
@@ -533,7 +587,8 @@ class SerMtlModel(PreTrainedModel):
             attention_mask: (batch, samples), 1 for real samples; all are where it is missing.
             features: (batch, frames, channels), in place of `input_values`, with `frame_lengths` (batch,).
             frame_lengths: real frames of each row of `features`.
-            emotion_labels: (batch,), -100 for "not annotated"; `gender_labels` and `style_labels` alike.
+            emotion_labels: (batch,), -100 for "not annotated", or soft ones as `classification_loss` takes them;
+                `gender_labels` and `style_labels` alike.
             gender_labels: see `emotion_labels`.
             style_labels: see `emotion_labels`.
             asr_labels: (batch, characters), padded with -100; a row of -100 alone is "not annotated".
@@ -557,7 +612,7 @@ class SerMtlModel(PreTrainedModel):
         losses = self._losses(logits, asr_logits, frame_lengths, embeddings, labels) if labels else None
         return SerMtlOutput(
             loss=weighted_loss(self.config, losses, self.count_annotated(labels)) if labels else None,
-            logits=logits["emotion"],
+            logits=logits.get("emotion"),
             gender_logits=logits.get("gender"),
             style_logits=logits.get("style"),
             asr_logits=asr_logits,
@@ -596,6 +651,12 @@ class SerMtlModel(PreTrainedModel):
 
 def _adapt_layer(model: SerMtlModel, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return model.layer_adapters[index](output)
+
+
+def _keep_output(model: SerMtlModel, module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+    # WavLM's layers return tuples.
+    kept = model._layer_outputs
+    kept += ([] if kept else [args[0]]) + [output[0] if isinstance(output, tuple) else output]
 
 
 def _silence_padding(model: SerMtlModel, module: nn.Module, args: tuple) -> tuple:

@@ -10,10 +10,19 @@ from transformers import set_seed
 
 from data.folds import split
 from data.targets import label_sets
+from evaluation.calibration import calibration
 from training.arguments import Stage2Arguments
 from training.models import check_stage1_never_heard, choose_stage1, stage2_start
-from training.outcome import predict_test, results_of, save_run, show
-from training.run import build_trainer, command_line, load_corpus, parse_arguments, train, training_rows
+from training.outcome import predict_dev, predict_test, results_of, save_run, show
+from training.run import (
+    build_trainer,
+    command_line,
+    load_corpus,
+    look_for_leaks,
+    parse_arguments,
+    train,
+    training_rows,
+)
 from training.run_folder import check_run_folder, run_record
 
 
@@ -28,15 +37,17 @@ def main() -> None:
 
     corpus = load_corpus(corpus_args, args)
     splits = split(corpus, corpus_args.fold, corpus_args.dev)
+    leaks = look_for_leaks(splits, args)
     start = stage2_start(method, label_sets(corpus, method.tasks))
     check_stage1_never_heard(method.stage1, corpus_args, splits["test"])
-    corpus, data = training_rows(corpus, splits, start, args)
+    corpus, data = training_rows(corpus, splits, start, method, args)
 
     trainer = build_trainer(corpus, data, start, method, args)
     trained = train(trainer, record)
 
-    rows = predict_test(trainer, data)
-    results = results_of(record, trained, splits, start, rows)
+    rows, dev_rows = predict_test(trainer, data), predict_dev(trainer, data)
+    measured = trained | {"leaks": leaks, "calibration": calibration(rows, dev_rows)}
+    results = results_of(record, measured, splits, start, rows)
     save_run(trainer, record, results, rows, splits)
     show(results, args)
 

@@ -61,7 +61,7 @@ class Collator:
         batch["row"] = torch.tensor([row["row"] for row in rows])
         for task in CLASSIFICATION_TASKS:
             if f"{task}_labels" in rows[0]:
-                batch[f"{task}_labels"] = torch.tensor([row[f"{task}_labels"] for row in rows])
+                batch[f"{task}_labels"] = torch.from_numpy(np.stack([row[f"{task}_labels"] for row in rows]))
         if "asr_labels" in rows[0]:
             targets = [torch.tensor(row["asr_labels"], dtype=torch.long) for row in rows]
             # One column at least: a batch without any transcript still has a shape.

@@ -1,4 +1,4 @@
-"""Who is train, dev and test: dealing speakers into folds, choosing dev, and the check that nothing leaks.
+"""Who is train, dev and test: dealing speakers into folds and choosing dev.
 
 Every choice here is the same on every machine and for every seed of a run: two runs compare only on the same
 utterances.
@@ -8,12 +8,12 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Literal
 
 from datasets import Dataset, DatasetDict
 
 from data.errors import UserError
+from data.leaks import check_no_leak
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -78,25 +78,6 @@ def split(corpus: Dataset, fold: int, dev: DevChoice) -> DatasetDict:
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
     return splits
-
-
-def check_no_leak(splits: DatasetDict) -> None:
-    """Make sure that no speaker of the test is in train or dev, and that no dialog is in two splits.
-
-    A speaker may be in both train and dev. Utterances without a speaker or a dialog cannot be checked.
-
-    Raises:
-        UserError: names the speaker or dialog and the two splits.
-    """
-    for column in ("speaker", "dialog"):
-        values = {name: set(rows[column]) - {None} for name, rows in splits.items()}
-        for one, other in combinations(splits, 2):
-            shared = sorted(values[one] & values[other])
-            if shared and (column == "dialog" or "test" in (one, other)):
-                raise UserError(
-                    f"{column} {shared[0]!r} is in both {one} and {other} ({len(shared)} shared in all): "
-                    f"a {column} must lie in one fold only, put that into the column 'fold'"
-                )
 
 
 def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:

@@ -1,5 +1,6 @@
-"""The two pictures of a run: its confusion matrix and its training curves. Both can be read in grey."""
+"""The pictures of a run: confusion matrix, training curves, reliability, gradients. All can be read in grey."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from data.files import replacing
+from evaluation.calibration import BINS, Reliability
 
 # One style a task, the same in both panels: colours of Okabe and Ito, and a line style that tells them apart in grey.
 _STYLES = {
@@ -18,6 +20,12 @@ _STYLES = {
     "asr": {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
     "scl": {"color": "#7F7F7F", "linestyle": (0, (6, 2, 1, 2, 1, 2)), "marker": "x"},
 }
+# Ten, for the pairs of up to five losses.
+_MARKED = zip(("#D55E00", "#0072B2", "#009E73", "#CC79A7", "black"), "os^Dx", strict=True)
+_PAIR_STYLES = [
+    {"color": color, "linestyle": linestyle, "marker": marker, "markersize": 5}
+    for linestyle, (color, marker) in product(("-", "--"), _MARKED)
+]
 _LOSSES = {
     "loss": ("total", "weighted sum"),
     "loss_emotion": ("emotion", "emotion"),
@@ -102,6 +110,78 @@ def plot_training_curves(
         axes.set_ylim(0, max(103, axes.get_ylim()[1]))
     for axes in (loss_axes, *score_axes):
         _finish(axes, chosen_epoch)
+    _save(figure, path)
+    return figure
+
+
+def plot_reliability(
+    before: Reliability, path: str | Path, title: str, after: Reliability | None = None, temperature: float = 1.0
+) -> Figure:
+    """Draw accuracy over confidence, and how many utterances there are of each confidence, as a PNG.
+
+    Args:
+        before: of the plain probabilities.
+        path: of the picture.
+        title: a line above it.
+        after: of the probabilities under the temperature, where one was fitted.
+        temperature: that one.
+
+    Returns:
+        The figure, already written.
+    """
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=1, linestyle=(0, (1, 1)), label="perfectly calibrated")
+    curves = [(before, "plain", "emotion")] + ([(after, f"T = {temperature:.2f}", "gender")] if after else [])
+    for curve, name, style in curves:
+        some = curve.count > 0
+        label = f"{name}: ECE {100 * curve.error:.1f} %"
+        axes.plot(100 * curve.confidence[some], 100 * curve.accuracy[some], label=label, **_STYLES[style])
+        edges = np.linspace(0, 100, BINS + 1)
+        counts.stairs(curve.count, edges, **{k: v for k, v in _STYLES[style].items() if k != "marker"})
+    axes.set(ylabel="Right (%)", xlim=(0, 100), ylim=(0, 103))
+    counts.set(xlabel="Probability of the predicted emotion (%)", ylabel="Utterances")
+    for panel in (axes, counts):
+        panel.grid(axis="y", color="0.9")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", frameon=False, handlelength=3.2)
+    figure.suptitle(title, fontsize="medium")
+    _save(figure, path)
+    return figure
+
+
+def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
+    """Draw the cosines between the losses' gradients, over the epochs and over the layers, as a PNG.
+
+    Args:
+        record: what `gradient_cosines.json` holds (`training.gradients.GradientCosines`).
+        path: of the picture.
+
+    Returns:
+        The figure, already written. Left: on all shared parameters, mean of each epoch. Right: of each layer, mean of
+        all measurements.
+    """
+    epochs = np.floor([m["epoch"] for m in record["measurements"]]).astype(int)
+    layers = [i for i, group in enumerate(record["groups"]) if group.startswith("layer")]
+    figure = Figure(figsize=(11, 4.3), layout="constrained")
+    over_epochs, over_layers = figure.subplots(1, 2, sharey=True)
+    for pair, style in zip(record["measurements"][0]["cosines"], _PAIR_STYLES, strict=False):
+        cosines = np.array([m["cosines"][pair] for m in record["measurements"]], dtype=float)
+        label = " and ".join(pair.split())
+        known = ~np.isnan(cosines[:, 0])
+        some = np.unique(epochs[known])
+        means = [cosines[known & (epochs == epoch), 0].mean() for epoch in some]
+        over_epochs.plot(some + 1, means, label=label, markevery=max(1, len(some) // 8), **style)
+        of_layers = np.nanmean(cosines[:, layers], axis=0) if known.any() else np.full(len(layers), np.nan)
+        over_layers.plot(range(1, len(layers) + 1), of_layers, markevery=max(1, len(layers) // 8), **style)
+    over_epochs.set(xlabel="Epoch", ylabel="Cosine of the gradients", title="Whole encoder")
+    over_layers.set(xlabel="Transformer layer", title="By layer, mean of all epochs")
+    for axes in (over_epochs, over_layers):
+        axes.axhline(0, color="0.4", linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="0.9")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
     _save(figure, path)
     return figure
 

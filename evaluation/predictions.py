@@ -3,7 +3,8 @@
 A line is an object:
 
 - `id`, `speaker`: of the utterance.
-- `emotion`, and `gender` where trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}.
+- `emotion`, and `gender` where trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
+  are of the plain logits; `evaluation.calibration.tempered` applies the temperature of `results.json` to them.
 - `style`: the same object where style was trained; else the annotated label alone, a string or null.
 - `asr`, where trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and for a model with
   adapters that has been run without them too, `hypothesis_adapters_off`.

@@ -34,6 +34,11 @@ _TASK_TYPES = {
     "style": "audio-classification",
     "asr": "automatic-speech-recognition",
 }
+_TRAINED = {
+    "all": "all parameters",
+    "adapters": "adapters and heads",
+    "heads": "heads and the weights of the encoder's layers",
+}
 _SELECTION = {
     "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
     "last": "the last epoch; nothing was chosen",
@@ -63,6 +68,9 @@ with torch.no_grad():
 for label, probability in zip(model.config.id2label.values(), output.logits[0].softmax(-1).tolist()):
     print(f"{{label}} {{probability:.2f}}")
 ```"""
+
+_PREPARATION = """\
+This model does not know emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
 
 _PICTURES = """\
 ![Confusion matrix of the test utterances](confusion_matrix.png)
@@ -109,9 +117,9 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
         f"# {_title(results)}",
         _summary(results),
         _ORACLE_WARNING if results["selection"] == "oracle" else None,
-        _USE.format(name=hub_model_id or "path/to/this/folder"),
+        _USE.format(name=hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
         _figures(results),
-        _PICTURES,
+        _PICTURES if "emotion" in results["tasks"] else None,
         _training(results),
         _LIMITS,
         f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}",
@@ -191,14 +199,13 @@ UA is the mean of the per-class recalls, WA the share that is right, WER the wor
 
 
 def _training(results: dict) -> str:
-    adapters = results["trainable"] == "adapters"
     sizes = results.get("sizes", {})
     versions = results.get("versions", {})
     rows = {
         "encoder": _named(results["encoder"]),
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": f"{'adapters and heads' if adapters else 'all parameters'} (`--trainable {results['trainable']}`)",
+        "trained": f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`)",
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",

@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from data.errors import UserError
-from data.folds import check_no_leak, deal_speakers, split, split_record
+from data.folds import deal_speakers, split, split_record
+from data.leaks import check_no_leak
 from data.utterances import FEATURES
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")

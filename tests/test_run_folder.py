@@ -45,6 +45,16 @@ def test_a_file_is_no_output_folder(tmp_path, good_corpus, encoder, output):
     assert (tmp_path / "file").read_text() == "all of it"
 
 
+def test_a_run_from_before_a_flag_was_there_had_its_default(tmp_path, good_corpus, encoder, finished):
+    shutil.copytree(finished, tmp_path / "out")
+    record = json.loads((tmp_path / "out/args.json").read_text())
+    assert record["method"].pop("soft_labels") is False
+    (tmp_path / "out/args.json").write_text(json.dumps(record))
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
+    assert run_script("run_stage1", flags).code == 0
+    check_refused("run_stage1", [*flags, "--soft_labels"], "another run", "--soft_labels False, not True")
+
+
 @pytest.mark.parametrize("file", ["args.json", "results.json"])
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_a_damaged_record_is_named(tmp_path, good_corpus, encoder, finished, file, content):

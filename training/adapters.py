@@ -68,6 +68,12 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
         masked.requires_grad_(False)
 
 
+def freeze_encoder(model: SerMtlModel) -> None:
+    """Make the heads trainable, and the weights of the layers that they average; nothing else."""
+    model.requires_grad_(True)
+    model.encoder.requires_grad_(False)
+
+
 def unwrap(model: SerMtlModel | PeftModel) -> SerMtlModel:
     """The `SerMtlModel` inside."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

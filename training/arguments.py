@@ -59,6 +59,7 @@ class MethodArguments:
     fusion: Literal["none", "concat"] = _flag("none", "What the emotion classifier sees: x_e, or x_e, x_g and x_s.")
     scl: Literal["none", "cos", "norm"] = _flag("none", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
     scl_weight: float = _flag(1.0, "Weight of the self-contrastive loss.")
+    soft_labels: bool = _flag(False, "Train emotion on the raters' distribution, where the corpus has raters.")
     embedding_dim: int = _flag(256, "Width of the task embeddings x.")
     lora_rank: int = _flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = _flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
@@ -69,6 +70,9 @@ class MethodArguments:
     )
     measure_oracle: bool = _flag(
         False, "Log the figures of the test fold after each epoch too; nothing is chosen by them."
+    )
+    gradient_surgery: Literal["none", "pcgrad"] = _flag(
+        "none", "pcgrad: take out of each loss's gradient on the encoder what pulls against another loss's."
     )
     dropout: float | None = _flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
     head_dropout: float = _flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
@@ -82,20 +86,27 @@ class MethodArguments:
     def __post_init__(self):
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        if "emotion" not in self.tasks:
-            raise UserError("--tasks: emotion must be among them")
+        self._check_emotion()
         self.tasks = [task for task in TASKS if task in self.tasks]
         auxiliary = len(self.tasks) - 1
-        if not 0 <= auxiliary * self.aux_weight < 1:
+        if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
             raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
         others = [task for task in self.tasks if task not in ("emotion", "asr")]
-        if self.fusion == "concat" and not others:
+        if self.fusion == "concat" and not (others and "emotion" in self.tasks):
             self.fusion = "none"  # nothing to fuse: the default of stage 2 with --tasks emotion
-        if self.scl != "none" and not others:
+        if self.scl != "none" and not (others and "emotion" in self.tasks):
             self.scl = "none"
-        if self.train_front_end and self.trainable == "adapters":
-            raise UserError("--train_front_end: --trainable adapters freezes the front end; drop one of the two")
+        if len(self.tasks) == 1 or self.trainable == "heads":
+            self.gradient_surgery = "none"  # one loss pulls against nothing, a frozen encoder at nothing
+        if self.train_front_end and self.trainable != "all":
+            raise UserError(
+                f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
+            )
         self._check_ranges()
+
+    def _check_emotion(self) -> None:
+        if "emotion" not in self.tasks:
+            raise UserError("--tasks: emotion must be among them")
 
     def _check_ranges(self) -> None:
         for name in ("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"):
@@ -118,7 +129,27 @@ class Stage1Arguments(MethodArguments):
         "Hub id or folder of the pretrained encoder. "
         "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
     )
-    tasks: list[str] = _flag(["emotion", "asr"], "Tasks that are trained, any of emotion asr gender style.")
+    tasks: list[str] = _flag(
+        ["emotion", "asr"],
+        "Tasks that are trained, any of emotion asr gender style; without emotion, as a preparation for stage 2, only "
+        "with --selection last.",
+    )
+    trainable: Literal["all", "adapters", "heads"] = _flag(
+        "all",
+        "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.trainable == "heads":  # what a frozen encoder makes of an utterance is always the same
+            for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
+                setattr(self, name, getattr(self, name) or 0.0)
+
+    def _check_emotion(self) -> None:
+        if "emotion" not in self.tasks and self.selection != "last":
+            raise UserError(
+                "--tasks: emotion must be among them, since epochs are compared by its UA; or take --selection last"
+            )
 
 
 @dataclass
@@ -147,6 +178,9 @@ class RunArguments(TrainingArguments):
     num_train_epochs: float = _flag(200.0, "Epochs.")
     learning_rate: float = _flag(1e-4, "Peak learning rate.")
     warmup_steps: float = _flag(0.1, "Linear warm-up: a share of all updates where below 1, else a number of updates.")
+    gradient_cosines: bool = _flag(
+        False, "Measure the cosines between the losses' gradients on the encoder, for about 3 %% of the time."
+    )
     head_start: float = _flag(
         0.0, "Share of all updates in which the heads are trained alone, before the encoder joins them."
     )

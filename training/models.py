@@ -27,7 +27,7 @@ from data.errors import UserError
 from data.files import replacing
 from data.targets import character_tokenizer
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from training.adapters import attach_adapters, continue_adapters, freeze_for_full_finetuning
+from training.adapters import attach_adapters, continue_adapters, freeze_encoder, freeze_for_full_finetuning
 from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
@@ -78,6 +78,8 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
         model = SerMtlModel.from_pretrained(encoder, config=config)
     if args.trainable == "adapters":
         model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha)
+    elif args.trainable == "heads":
+        freeze_encoder(model)
     else:
         freeze_for_full_finetuning(model, args.train_front_end)
     return Start(model, processor, labels, encoder)
@@ -98,6 +100,8 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
     """
     stage1 = args.stage1
     saved = stage1_config(stage1)
+    if saved.layer_weights:
+        raise UserError(f"--stage1 {stage1}: was trained with --trainable heads, which stage 2 cannot go on from")
     check_same_labels(saved, labels, stage1)
     with _one_line(f"--stage1 {stage1}: its processor cannot be loaded"):
         processor = Wav2Vec2Processor.from_pretrained(stage1)
@@ -140,6 +144,7 @@ def method_config(args: MethodArguments, labels: dict[str, list[str]]) -> dict:
         "scl": args.scl,
         "scl_weight": args.scl_weight,
         "bottleneck_dim": args.bottleneck_dim if args.trainable == "adapters" else None,
+        "layer_weights": args.trainable == "heads",
         "head_dropout": args.head_dropout,
     }
 

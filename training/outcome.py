@@ -9,9 +9,10 @@ from peft.utils import ModulesToSaveWrapper
 
 from data.files import write_json, write_text
 from data.folds import split_record
+from evaluation.calibration import emotion_probabilities, reliability, tempered
 from evaluation.embeddings import two_dimensions
 from evaluation.metrics import SerMtlMetric, metrics_by_group
-from evaluation.plots import plot_confusion_matrix, plot_training_curves
+from evaluation.plots import plot_confusion_matrix, plot_reliability, plot_training_curves
 from evaluation.predictions import references_and_predictions, write_predictions
 from evaluation.results import results_table
 from publishing.card import model_card
@@ -19,6 +20,14 @@ from training.adapters import unwrap
 from training.arguments import RunArguments
 from training.models import Start
 from training.trainer import SerMtlTrainer
+
+
+def predict_dev(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict] | None:
+    """Predict dev, on which the temperature is fitted; None where there is none."""
+    if "dev" not in data:
+        return None
+    predicted = trainer.predict(data["dev"])
+    return trainer.rows(predicted.predictions, predicted.label_ids)
 
 
 def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
@@ -35,8 +44,8 @@ def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
     return trainer.rows(predicted.predictions, predicted.label_ids, **more)
 
 
-def results_of(record: dict, trained: dict, splits: DatasetDict, start: Start, rows: list[dict]) -> dict:
-    """What `results.json` holds."""
+def results_of(record: dict, measured: dict, splits: DatasetDict, start: Start, rows: list[dict]) -> dict:
+    """What `results.json` holds: what the run was, what was `measured` on its way, and the figures of the test."""
     references, predictions = references_and_predictions(rows)
     corpus, method = record["corpus"], record["method"]
     return {
@@ -49,7 +58,7 @@ def results_of(record: dict, trained: dict, splits: DatasetDict, start: Start, r
         "tasks": method["tasks"],
         "trainable": method["trainable"],
         "selection": method["selection"],
-        **trained,
+        **measured,
         "labels": start.labels,
         "sizes": {name: len(part) for name, part in splits.items()},
         "held_out_speakers": sorted(set(splits["test"]["speaker"]) - {None}),
@@ -65,6 +74,7 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
         return
     folder = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    unwrap(model).config.temperature = results["calibration"].get("temperature", 1.0)
     model.save_pretrained(folder)
     unwrap(model).config.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
@@ -74,13 +84,24 @@ def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dic
     write_json(folder / "history.json", history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
-    emotion = results["test"]["all"]["emotion"]
-    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
-    plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
+    if "emotion" in results["tasks"]:
+        draw_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+
+
+def draw_emotion(results: dict, rows: list[dict], folder: Path) -> None:
+    """Draw the confusion of the emotions and how far their probabilities can be believed, on the test."""
+    emotion, calibration = results["test"]["all"]["emotion"], results["calibration"]
+    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
+    probabilities, targets = emotion_probabilities(rows)
+    after, temperature = None, calibration.get("temperature", 1.0)
+    if "temperature" in calibration:
+        after = reliability(tempered(probabilities, temperature), targets)
+    plot_reliability(reliability(probabilities, targets), folder / "reliability.png", title, after, temperature)
 
 
 def show(results: dict, args: RunArguments) -> None:

@@ -18,10 +18,12 @@ from data.errors import UserError
 from data.files import write_json
 from data.folder_loader import read_folder
 from data.iemocap_loader import read_iemocap
+from data.leaks import find_leaks, leaks_line
 from data.targets import check_annotated, with_targets
 from training.adapters import unwrap
 from training.arguments import CorpusArguments, MethodArguments, RunArguments
 from training.front_end import front_end_is_frozen, with_features
+from training.gradients import GradientCosines
 from training.models import Start
 from training.oracle import MeasureTestFold
 from training.run_folder import last_checkpoint
@@ -71,10 +73,15 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
     values["load_best_model_at_end"] = values["selection"] != "last"
     if values["selection"] == "last" and values["dev"] == "none":
         values["eval_strategy"] = "no"
+    if "emotion" not in values["tasks"]:
+        values["metric_for_best_model"] = None
     try:
-        return parser.parse_dict(values)
+        corpus, method, run = parser.parse_dict(values)
     except ValueError as error:  # of TrainingArguments, which names the flag, on some lines
         raise UserError(" ".join(str(error).split())) from error
+    if method.gradient_surgery != "none" and (run.world_size * max(1, run.n_gpu) > 1 or run.fp16):
+        raise UserError("--gradient_surgery pcgrad works in one process on one device and without --fp16")
+    return corpus, method, run
 
 
 def read_corpus(args: CorpusArguments) -> Dataset:
@@ -95,18 +102,29 @@ def load_corpus(args: CorpusArguments, run: RunArguments) -> Dataset:
     return corpus.add_column("row", list(range(len(corpus))))
 
 
-def training_rows(corpus: Dataset, splits: DatasetDict, start: Start, run: RunArguments) -> tuple[Dataset, DatasetDict]:
+def look_for_leaks(splits: DatasetDict, run: RunArguments) -> dict:
+    """What `data.leaks.find_leaks` finds, said in one line before anything is trained."""
+    leaks = find_leaks(splits)
+    if run.process_index == 0:
+        print(leaks_line(leaks))
+    return leaks
+
+
+def training_rows(
+    corpus: Dataset, splits: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
+) -> tuple[Dataset, DatasetDict]:
     """Add what the model takes in: targets, and features in place of samples where the front end is frozen.
 
     Returns:
         The whole corpus and its splits; dev and test sorted by length, which leaves almost no padding.
 
     Raises:
-        UserError: a task that no training utterance, or emotion that no utterance of a split is annotated for.
+        UserError: a task that no training utterance, or emotion that no utterance of a split is annotated for; soft
+            labels of a corpus without raters.
     """
     check_annotated(splits, unwrap(start.model).config.tasks)
     tokenizer = start.processor.tokenizer if "asr" in unwrap(start.model).config.tasks else None
-    corpus = with_targets(corpus, start.labels, tokenizer)
+    corpus = with_targets(corpus, start.labels, tokenizer, method.soft_labels)
     if front_end_is_frozen(unwrap(start.model)):
         with run.main_process_first(desc="front end"):
             corpus = with_features(corpus, unwrap(start.model), start.processor.feature_extractor, run.device)
@@ -124,9 +142,12 @@ def build_trainer(
     corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
+    watched = run.gradient_cosines and len(method.tasks) > 1 and method.trainable != "heads"
     trainer = SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
+        gradient_surgery=method.gradient_surgery == "pcgrad",
+        callbacks=[GradientCosines(run.output_dir)] if watched else [],
         model=start.model,
         args=run,
         train_dataset=data["train"],

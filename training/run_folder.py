@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,17 @@ PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelera
 
 # Flags of transformers that change how a run is watched or how fast it goes, but not what comes out.
 _NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
-                "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_",
+                "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
                 # How an update's utterances are shared out; `batch_size` says how many they are.
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
+
+
+_DEFAULTS = {
+    flag.name: flag.default
+    for arguments in (CorpusArguments, MethodArguments, RunArguments)
+    for flag in fields(arguments)
+    if flag.default is not MISSING
+}
 
 
 def run_record(stage: int, corpus: CorpusArguments, method: MethodArguments, args: RunArguments) -> dict:
@@ -81,7 +89,8 @@ def _differences(old: dict, new: dict) -> list[str]:
     flags = [f"stage {old.get('stage')}, not {new['stage']}"] if old.get("stage") != new["stage"] else []
     for part in ("corpus", "method", "training"):
         for name, value in new[part].items():
-            before = old.get(part, {}).get(name)
+            # A run from before a flag was there had its default.
+            before = old.get(part, {}).get(name, _DEFAULTS.get(name))
             if before != value and not name.startswith(_NOT_THE_RUN):
                 flags.append(f"--{name} {before}, not {value}")
     return flags

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from evaluation.metrics import SerMtlMetric
 from evaluation.predictions import prediction_rows, references_and_predictions
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
 from training.adapters import unwrap
+from training.gradients import GradientSurgery, shared_parameters
 
 
 class SerMtlTrainer(Trainer):
@@ -26,15 +28,17 @@ class SerMtlTrainer(Trainer):
       whole update: over accumulation steps and processes. Batch 8 equals 2 x 4, and two processes equal one.
     - `log` adds `loss_<task>`, the same mean over the updates since the last log, unweighted.
     - Training batches are groups of like length (`LengthGroupedSampler`).
+    - With `gradient_surgery`, the encoder's gradients are those of PCGrad (`training.gradients.GradientSurgery`).
     - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
 
     Args:
         corpus: all utterances, to which the column `row` of the splits points.
         labels: classes of each classification task.
+        gradient_surgery: whether no loss may pull against another on the encoder; in one process only.
         **kwargs: as for `Trainer`; `processing_class` is the processor.
     """
 
-    def __init__(self, *, corpus: Dataset, labels: dict[str, list[str]], **kwargs):
+    def __init__(self, *, corpus: Dataset, labels: dict[str, list[str]], gradient_surgery: bool = False, **kwargs):
         super().__init__(compute_metrics=self._figures, **kwargs)
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
@@ -42,6 +46,8 @@ class SerMtlTrainer(Trainer):
         self.labels = labels
         self.tokenizer: Wav2Vec2CTCTokenizer = self.processing_class.tokenizer
         self.metric = SerMtlMetric(labels)
+        shared = chain.from_iterable(shared_parameters(self.model).values())
+        self.surgery = GradientSurgery(shared) if gradient_surgery else None
         self._loss_sums: dict[str, Tensor] = {}
         self._updates_summed = 0
         self.pop_callback(PrinterCallback)
@@ -108,12 +114,23 @@ class SerMtlTrainer(Trainer):
             return (outputs.loss, outputs) if return_outputs else outputs.loss
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
+        if self.surgery is not None:
+            self.surgery.collect(
+                {task: weighted_loss(config, {task: of}, num_items_in_batch) for task, of in outputs.losses.items()}
+            )
         for task, values in outputs.losses.items():
             share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
         # DistributedDataParallel takes the mean over processes of what is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args, **kwargs) -> Tensor:
+        """Backpropagate a batch; after the last one of an update, operate on what has come together."""
+        loss = super().training_step(*args, **kwargs)
+        if self.surgery is not None and self.accelerator.sync_gradients:
+            self.surgery.operate()
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's loss to the training loss's log."""

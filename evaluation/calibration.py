@@ -1,0 +1,102 @@
+"""How far probabilities can be believed: expected calibration error, and the temperature that mends it.
+
+Everything is computed from prediction rows, whose probabilities are those of the plain logits z: softmax(z). A
+temperature T makes them softmax(z / T), which is the softmax of log(p) / T, so the logits are not needed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+BINS = 15
+_TINY = 1e-30  # in place of a probability of zero, whose logarithm has no number
+_HOTTEST = 10.0  # T is looked for between 1 / 10 and 10
+
+
+@dataclass
+class Reliability:
+    """Utterances by the probability of the predicted class, in bins of equal width: (bins,) each.
+
+    `confidence` is the mean of these probabilities, `accuracy` the share that is right, both 0 in an empty bin.
+    """
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean over utterances of |accuracy - confidence| of their bin."""
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.count))
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray) -> Reliability:
+    """Sort predictions into `BINS` bins of confidence.
+
+    Args:
+        probabilities: (utterances, classes).
+        targets: (utterances,), indices of the annotated classes.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    # A bin holds its upper edge and not its lower one.
+    bins = np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
+    count, sum_confidence, sum_right = (
+        np.bincount(bins, weights=weights, minlength=BINS) for weights in (None, confidence, right)
+    )
+    some = np.maximum(count, 1)
+    return Reliability(count, sum_confidence / some, sum_right / some)
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(z / T) from softmax(z): (utterances, classes)."""
+    return softmax(np.log(probabilities.clip(min=_TINY)) / temperature, axis=1)
+
+
+def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The T between 1/10 and 10 under which the targets are likeliest (Guo et al. 2017, section 4.2).
+
+    Args:
+        probabilities: (utterances, classes), softmax(z).
+        targets: (utterances,), indices of the annotated classes.
+    """
+    logits = np.log(probabilities.clip(min=_TINY))
+    rows = np.arange(len(targets))
+
+    def loss(log_temperature: float) -> float:
+        return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean()
+
+    bound = np.log(_HOTTEST)
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the prediction rows with an emotion label: probabilities (utterances, classes) and targets (utterances,)."""
+    emotions = [row["emotion"] for row in rows if row["emotion"]["label"] is not None]
+    probabilities = np.array([list(emotion["probabilities"].values()) for emotion in emotions])
+    targets = np.array([list(emotion["probabilities"]).index(emotion["label"]) for emotion in emotions])
+    return probabilities, targets
+
+
+def calibration(test: list[dict], dev: list[dict] | None) -> dict:
+    """What `results.json` holds under "calibration", from the prediction rows of the test and of dev.
+
+    Returns:
+        `"bins"`; `"temperature"`, fitted on dev; and for each of `"dev"` and `"test"` the expected calibration error
+        `"before"` and `"after"` it. Without dev there is no temperature and no "after", without emotion nothing.
+    """
+    if not any("emotion" in row for row in test):
+        return {}
+    figures: dict = {"bins": BINS}
+    if dev is not None:
+        figures["temperature"] = round(fit_temperature(*emotion_probabilities(dev)), 4)
+    for name, rows in (("dev", dev), ("test", test)):
+        if rows is not None:
+            probabilities, targets = emotion_probabilities(rows)
+            figures[name] = {"before": reliability(probabilities, targets).error}
+            if dev is not None:
+                after = tempered(probabilities, figures["temperature"])
+                figures[name]["after"] = reliability(after, targets).error
+    return figures
