@@ -14,6 +14,7 @@ from data.files import write_json
 from data.folds import FOLDS
 from data.utterances import TASKS
 from tables.plan import Run
+from tables.rows import TITLES
 from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 from training.run import Parser
 
@@ -27,7 +28,7 @@ class TablesArguments:
     """Which rows, on what, and how they are run."""
 
     tables: list[int] = HfArg(
-        default_factory=list, help="Tables of the paper, any of 1 2 3. [all three where there are no --rows]"
+        default_factory=list, help="Tables of the paper, any of 1 2 3 4. [1 2 3 where there are no --rows]"
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
     folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
@@ -69,8 +70,8 @@ class TablesArguments:
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs will read them
 
     def __post_init__(self):
-        if unknown := sorted(set(self.tables) - {1, 2, 3}):
-            raise UserError(f"--tables {unknown[0]}: must be among 1, 2, 3")
+        if unknown := sorted(set(self.tables) - set(TITLES)):
+            raise UserError(f"--tables {unknown[0]}: must be among {', '.join(map(str, TITLES))}")
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
         if unknown := sorted(set(self.leave_out) - set(TASKS[1:])):

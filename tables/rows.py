@@ -17,6 +17,7 @@ class Stage:
     trainable: str
     fusion: str = "none"
     scl: str = "none"
+    more: str = ""  # further flags, which those of the command line override
 
     def without(self, tasks: list[str]) -> "Stage":
         """The same stage, less these tasks."""
@@ -27,7 +28,7 @@ class Stage:
     def flags(self) -> list[str]:
         """As words of a command line."""
         chosen = ["--trainable", self.trainable, "--fusion", self.fusion, "--scl", self.scl]
-        return ["--tasks", *self.tasks.split(), *chosen]
+        return ["--tasks", *self.tasks.split(), *chosen, *self.more.split()]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Paper:
     """The paper's figures of a row on IEMOCAP, percent; None where it gives none. WER is better when lower."""
 
     ua: float
-    wa: float
+    wa: float | None
     wer: float | None = None
     gender_ua: float | None = None
     style_ua: float | None = None
@@ -87,12 +88,19 @@ ROWS = (
     Row("t3-scl-cos", 3, "fusion and SCL_cos (the proposed system)",
         Paper(78.49, 77.85, gender_ua=98.64, style_ua=90.57),
         _FULL_SER_ASR, Stage(_ALL_THREE, "adapters", "concat", "cos")),
+    # Earlier systems: docs/earlier_systems.md.
+    Row("t4-pepino", 4, "Pepino et al. 2021: heads on a frozen encoder", Paper(67.20, None),
+        Stage("emotion", "heads",
+              more="--embedding_dim 128 --per_device_train_batch_size 32 --num_train_epochs 100")),
+    Row("t4-gao-2023", 4, "Gao et al. 2023: ASR and gender, then SER, all parameters", Paper(76.10, 74.94),
+        Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all")),
 )  # fmt: skip
 
 TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
+    4: "two earlier systems, rebuilt under the protocol of all other rows; the figures beside them are quoted",
 }
 """What the paper's tables compare, by number."""
 
