@@ -56,7 +56,7 @@ _LOAD = """\
 ```python
 import soundfile
 import torch
-from transformers import {imports}, AutoModelForAudioClassification, AutoProcessor
+from transformers import {imports}
 
 name = "{name}"
 processor = AutoProcessor.from_pretrained(name)
@@ -243,10 +243,12 @@ def _use(results: dict, name: str) -> str:
         answers.append(_TRANSCRIPT)
     load = _LOAD.format(
         name=name,
-        imports="AutoConfig" if on_encoder else "",
+        imports=", ".join(
+            [*(["AutoConfig"] if on_encoder else []), "AutoModelForAudioClassification", "AutoProcessor"]
+        ),
         load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
         answers="\n".join(answers),
-    ).replace("import , ", "import ")
+    )
     parts = [load]
     if not on_encoder:
         parts.append(_PIPELINE.format(name=name))

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import modeling_ser_mtl
 from data.errors import UserError
+from evaluation.predictions import read_predictions
 from publishing.base import Base
 from publishing.card import hub_id, model_card
 from publishing.record import published_as
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _AS_THEY_ARE = (
-    "processor_config.json", "vocab.json", "split.json", "history.json",
+    "processor_config.json", "tokenizer_config.json", "vocab.json", "split.json", "history.json",
     "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.png",
 )  # fmt: skip
-COMPANIONS = (*_AS_THEY_ARE, "tokenizer_config.json", "args.json", "predictions.jsonl")
+COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
 """What goes with the weights, and is the same for a model in another form."""
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
@@ -62,20 +63,14 @@ def files_to_publish(
     files["config.json"] = _json(_public_config(_read(run / "config.json"), code))
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
-    if (run / "tokenizer_config.json").is_file():
-        # "local_files_only" would forbid the reader's download.
-        local = ("is_local", "local_files_only", "name_or_path")
-        tokenizer = _read(run / "tokenizer_config.json")
-        files["tokenizer_config.json"] = _json({k: v for k, v in tokenizer.items() if k not in local})
-    if (run / "args.json").is_file():
-        files["args.json"] = _json(_without_paths(_read(run / "args.json")))
+    files["args.json"] = _json(_without_paths(_read(run / "args.json")))
+    predictions = run / "predictions.jsonl"
+    files["predictions.jsonl"] = predictions if with_transcripts else _without_transcripts(predictions)
     if base is not None:
         adapter = _read(run / "adapter_config.json")
         files["adapter_config.json"] = _json(
             adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
         )
-    if (run / "predictions.jsonl").is_file():
-        files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts)
     return dict(sorted(files.items()))
 
 
@@ -114,12 +109,9 @@ def _without_paths(value: object) -> object:
     return hub_id(value) or Path(value).name if isinstance(value, str) and "/" in value else value
 
 
-def _public_predictions(file: Path, with_transcripts: bool) -> bytes:
-    if with_transcripts:
-        return file.read_bytes()
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    kept = [{name: value for name, value in row.items() if name != "asr"} for row in rows]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()
+def _without_transcripts(predictions: Path) -> bytes:
+    rows = [{name: value for name, value in row.items() if name != "asr"} for row in read_predictions(predictions)]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def _read(file: Path) -> dict:

@@ -20,7 +20,7 @@ def check_publication(args: RunArguments, base: str | None) -> None:
     Raises:
         UserError: the Hub does not know the user, or the base is not there.
     """
-    if not args.publish or args.process_index != 0:
+    if not args.publish:
         return
     with hub_errors(f"--hub_model_id {args.hub_model_id}"):
         HfApi(token=args.hub_token).whoami()
