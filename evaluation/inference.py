@@ -1,6 +1,8 @@
 """From waveforms to answers, fast: the way a trained model is used, without labels, corpus or Trainer."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +15,6 @@ from data.batching import waveforms
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 
 
-@torch.inference_mode()
 def infer(
     model: SerMtlModel, processor: Wav2Vec2Processor, utterances: Sequence[np.ndarray], batch_seconds: float = 64
 ) -> list[dict]:
@@ -33,14 +34,34 @@ def infer(
         {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes. Emotion's are
         calibrated where the model has a temperature.
     """
+    groups = list(length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)))
+
+    def answers_of(rows: list[int]) -> list[dict]:
+        with torch.inference_mode():
+            features = [_front_end(model, processor, utterances[row]) for row in rows]
+            frame_lengths = torch.tensor([len(frames) for frames in features], device=model.device)
+            output = model(features=pad_sequence(features, batch_first=True), frame_lengths=frame_lengths)
+            return _answers(model, processor, output, len(rows))
+
     answers: list[dict] = [{}] * len(utterances)
-    for rows in length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)):
-        features = [_front_end(model, processor, utterances[row]) for row in rows]
-        frame_lengths = torch.tensor([len(frames) for frames in features], device=model.device)
-        output = model(features=pad_sequence(features, batch_first=True), frame_lengths=frame_lengths)
-        for row, answer in zip(rows, _answers(model, processor, output, len(rows)), strict=True):
-            answers[row] = answer
+    with _cores_for(len(groups) if model.device.type == "cpu" else 1) as workers:
+        for rows, found in zip(groups, workers.map(answers_of, groups), strict=True):
+            for row, answer in zip(rows, found, strict=True):
+                answers[row] = answer
     return answers
+
+
+@contextmanager
+def _cores_for(batches: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that work on a batch each: a core gains more from a batch of its own than from a share of every one."""
+    cores = torch.get_num_threads()
+    threads = max(1, min(cores, batches))
+    torch.set_num_threads(cores // threads)  # of each of the threads to come
+    try:
+        with ThreadPoolExecutor(threads) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(cores)
 
 
 def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
