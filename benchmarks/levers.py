@@ -1,0 +1,105 @@
+"""What each lever of speed brings to stage 1: an epoch of it with all of them, and without each, in turns.
+
+python benchmarks/levers.py --batches 6 --rounds 3
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import datasets
+import torch
+from torch.utils.data import RandomSampler
+from transformers.utils import logging
+
+from benchmarks.throughput import Epoch, measure, train_an_epoch
+from benchmarks.workload import utterances_of_batches, write_noise
+from data.folds import split
+from data.targets import label_sets
+from modeling_ser_mtl import SerMtlModel
+from training import run as steps
+from training.arguments import CorpusArguments, RunArguments, Stage1Arguments
+from training.models import demo_encoder, stage1_start
+from training.trainer import SerMtlTrainer
+
+
+def stage1_trainer(encoder: Path, folder: Path, front_end: str) -> SerMtlTrainer:
+    """Stage 1 as the script builds it.
+
+    Args:
+        encoder: folder of the pretrained encoder.
+        folder: where the corpus lies.
+        front_end: "once" an utterance; "every step", frozen; or "trained".
+    """
+    corpus_args = CorpusArguments(fold=1, corpus="folder", data_dir=[str(folder / "noise")], dev="none")
+    run = RunArguments(
+        output_dir=str(folder / "run"),
+        num_train_epochs=1,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    method = Stage1Arguments(encoder=str(encoder), selection="last", train_front_end=front_end == "trained")
+    corpus = steps.load_corpus(corpus_args, run)
+    splits = split(corpus, 1, "none")
+    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
+    with patch.object(steps, "front_end_is_frozen", return_value=front_end == "once"):
+        corpus, data = steps.training_rows(corpus, splits, start, method, run)
+    return steps.build_trainer(corpus, data, start, method, run)
+
+
+def convolve_with_channels_first(model: SerMtlModel, waveform: torch.Tensor) -> torch.Tensor:
+    """As transformers does it."""
+    return model.encoder.feature_extractor(waveform).transpose(1, 2)
+
+
+def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
+    """Stage 1 with all levers, and without some of them."""
+    trainers = {
+        "all": stage1_trainer(encoder, folder, "once"),
+        "random batches": stage1_trainer(encoder, folder, "once"),
+        "front end in every step": stage1_trainer(encoder, folder, "every step"),
+        "front end in every step, channels first": stage1_trainer(encoder, folder, "every step"),
+        "front end trained": stage1_trainer(encoder, folder, "trained"),
+        "front end trained, channels first": stage1_trainer(encoder, folder, "trained"),
+    }
+    trainers["random batches"]._get_train_sampler = lambda rows=None: RandomSampler(trainers["all"].train_dataset)
+    for name, trainer in trainers.items():
+        if "channels first" in name:
+            trainer.model._convolve = partial(convolve_with_channels_first, trainer.model)
+    return trainers
+
+
+def main() -> None:
+    """Print the seconds of an epoch, and how many times those with all levers they are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=6, help="batches of 16 in an epoch")
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each")
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+        write_noise(folder / "noise", utterances_of_batches(args.batches))
+        runs = {}
+        for name, trainer in without_levers(demo_encoder(folder / "encoder"), folder).items():
+            trainer.add_callback(clock := Epoch())
+            runs[name] = partial(train_an_epoch, trainer, clock)
+        measured = measure(runs, args.rounds)
+    everything = measured["all"].seconds
+    for name, system in measured.items():
+        ratio = statistics.median(other / all_ for other, all_ in zip(system.seconds, everything, strict=True))
+        print(f"{name:42} {statistics.median(system.seconds):7.1f} s {ratio:6.2f} x")
+
+
+if __name__ == "__main__":
+    main()
