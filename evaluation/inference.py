@@ -87,7 +87,7 @@ def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOut
     answers: list[dict] = [{} for _ in range(utterances)]
     logits = {"emotion": output.logits, "gender": output.gender_logits, "style": output.style_logits}
     if output.logits is not None:  # the temperature that was fitted on dev, where there is one
-        logits["emotion"] = output.logits / getattr(model.config, "temperature", 1.0)
+        logits["emotion"] = output.logits / model.config.temperature
     for task, scores in logits.items():
         if scores is not None:
             for answer, p in zip(answers, scores.float().softmax(dim=-1).tolist(), strict=True):

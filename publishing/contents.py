@@ -13,7 +13,7 @@ from publishing.record import published_as
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _AS_THEY_ARE = (
     "processor_config.json", "tokenizer_config.json", "vocab.json", "split.json", "history.json",
-    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.png",
+    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json", "gradient_cosines.png",
 )  # fmt: skip
 COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
 """What goes with the weights, and is the same for a model in another form."""

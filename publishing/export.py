@@ -75,6 +75,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         raise UserError(
             f"--export wav2vec2: the encoder of {run} is of another family ({config.encoder_config.model_type})"
         )
+    if config.layer_weights or "emotion" not in config.tasks:
+        what = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
+        raise UserError(f"--export wav2vec2: {run} {what}, which has no stock form here; publish it as it is")
     if config.bottleneck_dim:
         raise UserError(
             f"--export wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "

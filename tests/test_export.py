@@ -114,3 +114,13 @@ def test_another_family_of_encoders_is_said(finished, tmp_path):
     config["encoder_config"] = ENCODERS["HuBERT"].to_dict()
     (run / "config.json").write_text(json.dumps(config))
     check_one_line(run_script("publish", [run, "--export", "wav2vec2"]), "publish", "hubert")
+
+
+@pytest.mark.parametrize(("changed", "named"), [({"layer_weights": True}, "layers"), ({"tasks": ["asr"]}, "emotion")])
+def test_models_of_earlier_systems_are_not_exported(finished, tmp_path, changed, named):
+    run = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | changed))
+    ended = run_script("publish", [run, "--export", "wav2vec2"])
+    check_one_line(ended, "publish", "--export wav2vec2", named)
+    assert not (run / "wav2vec2").exists()
