@@ -16,7 +16,7 @@ TOKEN = "hf_made_up_of_ada"
 STAGE1 = {
     ".gitattributes", "README.md", "args.json", "config.json", "confusion_matrix.png", "history.json",
     "model.safetensors", "modeling_ser_mtl.py", "predictions.jsonl", "processor_config.json", "results.json",
-    "split.json", "tokenizer_config.json", "training_curves.png", "vocab.json",
+    "reliability.png", "split.json", "tokenizer_config.json", "training_curves.png", "vocab.json",
 }  # fmt: skip
 STAGE2 = STAGE1 - {"model.safetensors"} | {"adapter_config.json", "adapter_model.safetensors"}
 
