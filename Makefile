@@ -16,7 +16,7 @@ install: .venv/installed
 	$(BIN)/pip install --quiet -r requirements-dev.txt -c requirements.lock
 	touch $@
 
-# Both stages on a synthesised corpus, about seven minutes on two cores. The demo's encoder has no pretraining, so that
+# Both stages on a synthesised corpus, under five minutes on two cores. The demo's encoder has no pretraining, so that
 # stage 1 teaches it all four tasks (eq. 3).
 demo: install
 	$(LAUNCH) run_stage1.py $(DEMO) --output_dir $(OUT)/stage1/fold1 \
