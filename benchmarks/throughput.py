@@ -79,7 +79,7 @@ def our_trainers(encoder: Path, folder: Path, args: dict) -> tuple[dict[str, Ser
     stage1 = Stage1Arguments(encoder=str(encoder), selection="last")
     start1 = stage1_start(stage1, label_sets(corpus, stage1.tasks), splits["train"])
     begun = time.perf_counter()
-    rows, data = training_rows(corpus, splits, start1, run)
+    rows, data = training_rows(corpus, splits, start1, stage1, run)
     front_end_seconds = time.perf_counter() - begun
     trainer1 = build_trainer(rows, data, start1, stage1, run)
     start1.model.save_pretrained(folder / "stage1")
@@ -87,7 +87,7 @@ def our_trainers(encoder: Path, folder: Path, args: dict) -> tuple[dict[str, Ser
 
     stage2 = Stage2Arguments(stage1=str(folder / "stage1"), selection="last")
     start2 = stage2_start(stage2, label_sets(corpus, stage2.tasks))
-    rows, data = training_rows(corpus, splits, start2, run)
+    rows, data = training_rows(corpus, splits, start2, stage2, run)
     trainer2 = build_trainer(rows, data, start2, stage2, run)
     return {"ours, stage 1": trainer1, "ours, stage 2": trainer2}, start1, front_end_seconds
 
