@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2Processor
@@ -16,7 +17,10 @@ from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 
 
 def infer(
-    model: SerMtlModel, processor: Wav2Vec2Processor, utterances: Sequence[np.ndarray], batch_seconds: float = 64
+    model: SerMtlModel,
+    processor: Wav2Vec2Processor,
+    utterances: Sequence[np.ndarray],
+    batch_seconds: float | None = None,
 ) -> list[dict]:
     """What a model hears in each utterance.
 
@@ -27,13 +31,16 @@ def infer(
         model: on its device, in evaluation mode.
         processor: the model's own.
         utterances: samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1; in any order, of any length.
-        batch_seconds: audio in a batch, padding included. A longer utterance is a batch of its own.
+        batch_seconds: audio in a batch, padding included; 16 on a CPU and 64 elsewhere, where not given. A longer
+            utterance is a batch of its own.
 
     Returns:
         For each utterance, in the order they came: `emotion`, and `gender` and `style` where the model has them, as
         {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes. Emotion's are
         calibrated where the model has a temperature.
     """
+    on_cpu = model.device.type == "cpu"
+    batch_seconds = batch_seconds or (16 if on_cpu else 64)
     groups = list(length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)))
 
     def answers_of(rows: list[int]) -> list[dict]:
@@ -44,7 +51,7 @@ def infer(
             return _answers(model, processor, output, len(rows))
 
     answers: list[dict] = [{}] * len(utterances)
-    with _cores_for(len(groups) if model.device.type == "cpu" else 1) as workers:
+    with _cores_for(len(groups) if on_cpu else 1) as workers:
         for rows, found in zip(groups, workers.map(answers_of, groups), strict=True):
             for row, answer in zip(rows, found, strict=True):
                 answers[row] = answer
@@ -104,7 +111,21 @@ def _classified(labels: list[str], p: list[float]) -> dict:
 
 
 def _transcripts(processor: Wav2Vec2Processor, output: SerMtlOutput) -> list[str]:
-    """The most likely character of each real frame, as text."""
-    characters = output.asr_logits.argmax(dim=-1)
-    beyond = torch.arange(characters.shape[1], device=characters.device) >= output.frame_lengths[:, None]
-    return processor.tokenizer.batch_decode(characters.masked_fill(beyond, processor.tokenizer.pad_token_id))
+    """What greedy CTC hears, as text."""
+    blank = processor.tokenizer.pad_token_id
+    characters = heard_characters(output.asr_logits, output.frame_lengths, blank)
+    return processor.tokenizer.batch_decode(characters.masked_fill(characters < 0, blank), group_tokens=False)
+
+
+def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
+    """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
+
+    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: what is kept of an utterance until
+    the end of an evaluation is its transcript, not its frames.
+    """
+    best = logits.argmax(dim=-1)
+    real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
+    kept = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
+    in_front = (~kept).byte().argsort(dim=1, stable=True)
+    longest = max(1, int(kept.sum(dim=1).max()))
+    return best.masked_fill(~kept, -100).gather(1, in_front)[:, :longest].int()

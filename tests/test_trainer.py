@@ -18,11 +18,12 @@ from data.batching import Collator
 from data.errors import UserError
 from data.targets import character_tokenizer, with_targets
 from data.utterances import FEATURES
+from evaluation.inference import heard_characters
 from modeling_ser_mtl import SerMtlModel, weighted_loss
 from training.adapters import freeze_for_full_finetuning
 from training.arguments import RunArguments
 from training.run import command_line
-from training.trainer import SerMtlTrainer, heard_characters
+from training.trainer import SerMtlTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
 N = 8

@@ -6,7 +6,6 @@ from itertools import chain
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -15,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from data.batching import LengthGroupedSampler
 from data.utterances import TASKS
+from evaluation.inference import heard_characters
 from evaluation.metrics import SerMtlMetric
 from evaluation.predictions import prediction_rows, references_and_predictions
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
@@ -190,20 +190,6 @@ class SerMtlTrainer(Trainer):
         figures = self.metric.compute(predictions=predictions, references=references)
         named = {f"{task}_{name}": value for task in TASKS for name, value in figures.get(task, {}).items()}
         return {name: value for name, value in named.items() if isinstance(value, float)}
-
-
-def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
-    """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
-
-    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: what is kept of an utterance until
-    the end of an evaluation is its transcript, not its frames.
-    """
-    best = logits.argmax(dim=-1)
-    real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
-    kept = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
-    in_front = (~kept).byte().argsort(dim=1, stable=True)
-    longest = max(1, int(kept.sum(dim=1).max()))
-    return best.masked_fill(~kept, -100).gather(1, in_front)[:, :longest].int()
 
 
 def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
