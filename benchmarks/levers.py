@@ -6,20 +6,17 @@ python benchmarks/levers.py --batches 6 --rounds 3
 import argparse
 import statistics
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import datasets
 import torch
 from torch.utils.data import RandomSampler
-from transformers.utils import logging
 
 from benchmarks.throughput import Epoch, measure, train_an_epoch
-from benchmarks.workload import utterances_of_batches, write_noise
+from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
 from data.folds import split
 from data.targets import label_sets
 from modeling_ser_mtl import SerMtlModel
@@ -83,12 +80,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=6, help="batches of 16 in an epoch")
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each")
     args = parser.parse_args()
-    datasets.disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    with scratch_folder() as folder:
         write_noise(folder / "noise", utterances_of_batches(args.batches))
         runs = {}
         for name, trainer in without_levers(demo_encoder(folder / "encoder"), folder).items():

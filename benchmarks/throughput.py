@@ -10,7 +10,6 @@ rounds. The encoder is the demo's on a CPU and XLS-R 300m's architecture on a GP
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import datasets
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -33,7 +31,6 @@ from transformers import (
     pipeline,
 )
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging
 
 from benchmarks.others import OTHERS, other_trainer
 from benchmarks.workload import (
@@ -42,6 +39,7 @@ from benchmarks.workload import (
     iemocap_lengths,
     padded_share,
     save_untrained,
+    scratch_folder,
     transformer_flops,
     utterances_of_batches,
     write_noise,
@@ -299,12 +297,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
     parser.add_argument("--encoder", type=Path, help="folder of another wav2vec2 encoder [untrained, by device]")
     args = parser.parse_args()
-    datasets.disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    with scratch_folder() as folder:
         encoder = args.encoder or folder / "encoder"
         if args.encoder is None and CUDA:
             save_untrained(xls_r_300m(), encoder)

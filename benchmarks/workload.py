@@ -1,12 +1,16 @@
 """What the speed benchmark works on: noise as long as IEMOCAP's utterances are, and the encoders it goes through."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import soundfile
 from transformers import PreTrainedConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, set_seed
+from transformers.utils import logging
 
 from data.audio import SAMPLING_RATE
 from data.batching import LengthGroupedSampler
@@ -22,6 +26,17 @@ _SECONDS = (
     11.06, 12.69, 14.1, 15.55, 17.97, 34.14,
 )  # fmt: skip
 """Lengths of IEMOCAP's 5,531 utterances of four emotions, at these quantiles; 4.5 seconds in the mean."""
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for all that a benchmark writes, the cache of `datasets` included; the libraries are quiet."""
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        datasets.config.HF_DATASETS_CACHE = Path(scratch) / "cache"
+        yield Path(scratch)
 
 
 def iemocap_lengths(utterances: int = UTTERANCES) -> np.ndarray:

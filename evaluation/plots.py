@@ -71,7 +71,7 @@ def plot_confusion_matrix(matrix: list[list[int]], labels: list[str], path: str 
     axes.set(xlabel="Predicted", ylabel="Annotated (rows sum to 100 %)")
     axes.tick_params(length=0)
     figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -110,7 +110,7 @@ def plot_training_curves(
         axes.set_ylim(0, max(103, axes.get_ylim()[1]))
     for axes in (loss_axes, *score_axes):
         _finish(axes, chosen_epoch)
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -146,7 +146,7 @@ def plot_reliability(
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", frameon=False, handlelength=3.2)
     figure.suptitle(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -182,7 +182,7 @@ def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
         axes.grid(axis="y", color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -218,6 +218,7 @@ def _finish(axes: Axes, chosen_epoch: float | None) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False, handlelength=3.2)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as a PNG, the same bytes for the same figure."""
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150, metadata={"Software": None})

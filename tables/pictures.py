@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from data.files import replacing
+from evaluation.plots import save_figure
 from evaluation.statistics import Interval
 
 # Colours of Okabe and Ito, and a marker and a line that tell them apart in grey.
@@ -49,7 +49,7 @@ def plot_ua(
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -72,7 +72,7 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
     figure.axes[0].set_ylabel("Second main component (no unit)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, markerscale=1.6)
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
 
 
@@ -104,10 +104,5 @@ def plot_cosines(cosines: dict[str, dict[str, list[float]]], path: Path) -> Figu
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("Cosine of the gradients")
     figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
-    _save(figure, path)
+    save_figure(figure, path)
     return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=150, metadata={"Software": None})

@@ -37,3 +37,18 @@ def test_when_the_last_is_ten_minutes_old(monkeypatch):
 
 def test_by_the_clock_alone_where_nothing_is_chosen(monkeypatch):
     assert saved(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], best_is_kept=False) == [3, 6]
+
+
+def test_better_may_mean_less():
+    args = RunArguments(
+        output_dir="out",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        use_cpu=True,
+    )
+    state, control = TrainerState(best_metric=1.0), TrainerControl()
+    SparingCheckpoints(10).on_evaluate(args, state, control, {"eval_loss": 1.1})
+    assert not control.should_save
+    SparingCheckpoints(10).on_evaluate(args, state, control, {"eval_loss": 0.9})
+    assert control.should_save

@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
@@ -17,18 +18,17 @@ class SparingCheckpoints(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        """With `--save_strategy steps`."""
+        """Where `--save_strategy` says that one is due, wait until the last is old enough."""
         control.should_save = control.should_save and self._old_enough()
 
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """With `--save_strategy epoch`."""
-        control.should_save = control.should_save and self._old_enough()
+    on_epoch_end = on_step_end
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         """What is best must be kept: it is loaded in the end."""
         if args.load_best_model_at_end:
-            figure = metrics[f"eval_{args.metric_for_best_model}"]
-            control.should_save |= state.best_metric is None or figure > state.best_metric
+            figure = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
+            better = np.greater if args.greater_is_better else np.less
+            control.should_save |= state.best_metric is None or bool(better(figure, state.best_metric))
 
     def on_save(self, args, state, control, **kwargs):
         """Count from here."""

@@ -47,8 +47,9 @@ class SerMtlTrainer(Trainer):
         self.labels = labels
         self.tokenizer: Wav2Vec2CTCTokenizer = self.processing_class.tokenizer
         self.metric = SerMtlMetric(labels)
-        shared = chain.from_iterable(shared_parameters(self.model).values())
-        self.surgery = GradientSurgery(shared) if gradient_surgery else None
+        self.surgery = None
+        if gradient_surgery:
+            self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()))
         self._loss_sums: dict[str, Tensor] = {}
         self._updates_summed = 0
         self.pop_callback(PrinterCallback)
