@@ -8,48 +8,19 @@ import statistics
 import sys
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from torch.utils.data import RandomSampler
 
+from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.throughput import Epoch, measure, train_an_epoch
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
-from data.folds import split
-from data.targets import label_sets
 from modeling_ser_mtl import SerMtlModel
-from training import run as steps
-from training.arguments import CorpusArguments, RunArguments, Stage1Arguments
-from training.models import demo_encoder, stage1_start
+from training.arguments import RunArguments
+from training.models import demo_encoder
 from training.trainer import SerMtlTrainer
-
-
-def stage1_trainer(encoder: Path, folder: Path, front_end: str) -> SerMtlTrainer:
-    """Stage 1 as the script builds it.
-
-    Args:
-        encoder: folder of the pretrained encoder.
-        folder: where the corpus lies.
-        front_end: "once" an utterance; "every step", frozen; or "trained".
-    """
-    corpus_args = CorpusArguments(fold=1, corpus="folder", data_dir=[str(folder / "noise")], dev="none")
-    run = RunArguments(
-        output_dir=str(folder / "run"),
-        num_train_epochs=1,
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-    )
-    method = Stage1Arguments(encoder=str(encoder), selection="last", train_front_end=front_end == "trained")
-    corpus = steps.load_corpus(corpus_args, run)
-    splits = split(corpus, 1, "none")
-    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
-    with patch.object(steps, "front_end_is_frozen", return_value=front_end == "once"):
-        corpus, data = steps.training_rows(corpus, splits, start, method, run)
-    return steps.build_trainer(corpus, data, start, method, run)
 
 
 def convolve_with_channels_first(model: SerMtlModel, waveform: torch.Tensor) -> torch.Tensor:
@@ -59,14 +30,16 @@ def convolve_with_channels_first(model: SerMtlModel, waveform: torch.Tensor) -> 
 
 def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
     """Stage 1 with all levers, and without some of them."""
-    trainers = {
-        "all": stage1_trainer(encoder, folder, "once"),
-        "random batches": stage1_trainer(encoder, folder, "once"),
-        "front end in every step": stage1_trainer(encoder, folder, "every step"),
-        "front end in every step, channels first": stage1_trainer(encoder, folder, "every step"),
-        "front end trained": stage1_trainer(encoder, folder, "trained"),
-        "front end trained, channels first": stage1_trainer(encoder, folder, "trained"),
+    run = RunArguments(output_dir=str(folder / "run"), num_train_epochs=1, **QUIET)
+    front_ends = {
+        "all": "once",
+        "random batches": "once",
+        "front end in every step": "every step",
+        "front end in every step, channels first": "every step",
+        "front end trained": "trained",
+        "front end trained, channels first": "trained",
     }
+    trainers = {name: prepare_stage1(encoder, folder / "noise", run, how).trainer for name, how in front_ends.items()}
     trainers["random batches"]._get_train_sampler = lambda rows=None: RandomSampler(trainers["all"].train_dataset)
     for name, trainer in trainers.items():
         if "channels first" in name:

@@ -14,30 +14,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import datasets
 from transformers.utils import logging
 
+from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.throughput import CUDA
 from benchmarks.workload import iemocap_lengths, save_untrained, write_noise, xls_r_300m
-from data.folds import split
-from data.targets import label_sets
-from training.arguments import CorpusArguments, RunArguments, Stage1Arguments
-from training.models import demo_encoder, stage1_start
-from training.run import build_trainer, load_corpus, look_for_leaks, training_rows
+from training.arguments import RunArguments
+from training.models import demo_encoder
 
 
 def first_batch(folder: Path) -> None:
     """Do what run_stage1.py does up to the first batch, and print the seconds."""
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     begun = time.perf_counter()
-    corpus_args = CorpusArguments(fold=1, corpus="folder", data_dir=[str(folder / "noise")], dev="none")
-    run = RunArguments(output_dir=str(folder / "run"), eval_strategy="no", save_strategy="no")
-    method = Stage1Arguments(encoder=str(folder / "encoder"), selection="last")
-    corpus = load_corpus(corpus_args, run)
-    splits = split(corpus, 1, "none")
-    look_for_leaks(splits, run)
-    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
-    corpus, data = training_rows(corpus, splits, start, method, run)
-    trainer = build_trainer(corpus, data, start, method, run)
+    run = RunArguments(output_dir=str(folder / "run"), **QUIET)
+    trainer = prepare_stage1(folder / "encoder", folder / "noise", run).trainer
     next(iter(trainer.get_train_dataloader()))
-    print(f"{len(corpus)} utterances: {time.perf_counter() - begun:.1f} s to the first batch")
+    print(f"{len(trainer.corpus)} utterances: {time.perf_counter() - begun:.1f} s to the first batch")
 
 
 def main() -> None:

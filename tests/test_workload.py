@@ -1,0 +1,50 @@
+"""The speed benchmark's workload: lengths as IEMOCAP's, shares of padding, and operations that torch counts alike."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Wav2Vec2Model
+
+from benchmarks.throughput import OURS, minutes_of_a_fold
+from benchmarks.workload import iemocap_lengths, padded_share, transformer_flops, utterances_of_batches, xls_r_300m
+
+
+def test_lengths_are_those_of_iemocap():
+    """4.5 seconds in the mean, and batches of 16 at random are 62.8 % padding."""
+    lengths = iemocap_lengths()
+    random = np.random.default_rng(0).permutation(len(lengths))
+    assert len(lengths) == 5_531
+    assert lengths.mean() == pytest.approx(4.5, abs=0.1)
+    assert (lengths.min(), lengths.max()) == pytest.approx((0.58, 34.14), abs=1.5)
+    assert padded_share(lengths, random) == pytest.approx(0.628, abs=0.02)
+
+
+def test_a_few_batches_are_padded_as_the_whole_epoch_is():
+    lengths = utterances_of_batches(12)
+    assert len(lengths) == 12 * 16
+    assert padded_share(lengths, range(len(lengths))) < 0.03
+
+
+def test_padded_share_is_what_the_longest_of_each_batch_leaves():
+    lengths = np.array([1.0] * 15 + [2.0] + [4.0])
+    assert padded_share(lengths, range(17)) == pytest.approx(15 / (32 + 4))
+
+
+def test_operations_of_the_transformer_are_those_that_torch_counts():
+    config = xls_r_300m()
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        model = Wav2Vec2Model(config).eval()
+        features = torch.randn(1, 200, config.hidden_size)
+    with FlopCounterMode(display=False) as counter:
+        model.encoder(features)
+    seconds = np.array([200 * 320 / 16_000])
+    assert transformer_flops(config, seconds, 1) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_fold_takes_its_front_end_once_and_two_hundred_epochs_of_four_fifths():
+    rows = [{"name": name, "audio_seconds_per_second": speed} for name, speed in zip(OURS, (100, 200), strict=True)]
+    corpus = iemocap_lengths().sum()
+    expected = (corpus / 50 + 160 * corpus / 100 + 160 * corpus / 200) / 60
+    assert minutes_of_a_fold([*rows, {"name": "stock", "audio_seconds_per_second": 1}], 50) == pytest.approx(expected)
