@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from safetensors.torch import load_file, save_file
 from tiny import SAMPLING_RATE, contents, run_flags, run_script, tone
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
@@ -168,6 +169,25 @@ def test_adapters_keep_the_base_they_were_trained_on_when_that_moves_on(hub_serv
     elsewhere(PREAMBLE + "torch.save(outputs(auto('ada/stage2')), 'found.pt')", tmp_path)
     assert_same(torch.load(tmp_path / "found.pt"), before)
     repository.branches["main"] = trained_on
+
+
+def test_a_revision_that_is_asked_for_is_the_one_of_the_adapters(runs, tmp_path):
+    """By its commit, though the adapters have been trained on since, and though their base has no such commit."""
+    before = HfApi().repo_info("ada/stage2").sha
+    expected = outputs(SerMtlModel.from_pretrained("ada/stage2"))
+    later = shutil.copytree(runs["stage2"], tmp_path / "later")
+    weights = load_file(later / "adapter_model.safetensors")
+    heads = [name for name in weights if name.startswith("base_model.model.heads")]
+    assert heads
+    save_file(weights | {name: 2 * weights[name] for name in heads}, later / "adapter_model.safetensors")
+    publish(later, "ada/stage2", "--base_repo_id", "ada/stage1")
+    assert not torch.equal(outputs(SerMtlModel.from_pretrained("ada/stage2"))["logits"], expected["logits"])
+    assert_same(outputs(SerMtlModel.from_pretrained("ada/stage2", revision=before)), expected)
+    # The Auto class would look for a plain `revision` in the base's repository too.
+    of_adapters = f"adapter_kwargs={{'revision': '{before}'}}"
+    elsewhere(PREAMBLE + f"torch.save(outputs(auto('ada/stage2', {of_adapters})), 'found.pt')", tmp_path)
+    assert_same(torch.load(tmp_path / "found.pt"), expected)
+    publish(runs["stage2"], "ada/stage2", "--base_repo_id", "ada/stage1")
 
 
 def test_the_token_that_is_given_opens_adapters_and_base_and_no_other_does(runs, tmp_path, monkeypatch):
