@@ -262,9 +262,14 @@ def _holds_adapters(results: dict) -> bool:
 
 
 def _figures(results: dict) -> str:
-    speakers = results.get("held_out_speakers", [])
-    named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
-    held_out = f"\n- Test speakers, none of whom was heard in training: {len(speakers)}{named}." if speakers else ""
+    notes = [
+        f"Which checkpoint this is: {SELECTION[results['selection']]}.",
+        _held_out(results),
+        _near_duplicates(results),
+        _calibration(results),
+        "One fold and one seed: a figure for the method is the mean over the folds.",
+    ]
+    listed = "\n".join(f"- {note}" for note in notes if note)
     return f"""\
 ## Figures
 
@@ -274,8 +279,33 @@ On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
 UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
 
-- Which checkpoint this is: {SELECTION[results["selection"]]}.{held_out}
-- One fold and one seed: a figure for the method is the mean over the folds."""
+{listed}"""
+
+
+def _held_out(results: dict) -> str | None:
+    speakers = results.get("held_out_speakers", [])
+    if not speakers:
+        return None
+    named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
+    return f"Test speakers, none of whom was heard in training: {len(speakers)}{named}."
+
+
+def _near_duplicates(results: dict) -> str | None:
+    found = results.get("leaks", {}).get("near_duplicates", {}).get("all")
+    if not found:
+        return None
+    return f"Test transcripts that training has a near-duplicate of: {100 * found['share']:.1f} % of {found['n']}."
+
+
+def _calibration(results: dict) -> str | None:
+    calibration = results.get("calibration", {})
+    if "test" not in calibration:
+        return None
+    line = f"Expected calibration error of emotion's probabilities: {100 * calibration['test']['before']:.1f} %"
+    if "temperature" in calibration:
+        after = 100 * calibration["test"]["after"]
+        line += f"; {after:.1f} % where the logits are divided by `model.config.temperature`"
+    return f"{line}."
 
 
 def _training(results: dict) -> str:

@@ -131,3 +131,16 @@ def test_keys_beyond_the_contract_may_be_missing_and_results_stay_untouched():
     assert ModelCard(text).data.base_model == "facebook/wav2vec2-xls-r-300m"
     assert "None" not in text
     assert results == before
+
+
+def test_how_far_words_and_probabilities_can_be_believed_is_said_where_it_was_measured():
+    leaks = {"near_duplicates": {"all": {"n": 800, "share": 0.125}}}
+    plain = {"test": {"before": 0.0712}}
+    tempered = {"temperature": 1.4, "test": {"before": 0.0712, "after": 0.0213}}
+    text = model_card(STAGE1 | {"leaks": leaks, "calibration": plain})
+    assert "near-duplicate of: 12.5 % of 800." in text
+    assert "probabilities: 7.1 %." in text
+    text = model_card(STAGE1 | {"calibration": tempered})
+    assert "probabilities: 7.1 %; 2.1 % where the logits are divided by `model.config.temperature`." in text
+    for absent in ("near-duplicate", "alibration"):
+        assert absent not in model_card(STAGE1)
