@@ -1,6 +1,6 @@
 """The pictures of a run: confusion matrix, training curves, reliability, gradients. All can be read in grey."""
 
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from data.files import replacing
+from data.utterances import TASKS
 from evaluation.calibration import BINS, Reliability
 
 # One style a task, the same in both panels: colours of Okabe and Ito, and a line style that tells them apart in grey.
@@ -20,12 +21,13 @@ _STYLES = {
     "asr": {"color": "#CC79A7", "linestyle": ":", "marker": "D"},
     "scl": {"color": "#7F7F7F", "linestyle": (0, (6, 2, 1, 2, 1, 2)), "marker": "x"},
 }
-# Ten, for the pairs of up to five losses.
+# One style for every two of the five losses, the same in all pictures.
 _MARKED = zip(("#D55E00", "#0072B2", "#009E73", "#CC79A7", "black"), "os^Dx", strict=True)
-_PAIR_STYLES = [
+_LOOKS = [
     {"color": color, "linestyle": linestyle, "marker": marker, "markersize": 5}
     for linestyle, (color, marker) in product(("-", "--"), _MARKED)
 ]
+_PAIR_STYLES = dict(zip(map(frozenset, combinations((*TASKS, "scl"), 2)), _LOOKS, strict=True))
 _LOSSES = {
     "loss": ("total", "weighted sum"),
     "loss_emotion": ("emotion", "emotion"),
@@ -163,27 +165,41 @@ def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
     """
     epochs = np.floor([m["epoch"] for m in record["measurements"]]).astype(int)
     layers = [i for i, group in enumerate(record["groups"]) if group.startswith("layer")]
-    figure = Figure(figsize=(11, 4.3), layout="constrained")
-    over_epochs, over_layers = figure.subplots(1, 2, sharey=True)
-    for pair, style in zip(record["measurements"][0]["cosines"], _PAIR_STYLES, strict=False):
+    by_epoch, by_layer = {}, {}
+    for pair in record["measurements"][0]["cosines"]:
         cosines = np.array([m["cosines"][pair] for m in record["measurements"]], dtype=float)
-        label = " and ".join(pair.split())
         known = ~np.isnan(cosines[:, 0])
         some = np.unique(epochs[known])
-        means = [cosines[known & (epochs == epoch), 0].mean() for epoch in some]
-        over_epochs.plot(some + 1, means, label=label, markevery=max(1, len(some) // 8), **style)
+        by_epoch[pair] = some + 1, [cosines[known & (epochs == epoch), 0].mean() for epoch in some]
         of_layers = np.nanmean(cosines[:, layers], axis=0) if known.any() else np.full(len(layers), np.nan)
-        over_layers.plot(range(1, len(layers) + 1), of_layers, markevery=max(1, len(layers) // 8), **style)
+        by_layer[pair] = np.arange(1, len(layers) + 1), of_layers
+    figure = Figure(figsize=(11, 4.3), layout="constrained")
+    over_epochs, over_layers = figure.subplots(1, 2, sharey=True)
+    draw_cosines(over_epochs, by_epoch)
+    draw_cosines(over_layers, by_layer)
     over_epochs.set(xlabel="Epoch", ylabel="Cosine of the gradients", title="Whole encoder")
     over_layers.set(xlabel="Transformer layer", title="By layer, mean of all epochs")
-    for axes in (over_epochs, over_layers):
-        axes.axhline(0, color="0.4", linewidth=1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
+    cosine_legend(figure)
     save_figure(figure, path)
     return figure
+
+
+def draw_cosines(axes: Axes, cosines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw a line for each pair of losses: "emotion asr" -> places along the axis, cosines there."""
+    for pair, (places, values) in cosines.items():
+        label = " and ".join({"asr": "ASR", "scl": "SCL"}.get(loss, loss) for loss in pair.split())
+        every = max(1, len(places) // 8)
+        axes.plot(places, values, label=label, markevery=every, **_PAIR_STYLES[frozenset(pair.split())])
+    axes.axhline(0, color="0.4", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def cosine_legend(figure: Figure) -> None:
+    """One legend below all panels, with each pair of losses once."""
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
 
 
 def _curves(log_history: list[dict], keys: dict) -> dict[str, tuple[list[float], list[float]]]:

@@ -1,25 +1,19 @@
 """The pictures of the report. All can be read in grey."""
 
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from evaluation.plots import save_figure
+from evaluation.plots import cosine_legend, draw_cosines, save_figure
 from evaluation.statistics import Interval
 
-# Colours of Okabe and Ito, and a marker and a line that tell them apart in grey.
+# Colours of Okabe and Ito, and a marker that tells them apart in grey.
 _TASKS = {
     "emotion": ("$x_e$, emotion", "#D55E00", "o"),
     "gender": ("$x_g$, gender", "#0072B2", "s"),
     "style": ("$x_s$, style", "#009E73", "^"),
 }
-_LINES = [("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"),
-          ("black", "x", "-"), ("#7F7F7F", "v", "--"), ("#E69F00", "P", "-."), ("#56B4E9", "*", ":"),
-          ("#882255", "<", "-"), ("#332288", ">", "--")]  # fmt: skip
-_LOSSES = {"asr": "ASR", "scl": "SCL"}
 
 
 def plot_ua(
@@ -84,25 +78,11 @@ def plot_cosines(cosines: dict[str, dict[str, list[float]]], path: Path) -> Figu
         path: of the picture.
     """
     figure = Figure(figsize=(4.4 * len(cosines), 4.3), layout="constrained")
-    losses = sorted({name for of_row in cosines.values() for pair in of_row for name in pair.split()})
-    look = dict(zip(map(frozenset, combinations(losses, 2)), _LINES, strict=False))
-    drawn = {}
     panels = figure.subplots(1, len(cosines), sharey=True, squeeze=False)[0]
     for axes, (title, of_row) in zip(panels, cosines.items(), strict=True):
-        for pair, values in of_row.items():
-            color, marker, line = look[frozenset(pair.split())]
-            layers = range(1, len(values) + 1)
-            every = max(1, len(values) // 8)
-            name = " and ".join(_LOSSES.get(loss, loss) for loss in sorted(pair.split()))
-            (drawn[name],) = axes.plot(
-                layers, values, color=color, marker=marker, linestyle=line, markersize=5, markevery=every
-            )
-        axes.axhline(0, color="0.4", linewidth=1)
+        draw_cosines(axes, {pair: (np.arange(1, len(values) + 1), values) for pair, values in of_row.items()})
         axes.set(title=title, xlabel="Transformer layer")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("Cosine of the gradients")
-    figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
+    cosine_legend(figure)
     save_figure(figure, path)
     return figure

@@ -242,7 +242,7 @@ def test_the_picture_shows_every_pair_over_epochs_and_layers(tmp_path):
     groups = ["encoder", "layer 1", "layer 2", "other"]
     figure = plot_gradient_cosines({"groups": groups, "measurements": measurements}, tmp_path / "g.png")
     over_epochs, over_layers = (axes.get_lines()[0] for axes in figure.axes)
-    assert over_epochs.get_label() == "emotion and asr"
+    assert over_epochs.get_label() == "emotion and ASR"
     assert list(over_epochs.get_xdata()) == [1, 2] and list(over_epochs.get_ydata()) == pytest.approx([0.2, -1])
     assert list(over_layers.get_xdata()) == [1, 2] and list(over_layers.get_ydata()) == pytest.approx([0.2, -0.8 / 3])
     assert Path(tmp_path / "g.png").is_file()
