@@ -91,11 +91,14 @@ def about(rows: list[FinishedRow]) -> Table:
         return ", ".join(sorted({str(value) for value in of_runs}))
 
     def setting(name: str) -> str:
-        first, second = (
-            values(*(run.args["training"].get(name) for run in runs if run.results["stage"] == stage))
-            for stage in (1, 2)
-        )
-        return first if first == second or not second else f"stage 1: {first or '-'}; stage 2: {second}"
+        """Once for all runs, or by stage, or by what was trained: the first that is the whole truth."""
+        for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}"):
+            told: dict[str, set[str]] = {}
+            for run in runs:
+                told.setdefault(told_by.format(**run.results), set()).add(str(run.args["training"].get(name)))
+            if all(len(found) == 1 for found in told.values()):
+                break
+        return "; ".join(f"{of}: {values(*found)}".removeprefix(": ") for of, found in sorted(told.items()))
 
     versions = runs[0].results["versions"]
     left_out = {task for row in rows for run in row.runs for task in set(row.tasks) - set(run.results["tasks"])}

@@ -1,5 +1,6 @@
 """Pins the report: its figures against the json it is made of, its verdicts, and that the page needs no other file."""
 
+import json
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tables.claims import CheckedClaim, check_claims, verdict
 from tables.finished import FinishedRow, FinishedRun, finished_rows
 from tables.pictures import plot_cosines, plot_embeddings, plot_ua
 from tables.plan import choose_rows, plan
-from tables.report import write_report
+from tables.report import about, write_report
 from tables.rows import CLAIMS, ROWS
 from tables.sections import calibration_table, cosines_table, leaks_table, papers_tables, rules_table, style_table
 
@@ -66,6 +67,19 @@ def test_other_tasks_stand_in_a_table_of_their_own_and_only_where_they_were_trai
     assert cells["gender UA"].startswith(
         f"{100 * np.mean(list(row_of(folder, 't3-concat').figures('gender_ua').values())):.1f}"
     )
+
+
+def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
+    runs = plan(choose_rows([], ["t2-full-full", "t2-full-adapters"], []), [1], [0], tmp_path)
+    write_runs(runs, {})
+    for run in runs:
+        args = json.loads((run.folder / "args.json").read_text())
+        args["training"] |= {"learning_rate": 5e-4 if run.settings.trainable == "adapters" else 2e-4}
+        write_json(run.folder / "args.json", args)
+    told = dict(about(finished_rows(runs)).rows)
+    assert told["utterances an update"] == "16"
+    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0"
+    assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
 
 
 def test_folds_together_is_ua_of_all_predictions(folder):
