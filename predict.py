@@ -26,6 +26,8 @@ from training.run import Parser, command_line
 RUNS = Path("runs")
 AT_ONCE = 30 * 60 * SAMPLING_RATE
 """Samples held in memory at once, half an hour of them: enough to find batches of like length."""
+LONGEST = 2 * 60
+"""Seconds of a recording that still passes for one utterance; attention takes the square of them in memory."""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     for line in FORMATS[args.format](predict(files, model, processor, broken), labels):
         tqdm.write(line)
     if broken:
-        raise UserError(f"{len(broken)} of {len(files)} files could not be read; the others are above")
+        raise UserError(f"{len(broken)} of {len(files)} files have no answer; the others are above")
 
 
 def parse_arguments() -> Namespace:
@@ -98,7 +100,7 @@ def load(name: str) -> tuple[SerMtlModel, Wav2Vec2Processor]:
 def predict(
     files: list[Path], model: SerMtlModel, processor: Wav2Vec2Processor, broken: list[Path]
 ) -> Iterator[tuple[Path, dict]]:
-    """What is heard in each file, in their order; those that cannot be read go into `broken`."""
+    """What is heard in each file, in their order; those without an answer go into `broken`."""
     with tqdm(total=len(files), unit=" files", disable=None) as bar:
         for chunk in decoded(files, broken):
             answers = infer(model, processor, list(chunk.values()))
@@ -111,7 +113,7 @@ def decoded(files: list[Path], broken: list[Path]) -> Iterator[dict[Path, np.nda
     chunk: dict[Path, np.ndarray] = {}
     for file in files:
         try:
-            chunk[file] = decode(file)
+            chunk[file] = utterance(file)
         except UserError as error:
             broken.append(file)
             tqdm.write(str(error), file=sys.stderr)
@@ -119,6 +121,21 @@ def decoded(files: list[Path], broken: list[Path]) -> Iterator[dict[Path, np.nda
             yield chunk
             chunk = {}
     yield chunk
+
+
+def utterance(file: Path) -> np.ndarray:
+    """The samples of one file, int16 at 16 kHz.
+
+    Raises:
+        UserError: it cannot be read, or is too long to be one utterance.
+    """
+    samples = decode(file)
+    if len(samples) > LONGEST * SAMPLING_RATE:
+        raise UserError(
+            f"{file}: {len(samples) / SAMPLING_RATE / 60:.1f} minutes long; the model hears one utterance, of "
+            f"{LONGEST // 60} minutes at most: cut it"
+        )
+    return samples
 
 
 if __name__ == "__main__":
