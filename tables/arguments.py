@@ -153,7 +153,12 @@ def keep_settings(args: TablesArguments) -> None:
              "flags", "stage1_flags", "stage2_flags", "adapters_flags", "full_flags")  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     file = args.output_dir / "settings.json"
-    if not any(args.output_dir.glob("seed*/fold*/*/args.json")):
+    begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
+    if begun and not file.is_file():
+        raise UserError(
+            f"{file}: is missing, so what the runs of this folder were told is not known; name another folder"
+        )
+    if not begun:
         return write_json(file, settings)
     before = json.loads(file.read_text(encoding="utf-8"))
     if differing := [f"--{name} {before.get(name)}, not {settings[name]}" for name in names

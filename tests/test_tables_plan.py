@@ -206,3 +206,6 @@ def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
     keep_settings(args("--num_train_epochs", "3", "--seeds", "1", "--rows", "t3-concat", "--jobs", "4"))
     with pytest.raises(UserError, match=r"--flags .*'3'.*, not .*'4'"):
         keep_settings(args("--num_train_epochs", "4"))
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UserError, match=r"settings\.json: is missing"):
+        keep_settings(args("--num_train_epochs", "3"))
