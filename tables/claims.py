@@ -46,7 +46,8 @@ def verdict(tested: CheckedClaim) -> str:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
     if tested.comparison.speakers < 6 and 2 ** (1 - tested.comparison.speakers) >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
-    sign = "has the claim's sign" if difference.value > 0 else "is against the claim" if difference.value else "is none"
+    shown = round(difference.value, 3)  # as `points` has it
+    sign = "has the claim's sign" if shown > 0 else "is against the claim" if shown else "is none"
     return f"**not shown**: the difference {sign}, and may be chance ({points})"
 
 

@@ -138,6 +138,12 @@ def test_planted_differences_come_out_as_verdicts(folder):
         assert f"{one.claim.text} {verdict(one)}" in (folder / "report.md").read_text()
 
 
+def test_a_difference_that_is_nothing_but_rounding_has_no_sign():
+    comparison = Comparison(Interval(1e-17, -0.03, 0.03), 1.0, 24)
+    said = verdict(CheckedClaim(CLAIMS[0], comparison, 1.0, 0.8, 0.8))
+    assert said.startswith("**not shown**: the difference is none")
+
+
 def test_too_few_speakers_decide_nothing():
     comparison = Comparison(Interval(0.2, 0.1, 0.3), 0.5, 2)
     assert verdict(CheckedClaim(CLAIMS[0], comparison, 0.5, 0.7, 0.5)).startswith(
