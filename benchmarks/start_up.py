@@ -44,7 +44,7 @@ def main() -> None:
         else:
             demo_encoder(folder / "encoder")
         for when in ("at first", "again"):
-            print(f"{when}: ", end="", flush=True)
+            print(f"{when}:", flush=True)
             subprocess.run([sys.executable, __file__, str(folder)], check=True, stderr=subprocess.DEVNULL)
 
 
