@@ -53,6 +53,7 @@ class TablesArguments:
         default="", help="Further flags of every run that trains adapters: --adapters_flags '--learning_rate 5e-4'"
     )
     full_flags: str = HfArg(default="", help="Further flags of every run that trains all parameters.")
+    heads_flags: str = HfArg(default="", help="Further flags of every run that trains heads on a frozen encoder.")
     measure_oracle: bool = HfArg(
         default=False,
         help="Measure UA on the test fold after each epoch, to say what choosing epochs on it would bring.",
@@ -97,8 +98,8 @@ class TablesArguments:
         start = ["--stage1", str(run.start.folder)] if run.start else []
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
         of_stage = self.stage1_flags if run.stage == 1 else self.stage2_flags
-        of_trained = {"adapters": self.adapters_flags, "all": self.full_flags}.get(run.settings.trainable, "")
-        more = [*self.flags, *shlex.split(of_stage), *shlex.split(of_trained)]  # the last one counts
+        of_trained = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
+        more = [*self.flags, *shlex.split(of_stage), *shlex.split(of_trained[run.settings.trainable])]  # the last one counts
         return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
     def options_of_slurm(self) -> dict[str, str | int]:
@@ -118,8 +119,9 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest
     of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
+    of_trained = f"{args.adapters_flags} {args.full_flags} {args.heads_flags}"
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
-        words = [*of_corpus, *rest, *shlex.split(f"{of_stage} {args.adapters_flags} {args.full_flags}")]
+        words = [*of_corpus, *rest, *shlex.split(f"{of_stage} {of_trained}")]
         args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
     return args
 
@@ -150,7 +152,7 @@ def keep_settings(args: TablesArguments) -> None:
         UserError: the folder's runs were told something else.
     """
     names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle",
-             "flags", "stage1_flags", "stage2_flags", "adapters_flags", "full_flags")  # fmt: skip
+             "flags", "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags")  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     file = args.output_dir / "settings.json"
     begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))

@@ -161,11 +161,12 @@ def test_flags_that_it_does_not_know_go_to_both_stages_and_stage_flags_to_one():
     assert args.corpus_arguments.dev == "none"
 
 
-def test_what_trains_adapters_and_what_trains_all_parameters_can_have_rates_of_their_own():
+def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own():
     args = parse_arguments(
         shlex.split(
             "--rows t2-full-full t3-scl-cos t4-pepino --learning_rate 1e-3 --stage2_flags '--learning_rate 2e-3' "
-            "--adapters_flags '--learning_rate 5e-4' --full_flags '--learning_rate 1e-4'"
+            "--adapters_flags '--learning_rate 5e-4' --full_flags '--learning_rate 1e-4' "
+            "--heads_flags '--learning_rate 1e-2'"
         )
     )
     runs = plan(choose_rows(args.tables, args.rows, []), [1], [0], args.output_dir)
@@ -173,7 +174,7 @@ def test_what_trains_adapters_and_what_trains_all_parameters_can_have_rates_of_t
     for run in runs:
         words = args.flags_of(run)
         rates[run.name] = [words[i + 1] for i, word in enumerate(words) if word == "--learning_rate"][-1]
-    assert rates == {"t1-full-ser-asr": "1e-4", "t2-full-full": "1e-4", "t3-scl-cos": "5e-4", "t4-pepino": "1e-3"}
+    assert rates == {"t1-full-ser-asr": "1e-4", "t2-full-full": "1e-4", "t3-scl-cos": "5e-4", "t4-pepino": "1e-2"}
 
 
 @pytest.mark.parametrize(
