@@ -99,7 +99,11 @@ class TablesArguments:
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
         of_stage = self.stage1_flags if run.stage == 1 else self.stage2_flags
         of_trained = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
-        more = [*self.flags, *shlex.split(of_stage), *shlex.split(of_trained[run.settings.trainable])]  # the last one counts
+        more = [
+            *self.flags,
+            *shlex.split(of_stage),
+            *shlex.split(of_trained[run.settings.trainable]),
+        ]  # the last one counts
         return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
     def options_of_slurm(self) -> dict[str, str | int]:

@@ -10,7 +10,7 @@ import torch
 from encoders import ENCODERS, LABELS, SIZE, all_tasks_config
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2ForPreTraining, WavLMConfig, WavLMModel
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution, tile_convolution
 from training.adapters import attach_adapters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +69,26 @@ def test_strided_convolution_and_its_gradients_are_those_of_the_layer(width, str
     result = strided_convolution(sound.transpose(1, 2), conv).transpose(1, 2)
     torch.testing.assert_close(result, conv(sound))
     torch.testing.assert_close(torch.autograd.grad(result, inputs, gradient), expected)
+
+
+@pytest.mark.parametrize("width", [10, 3, 2])
+def test_tile_convolution_is_that_of_the_layer(width):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(3, 5, width, 2, bias=width != 2)
+    sound = torch.randn(2, 3, 47)
+    torch.testing.assert_close(tile_convolution(sound.transpose(1, 2), conv).transpose(1, 2), conv(sound))
+
+
+@pytest.mark.parametrize("encoder", ["wav2vec2, layer norm", "data2vec-audio"])
+@pytest.mark.parametrize("frames", [1, 9, 10, 11, 200, 201, 410, 595])
+@torch.inference_mode()
+def test_tiles_of_a_frozen_front_end_make_the_frames_of_the_stock_encoder(encoder, frames):
+    model = random_model(all_tasks_config(encoder))
+    field, step = model._receptive_field()
+    waveforms = torch.randn(2, field + (frames - 1) * step + frames % step)
+    features, lengths = model.extract_features(waveforms)
+    assert lengths.tolist() == [frames, frames]
+    torch.testing.assert_close(features, model.encoder.feature_extractor(waveforms).transpose(1, 2))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
