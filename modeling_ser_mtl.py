@@ -34,7 +34,7 @@ from transformers.utils import ModelOutput, cached_file, find_adapter_config_fil
 CLASSIFICATION_TASKS = ("emotion", "gender", "style")
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-TILE, TILE_STEP = 200, 10
+TILE, TILE_STEP = 150, 10
 """Frames that a frozen front end makes at a time on a CPU, and the step in which the last of an utterance are."""
 
 

@@ -81,9 +81,13 @@ class Collator:
 
 
 def waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> dict[str, torch.Tensor]:
-    """int16 samples, (samples,) each -> `input_values` (batch, longest) and `attention_mask` for the encoder."""
+    """Samples, (samples,) each -> `input_values` (batch, longest) and `attention_mask` for the encoder.
+
+    Samples are integers of 16 bits, or floats from -1 to 1.
+    """
+    arrays = [np.asarray(one) for one in samples]
     batch = feature_extractor(
-        [np.asarray(s, dtype=np.float32) / 32768 for s in samples],
+        [one.astype(np.float32) / (32768 if one.dtype.kind == "i" else 1) for one in arrays],
         sampling_rate=SAMPLING_RATE,
         padding=True,
         return_attention_mask=True,

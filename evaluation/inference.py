@@ -85,8 +85,7 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def _front_end(model: SerMtlModel, processor: Wav2Vec2Processor, utterances: list[np.ndarray]) -> list[Tensor]:
     """Each utterance by itself: (samples,) -> (frames, channels)."""
-    samples = [one if one.dtype == np.int16 else one * 32768 for one in utterances]
-    values = waveforms(samples, processor.feature_extractor)["input_values"].to(model.device, model.dtype)
+    values = waveforms(utterances, processor.feature_extractor)["input_values"].to(model.device, model.dtype)
     return [model.extract_features(row[None, : len(one)])[0][0] for row, one in zip(values, utterances, strict=True)]
 
 
