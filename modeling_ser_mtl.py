@@ -367,6 +367,9 @@ class SerMtlModel(PreTrainedModel):
         self._front_end_normalises_over_time = any(isinstance(module, nn.GroupNorm) for module in front_end)
         convolutions = [module for module in front_end if isinstance(module, nn.Conv1d)]
         self._kernels_and_strides = [(conv.kernel_size[0], conv.stride[0]) for conv in convolutions]
+        if hasattr(self.encoder, "feature_projection"):
+            for layer in self.transformer_layers():
+                layer.register_forward_pre_hook(partial(_with_attention_mask, self), with_kwargs=True)
         if config.encoder_config.model_type == "wavlm":
             _let_wavlm_attention_call_its_projections(self.encoder)
         if config.encoder_config.model_type == "data2vec-audio":
@@ -556,17 +559,29 @@ class SerMtlModel(PreTrainedModel):
             hidden = self.encoder.feature_projection(features)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             hidden = self._spec_augment(hidden, frame_lengths)
-            self._frame_mask = frame_mask
-            frames = self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state
+            hidden = hidden.masked_fill(~frame_mask.unsqueeze(-1), 0)
+            self._frame_mask, self._attention_mask = frame_mask, self._attention_mask_of(hidden, frame_mask)
+            frames = self.encoder.encoder(hidden).last_hidden_state
         else:
             frames = self._moonshine_transformer(self._spec_augment(features, frame_lengths), frame_mask)
         if self.config.layer_weights:
             frames, self._layer_outputs = self.layer_weights(self._layer_outputs), []
         return frames, frame_mask
 
+    def _attention_mask_of(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
+        """What the layers are told of padding. Made here, since the stock encoders wait for the device to see any."""
+        if self.config.encoder_config.model_type == "wavlm":
+            return frame_mask
+        return create_bidirectional_mask(
+            config=self.encoder.config,
+            inputs_embeds=hidden,
+            attention_mask=frame_mask,
+            allow_is_bidirectional_skip=False,
+        )
+
     def _moonshine_transformer(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
         encoder = self.encoder
-        mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=frame_mask)
+        mask = self._attention_mask_of(hidden, frame_mask)
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary = encoder.rotary_emb(hidden, position_ids=positions)
         for layer in encoder.layers:
@@ -691,6 +706,10 @@ def _keep_output(model: SerMtlModel, module: nn.Module, args: tuple, output: Ten
     # WavLM's layers return tuples.
     kept = model._layer_outputs
     kept += ([] if kept else [args[0]]) + [output[0] if isinstance(output, tuple) else output]
+
+
+def _with_attention_mask(model: SerMtlModel, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return args, kwargs | {"attention_mask": model._attention_mask}
 
 
 def _silence_padding(model: SerMtlModel, module: nn.Module, args: tuple) -> tuple:

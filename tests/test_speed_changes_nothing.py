@@ -8,7 +8,7 @@ from encoders import ENCODERS, all_tasks_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils._python_dispatch import TorchDispatchMode
+from waiting import Waiting
 
 from modeling_ser_mtl import SerMtlModel
 from training.adapters import attach_adapters, freeze_for_full_finetuning, unwrap
@@ -95,22 +95,6 @@ def test_twenty_losses_are_those_of_the_plain_path(stage, path):
     plain = losses(stage, stock_front_end)
     assert plain[-1] < 0.9 * plain[0]
     assert losses(stage, path) == pytest.approx(plain, rel=1e-4)
-
-
-class Waiting(TorchDispatchMode):
-    """Notes every operation for which a real GPU has to be waited for: what reads from it, and copies to and fro."""
-
-    def __init__(self):
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run the operation and note it."""
-        name, kwargs = function.name(), kwargs or {}
-        copies = name == "aten::_to_copy" and torch.device(kwargs.get("device") or args[0].device) != args[0].device
-        if copies or name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"):
-            self.found.append(name)
-        return 1 if name == "aten::_local_scalar_dense" else function(*args, **kwargs)
 
 
 # Moonshine's rotary embedding asks for a real GPU, and so does torch's own CTC, which copies its lengths.

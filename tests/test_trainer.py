@@ -12,7 +12,8 @@ import pytest
 import torch
 from datasets import Dataset
 from encoders import LABELS, all_tasks_config
-from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from transformers import TrainerCallback, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from waiting import Waiting
 
 from data.batching import Collator
 from data.errors import UserError
@@ -213,3 +214,33 @@ def test_what_is_kept_of_an_utterance_does_not_grow_with_its_length(tmp_path):
 def test_a_head_start_is_refused_with_a_schedule_that_follows_dev(schedule):
     with pytest.raises(UserError, match="--head_start"):
         RunArguments(output_dir="out", head_start=0.1, lr_scheduler_type=schedule, use_cpu=True)
+
+
+class InSteps(TrainerCallback):
+    """Notes what a Trainer waits for from the begin of a step to its end, and in no other place."""
+
+    def __init__(self):
+        self.waiting = Waiting()
+        self.steps = 0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.waiting.__enter__()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.waiting.__exit__(None, None, None)
+        self.steps += 1
+
+
+def test_a_step_of_the_trainer_never_waits_for_the_device(tmp_path):
+    made = trainer(tmp_path, per_device_train_batch_size=4, num_train_epochs=2, logging_strategy="epoch")
+    made.add_callback(watch := InSteps())
+    made.train()
+    assert watch.steps == 4
+    assert watch.waiting.found == []
+
+
+def test_the_filter_of_losses_that_are_not_finite_would_wait_in_each_step(tmp_path):
+    made = trainer(tmp_path, per_device_train_batch_size=4, logging_nan_inf_filter=True)
+    made.add_callback(watch := InSteps())
+    made.train()
+    assert watch.waiting.found == ["aten::_local_scalar_dense"] * watch.steps

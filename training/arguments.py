@@ -216,6 +216,9 @@ class RunArguments(TrainingArguments):
         torch.cuda.is_available(), "Keep them from epoch to epoch. [where there is CUDA]"
     )
     dataloader_pin_memory: bool = _flag(torch.cuda.is_available(), "Pin batches in memory. [where there is CUDA]")
+    logging_nan_inf_filter: bool = _flag(
+        False, "Log the mean of the losses before in place of one that is not finite; hides it, and waits in each step."
+    )
     label_names: list[str] | None = _flag(["row"], "Left so: rows come back beside the predictions.")
     push_to_hub: bool = _flag(False, "Publish the run as --hub_model_id when it is done, as publish.py does.")
     hub_model_id: str | None = _flag(None, "Where on the Hub the run is published: namespace/name.")
@@ -236,6 +239,8 @@ class RunArguments(TrainingArguments):
                 f"{self.lr_scheduler_type}"
             )
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+        if self.accelerator_config is None and self.dataloader_pin_memory:
+            self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if self.per_device_train_batch_size == 0:

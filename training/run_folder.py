@@ -16,7 +16,8 @@ PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelera
 # Flags of transformers that change how a run is watched or how fast it goes, but not what comes out.
 _NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
-                "use_cpu", "eval_accumulation_steps",  # earlier runs have the defaults of transformers
+                "use_cpu", "accelerator_config",
+                "eval_accumulation_steps",  # earlier runs have the default of transformers
                 # How an update's utterances are shared out; `batch_size` says how many they are.
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
