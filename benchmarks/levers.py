@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch.utils.data import RandomSampler
 
+from benchmarks.measuring import Epoch, measure, train_an_epoch
 from benchmarks.ours import QUIET, prepare_stage1
-from benchmarks.throughput import Epoch, measure, train_an_epoch
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
 from modeling_ser_mtl import SerMtlModel
 from training.arguments import RunArguments

@@ -1,6 +1,7 @@
 """How fast both stages train and answer, beside the stock way and the nearest peer's: audio-seconds a second.
 
 python benchmarks/throughput.py --quick
+python benchmarks/throughput.py --inference_only
 python benchmarks/throughput.py --json throughput.json
 
 The same encoder, batch size, precision and utterances for all, in turns, in one run; the ratio is the median over the
@@ -10,9 +11,7 @@ rounds. The encoder is the demo's on a CPU and XLS-R 300m's architecture on a GP
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,18 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     Wav2Vec2ForSequenceClassification,
     pipeline,
 )
 from transformers.trainer_callback import PrinterCallback
 
+from benchmarks.measuring import CUDA, Epoch, Measured, measure, now, peak_flops, train_an_epoch, waits_an_update
 from benchmarks.others import OTHERS, other_trainer
 from benchmarks.ours import QUIET, Prepared, prepare_stage1, prepare_stage2
 from benchmarks.workload import (
@@ -52,10 +50,9 @@ from evaluation.inference import infer
 from training.arguments import RunArguments
 from training.models import Start, demo_encoder
 
-CUDA = torch.cuda.is_available()
 OURS = ("ours, stage 1", "ours, stage 2")
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bfloat16 operations a second by the datasheets."""
+Noise = tuple[np.ndarray, list[np.ndarray]]
+"""Lengths in seconds, (utterances,), and the samples of each."""
 EPOCHS = 200
 """Of each stage, in the paper."""
 
@@ -63,38 +60,18 @@ EPOCHS = 200
 # ------------------------------------------------------------------------------------------------ what is compared
 
 
-def our_stages(encoder: Path, folder: Path, run: RunArguments) -> dict[str, Prepared]:
+def run_flags(folder: Path) -> dict:
+    """What all trainings are told: an epoch, and nothing but training."""
+    return {"output_dir": str(folder / "run"), "num_train_epochs": 1, "report_to": "none"} | QUIET
+
+
+def our_stages(encoder: Path, folder: Path) -> dict[str, Prepared]:
     """Stage 1, and stage 2 on top of it."""
+    run = RunArguments(**run_flags(folder))
     stage1 = prepare_stage1(encoder, folder / "noise", run)
     for part in (stage1.start.model, stage1.start.processor):
         part.save_pretrained(folder / "stage1")
     return {OURS[0]: stage1, OURS[1]: prepare_stage2(folder / "stage1", folder / "noise", run)}
-
-
-class Epoch(TrainerCallback):
-    """Time an epoch, from its first batch to the end of its last update."""
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        """Start the clock."""
-        self.begun = now()
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """Stop it."""
-        self.seconds = now() - self.begun
-
-
-def now() -> float:
-    """Seconds, when the device is done with all it was given."""
-    if CUDA:
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def train_an_epoch(trainer: Trainer, clock: Epoch, warming_up: bool) -> float:
-    """Seconds that one epoch takes; to warm up, of its first update."""
-    trainer.args.max_steps = 1 if warming_up else -1
-    trainer.train()
-    return clock.seconds
 
 
 def answer_stock(pipe: Callable, clips: list[np.ndarray], batch_size: int, warming_up: bool) -> float:
@@ -113,59 +90,6 @@ def answer_ours(start: Start, clips: list[np.ndarray], warming_up: bool) -> floa
 
 
 # ---------------------------------------------------------------------------------------------------- measurements
-
-
-@dataclass
-class Measured:
-    """Seconds of a system in each round, and the GiB that were in use at most: of the GPU, else of this process."""
-
-    seconds: list[float] = field(default_factory=list)
-    memory: float | None = None
-
-
-def measure(systems: dict[str, Callable[..., float]], rounds: int) -> dict[str, Measured]:
-    """Warm each system up, then run all in turns, `rounds` times."""
-    measured = {name: Measured() for name in systems}
-    for run in tqdm(systems.values(), desc="warming up"):
-        run(warming_up=True)
-    turns = [turn for _ in range(rounds) for turn in systems.items()]
-    for name, run in (bar := tqdm(turns, desc="measuring", unit="run")):
-        reset_peak_memory()
-        measured[name].seconds.append(run(warming_up=False))
-        measured[name].memory = peak_memory()
-        bar.write(f"  {name}: {measured[name].seconds[-1]:.1f} s", file=sys.stderr)
-    return measured
-
-
-def reset_peak_memory() -> None:
-    """Forget the highest use of memory so far."""
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_memory() -> float | None:
-    """GiB that were in use at most since it was reset: of the GPU, else of this process (None off Linux)."""
-    if CUDA:
-        return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return round(int(kibibytes) / 2**20, 2)
-
-
-def peak_flops() -> float | None:
-    """Operations a second that the device can do: by its datasheet; of a CPU by a large float32 matrix product."""
-    if CUDA:
-        return next((peak for name, peak in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
-    a, seconds = torch.randn(2048, 2048), []
-    for _ in range(5):
-        begun = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - begun)
-    return 2 * 2048**3 / min(seconds)
 
 
 def rows_of(
@@ -199,12 +123,9 @@ def rows_of(
 # ------------------------------------------------------------------------------------------------------- the parts
 
 
-def training_part(encoder: Path, folder: Path, batches: int, rounds: int) -> tuple[list[dict], Prepared]:
-    """Both stages beside the stock way and the peer's; and stage 1 as it was trained."""
-    lengths = utterances_of_batches(batches)
-    samples = write_noise(folder / "noise", lengths)
-    args = {"output_dir": str(folder / "run"), "num_train_epochs": 1, "report_to": "none"} | QUIET
-    ours = our_stages(encoder, folder, RunArguments(**args))
+def training_part(encoder: Path, folder: Path, noise: Noise, ours: dict[str, Prepared], rounds: int) -> list[dict]:
+    """Both stages beside the stock way and the peer's."""
+    lengths, samples = noise
     stage1 = ours[OURS[0]]
     targets = stage1.trainer.corpus.filter(lambda row: row["fold"] == 2)
     targets = {row["path"]: (row["emotion_labels"], row["asr_labels"]) for row in targets}
@@ -212,7 +133,11 @@ def training_part(encoder: Path, folder: Path, batches: int, rounds: int) -> tup
     for number, sound in enumerate(samples):
         emotion, characters = targets[str(folder / "noise" / f"{number}.wav")]
         rows.append({"samples": sound, "emotion_labels": emotion, "asr_labels": characters})
-    args |= {"per_device_train_batch_size": BATCH_SIZE, "bf16": CUDA, "remove_unused_columns": False}
+    args = run_flags(folder) | {
+        "per_device_train_batch_size": BATCH_SIZE,
+        "bf16": CUDA,
+        "remove_unused_columns": False,
+    }
     vocabulary = stage1.start.model.config.vocab_size
     trainers: dict[str, Trainer] = {
         name: other_trainer(name, encoder, rows, vocabulary, TrainingArguments(**args)) for name in OTHERS
@@ -231,7 +156,7 @@ def training_part(encoder: Path, folder: Path, batches: int, rounds: int) -> tup
     padding = {name: round(padded_share(lengths, order if name in ours else random), 4) for name in trainers}
     passes = dict.fromkeys(trainers, 3) | {OURS[1]: 2}
     flops = {name: transformer_flops(config, lengths, n) for name, n in passes.items()}
-    return rows_of("training", measured, stock, lengths, flops, padding), stage1
+    return rows_of("training", measured, stock, lengths, flops, padding)
 
 
 def minutes_of_a_fold(rows: list[dict], front_end_speed: float) -> float:
@@ -271,10 +196,11 @@ def inference_part(encoder: Path, start: Start, clips: int, rounds: int) -> list
     return rows_of("inference", measured, "pipeline, one by one", lengths, flops)
 
 
-def show(rows: list[dict]) -> None:
-    """Print the table."""
-    print(f"\n{'mode':10} {'name':32} {'audio s/s':>9} {'x stock':>8} {'GiB':>6} {'padded':>7} {'MFU':>6}")
-    for row in rows:
+def show(found: dict) -> None:
+    """Print the table, and below it what else was found."""
+    print(f"\n{found['device']}; {found['encoder']}")
+    print(f"{'mode':10} {'name':32} {'audio s/s':>9} {'x stock':>8} {'GiB':>6} {'padded':>7} {'MFU':>6}")
+    for row in found["rows"]:
         padded = "" if row["padded_share"] is None else f"{100 * row['padded_share']:.1f} %"
         mfu = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
         memory = "" if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.2f}"
@@ -282,12 +208,18 @@ def show(rows: list[dict]) -> None:
             f"{row['mode']:10} {row['name']:32} {row['audio_seconds_per_second']:9.1f} {row['ratio_to_stock']:8.2f} "
             f"{memory:>6} {padded:>7} {mfu:>6}"
         )
+    for name, waits in found.get("waits_an_update", {}).items():
+        said = ", ".join(f"{count:g} x {event}" for event, count in waits.items()) or "never"
+        print(f"An update of {name}, waits for the device: {said}")
+    if minutes := found.get("minutes_of_a_fold"):
+        print(f"A fold of IEMOCAP, {EPOCHS} epochs of both stages, extrapolated: {minutes:.0f} minutes")
 
 
 def main() -> None:
     """Measure, print, and write json where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="five minutes on two cores: fewer utterances and rounds")
+    parser.add_argument("--inference_only", action="store_true", help="leave the trainings out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
     parser.add_argument("--encoder", type=Path, help="folder of another wav2vec2 encoder [untrained, by device]")
     args = parser.parse_args()
@@ -298,21 +230,30 @@ def main() -> None:
         elif args.encoder is None:
             demo_encoder(encoder)
         batches, clips, rounds = (6, 60, 2) if args.quick else (320 if CUDA else 48, 1000, 3)
-        table, stage1 = training_part(encoder, folder, batches, rounds)
-        table += inference_part(encoder, stage1.start, clips, rounds)
-        config = AutoConfig.from_pretrained(encoder)
-    show(table)
-    minutes = minutes_of_a_fold(table, stage1.front_end_speed)
-    print(
-        f"\nFront end, once for all epochs and not counted above: {stage1.front_end_speed:.0f} audio-seconds a second."
-    )
-    print(f"A fold of IEMOCAP, {EPOCHS} epochs of both stages, extrapolated: {minutes:.0f} minutes.")
-    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
-    shape = f"wav2vec2, {config.num_hidden_layers} layers of {config.hidden_size}"
+        lengths = utterances_of_batches(1 if args.inference_only else batches)
+        noise = lengths, write_noise(folder / "noise", lengths)
+        ours = our_stages(encoder, folder)
+        found: dict = {"device": device_name(), "encoder": encoder_name(encoder), "rows": []}
+        if not args.inference_only:
+            found["rows"] = training_part(encoder, folder, noise, ours, rounds)
+            minutes = minutes_of_a_fold(found["rows"], ours[OURS[0]].front_end_speed)
+            found["minutes_of_a_fold"] = round(minutes, 1)
+            found["waits_an_update"] = {name: waits_an_update(stage.trainer) for name, stage in ours.items()}
+        found["rows"] += inference_part(encoder, ours[OURS[0]].start, clips, rounds)
+    show(found)
     if args.json:
-        write_json(
-            args.json, {"device": device, "encoder": shape, "rows": table, "minutes_of_a_fold": round(minutes, 1)}
-        )
+        write_json(args.json, found)
+
+
+def device_name() -> str:
+    """What everything is measured on."""
+    return torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+
+
+def encoder_name(folder: Path) -> str:
+    """How large an encoder is."""
+    config = AutoConfig.from_pretrained(folder)
+    return f"wav2vec2, {config.num_hidden_layers} layers of {config.hidden_size}"
 
 
 if __name__ == "__main__":

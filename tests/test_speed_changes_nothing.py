@@ -116,3 +116,22 @@ def test_the_model_and_its_losses_never_wait_for_the_device(encoder):
         with Waiting() as waiting:
             float(model(features=features, frame_lengths=frame_lengths, **targets).loss)
         assert waiting.found == ["aten::_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "WavLM"])
+@torch.no_grad()
+def test_plain_and_fused_attention_in_bfloat16_say_the_same(encoder, monkeypatch):
+    torch.manual_seed(0)
+    model = SerMtlModel(all_tasks_config(encoder)).eval()
+    mask = pad_sequence([torch.ones(n, dtype=torch.long) for n in LENGTHS], batch_first=True)
+    features, lengths = model.extract_features(pad_sequence(sounds(), batch_first=True), mask)
+    exact = model(features=features, frame_lengths=lengths).logits
+    assert model.encoder.config._attn_implementation == "sdpa"
+    found = []
+    for frames in (400, 0):
+        monkeypatch.setattr("modeling_ser_mtl.PLAIN_ATTENTION_FRAMES", frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(model(features=features, frame_lengths=lengths).logits.float())
+        assert model.encoder.config._attn_implementation == ("eager" if frames else "sdpa")
+    for logits in found:
+        torch.testing.assert_close(logits, exact, atol=0.03 * float(exact.abs().max()), rtol=0)

@@ -1,0 +1,38 @@
+"""Memory that an evaluation takes, for test sets of different size: what it takes at most, beyond what was in use.
+
+python benchmarks/evaluation_memory.py
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measuring import peak_memory, reset_peak_memory
+from benchmarks.ours import QUIET, prepare_stage1
+from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
+from training.arguments import RunArguments
+from training.models import demo_encoder
+
+TIMES = (1, 4, 16)
+
+
+def main() -> None:
+    """Predict the same utterances once, four and sixteen times over, in one pass each."""
+    with scratch_folder() as folder:
+        encoder = demo_encoder(folder / "encoder")
+        write_noise(folder / "noise", utterances_of_batches(6))
+        run = RunArguments(output_dir=str(folder / "run"), report_to="none", **QUIET)
+        trainer = prepare_stage1(Path(encoder), folder / "noise", run).trainer
+        rows = trainer.train_dataset
+        trainer.predict(rows)  # what is made once, and stays
+        for times in TIMES:
+            repeated = rows.select(list(range(len(rows))) * times)
+            reset_peak_memory()
+            before = peak_memory()
+            trainer.predict(repeated)
+            print(f"{len(repeated):6} utterances: {1024 * (peak_memory() - before):6.0f} MiB more than before it")
+
+
+if __name__ == "__main__":
+    main()
