@@ -17,7 +17,8 @@ What is special:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from types import MethodType
@@ -362,21 +363,20 @@ class SerMtlModel(PreTrainedModel):
         if config.layer_weights:
             layers = self.transformer_layers()
             self.layer_weights = LayerWeights(len(layers) + 1)
-            self._layer_outputs: list[Tensor] = []
             for layer in layers:
-                layer.register_forward_hook(partial(_keep_output, self))
+                layer.register_forward_hook(_keep_output)
         front_end = self._front_end_modules()
         self._front_end_normalises_over_time = any(isinstance(module, nn.GroupNorm) for module in front_end)
         convolutions = [module for module in front_end if isinstance(module, nn.Conv1d)]
         self._kernels_and_strides = [(conv.kernel_size[0], conv.stride[0]) for conv in convolutions]
-        if hasattr(self.encoder, "feature_projection"):
-            for layer in self.transformer_layers():
-                layer.register_forward_pre_hook(partial(_with_attention_mask, self), with_kwargs=True)
         if config.encoder_config.model_type == "wavlm":
             _let_wavlm_attention_call_its_projections(self.encoder)
+        elif hasattr(self.encoder, "feature_projection"):
+            for layer in self.transformer_layers():
+                layer.register_forward_pre_hook(_take_layer_mask, with_kwargs=True)
         if config.encoder_config.model_type == "data2vec-audio":
             for layer in self.encoder.encoder.pos_conv_embed.layers:
-                layer.register_forward_pre_hook(partial(_silence_padding, self))
+                layer.register_forward_pre_hook(_silence_padding)
         self.register_load_state_dict_pre_hook(_refuse_wrong_base)
         self.post_init()
 
@@ -555,20 +555,24 @@ class SerMtlModel(PreTrainedModel):
 
         With `layer_weights`, f is the learned average of what goes into the first layer and what comes out of each.
         """
-        self._layer_outputs = []
         self._choose_attention(features)
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
+        _PASS.set(ForwardPass(frame_mask))
         if hasattr(self.encoder, "feature_projection"):
             hidden = self.encoder.feature_projection(features)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
             hidden = self._spec_augment(hidden, frame_lengths)
-            hidden = hidden.masked_fill(~frame_mask.unsqueeze(-1), 0)
-            self._frame_mask, self._attention_mask = frame_mask, self._attention_mask_of(hidden, frame_mask)
-            frames = self.encoder.encoder(hidden).last_hidden_state
+            if self.config.encoder_config.model_type == "wavlm":
+                frames = self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state
+            else:
+                hidden = hidden.masked_fill(~frame_mask.unsqueeze(-1), 0)
+                layer_mask = self._layer_mask(hidden, frame_mask)
+                frames = self.encoder.encoder(hidden, layer_mask=layer_mask).last_hidden_state
         else:
             frames = self._moonshine_transformer(self._spec_augment(features, frame_lengths), frame_mask)
         if self.config.layer_weights:
-            frames, self._layer_outputs = self.layer_weights(self._layer_outputs), []
+            frames = self.layer_weights(_PASS.get().layer_outputs)
+        _PASS.set(None)
         return frames, frame_mask
 
     def _choose_attention(self, features: Tensor) -> None:
@@ -580,10 +584,8 @@ class SerMtlModel(PreTrainedModel):
         if self.encoder.config._attn_implementation != wanted:
             self.encoder.set_attn_implementation(wanted)
 
-    def _attention_mask_of(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-        """What the layers are told of padding. Made here, since the stock encoders wait for the device to see any."""
-        if self.config.encoder_config.model_type == "wavlm":
-            return frame_mask
+    def _layer_mask(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
+        """The layers' attention mask. Made here, since the stock encoders wait for the device to see any padding."""
         return create_bidirectional_mask(
             config=self.encoder.config,
             inputs_embeds=hidden,
@@ -593,7 +595,7 @@ class SerMtlModel(PreTrainedModel):
 
     def _moonshine_transformer(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
         encoder = self.encoder
-        mask = self._attention_mask_of(hidden, frame_mask)
+        mask = self._layer_mask(hidden, frame_mask)
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary = encoder.rotary_emb(hidden, position_ids=positions)
         for layer in encoder.layers:
@@ -714,19 +716,35 @@ def _adapt_layer(model: SerMtlModel, index: int, module: nn.Module, args: tuple,
     return model.layer_adapters[index](output)
 
 
-def _keep_output(model: SerMtlModel, module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
-    # WavLM's layers return tuples.
-    kept = model._layer_outputs
-    kept += ([] if kept else [args[0]]) + [output[0] if isinstance(output, tuple) else output]
+@dataclass
+class ForwardPass:
+    """What hooks know of the forward pass that they are called in, and leave for it."""
+
+    frame_mask: Tensor
+    layer_outputs: list[Tensor] = field(default_factory=list)
 
 
-def _with_attention_mask(model: SerMtlModel, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return args, kwargs | {"attention_mask": model._attention_mask}
+# Not in the model, which may answer in many threads; None while an encoder is called by itself.
+_PASS: ContextVar[ForwardPass | None] = ContextVar("forward pass", default=None)
 
 
-def _silence_padding(model: SerMtlModel, module: nn.Module, args: tuple) -> tuple:
+def _keep_output(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+    if under_way := _PASS.get():
+        kept = under_way.layer_outputs
+        # WavLM's layers return tuples.
+        kept += ([] if kept else [args[0]]) + [output[0] if isinstance(output, tuple) else output]
+
+
+def _take_layer_mask(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    # Handed through the stock encoder under a name that it does not know, past the mask that it would make.
+    return args, kwargs | {"attention_mask": kwargs.pop("layer_mask", kwargs.get("attention_mask"))}
+
+
+def _silence_padding(module: nn.Module, args: tuple) -> tuple | None:
     # data2vec-audio stacks five position convolutions; without this, padding leaks in from the second one on.
-    return (args[0].masked_fill(~model._frame_mask.unsqueeze(1), 0), *args[1:])
+    if under_way := _PASS.get():
+        return (args[0].masked_fill(~under_way.frame_mask.unsqueeze(1), 0), *args[1:])
+    return None
 
 
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,22 @@ def test_features_computed_before_give_what_waveforms_give(encoder):
     features, lengths = model.extract_features(waveforms, mask)
     before, at_once = model(features=features, frame_lengths=lengths), model(waveforms, mask)
     assert torch.equal(before.logits, at_once.logits)
+
+
+@pytest.mark.parametrize("layer_weights", [False, True])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_model_answers_in_many_threads_as_in_one(encoder, layer_weights):
+    model = random_model(all_tasks_config(encoder, layer_weights=layer_weights))
+    sounds = [torch.randn(2, 1000 + 700 * i) for i in range(24)]
+
+    def answer(waveforms: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(waveforms).logits
+
+    alone = [answer(waveforms) for waveforms in sounds]
+    with ThreadPoolExecutor(4) as threads:
+        for before, after in zip(alone, threads.map(answer, sounds), strict=True):
+            torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
