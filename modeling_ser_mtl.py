@@ -534,8 +534,9 @@ class SerMtlModel(PreTrainedModel):
         frames (batch,).
         """
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_values)
-        sample_lengths = attention_mask.sum(dim=1).long()
+            sample_lengths = torch.full(input_values.shape[:1], input_values.shape[1], device=input_values.device)
+        else:
+            sample_lengths = attention_mask.sum(dim=1).long()
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
             if self._front_end_normalises_over_time:
@@ -585,7 +586,12 @@ class SerMtlModel(PreTrainedModel):
             self.encoder.set_attn_implementation(wanted)
 
     def _layer_mask(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-        """The layers' attention mask. Made here, since the stock encoders wait for the device to see any padding."""
+        """The layers' attention mask, made here: the stock encoders wait for the device to see whether they need one.
+
+        For torch's fused attention one row, the same for every frame: (batch, 1, 1, frames).
+        """
+        if self.encoder.config._attn_implementation == "sdpa":
+            return frame_mask[:, None, None, :]
         return create_bidirectional_mask(
             config=self.encoder.config,
             inputs_embeds=hidden,
