@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback
 CUDA = torch.cuda.is_available()
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second by the datasheets."""
-WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "cudaStreamSynchronize")
-"""What a profile shows where the program waits for the device: numbers read from it, copies to and fro."""
+WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")
+"""What a profile shows where the program waits for a GPU: numbers read from it, copies to and fro."""
 
 
 class Epoch(TrainerCallback):

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import datasets
 from transformers.utils import logging
 
+from benchmarks.measuring import CUDA
 from benchmarks.ours import QUIET, prepare_stage1
-from benchmarks.throughput import CUDA
 from benchmarks.workload import iemocap_lengths, save_untrained, write_noise, xls_r_300m
 from training.arguments import RunArguments
 from training.models import demo_encoder

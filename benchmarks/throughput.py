@@ -238,7 +238,8 @@ def main() -> None:
             found["rows"] = training_part(encoder, folder, noise, ours, rounds)
             minutes = minutes_of_a_fold(found["rows"], ours[OURS[0]].front_end_speed)
             found["minutes_of_a_fold"] = round(minutes, 1)
-            found["waits_an_update"] = {name: waits_an_update(stage.trainer) for name, stage in ours.items()}
+            if CUDA:
+                found["waits_an_update"] = {name: waits_an_update(stage.trainer) for name, stage in ours.items()}
         found["rows"] += inference_part(encoder, ours[OURS[0]].start, clips, rounds)
     show(found)
     if args.json:

@@ -12,6 +12,9 @@ from data.files import replacing
 from data.utterances import TASKS
 from evaluation.calibration import BINS, Reliability
 
+Lines = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Places along an axis and the values there, by the name of the line."""
+
 # One style a task, the same in both panels: colours of Okabe and Ito, and a line style that tells them apart in grey.
 _STYLES = {
     "total": {"color": "black", "linestyle": "-", "linewidth": 2.2},
@@ -163,16 +166,7 @@ def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
         The figure, already written. Left: on all shared parameters, mean of each epoch. Right: of each layer, mean of
         all measurements.
     """
-    epochs = np.floor([m["epoch"] for m in record["measurements"]]).astype(int)
-    layers = [i for i, group in enumerate(record["groups"]) if group.startswith("layer")]
-    by_epoch, by_layer = {}, {}
-    for pair in record["measurements"][0]["cosines"]:
-        cosines = np.array([m["cosines"][pair] for m in record["measurements"]], dtype=float)
-        known = ~np.isnan(cosines[:, 0])
-        some = np.unique(epochs[known])
-        by_epoch[pair] = some + 1, [cosines[known & (epochs == epoch), 0].mean() for epoch in some]
-        of_layers = np.nanmean(cosines[:, layers], axis=0) if known.any() else np.full(len(layers), np.nan)
-        by_layer[pair] = np.arange(1, len(layers) + 1), of_layers
+    by_epoch, by_layer = mean_cosines(record["groups"], record["measurements"])
     figure = Figure(figsize=(11, 4.3), layout="constrained")
     over_epochs, over_layers = figure.subplots(1, 2, sharey=True)
     draw_cosines(over_epochs, by_epoch)
@@ -184,7 +178,30 @@ def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
     return figure
 
 
-def draw_cosines(axes: Axes, cosines: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def mean_cosines(groups: list[str], measurements: list[dict]) -> tuple[Lines, Lines]:
+    """Mean cosines between gradients, by pair of losses: over the epochs and over the layers.
+
+    Args:
+        groups: of parameters, the first of them all together; those of layers are called "layer 1" and so on.
+        measurements: of one run or of several, each with its "epoch" and "cosines" by pair and group.
+
+    Returns:
+        On all parameters, the epochs from 1 and the mean of each; the layers from 1 and the mean on each.
+    """
+    epochs = np.floor([m["epoch"] for m in measurements]).astype(int)
+    layers = [i for i, group in enumerate(groups) if group.startswith("layer")]
+    by_epoch, by_layer = {}, {}
+    for pair in measurements[0]["cosines"]:
+        cosines = np.array([m["cosines"][pair] for m in measurements], dtype=float)
+        known = ~np.isnan(cosines[:, 0])  # unknown where nobody in the batch was annotated for a task
+        some = np.unique(epochs[known])
+        by_epoch[pair] = some + 1, np.array([cosines[known & (epochs == epoch), 0].mean() for epoch in some])
+        of_layers = np.nanmean(cosines[:, layers], axis=0) if known.any() else np.full(len(layers), np.nan)
+        by_layer[pair] = np.arange(1, len(layers) + 1), of_layers
+    return by_epoch, by_layer
+
+
+def draw_cosines(axes: Axes, cosines: Lines) -> None:
     """Draw a line for each pair of losses: "emotion asr" -> places along the axis, cosines there."""
     for pair, (places, values) in cosines.items():
         label = " and ".join({"asr": "ASR", "scl": "SCL"}.get(loss, loss) for loss in pair.split())

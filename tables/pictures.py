@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.plots import cosine_legend, draw_cosines, save_figure
+from evaluation.plots import Lines, cosine_legend, draw_cosines, save_figure
 from evaluation.statistics import Interval
 
 # Colours of Okabe and Ito, and a marker that tells them apart in grey.
@@ -70,19 +70,22 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
     return figure
 
 
-def plot_cosines(cosines: dict[str, dict[str, list[float]]], path: Path) -> Figure:
-    """Draw the cosine between the gradients of every two losses over the layers, a panel for each row, as a PNG.
+def plot_cosines(cosines: dict[str, tuple[Lines, Lines]], path: Path) -> Figure:
+    """Draw the cosine between the gradients of every two losses, a column of panels for each row, as a PNG.
 
     Args:
-        cosines: by row and pair of losses, the mean cosine on each layer, first to last.
+        cosines: by row, what `evaluation.plots.mean_cosines` gives: over the epochs, above, and over the layers, below.
         path: of the picture.
     """
-    figure = Figure(figsize=(4.4 * len(cosines), 4.3), layout="constrained")
-    panels = figure.subplots(1, len(cosines), sharey=True, squeeze=False)[0]
-    for axes, (title, of_row) in zip(panels, cosines.items(), strict=True):
-        draw_cosines(axes, {pair: (np.arange(1, len(values) + 1), values) for pair, values in of_row.items()})
-        axes.set(title=title, xlabel="Transformer layer")
-    panels[0].set_ylabel("Cosine of the gradients")
+    figure = Figure(figsize=(4.4 * len(cosines), 7.6), layout="constrained")
+    panels = figure.subplots(2, len(cosines), sharey=True, squeeze=False)
+    for (above, below), (title, (by_epoch, by_layer)) in zip(panels.T, cosines.items(), strict=True):
+        draw_cosines(above, by_epoch)
+        draw_cosines(below, by_layer)
+        above.set(title=title, xlabel="Epoch (whole encoder)")
+        below.set(xlabel="Transformer layer (mean of all epochs)")
+    for left in panels[:, 0]:
+        left.set_ylabel("Cosine of the gradients")
     cosine_legend(figure)
     save_figure(figure, path)
     return figure

@@ -12,7 +12,7 @@ import jinja2
 from markdown_it import MarkdownIt
 
 from data.files import write_text
-from evaluation.plots import plot_confusion_matrix, plot_training_curves
+from evaluation.plots import mean_cosines, plot_confusion_matrix, plot_training_curves
 from evaluation.statistics import Counts, counts, interval
 from tables.claims import check_claims, tests_table, verdict
 from tables.finished import FinishedRow, FinishedRun
@@ -170,17 +170,16 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
 
 
 def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
-    """Cosines over the layers where the paper speaks of them: all tasks in one stage, and both of its two stages."""
+    """Cosines where the paper speaks of them: all tasks in one stage, and both of its two stages."""
     chosen = [row for row in rows if row.row.id in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
-    by_layer = {}
+    means = {}
     for row in chosen:
-        groups = next((run.cosines["groups"] for run in row.runs if run.cosines), [])
-        layers = [place for place, group in enumerate(groups) if group.startswith("layer")]
-        means = {pair: values[:, layers].mean(axis=0).tolist() for pair, values in row.cosines().items()}
-        by_layer |= {row.row.id: means} if means else {}
-    if not by_layer:
+        records = [run.cosines for run in row.runs if run.cosines]
+        if measurements := [one for record in records for one in record["measurements"]]:
+            means[row.row.id] = mean_cosines(records[0]["groups"], measurements)
+    if not means:
         return {}
-    plot_cosines(by_layer, folder / "cosines.png")
+    plot_cosines(means, folder / "cosines.png")
     return {"Cosines between the gradients of every two losses": "cosines.png"}
 
 
