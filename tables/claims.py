@@ -41,7 +41,8 @@ def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
 def verdict(tested: CheckedClaim) -> str:
     """Whether a claim holds in these runs, in words."""
     difference = tested.comparison.difference
-    points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p = {p_value(tested.p)}"
+    p = p_value(tested.p)
+    points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p {p if p.startswith('<') else f'= {p}'}"
     if tested.p < _SURE:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
     if tested.comparison.speakers < 6 and 2 ** (1 - tested.comparison.speakers) >= _SURE:
