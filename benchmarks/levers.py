@@ -43,7 +43,8 @@ def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
     trainers["random batches"]._get_train_sampler = lambda rows=None: RandomSampler(trainers["all"].train_dataset)
     for name, trainer in trainers.items():
         if "channels first" in name:
-            trainer.model._convolve = partial(convolve_with_channels_first, trainer.model)
+            stock = partial(convolve_with_channels_first, trainer.model)
+            trainer.model._convolve = trainer.model._convolve_in_tiles = stock
     return trainers
 
 
