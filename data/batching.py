@@ -81,16 +81,26 @@ class Collator:
 
 
 def waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> dict[str, torch.Tensor]:
-    """Samples, (samples,) each -> `input_values` (batch, longest) and `attention_mask` for the encoder.
-
-    Samples are integers of 16 bits, or floats from -1 to 1.
-    """
-    arrays = [np.asarray(one) for one in samples]
+    """Samples, (samples,) each -> `input_values` (batch, longest) and `attention_mask` for the encoder."""
     batch = feature_extractor(
-        [one.astype(np.float32) / (32768 if one.dtype.kind == "i" else 1) for one in arrays],
+        [as_floats(one) for one in samples],
         sampling_rate=SAMPLING_RATE,
         padding=True,
         return_attention_mask=True,
         return_tensors="pt",
     )
     return dict(batch)
+
+
+def unpadded_waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> list[torch.Tensor]:
+    """Samples, (samples,) each -> what the encoder takes in of each, (samples,)."""
+    batch = feature_extractor(
+        [as_floats(one) for one in samples], sampling_rate=SAMPLING_RATE, padding=False, return_attention_mask=False
+    )
+    return [torch.from_numpy(np.asarray(values)) for values in batch["input_values"]]
+
+
+def as_floats(samples: np.ndarray) -> np.ndarray:
+    """Samples that are integers of 16 bits, or floats from -1 to 1 -> float32, from -1 to 1."""
+    samples = np.asarray(samples)
+    return samples.astype(np.float32) / (32768 if samples.dtype.kind == "i" else 1)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Wav2Vec2Processor
+from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
 from data.audio import SAMPLING_RATE
-from data.batching import waveforms
+from data.batching import unpadded_waveforms
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 
 
@@ -85,8 +85,8 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def _front_end(model: SerMtlModel, processor: Wav2Vec2Processor, utterances: list[np.ndarray]) -> list[Tensor]:
     """Each utterance by itself: (samples,) -> (frames, channels)."""
-    values = waveforms(utterances, processor.feature_extractor)["input_values"].to(model.device, model.dtype)
-    return [model.extract_features(row[None, : len(one)])[0][0] for row, one in zip(values, utterances, strict=True)]
+    values = unpadded_waveforms(utterances, processor.feature_extractor)
+    return [model.extract_features(one[None].to(model.device, model.dtype))[0][0] for one in values]
 
 
 def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
@@ -112,8 +112,14 @@ def _classified(labels: list[str], p: list[float]) -> dict:
 def _transcripts(processor: Wav2Vec2Processor, output: SerMtlOutput) -> list[str]:
     """What greedy CTC hears, as text."""
     blank = processor.tokenizer.pad_token_id
-    characters = heard_characters(output.asr_logits, output.frame_lengths, blank)
-    return processor.tokenizer.batch_decode(characters.masked_fill(characters < 0, blank), group_tokens=False)
+    return as_text(heard_characters(output.asr_logits, output.frame_lengths, blank).tolist(), processor.tokenizer)
+
+
+def as_text(heard: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
+    """What `heard_characters` gives -> transcripts, as the tokenizer decodes them, which takes fifty times as long."""
+    alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    words = ["".join(alphabet[character] for character in row if character >= 0) for row in heard]
+    return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
 
 
 def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:

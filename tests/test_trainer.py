@@ -19,7 +19,7 @@ from data.batching import Collator
 from data.errors import UserError
 from data.targets import character_tokenizer, with_targets
 from data.utterances import FEATURES
-from evaluation.inference import heard_characters
+from evaluation.inference import as_text, heard_characters
 from modeling_ser_mtl import SerMtlModel, weighted_loss
 from training.adapters import freeze_for_full_finetuning
 from training.arguments import RunArguments
@@ -197,6 +197,14 @@ def test_heard_characters_are_those_of_greedy_ctc():
     for best, length, found in zip(logits.argmax(dim=-1).tolist(), lengths.tolist(), heard.tolist(), strict=True):
         expected = [character for character, _ in groupby(best[:length]) if character != 0]
         assert found == expected + [-100] * (len(found) - len(expected))
+
+
+def test_transcripts_are_those_of_the_tokenizer():
+    tokenizer = character_tokenizer(["ab ba cd's"])
+    random = np.random.default_rng(0)
+    heard = [random.integers(1, len(tokenizer), n).tolist() for n in (0, 1, 9, 40)]
+    padded = [row + [-100] * (40 - len(row)) for row in heard]
+    assert as_text(padded, tokenizer) == tokenizer.batch_decode(heard, group_tokens=False)
 
 
 def test_what_is_kept_of_an_utterance_does_not_grow_with_its_length(tmp_path):

@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from data.batching import LengthGroupedSampler
 from data.utterances import TASKS
-from evaluation.inference import heard_characters
+from evaluation.inference import as_text, heard_characters
 from evaluation.metrics import SerMtlMetric
 from evaluation.predictions import prediction_rows, references_and_predictions
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
@@ -182,8 +182,7 @@ class SerMtlTrainer(Trainer):
 
     def transcripts(self, characters: np.ndarray) -> list[str]:
         """Characters, (utterances, characters) padded with -100 -> transcripts."""
-        characters = np.where(characters < 0, self.tokenizer.pad_token_id, characters)
-        return self.tokenizer.batch_decode(characters, group_tokens=False)
+        return as_text(characters.tolist(), self.tokenizer)
 
     def _figures(self, evaluated: EvalPrediction) -> dict[str, float]:
         rows = self.rows(evaluated.predictions, evaluated.label_ids)
