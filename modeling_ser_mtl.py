@@ -497,7 +497,8 @@ class SerMtlModel(PreTrainedModel):
     def _convolve_in_tiles(self, waveform: Tensor) -> Tensor:
         """Same as `_convolve`, for a front end that makes each frame of its receptive field alone, on a CPU.
 
-        Utterances differ in length, tiles hardly do. That spares oneDNN its preparations, of a GELU as well.
+        Utterances differ in length, tiles hardly do. That spares oneDNN its preparations, of a GELU as well; it can go
+        when oneDNN convolves shapes that it has not been prepared for (uxlfoundation/oneDNN#1099).
         """
         field, step = self._receptive_field()
         frames = max(1, (waveform.shape[1] - field) // step + 1)
@@ -577,7 +578,10 @@ class SerMtlModel(PreTrainedModel):
         return frames, frame_mask
 
     def _choose_attention(self, features: Tensor) -> None:
-        """In bfloat16 on a CPU, torch's fused attention does without the instructions that plain products have."""
+        """In bfloat16 on a CPU, torch 2.11's fused attention is slower than in float32, plain products are faster.
+
+        It can go when the fused kernel for bfloat16 (pytorch/pytorch#104863) makes use of AVX-512 BF16 as well.
+        """
         if self.config.encoder_config.model_type == "wavlm" or features.device.type != "cpu":
             return
         plain = torch.is_autocast_enabled("cpu") and features.shape[1] <= PLAIN_ATTENTION_FRAMES
