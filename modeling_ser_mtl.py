@@ -38,7 +38,7 @@ ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v
 PLAIN_ATTENTION_FRAMES = 400
 """Up to so many frames, attention in bfloat16 is faster on a CPU as plain products: four times with 150 of them."""
 TILE, TILE_STEP = 150, 10
-"""Frames that a frozen front end makes at a time on a CPU, and the step in which the last of an utterance are."""
+"""Frames that a frozen front end makes at a time on a CPU, and the step to which the last ones are rounded up."""
 
 
 # ---------------------------------------------------------------------------------------------------------- config
@@ -303,11 +303,25 @@ def strided_convolution(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
     return F.linear(windows, conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
 
 
-def tile_convolution(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Same as `strided_convolution`; faster on a CPU for shapes met before, since oneDNN prepares itself for each."""
-    image = hidden.transpose(1, 2).unsqueeze(2)
-    weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(image, weight, conv.bias, stride=(1, conv.stride[0])).squeeze(2).transpose(1, 2)
+def tile_layer(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Same as a layer of a front end (convolution, layer norm, activation), prepared for many tiles on a CPU.
+
+    (1, channels, 1, positions) -> (1, new channels, 1, new positions), channels last in memory. With weights that have
+    a mean of 0 over the new channels, whatever the convolution makes has one, too: of the layer norm only a division
+    by the root mean square is left, which takes half as long.
+    """
+    conv, norm = layer.conv, layer.layer_norm
+    weight = (conv.weight - conv.weight.mean(dim=0)).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    bias = None if conv.bias is None else conv.bias - conv.bias.mean()
+
+    def run(hidden: Tensor) -> Tensor:
+        hidden = F.conv2d(hidden, weight, bias, stride=(1, conv.stride[0])).permute(0, 2, 3, 1)
+        variance = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square() / conv.out_channels
+        hidden *= (variance + norm.eps).rsqrt()
+        torch.addcmul(norm.bias, hidden, norm.weight, out=hidden)
+        return layer.activation(hidden).permute(0, 3, 1, 2)
+
+    return run
 
 
 # -------------------------------------------------------------------------------------------------------- SpecAugment
@@ -494,32 +508,39 @@ class SerMtlModel(PreTrainedModel):
             step *= stride
         return field, step
 
-    def _convolve_in_tiles(self, waveform: Tensor) -> Tensor:
-        """Same as `_convolve`, for a front end that makes each frame of its receptive field alone, on a CPU.
+    def _convolve_in_tiles(self, utterances: list[Tensor]) -> list[Tensor]:
+        """Same as `_convolve` of each utterance, (samples,) -> (frames, channels), where a frame needs no other.
 
-        Utterances differ in length, tiles hardly do. That spares oneDNN its preparations, of a GELU as well; it can go
-        when oneDNN convolves shapes that it has not been prepared for (uxlfoundation/oneDNN#1099).
+        On a CPU: oneDNN prepares itself anew for each shape that it meets, of a GELU as well. So the utterances are
+        laid end to end and cut into tiles of one length; frames that reach over an end are thrown away. It can go when
+        oneDNN convolves shapes that it has not been prepared for (uxlfoundation/oneDNN#1099).
         """
         field, step = self._receptive_field()
-        frames = max(1, (waveform.shape[1] - field) // step + 1)
+        lengths = [max(len(utterance), field) for utterance in utterances]
+        rooms = [-(-length // step) for length in lengths]  # in frames, with those thrown away
+        pairs = zip(utterances, rooms, strict=True)
+        samples = torch.cat([F.pad(utterance, (0, room * step - len(utterance))) for utterance, room in pairs])
+        layers = [tile_layer(layer) for layer in self.encoder.feature_extractor.conv_layers]
         tiles = []
-        for first in range(0, frames, TILE):
-            count = min(TILE, -(-(frames - first) // TILE_STEP) * TILE_STEP)
-            samples = (count - 1) * step + field
-            part = waveform[:, first * step : first * step + samples]
-            tiles.append(self._convolve(F.pad(part, (0, samples - part.shape[1])), tile_convolution))
-        return torch.cat(tiles, dim=1)[:, :frames]
+        for first in range(0, sum(rooms), TILE):
+            count = min(TILE, -(-(sum(rooms) - first) // TILE_STEP) * TILE_STEP)
+            size = (count - 1) * step + field
+            part = samples[first * step : first * step + size]
+            hidden = F.pad(part, (0, size - len(part))).view(1, 1, -1, 1).permute(0, 3, 1, 2)
+            for run in layers:
+                hidden = run(hidden)
+            tiles.append(hidden[0, :, 0].T)
+        frames = torch.cat(tiles)[: sum(rooms)].split(rooms)
+        return [made[: (length - field) // step + 1] for made, length in zip(frames, lengths, strict=True)]
 
-    def _convolve(
-        self, waveform: Tensor, convolution: Callable[[Tensor, nn.Conv1d], Tensor] = strided_convolution
-    ) -> Tensor:
+    def _convolve(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> (batch, frames, channels)."""
         waveform = F.pad(waveform, (0, max(0, self._receptive_field()[0] - waveform.shape[1])))
         encoder = self.encoder
         if hasattr(encoder, "feature_extractor"):
             hidden = waveform.unsqueeze(2)
             for layer in encoder.feature_extractor.conv_layers:
-                hidden = convolution(hidden, layer.conv)
+                hidden = strided_convolution(hidden, layer.conv)
                 norm = getattr(layer, "layer_norm", nn.Identity())
                 over_time = isinstance(norm, nn.GroupNorm)
                 hidden = norm(hidden.transpose(1, 2)).transpose(1, 2) if over_time else norm(hidden)
@@ -540,14 +561,11 @@ class SerMtlModel(PreTrainedModel):
             sample_lengths = attention_mask.sum(dim=1).long()
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
-            if self._front_end_normalises_over_time:
-                rows = [
-                    self._convolve(row[None, :n])[0]
-                    for row, n in zip(input_values, sample_lengths.tolist(), strict=True)
-                ]
+            in_tiles = not (trained or self._front_end_normalises_over_time) and input_values.device.type == "cpu"
+            if in_tiles or self._front_end_normalises_over_time:
+                rows = [row[:n] for row, n in zip(input_values, sample_lengths.tolist(), strict=True)]
+                rows = self._convolve_in_tiles(rows) if in_tiles else [self._convolve(row[None])[0] for row in rows]
                 features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            elif input_values.device.type == "cpu" and not trained:
-                features = self._convolve_in_tiles(input_values)
             else:
                 features = self._convolve(input_values)
         return features, self.frame_lengths(sample_lengths)

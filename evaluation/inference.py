@@ -45,9 +45,10 @@ def infer(
 
     def answers_of(rows: list[int]) -> list[dict]:
         with torch.inference_mode():
-            features = _front_end(model, processor, [utterances[row] for row in rows])
-            frame_lengths = torch.tensor([len(frames) for frames in features], device=model.device)
-            output = model(features=pad_sequence(features, batch_first=True), frame_lengths=frame_lengths)
+            values = unpadded_waveforms([utterances[row] for row in rows], processor.feature_extractor)
+            mask = pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in values], batch_first=True)
+            values = pad_sequence(values, batch_first=True)
+            output = model(values.to(model.device, model.dtype), mask.to(model.device))
             return _answers(model, processor, output, len(rows))
 
     answers: list[dict] = [{}] * len(utterances)
@@ -81,12 +82,6 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         group.append(row)
     if group:
         yield group
-
-
-def _front_end(model: SerMtlModel, processor: Wav2Vec2Processor, utterances: list[np.ndarray]) -> list[Tensor]:
-    """Each utterance by itself: (samples,) -> (frames, channels)."""
-    values = unpadded_waveforms(utterances, processor.feature_extractor)
-    return [model.extract_features(one[None].to(model.device, model.dtype))[0][0] for one in values]
 
 
 def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from encoders import ENCODERS, LABELS, SIZE, all_tasks_config
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2ForPreTraining, WavLMConfig, WavLMModel
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution, tile_convolution
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution, tile_layer
 from training.adapters import attach_adapters
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,10 @@ def random_model(config: SerMtlConfig) -> SerMtlModel:
     for module in model.modules():
         if isinstance(module, ZeroLinear):
             torch.nn.init.normal_(module.weight, std=0.2)
+        if isinstance(module, torch.nn.LayerNorm) and module.elementwise_affine:
+            torch.nn.init.normal_(module.weight, mean=1, std=0.2)
+            if module.bias is not None:
+                torch.nn.init.normal_(module.bias, std=0.2)
     return model
 
 
@@ -73,23 +78,33 @@ def test_strided_convolution_and_its_gradients_are_those_of_the_layer(width, str
 
 
 @pytest.mark.parametrize("width", [10, 3, 2])
-def test_tile_convolution_is_that_of_the_layer(width):
+@torch.inference_mode()
+def test_a_layer_for_tiles_is_convolution_then_layer_norm_then_activation(width):
     torch.manual_seed(0)
-    conv = torch.nn.Conv1d(3, 5, width, 2, bias=width != 2)
-    sound = torch.randn(2, 3, 47)
-    torch.testing.assert_close(tile_convolution(sound.transpose(1, 2), conv).transpose(1, 2), conv(sound))
+    layer = torch.nn.Module()
+    layer.conv = torch.nn.Conv1d(3, 5, width, 2, bias=width != 2)
+    layer.layer_norm = torch.nn.LayerNorm(5)
+    for parameter in layer.layer_norm.parameters():
+        torch.nn.init.normal_(parameter)
+    layer.activation = torch.nn.GELU()
+    sound = torch.randn(1, 3, 47)
+    expected = layer.activation(layer.layer_norm(layer.conv(sound).transpose(1, 2))).transpose(1, 2)
+    torch.testing.assert_close(tile_layer(layer)(sound.unsqueeze(2)).squeeze(2), expected)
 
 
 @pytest.mark.parametrize("encoder", ["wav2vec2, layer norm", "data2vec-audio"])
-@pytest.mark.parametrize("frames", [1, 9, 10, 11, 150, 151, 310, 595])
+@pytest.mark.parametrize("frames", [[1], [9], [10], [11], [150], [151], [595], [310, 150, 149, 1, 1, 20]])
 @torch.inference_mode()
 def test_tiles_of_a_frozen_front_end_make_the_frames_of_the_stock_encoder(encoder, frames):
     model = random_model(all_tasks_config(encoder))
     field, step = model._receptive_field()
-    waveforms = torch.randn(2, field + (frames - 1) * step + frames % step)
-    features, lengths = model.extract_features(waveforms)
-    assert lengths.tolist() == [frames, frames]
-    torch.testing.assert_close(features, model.encoder.feature_extractor(waveforms).transpose(1, 2))
+    sounds = [torch.randn(field + (count - 1) * step + count % step) for count in frames]
+    mask = pad_sequence([torch.ones(len(sound), dtype=torch.long) for sound in sounds], batch_first=True)
+    features, lengths = model.extract_features(pad_sequence(sounds, batch_first=True), mask)
+    assert lengths.tolist() == frames
+    for sound, count, found in zip(sounds, frames, features, strict=True):
+        expected = model.encoder.feature_extractor(sound[None])[0].T
+        torch.testing.assert_close(found[:count], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
