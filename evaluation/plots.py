@@ -155,25 +155,26 @@ def plot_reliability(
     return figure
 
 
-def plot_gradient_cosines(record: dict, path: str | Path) -> Figure:
-    """Draw the cosines between the losses' gradients, over the epochs and over the layers, as a PNG.
+def plot_gradient_cosines(cosines: dict[str, tuple[Lines, Lines]], path: str | Path) -> Figure:
+    """Draw the cosine between the gradients of every two losses, two panels side by side for each run, as a PNG.
 
     Args:
-        record: what `gradient_cosines.json` holds (`training.gradients.GradientCosines`).
+        cosines: by title, what `mean_cosines` gives: left, over the epochs, on all shared parameters; right, over the
+            layers, mean of all measurements.
         path: of the picture.
 
     Returns:
-        The figure, already written. Left: on all shared parameters, mean of each epoch. Right: of each layer, mean of
-        all measurements.
+        The figure, already written.
     """
-    by_epoch, by_layer = mean_cosines(record["groups"], record["measurements"])
-    figure = Figure(figsize=(11, 4.3), layout="constrained")
-    over_epochs, over_layers = figure.subplots(1, 2, sharey=True)
-    draw_cosines(over_epochs, by_epoch)
-    draw_cosines(over_layers, by_layer)
-    over_epochs.set(xlabel="Epoch", ylabel="Cosine of the gradients", title="Whole encoder")
-    over_layers.set(xlabel="Transformer layer", title="By layer, mean of all epochs")
-    cosine_legend(figure)
+    figure = Figure(figsize=(11, 0.6 + 3.7 * len(cosines)), layout="constrained")
+    panels = figure.subplots(len(cosines), 2, sharey=True, squeeze=False)
+    for (left, right), (title, (by_epoch, by_layer)) in zip(panels, cosines.items(), strict=True):
+        _draw_cosines(left, by_epoch)
+        _draw_cosines(right, by_layer)
+        left.set(xlabel="Epoch", ylabel="Cosine of the gradients", title=f"{title}, whole encoder")
+        right.set(xlabel="Transformer layer", title=f"{title}, mean of all epochs")
+    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
     save_figure(figure, path)
     return figure
 
@@ -201,7 +202,7 @@ def mean_cosines(groups: list[str], measurements: list[dict]) -> tuple[Lines, Li
     return by_epoch, by_layer
 
 
-def draw_cosines(axes: Axes, cosines: Lines) -> None:
+def _draw_cosines(axes: Axes, cosines: Lines) -> None:
     """Draw a line for each pair of losses: "emotion asr" -> places along the axis, cosines there."""
     for pair, (places, values) in cosines.items():
         label = " and ".join({"asr": "ASR", "scl": "SCL"}.get(loss, loss) for loss in pair.split())
@@ -211,12 +212,6 @@ def draw_cosines(axes: Axes, cosines: Lines) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def cosine_legend(figure: Figure) -> None:
-    """One legend below all panels, with each pair of losses once."""
-    lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=4, frameon=False, handlelength=3.2)
 
 
 def _curves(log_history: list[dict], keys: dict) -> dict[str, tuple[list[float], list[float]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.plots import Lines, cosine_legend, draw_cosines, save_figure
+from evaluation.plots import save_figure
 from evaluation.statistics import Interval
 
 # Colours of Okabe and Ito, and a marker that tells them apart in grey.
@@ -66,26 +66,5 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
     figure.axes[0].set_ylabel("Second main component (no unit)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, markerscale=1.6)
-    save_figure(figure, path)
-    return figure
-
-
-def plot_cosines(cosines: dict[str, tuple[Lines, Lines]], path: Path) -> Figure:
-    """Draw the cosine between the gradients of every two losses, a column of panels for each row, as a PNG.
-
-    Args:
-        cosines: by row, what `evaluation.plots.mean_cosines` gives: over the epochs, above, and over the layers, below.
-        path: of the picture.
-    """
-    figure = Figure(figsize=(4.4 * len(cosines), 7.6), layout="constrained")
-    panels = figure.subplots(2, len(cosines), sharey=True, squeeze=False)
-    for (above, below), (title, (by_epoch, by_layer)) in zip(panels.T, cosines.items(), strict=True):
-        draw_cosines(above, by_epoch)
-        draw_cosines(below, by_layer)
-        above.set(title=title, xlabel="Epoch (whole encoder)")
-        below.set(xlabel="Transformer layer (mean of all epochs)")
-    for left in panels[:, 0]:
-        left.set_ylabel("Cosine of the gradients")
-    cosine_legend(figure)
     save_figure(figure, path)
     return figure

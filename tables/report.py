@@ -12,11 +12,11 @@ import jinja2
 from markdown_it import MarkdownIt
 
 from data.files import write_text
-from evaluation.plots import mean_cosines, plot_confusion_matrix, plot_training_curves
+from evaluation.plots import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from evaluation.statistics import Counts, counts, interval
 from tables.claims import check_claims, tests_table, verdict
 from tables.finished import FinishedRow, FinishedRun
-from tables.pictures import plot_cosines, plot_embeddings, plot_ua
+from tables.pictures import plot_embeddings, plot_ua
 from tables.rows import TITLES
 from tables.sections import (
     calibration_table,
@@ -179,7 +179,7 @@ def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
             means[row.row.id] = mean_cosines(records[0]["groups"], measurements)
     if not means:
         return {}
-    plot_cosines(means, folder / "cosines.png")
+    plot_gradient_cosines(means, folder / "cosines.png")
     return {"Cosines between the gradients of every two losses": "cosines.png"}
 
 

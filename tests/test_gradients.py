@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from tiny import ROOT, run_flags, run_script
 from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState
 
-from evaluation.plots import plot_gradient_cosines
 from modeling_ser_mtl import SerMtlModel, weighted_loss
 from training.adapters import attach_adapters
 from training.gradients import (
@@ -232,17 +230,3 @@ def test_several_processes_are_refused(good_corpus, encoder, tmp_path):
     )
     assert "run_stage1.py: --gradient_surgery pcgrad works in one process" in ended.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_the_picture_shows_every_pair_over_epochs_and_layers(tmp_path):
-    def measured(epoch: float, *cosines: float | None) -> dict:
-        return {"update": 0, "epoch": epoch, "cosines": {"emotion asr": list(cosines), "emotion scl": [None] * 4}}
-
-    measurements = [measured(0.0, 0.1, 0.2, -0.3, 0.0), measured(0.5, 0.3, 0.4, -0.5, 0.0), measured(1.0, -1, 0, 0, 0)]
-    groups = ["encoder", "layer 1", "layer 2", "other"]
-    figure = plot_gradient_cosines({"groups": groups, "measurements": measurements}, tmp_path / "g.png")
-    over_epochs, over_layers = (axes.get_lines()[0] for axes in figure.axes)
-    assert over_epochs.get_label() == "emotion and ASR"
-    assert list(over_epochs.get_xdata()) == [1, 2] and list(over_epochs.get_ydata()) == pytest.approx([0.2, -1])
-    assert list(over_layers.get_xdata()) == [1, 2] and list(over_layers.get_ydata()) == pytest.approx([0.2, -0.8 / 3])
-    assert Path(tmp_path / "g.png").is_file()

@@ -10,11 +10,11 @@ from finished_runs import answer, write_runs
 from sklearn.metrics import recall_score
 
 from data.files import write_json
-from evaluation.plots import mean_cosines
+from evaluation.plots import mean_cosines, plot_gradient_cosines
 from evaluation.statistics import Comparison, Interval
 from tables.claims import CheckedClaim, check_claims, verdict
 from tables.finished import FinishedRow, FinishedRun, finished_rows
-from tables.pictures import plot_cosines, plot_embeddings, plot_ua
+from tables.pictures import plot_embeddings, plot_ua
 from tables.plan import choose_rows, plan
 from tables.report import about, write_report
 from tables.rows import CLAIMS, ROWS
@@ -273,31 +273,33 @@ def test_embeddings_are_drawn_by_task_with_markers_of_their_own(tmp_path):
 
 def test_cosines_are_means_by_epoch_and_by_layer_of_all_runs_together():
     def measured(epoch: float, values: list[float | None]) -> dict:
-        return {"epoch": epoch, "cosines": {"emotion asr": values}}
+        return {"epoch": epoch, "cosines": {"emotion asr": [*values, 0.9], "emotion scl": [None] * 4}}
 
     one_run = [measured(0.0, [0.1, 0.2, 0.6]), measured(1.4, [None, None, None])]
     another = [measured(0.9, [0.3, 0.4, 0.0]), measured(2.0, [-0.4, 0.0, -0.3])]
-    by_epoch, by_layer = mean_cosines(["encoder", "layer 1", "layer 2"], one_run + another)
+    by_epoch, by_layer = mean_cosines(["encoder", "layer 1", "layer 2", "other"], one_run + another)
     epochs, values = by_epoch["emotion asr"]
     assert list(epochs) == [1, 3] and list(values) == pytest.approx([0.2, -0.4])
     layers, values = by_layer["emotion asr"]
     assert list(layers) == [1, 2] and list(values) == pytest.approx([0.2, 0.1])
+    assert len(by_epoch["emotion scl"][0]) == 0 and np.isnan(by_layer["emotion scl"][1]).all()
 
 
 def test_cosines_are_drawn_by_epoch_and_layer_and_a_pair_looks_the_same_in_each_panel(tmp_path):
     def lines(**values: list[float]) -> dict:
         return {name.replace("_", " "): (np.arange(1, len(y) + 1), y) for name, y in values.items()}
 
-    figure = plot_cosines(
+    figure = plot_gradient_cosines(
         {
             "single": (lines(emotion_asr=[0.1], emotion_gender=[0.2]), lines(emotion_asr=[0.1, 0.2])),
             "first": (lines(asr_emotion=[0.5]), lines(asr_emotion=[0.3, 0.4])),
         },
         tmp_path / "cosines.png",
     )
-    over_epochs, other_epochs, _, over_layers = figure.axes
+    over_epochs, _, other_epochs, over_layers = figure.axes
     looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in over_epochs.get_lines()[:2]]
     for axes, expected in ((other_epochs, [0.5]), (over_layers, [0.3, 0.4])):
         (same,) = axes.get_lines()[:1]
         assert (same.get_color(), same.get_marker(), same.get_linestyle()) == looks[0] != looks[1]
         assert list(same.get_ydata()) == expected
+    assert (tmp_path / "cosines.png").is_file()

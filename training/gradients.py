@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data.files import write_json
-from evaluation.plots import plot_gradient_cosines
+from evaluation.plots import mean_cosines, plot_gradient_cosines
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from training.adapters import unwrap
 
@@ -123,7 +123,8 @@ class GradientCosines(TrainerCallback):
         record = self.record()
         write_json(self.file, record)
         if self.measurements:
-            plot_gradient_cosines(record, self.file.with_suffix(".png"))
+            means = mean_cosines(record["groups"], record["measurements"])
+            plot_gradient_cosines({"This run": means}, self.file.with_suffix(".png"))
         share = 100 * record["seconds"] / record["training_seconds"]
         # Not `print`: the bar of the training is still there.
         tqdm.write(f"Gradient cosines: measured {len(self.measurements)} times, {share:.1f} % of the training's time")
