@@ -23,9 +23,13 @@ from training.models import demo_encoder
 from training.trainer import SerMtlTrainer
 
 
-def convolve_with_channels_first(model: SerMtlModel, waveform: torch.Tensor) -> torch.Tensor:
-    """As transformers does it."""
-    return model.encoder.feature_extractor(waveform).transpose(1, 2)
+def features_with_channels_first(
+    model: SerMtlModel, input_values: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As transformers does it, without gradients where the front end is frozen."""
+    with torch.set_grad_enabled(any(p.requires_grad for p in model.front_end_parameters())):
+        features = model.encoder.feature_extractor(input_values).transpose(1, 2)
+    return features, model.frame_lengths(attention_mask.sum(dim=1).long())
 
 
 def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
@@ -43,8 +47,7 @@ def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
     trainers["random batches"]._get_train_sampler = lambda rows=None: RandomSampler(trainers["all"].train_dataset)
     for name, trainer in trainers.items():
         if "channels first" in name:
-            stock = partial(convolve_with_channels_first, trainer.model)
-            trainer.model._convolve = trainer.model._convolve_in_tiles = stock
+            trainer.model.extract_features = partial(features_with_channels_first, trainer.model)
     return trainers
 
 
