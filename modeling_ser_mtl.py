@@ -526,6 +526,7 @@ class SerMtlModel(PreTrainedModel):
             count = min(TILE, -(-(sum(rooms) - first) // TILE_STEP) * TILE_STEP)
             size = (count - 1) * step + field
             part = samples[first * step : first * step + size]
+            # With one channel only the strides say that it is the last one, and the convolution keeps to that.
             hidden = F.pad(part, (0, size - len(part))).view(1, 1, -1, 1).permute(0, 3, 1, 2)
             for run in layers:
                 hidden = run(hidden)
