@@ -24,8 +24,7 @@ def infer(
 ) -> list[dict]:
     """What a model hears in each utterance.
 
-    The front end sees each utterance alone, without padding; the Transformer sees batches of like length, which
-    changes no answer.
+    Utterances of like length are answered together, which changes no answer.
 
     Args:
         model: on its device, in evaluation mode.
