@@ -297,6 +297,7 @@ def test_cosines_are_drawn_by_epoch_and_layer_and_a_pair_looks_the_same_in_each_
         tmp_path / "cosines.png",
     )
     over_epochs, _, other_epochs, over_layers = figure.axes
+    assert [line.get_label() for line in over_epochs.get_lines()[:2]] == ["emotion and ASR", "emotion and gender"]
     looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in over_epochs.get_lines()[:2]]
     for axes, expected in ((other_epochs, [0.5]), (over_layers, [0.3, 0.4])):
         (same,) = axes.get_lines()[:1]
