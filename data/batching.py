@@ -92,14 +92,6 @@ def waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtra
     return dict(batch)
 
 
-def unpadded_waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> list[torch.Tensor]:
-    """Samples, (samples,) each -> what the encoder takes in of each, (samples,)."""
-    batch = feature_extractor(
-        [as_floats(one) for one in samples], sampling_rate=SAMPLING_RATE, padding=False, return_attention_mask=False
-    )
-    return [torch.from_numpy(np.asarray(values)) for values in batch["input_values"]]
-
-
 def as_floats(samples: np.ndarray) -> np.ndarray:
     """Samples that are integers of 16 bits, or floats from -1 to 1 -> float32, from -1 to 1."""
     samples = np.asarray(samples)

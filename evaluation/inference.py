@@ -8,11 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
 from data.audio import SAMPLING_RATE
-from data.batching import unpadded_waveforms
+from data.batching import waveforms
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 
 
@@ -44,9 +43,8 @@ def infer(
 
     def answers_of(rows: list[int]) -> list[dict]:
         with torch.inference_mode():
-            values = unpadded_waveforms([utterances[row] for row in rows], processor.feature_extractor)
-            mask = pad_sequence([torch.ones(len(one), dtype=torch.bool) for one in values], batch_first=True)
-            values = pad_sequence(values, batch_first=True)
+            batch = waveforms([utterances[row] for row in rows], processor.feature_extractor)
+            values, mask = batch["input_values"], batch["attention_mask"]
             output = model(values.to(model.device, model.dtype), mask.to(model.device))
             return _answers(model, processor, output, len(rows))
 
