@@ -28,7 +28,8 @@ class TablesArguments:
     """Which rows, on what, and how they are run."""
 
     tables: list[int] = HfArg(
-        default_factory=list, help="Tables of the paper, any of 1 2 3 4. [1 2 3 where there are no --rows]"
+        default_factory=list,
+        help="Tables of the paper, any of 1 2 3 4, or 5, PCGrad in one stage. [1 2 3 where there are no --rows]",
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
     folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")

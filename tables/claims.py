@@ -54,11 +54,16 @@ def verdict(tested: CheckedClaim) -> str:
 
 def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests in figures."""
-    paper = {row.id: row.paper.ua for row in (finished.row for finished in rows)}
+    paper = {row.row.id: row.row.paper.ua for row in rows}
+
+    def papers(claim: Claim) -> str:
+        better, worse = paper[claim.better], paper[claim.worse]
+        return "-" if better is None or worse is None else f"{better - worse:+.2f}"
+
     lines = [
         [
             f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),
-            with_ends(one.comparison.difference, "+.1f"), f"{paper[one.claim.better] - paper[one.claim.worse]:+.2f}",
+            with_ends(one.comparison.difference, "+.1f"), papers(one.claim),
             p_value(one.comparison.p), p_value(one.p), str(one.comparison.speakers),
         ]
         for one in tested

@@ -24,7 +24,7 @@ def plot_ua(
     Args:
         intervals: by row, from top to bottom, fractions.
         path: of the picture.
-        paper: the paper's UA by row, percent; empty where it is of another corpus.
+        paper: the paper's UA of the rows that it has, percent; empty where it is of another corpus.
         references: UA by name, fractions, drawn as vertical lines.
     """
     figure = Figure(figsize=(8, 1.6 + 0.32 * len(intervals)), layout="constrained")
@@ -33,7 +33,7 @@ def plot_ua(
     ours, low, high = (100 * np.array(values) for values in zip(*intervals.values(), strict=True))
     axes.errorbar(ours, places, xerr=[ours - low, high - ours], fmt="o", color="black", capsize=4, label="these runs")
     if paper:
-        figures = [paper[name] for name in intervals]
+        figures = [paper.get(name, np.nan) for name in intervals]
         axes.plot(figures, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for (name, value), dashes in zip((references or {}).items(), ((6, 3), (2, 2)), strict=False):
         axes.axvline(100 * value, color="0.4", dashes=dashes, linewidth=1.2, label=name)

@@ -140,7 +140,7 @@ def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselin
     """Draw all pictures; returns, by kind, the file names of `folder` by title."""
     references = {"words alone": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
     references |= {"one listener against the others": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
-    paper = {row.row.id: row.row.paper.ua for row in rows} if _corpus(rows) == "iemocap" else {}
+    paper = {row.row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
     plot_ua({name: interval(of_row) for name, of_row in sure.items()}, folder / "ua.png", paper, references)
     pictures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:

@@ -126,6 +126,17 @@ def test_selection_rules_of_runs_that_did_not_measure_them_or_chose_on_the_test(
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
 
 
+def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path):
+    runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
+    write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
+    rows = finished_rows(runs)
+    write_report(tmp_path, rows, 5, "python run_tables.py --tables 5")
+    assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
+    _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
+    assert papers == "-" and float(ours) > float(others)
+    assert "PCGrad mends single-stage multi-task learning. **holds**" in (tmp_path / "report.md").read_text()
+
+
 def test_planted_differences_come_out_as_verdicts(folder):
     by_text = {one.claim.better + " " + one.claim.worse: one for one in check_claims(rows_of(folder))}
     assert set(by_text) == {"t1-full-ser-asr t1-full-ser", "t3-scl-cos t3-concat", "t3-scl-cos t3-scl-norm"}
