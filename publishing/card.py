@@ -275,7 +275,7 @@ def _figures(results: dict) -> str:
 
 On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
-{_markdown_table(results)}
+{_figures_table(results)}
 
 UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
 
@@ -330,11 +330,16 @@ def _training(results: dict) -> str:
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
 
 
-def _markdown_table(results: dict) -> str:
+def _figures_table(results: dict) -> str:
     frame = results_frame(results)
-    rows = [["utterances", *frame.columns], ["---", *["---:"] * len(frame.columns)]]
-    rows += [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
+    return markdown_table(["utterances", *frame.columns], rows)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, all columns but the first aligned to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def licence(results: dict) -> str:

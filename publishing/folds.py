@@ -7,7 +7,16 @@ from huggingface_hub import HfApi, ModelCard
 
 from data.errors import UserError
 from data.folds import FOLDS
-from publishing.card import CITATION, LIMITS, ORACLE_WARNING, SELECTION, corpus_name, licence, metadata
+from publishing.card import (
+    CITATION,
+    LIMITS,
+    ORACLE_WARNING,
+    SELECTION,
+    corpus_name,
+    licence,
+    markdown_table,
+    metadata,
+)
 from publishing.contents import read_results
 from publishing.hub import make_repository, push
 from publishing.record import Published
@@ -99,14 +108,14 @@ def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
         speakers = ", ".join(of_fold.get("held_out_speakers", []))
         values = [f"{100 * figures[task][figure]:.1f}" for task, figure in columns.values()]
         rows.append([str(fold), link, speakers, str(figures["n"]), *values])
-    return _table(["fold", "model", "test speakers", "utterances", *columns], rows)
+    return markdown_table(["fold", "model", "test speakers", "utterances", *columns], rows)
 
 
 def _styles_table(results: dict[int, dict]) -> str:
     columns = _columns(results)
     styles = [style for style in results[1]["test"] if all(style in fold["test"] for fold in results.values())]
     rows = [[style, *(_mean_and_spread(results, style, *key) for key in columns.values())] for style in styles]
-    return _table(["utterances", *columns], rows)
+    return markdown_table(["utterances", *columns], rows)
 
 
 def _mean_and_spread(results: dict[int, dict], style: str, task: str, figure: str) -> str:
@@ -135,8 +144,3 @@ def _means(folds: list[dict]) -> dict:
             numbers = [name for name, value in figures.items() if isinstance(value, float)]
             means[task] = {name: statistics.mean(fold[task][name] for fold in folds) for name in numbers}
     return means
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
