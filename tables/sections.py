@@ -13,7 +13,9 @@ def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
     """A table of the paper: emotion, and the other tasks where there are any, ours beside the paper's."""
     rows = [row for row in rows if row.row.table == number]
     others = {name: title for name, title in _TASK_FIGURES.items() if any(row.figures(name) for row in rows)}
-    return [_beside_the_paper(rows, {"ua": "UA", "wa": "WA"}), *([_beside_the_paper(rows, others)] if others else [])]
+    with_others = [row for row in rows if any(row.figures(name) for name in others)]
+    emotion = _beside_the_paper(rows, {"ua": "UA", "wa": "WA"})
+    return [emotion, _beside_the_paper(with_others, others)] if others else [emotion]
 
 
 def _beside_the_paper(rows: list[FinishedRow], figures: dict[str, str]) -> Table:
