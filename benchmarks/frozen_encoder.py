@@ -6,11 +6,11 @@ python benchmarks/frozen_encoder.py --data_dir my_recordings --encoder facebook/
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import pandas as pd
 import torch
 from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data.audio import with_samples
 from data.batching import waveforms
 from data.folder_loader import read_folder
-from data.folds import FOLDS, split
+from data.folds import FOLDS, DevChoice, split
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from training.models import feature_extractor_of, pretrained_encoder_config
 
@@ -45,35 +45,29 @@ def mean_pooled_layers(corpus: Dataset, encoder: str) -> np.ndarray:
     return np.stack(pooled)
 
 
-def labelled(part: Dataset) -> pd.DataFrame:
-    """Row and emotion of the utterances that have one."""
-    return part.select_columns(["row", "emotion"]).to_pandas().dropna()
-
-
 def main() -> None:
     """Print UA and WA of each layer, for every fold and in the mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", nargs="+", required=True, help="folders with a metadata.csv")
     parser.add_argument("--encoder", required=True, help="Hub id or folder of the pretrained encoder")
     parser.add_argument(
-        "--dev", choices=("dialog", "session", "none"), default="none", help="set aside as by run_stage1.py, and unused"
+        "--dev", choices=get_args(DevChoice), default="none", help="set aside as by run_stage1.py, and unused"
     )
     args = parser.parse_args()
     corpus = read_folder(args.data_dir)
-    corpus = corpus.add_column("row", list(range(len(corpus))))
-    features = mean_pooled_layers(with_samples(corpus), args.encoder)
-    splits = {fold: split(corpus, fold, args.dev) for fold in FOLDS}
+    labelled = corpus.filter(lambda row: row["emotion"] is not None)
+    features = mean_pooled_layers(with_samples(labelled), args.encoder)
+    ids, emotions = np.array(labelled["id"]), np.array(labelled["emotion"])
+    splits = [split(corpus, fold, args.dev) for fold in FOLDS]  # as a run's: of all utterances
+    rows = [[np.isin(ids, parts[name]["id"]) for name in ("train", "test")] for parts in splits]
     print("layer  " + "  ".join(f"fold {fold} UA" for fold in FOLDS) + "  mean UA  mean WA")
     for layer in range(features.shape[1]):
         scores = []
-        for fold in FOLDS:
-            train, test = (labelled(splits[fold][name]) for name in ("train", "test"))
+        for train, test in rows:
             classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-            classifier.fit(features[train["row"], layer], train["emotion"])
-            predicted = classifier.predict(features[test["row"], layer])
-            scores.append(
-                (balanced_accuracy_score(test["emotion"], predicted), accuracy_score(test["emotion"], predicted))
-            )
+            classifier.fit(features[train, layer], emotions[train])
+            predicted, truth = classifier.predict(features[test, layer]), emotions[test]
+            scores.append((balanced_accuracy_score(truth, predicted), accuracy_score(truth, predicted)))
         ua, wa = 100 * np.mean(scores, axis=0)
         print(f"{layer + 1:5}  " + "  ".join(f"{100 * s:9.1f}" for s, _ in scores) + f"  {ua:7.1f}  {wa:7.1f}")
 

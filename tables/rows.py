@@ -60,6 +60,7 @@ class Row:
 
 _ADAPTERS_SER_ASR = Stage("emotion asr", "adapters")
 _FULL_SER_ASR = Stage("emotion asr", "all")
+_FULL_ALL = Stage("emotion asr gender style", "all")
 _ALL_THREE = "emotion gender style"
 
 ROWS = (
@@ -72,7 +73,7 @@ ROWS = (
     Row("t1-full-ser-gender-style", 1, "all parameters: SER, gender, style",
         Paper(71.05, 70.27, gender_ua=86.37, style_ua=82.16), Stage(_ALL_THREE, "all")),
     Row("t1-full-all", 1, "all parameters: SER, ASR, gender, style",
-        Paper(76.19, 75.49, wer=20.14, gender_ua=97.52, style_ua=89.29), Stage("emotion asr gender style", "all")),
+        Paper(76.19, 75.49, wer=20.14, gender_ua=97.52, style_ua=89.29), _FULL_ALL),
     Row("t2-adapters-adapters", 2, "adapters, then adapters", Paper(71.89, 71.46),
         _ADAPTERS_SER_ASR, Stage("emotion", "adapters")),
     Row("t2-full-full", 2, "all parameters, then all parameters", Paper(74.92, 73.81),
@@ -95,7 +96,7 @@ ROWS = (
     Row("t4-gao-2023", 4, "Gao et al. 2023: ASR and gender, then SER, all parameters", Paper(76.10, 74.94),
         Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all")),
     Row("t5-full-all-pcgrad", 5, "all parameters: SER, ASR, gender, style; PCGrad", Paper(),
-        Stage("emotion asr gender style", "all", more="--gradient_surgery pcgrad")),
+        replace(_FULL_ALL, more="--gradient_surgery pcgrad")),
 )  # fmt: skip
 
 TITLES = {
