@@ -23,6 +23,7 @@ from tables.sections import (
     certainty_table,
     cosines_table,
     leaks_table,
+    losses_table,
     papers_tables,
     rules_table,
     style_table,
@@ -71,6 +72,7 @@ def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: s
         leaks=leaks_table(rows),
         calibration=calibration_table(rows),
         cosines=cosines_table(rows),
+        losses=losses_table(rows),
         pictures=draw(folder / "pictures", rows, sure, baselines),
         chosen_on_test=any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
     )

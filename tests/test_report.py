@@ -18,7 +18,15 @@ from tables.pictures import plot_embeddings, plot_ua
 from tables.plan import choose_rows, plan
 from tables.report import about, write_report
 from tables.rows import CLAIMS, ROWS
-from tables.sections import calibration_table, cosines_table, leaks_table, papers_tables, rules_table, style_table
+from tables.sections import (
+    calibration_table,
+    cosines_table,
+    leaks_table,
+    losses_table,
+    papers_tables,
+    rules_table,
+    style_table,
+)
 
 IDS = ["t1-full-ser", "t3-concat", "t3-scl-norm", "t3-scl-cos"]  # and t1-full-ser-asr, from which three of them go on
 RIGHT = {"t1-full-ser": 0.5, "t1-full-ser-asr": 0.85, "t3-concat": 0.9, "t3-scl-norm": 0.75, "t3-scl-cos": 0.75}
@@ -232,6 +240,19 @@ def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
         runs.append(FinishedRun(fold, 0, tmp_path / str(fold)))
     (mean,) = FinishedRow(ROWS[0], runs).mean_history()
     assert mean == pytest.approx({"epoch": 1.0, "loss": 3.0, "eval_emotion_ua": 0.6})
+
+
+def test_losses_stand_as_they_end_and_as_they_were_at_three_quarters_of_the_way(tmp_path):
+    for fold, last in ((1, 0.2), (2, 0.4)):
+        ctc = (9.0, 5.0, 1.0, last)
+        log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": ctc[e - 1]} for e in (1, 2, 3, 4)]
+        write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": 4, "train_loss": 2.0}])
+    row = FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])
+    table = losses_table([row])
+    assert table.header == ["row", "epoch", "emotion", "gender", "style", "CTC"]
+    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3)", "0.080 (0.060)", "", "", "0.300 (1.000)"]]
+    write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
+    assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 
 
 def row_with(folder: Path, results: list[dict], cosines: dict | None = None) -> FinishedRow:
