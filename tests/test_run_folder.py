@@ -4,11 +4,13 @@ interrupted one goes on.
 
 import json
 import shutil
+import subprocess
 
 import pytest
 from tiny import check_refused, contents, run_flags, run_script
 
 from data.batching import LengthGroupedSampler
+from training import run_folder
 
 
 @pytest.mark.parametrize(
@@ -106,3 +108,20 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     for file in ("predictions.jsonl", "model.safetensors", "split.json"):
         assert (output / file).read_bytes() == (finished / file).read_bytes()
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in finished.iterdir())
+
+
+def test_the_commit_is_marked_where_its_code_was_changed_and_not_where_recordings_lie_beside_it(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "code.py").write_text("x = 1\n")
+    git("init", "--quiet")
+    git("add", "code.py")
+    git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+    head = git("rev-parse", "HEAD").strip()
+    (tmp_path / "clip.wav").write_bytes(b"RIFF")
+    assert run_folder.commit.__wrapped__() == head
+    (tmp_path / "code.py").write_text("x = 2\n")
+    assert run_folder.commit.__wrapped__() == head + "+"

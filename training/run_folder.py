@@ -100,11 +100,15 @@ def _differences(old: dict, new: dict) -> list[str]:
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, `+` behind it where files differ from it; None outside a git checkout."""
+    """The commit of this code, `+` behind it where its files were changed since; None outside a git checkout.
+
+    Files that git does not know, such as recordings in the checkout, change no code.
+    """
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed.strip() else "")
