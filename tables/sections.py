@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from data.utterances import TASKS
 from evaluation.statistics import Counts, counts, interval, spread, ua, wa
 from tables.finished import FinishedRow, style_of
 from tables.text import Table, percent, with_ends, with_spread
 
 _TASK_FIGURES = {"wer": "WER", "gender_ua": "gender UA", "style_ua": "style UA"}
-_LOSSES = {"loss_emotion": "emotion", "loss_gender": "gender", "loss_style": "style", "loss_asr": "CTC"}
 
 
 def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
@@ -153,12 +153,12 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
-    """What each task's training loss has come to, nats, mean of the runs, and in brackets what it was a quarter of
-    the way before; None where no run logged it."""
+    """Each task's training loss at the end, and before the last quarter, mean of the runs; None without any."""
     lines = []
     for row in rows:
         if epochs := [entry for entry in row.mean_history() if "loss" in entry]:
             last, before = epochs[-1], epochs[(3 * len(epochs) - 1) // 4]
-            ended = [f"{last[name]:.3f} ({before[name]:.3f})" if name in last else "" for name in _LOSSES]
+            names = [f"loss_{task}" for task in TASKS]
+            ended = [f"{last[name]:.3f} ({before[name]:.3f})" if name in last else "" for name in names]
             lines.append([f"`{row.row.id}`", f"{last['epoch']:g} ({before['epoch']:g})", *ended])
-    return Table(["row", "epoch", *_LOSSES.values()], lines) if lines else None
+    return Table(["row", "epoch", *TASKS], lines) if lines else None

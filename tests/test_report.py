@@ -249,7 +249,7 @@ def test_losses_stand_as_they_end_and_as_they_were_at_three_quarters_of_the_way(
         write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": 4, "train_loss": 2.0}])
     row = FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])
     table = losses_table([row])
-    assert table.header == ["row", "epoch", "emotion", "gender", "style", "CTC"]
+    assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
     assert table.rows == [["`t1-adapters-ser-asr`", "4 (3)", "0.080 (0.060)", "", "", "0.300 (1.000)"]]
     write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None

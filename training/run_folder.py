@@ -104,11 +104,9 @@ def commit() -> str | None:
 
     Files that git does not know, such as recordings in the checkout, change no code.
     """
-    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    folder = Path(__file__).resolve().parent
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+" if changed.strip() else "")
