@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 
 CLASSIFICATION_TASKS = ("emotion", "gender", "style")
@@ -324,6 +325,32 @@ def tile_layer(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
+# ---------------------------------------------------------------------------------------------------------- attention
+
+
+def plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    dropout: float = 0.0,
+    **_,
+) -> tuple[Tensor, None]:
+    """Attention as plain products, in the type of its inputs: (batch, heads, frames, head_dim) each, added mask.
+
+    transformers' own ("eager") has Moonshine's softmax in float32. The largest tensors of a step are then written and
+    read twice more, for nothing: torch sums a softmax in float32 by itself.
+    """
+    weights = query @ key.transpose(2, 3) * scaling + attention_mask
+    weights = F.dropout(weights.softmax(dim=-1), dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("plain", plain_attention)
+
+
 # -------------------------------------------------------------------------------------------------------- SpecAugment
 
 
@@ -604,17 +631,21 @@ class SerMtlModel(PreTrainedModel):
         if self.config.encoder_config.model_type == "wavlm" or features.device.type != "cpu":
             return
         plain = torch.is_autocast_enabled("cpu") and features.shape[1] <= PLAIN_ATTENTION_FRAMES
-        wanted = "eager" if plain else "sdpa"
+        wanted = "plain" if plain else "sdpa"
         if self.encoder.config._attn_implementation != wanted:
             self.encoder.set_attn_implementation(wanted)
 
     def _layer_mask(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
         """The layers' attention mask, made here: the stock encoders wait for the device to see whether they need one.
 
-        For torch's fused attention one row, the same for every frame: (batch, 1, 1, frames).
+        For fused and for plain attention one row, the same for every frame: (batch, 1, 1, frames).
         """
-        if self.encoder.config._attn_implementation == "sdpa":
+        implementation = self.encoder.config._attn_implementation
+        if implementation == "sdpa":
             return frame_mask[:, None, None, :]
+        if implementation == "plain":
+            added = torch.zeros_like(frame_mask, dtype=torch.bfloat16)
+            return added.masked_fill_(~frame_mask, torch.finfo(torch.bfloat16).min)[:, None, None, :]
         return create_bidirectional_mask(
             config=self.encoder.config,
             inputs_embeds=hidden,
@@ -626,7 +657,10 @@ class SerMtlModel(PreTrainedModel):
         encoder = self.encoder
         mask = self._layer_mask(hidden, frame_mask)
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
-        rotary = encoder.rotary_emb(hidden, position_ids=positions)
+        # In the type of the products: in float32 they would make queries and keys float32 as well.
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=positions)
         for layer in encoder.layers:
             hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
         return encoder.layer_norm(hidden)

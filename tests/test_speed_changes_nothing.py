@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from encoders import ENCODERS, all_tasks_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
 from waiting import Waiting
 
-from modeling_ser_mtl import SerMtlModel
+from modeling_ser_mtl import SerMtlModel, plain_attention
 from training.adapters import attach_adapters, freeze_for_full_finetuning, unwrap
 
 LENGTHS = (8000, 7600, 5200, 3000)
@@ -118,6 +119,20 @@ def test_the_model_and_its_losses_never_wait_for_the_device(encoder):
         assert waiting.found == ["aten::_local_scalar_dense"]
 
 
+def test_plain_attention_and_its_gradients_are_those_of_torchs_fused_one():
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 7, 4, requires_grad=True) for _ in range(3)]
+    real = torch.arange(7) < torch.tensor([[7], [4]])[:, None, None]
+    added = torch.zeros(real.shape).masked_fill(~real, torch.finfo(torch.float32).min)
+    plain, _ = plain_attention(torch.nn.Identity(), *inputs, added, scaling=0.3)
+    fused = F.scaled_dot_product_attention(*inputs, attn_mask=real, scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(plain, fused)
+    direction = torch.randn_like(plain)
+    of_plain = torch.autograd.grad(plain, inputs, direction)
+    of_fused = torch.autograd.grad(fused, inputs, direction)
+    torch.testing.assert_close(of_plain, of_fused)
+
+
 @pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "WavLM"])
 @torch.no_grad()
 def test_plain_and_fused_attention_in_bfloat16_say_the_same(encoder, monkeypatch):
@@ -132,6 +147,6 @@ def test_plain_and_fused_attention_in_bfloat16_say_the_same(encoder, monkeypatch
         monkeypatch.setattr("modeling_ser_mtl.PLAIN_ATTENTION_FRAMES", frames)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(model(features=features, frame_lengths=lengths).logits.float())
-        assert model.encoder.config._attn_implementation == ("eager" if frames else "sdpa")
+        assert model.encoder.config._attn_implementation == ("plain" if frames else "sdpa")
     for logits in found:
         torch.testing.assert_close(logits, exact, atol=0.03 * float(exact.abs().max()), rtol=0)
