@@ -27,10 +27,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 
 CLASSIFICATION_TASKS = ("emotion", "gender", "style")
@@ -338,7 +337,9 @@ def plain_attention(
     dropout: float = 0.0,
     **_,
 ) -> tuple[Tensor, None]:
-    """Attention as plain products, in the type of its inputs: (batch, heads, frames, head_dim) each, added mask.
+    """Attention as plain products, in the type of its inputs, with a mask that is added.
+
+    (batch, heads, frames, head_dim) each -> (batch, frames, heads, head_dim), and no weights.
 
     transformers' own ("eager") has Moonshine's softmax in float32. The largest tensors of a step are then written and
     read twice more, for nothing: torch sums a softmax in float32 by itself.
@@ -348,7 +349,7 @@ def plain_attention(
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-ALL_ATTENTION_FUNCTIONS.register("plain", plain_attention)
+AttentionInterface.register("ser_mtl_plain", plain_attention)
 
 
 # -------------------------------------------------------------------------------------------------------- SpecAugment
@@ -631,7 +632,7 @@ class SerMtlModel(PreTrainedModel):
         if self.config.encoder_config.model_type == "wavlm" or features.device.type != "cpu":
             return
         plain = torch.is_autocast_enabled("cpu") and features.shape[1] <= PLAIN_ATTENTION_FRAMES
-        wanted = "plain" if plain else "sdpa"
+        wanted = "ser_mtl_plain" if plain else "sdpa"
         if self.encoder.config._attn_implementation != wanted:
             self.encoder.set_attn_implementation(wanted)
 
@@ -643,7 +644,7 @@ class SerMtlModel(PreTrainedModel):
         implementation = self.encoder.config._attn_implementation
         if implementation == "sdpa":
             return frame_mask[:, None, None, :]
-        if implementation == "plain":
+        if implementation == "ser_mtl_plain":
             added = torch.zeros_like(frame_mask, dtype=torch.bfloat16)
             return added.masked_fill_(~frame_mask, torch.finfo(torch.bfloat16).min)[:, None, None, :]
         return create_bidirectional_mask(

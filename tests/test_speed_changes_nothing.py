@@ -147,6 +147,6 @@ def test_plain_and_fused_attention_in_bfloat16_say_the_same(encoder, monkeypatch
         monkeypatch.setattr("modeling_ser_mtl.PLAIN_ATTENTION_FRAMES", frames)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(model(features=features, frame_lengths=lengths).logits.float())
-        assert model.encoder.config._attn_implementation == ("plain" if frames else "sdpa")
+        assert model.encoder.config._attn_implementation == ("ser_mtl_plain" if frames else "sdpa")
     for logits in found:
         torch.testing.assert_close(logits, exact, atol=0.03 * float(exact.abs().max()), rtol=0)
