@@ -47,7 +47,7 @@ def main() -> None:
     trainer = build_trainer(corpus, data, start, method, args)
     trained = train(trainer, record)
 
-    rows, dev_rows = predict_test(trainer, data), predict_dev(trainer, data)
+    rows, dev_rows = predict_test(trainer, data, start), predict_dev(trainer, data)
     measured = trained | {"leaks": leaks, "calibration": calibration(rows, dev_rows)}
     results = results_of(record, measured, splits, start, rows)
     save_run(trainer, record, results, rows, splits)

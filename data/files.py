@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from data.errors import UserError
 
 
 @contextmanager
@@ -24,6 +27,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read what `write_json` wrote to `path`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is missing or damaged") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

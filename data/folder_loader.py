@@ -1,7 +1,7 @@
 """A folder of recordings with `metadata.csv`, or several joined, to utterances. No audio is read here."""
 
 from collections.abc import Sequence
-from os.path import normpath
+from os.path import isabs, normpath
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +94,11 @@ def _check_files(metadata: Path, rows: list[dict]) -> None:
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
         file = normpath(name)  # "./a.wav" is "a.wav"
+        if isabs(file) or file.split("/")[0] == "..":  # it names the utterance, and is published
+            raise UserError(
+                f"{metadata}, row {number}: file_name {name!r} is outside the folder; name files relative to the "
+                "folder, and move or link them into it"
+            )
         if file in seen:
             raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {seen[file]}")
         seen[file] = number

@@ -1,5 +1,6 @@
 """What the raters of an utterance heard, as a distribution over the emotions that a model knows."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 EMOTIONS_OF_CATEGORIES = {
@@ -14,11 +15,27 @@ EMOTIONS_OF_CATEGORIES = {
 _OUTSIDE = "C-E"  # how the names of those begin who only listened; C-F1 and C-M1 are the actors themselves
 
 
+def outside_votes(raters: Sequence[dict]) -> list[dict[str, float]]:
+    """The one vote of each outside rater, divided evenly among what he or she named; categories of one emotion are one.
+
+    Args:
+        raters: as the column `raters` holds them.
+
+    Returns:
+        Of each who named anything: shares, together 1, by emotion, or by category where it is of none.
+    """
+    votes = []
+    for rater in raters:
+        if rater["rater"].startswith(_OUTSIDE) and rater["categories"]:
+            named = Counter(EMOTIONS_OF_CATEGORIES.get(category, category) for category in rater["categories"])
+            votes.append({emotion: count / named.total() for emotion, count in named.items()})
+    return votes
+
+
 def emotion_distribution(raters: Sequence[dict], labels: Sequence[str]) -> list[float] | None:
     """Shares of the outside raters' votes: one for each of `labels`, together 1.
 
-    Every rater has one vote, divided evenly among the categories that he or she named. Votes for what is not among
-    `labels` are dropped, and the rest is scaled to 1.
+    Votes for what is not among `labels` are dropped, and the rest is scaled to 1.
 
     Args:
         raters: as the column `raters` holds them.
@@ -27,12 +44,6 @@ def emotion_distribution(raters: Sequence[dict], labels: Sequence[str]) -> list[
     Returns:
         The shares; None where no vote is left.
     """
-    votes = dict.fromkeys(labels, 0.0)
-    for rater in raters:
-        if rater["rater"].startswith(_OUTSIDE):
-            for category in rater["categories"]:
-                emotion = EMOTIONS_OF_CATEGORIES.get(category)
-                if emotion in votes:
-                    votes[emotion] += 1 / len(rater["categories"])
-    total = sum(votes.values())
-    return [votes[label] / total for label in labels] if total else None
+    votes = outside_votes(raters)
+    shares = [sum(vote.get(label, 0.0) for vote in votes) for label in labels]
+    return [share / sum(shares) for share in shares] if sum(shares) else None

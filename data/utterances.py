@@ -43,7 +43,6 @@ FEATURES = Features(
 """Columns of every corpus. A corpus that lacks a column holds None there."""
 
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
-_NOT_SPOKEN = re.compile(r"[^\w' ]|_", re.UNICODE)
 _LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
 
 
@@ -54,5 +53,10 @@ def normalise_text(text: str) -> str:
     means "not annotated".
     """
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
-    text = _NOT_SPOKEN.sub(" ", _TAG.sub(" ", text))
+    text = "".join(c if _is_spoken(c) else " " for c in _TAG.sub(" ", text))
     return " ".join(_LONE_APOSTROPHE.sub(" ", text).split())
+
+
+def _is_spoken(character: str) -> bool:
+    """Letters and digits of every script, its combining marks (the vowels of Hindi, the points of Arabic), and '."""
+    return character.isalnum() or character in "' " or unicodedata.category(character).startswith("M")

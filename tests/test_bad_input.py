@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 from tiny import ROOT, SAMPLING_RATE, Ended, check_one_line, check_refused, run_flags, tone, write_corpus
-from transformers import BertConfig
+from transformers import BertConfig, SEWConfig
 
 FIRST_WAV = "f1_angry_improvised.wav"  # of the folder that `write_corpus` makes
 
@@ -50,6 +50,14 @@ def check_stage1_refused(tmp_path: Path, corpus: Path, encoder: Path, /, *named:
         ({"bottleneck_dim": 0}, ["--bottleneck_dim 0"]),
         ({"dropout": "nan"}, ["--dropout nan"]),
         ({"aux_weight": 1}, ["--aux_weight 1.0"]),
+        ({"head_start": 10}, ["--head_start 10.0", "share"]),
+        ({"seed": -1}, ["--seed -1"]),
+        ({"learning_rate": -1}, ["--learning_rate -1.0"]),
+        ({"adam_beta2": 1.5}, ["--adam_beta2 1.5"]),
+        ({"dataloader_drop_last": True}, ["--dataloader_drop_last", "test utterances"]),
+        ({"metric_for_best_model": "emotion_uar"}, ["--metric_for_best_model emotion_uar", "emotion_ua", "asr_wer"]),
+        ({"metric_for_best_model": "gender_ua"}, ["--metric_for_best_model gender_ua"]),
+        ({"accelerator_config": "nope.json"}, ["nope.json"]),
     ],
     ids=str,
 )
@@ -206,6 +214,11 @@ def test_a_model_of_text_is_no_encoder(tmp_path, good_corpus):
     check_stage1_refused(tmp_path, good_corpus, tmp_path / "bert", "--encoder", "'bert'", "raw waveforms")
 
 
+def test_an_encoder_whose_layers_are_of_another_kind_is_refused(tmp_path, good_corpus):
+    SEWConfig().save_pretrained(tmp_path / "sew")
+    check_stage1_refused(tmp_path, good_corpus, tmp_path / "sew", "--encoder", "'sew'", "wav2vec2, hubert, wavlm")
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:5000])])
 def test_an_encoder_without_whole_weights_is_refused(tmp_path, good_corpus, encoder, damage):
     shutil.copytree(encoder, tmp_path / "cut")
@@ -255,4 +268,21 @@ def test_another_width_than_that_of_stage1_is_refused(tmp_path, good_corpus, fin
 
 def test_a_stage1_that_heard_the_test_utterances_is_refused(tmp_path, good_corpus, finished):
     flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, fold=2)
+    check_refused("run_stage2", flags, "--stage1", "same fold")
+
+
+@pytest.mark.parametrize("joined_before", [True, False])
+def test_it_is_found_out_too_where_one_of_them_joined_several_folders(tmp_path, good_corpus, finished, joined_before):
+    """Ids of joined folders have the folder's name in front."""
+    more = write_corpus(tmp_path / "more")
+    stage1 = shutil.copytree(finished, tmp_path / "stage1")
+    if joined_before:
+        args, split = (json.loads((stage1 / name).read_text()) for name in ("args.json", "split.json"))
+        args["corpus"]["data_dir"].append(str(more))
+        for part in ("train", "dev"):
+            split[part]["ids"] = [f"{good_corpus.name}/{name}" for name in split[part]["ids"]]
+        for name, content in (("args.json", args), ("split.json", split)):
+            (stage1 / name).write_text(json.dumps(content))
+    folders = [good_corpus] if joined_before else [good_corpus, more]
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=stage1, fold=2, data_dir=folders)
     check_refused("run_stage2", flags, "--stage1", "same fold")

@@ -86,6 +86,8 @@ def _folds(corpus) -> dict[str, int]:
         ("file_name,speaker\na.wav,x\nd.wav,x\ne.wav,y\n", r"row 3: no audio file d\.wav \(2 missing in all\)"),
         ("file_name,speaker\na.wav,x\nb.wav,x\na.wav,y\n", r"row 4: file_name 'a\.wav' is already in row 2"),
         ("file_name,speaker\n,x\n", r"row 2: column 'file_name' is empty"),
+        ("file_name,speaker\n../mine/a.wav,x\n", r"row 2: file_name '../mine/a\.wav' is outside the folder"),
+        ("file_name,speaker\n/etc/hosts,x\n", r"row 2: file_name '/etc/hosts' is outside the folder"),
         ("emotion,speaker\nsad,x\n", r"no column 'file_name'"),
         ("file_name,speaker,mood\na.wav,x,sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
         ("file_name,fold\na.wav,1\nb.wav,6\n", r"row 3: fold '6'"),

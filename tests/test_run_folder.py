@@ -5,6 +5,7 @@ interrupted one goes on.
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from tiny import check_refused, contents, run_flags, run_script
@@ -107,7 +108,14 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     assert "epoch 1:" not in ended.stdout
     for file in ("predictions.jsonl", "model.safetensors", "split.json"):
         assert (output / file).read_bytes() == (finished / file).read_bytes()
+    assert losses_in(output) == losses_in(finished)
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in finished.iterdir())
+
+
+def losses_in(run: Path) -> list[dict[str, float]]:
+    """What the run logged of each loss, epoch by epoch."""
+    history = json.loads((run / "history.json").read_text())
+    return [{name: value for name, value in entry.items() if "loss" in name} for entry in history if "loss" in entry]
 
 
 def test_the_commit_is_marked_where_its_code_was_changed_and_not_where_recordings_lie_beside_it(tmp_path, monkeypatch):

@@ -5,14 +5,17 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from encoders import ENCODERS, all_tasks_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
+from transformers import Wav2Vec2FeatureExtractor
 from waiting import Waiting
 
 from modeling_ser_mtl import SerMtlModel, plain_attention
 from training.adapters import attach_adapters, freeze_for_full_finetuning, unwrap
+from training.front_end import with_features
 
 LENGTHS = (8000, 7600, 5200, 3000)
 STEPS = 20
@@ -96,6 +99,16 @@ def test_twenty_losses_are_those_of_the_plain_path(stage, path):
     plain = losses(stage, stock_front_end)
     assert plain[-1] < 0.9 * plain[0]
     assert losses(stage, path) == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_model_that_is_moved_for_its_front_end_can_still_be_trained(monkeypatch):
+    model = model_of(stage=1)
+    # As a device would: torch gives each parameter new memory.
+    monkeypatch.setattr(SerMtlModel, "to", lambda self, _: self._apply(torch.clone))
+    columns = {"samples": sounds()[0][:4000].tolist(), "path": __file__, "length": 4000}
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    with_features(Dataset.from_list([columns]), model, extractor, torch.device("cpu"))
+    assert not any(parameter.is_inference() for parameter in model.parameters())
 
 
 # Moonshine's rotary embedding asks for a real GPU, and so does torch's own CTC, which copies its lengths.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import ROOT, run_script, write_corpus, write_encoder
+from tiny import ROOT, check_refused, run_flags, run_script, write_corpus, write_encoder
 
 from evaluation.metrics import SerMtlMetric, metrics_by_group
 from evaluation.predictions import read_predictions, references_and_predictions
@@ -104,6 +104,18 @@ def test_stage_two_reports_the_word_error_rate_with_the_adapters_and_without(wor
     )
     assert second["asr_adapters_off"] == first["asr"]
     assert "wer" in second["asr"]
+
+
+def test_it_does_so_too_where_stage_two_trains_a_ctc_head_of_its_own(world, tmp_path):
+    out = stage(2, world, tmp_path / "stage2", "--stage1", world["stage1"], "--tasks", "emotion", "asr", "gender")
+    first, second = (json.loads((run / "results.json").read_text())["test"]["all"] for run in (world["stage1"], out))
+    assert second["asr_adapters_off"] == first["asr"]
+
+
+def test_speech_recognition_alone_is_a_stage_one_too(world, tmp_path):
+    out = stage(1, world, tmp_path / "asr", "--tasks", "asr")
+    assert "points" not in read_predictions(out / "predictions.jsonl")[0]
+    assert set(json.loads((out / "results.json").read_text())["test"]["all"]) == {"n", "asr"}
 
 
 def test_frozen_is_frozen_and_what_is_trained_has_moved(world):
@@ -207,6 +219,12 @@ def test_stage_one_with_adapters_leaves_the_encoder_alone_and_loads_again(world,
     assert "asr_logits" in logits(model)
     # Without its adapters this model has an untrained CTC head, whose transcripts say nothing.
     assert "asr_adapters_off" not in json.loads((adapters_in_stage_one / "results.json").read_text())["test"]["all"]
+
+
+@pytest.mark.parametrize("size", ["embedding_dim", "bottleneck_dim", "lora_rank", "lora_alpha"])
+def test_other_sizes_than_those_of_its_adapters_are_refused(world, adapters_in_stage_one, size, tmp_path):
+    flags = run_flags(world["corpus"], tmp_path / "out", stage1=adapters_in_stage_one, **{size: 8})
+    check_refused("run_stage2", flags, f"--{size} 8", "256" if size == "embedding_dim" else "64")
 
 
 @pytest.mark.parametrize("trainable", ["adapters", "all"])

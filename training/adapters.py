@@ -16,7 +16,12 @@ from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlModel
 
 
 def attach_adapters(
-    model: SerMtlModel, base: str, lora_rank: int, lora_alpha: int, save_ctc_head: bool = False
+    model: SerMtlModel,
+    base: str,
+    lora_rank: int,
+    lora_alpha: int,
+    save_ctc_head: bool = False,
+    revision: str | None = None,
 ) -> PeftModel:
     """Freeze a model and make its adapters, FC layers and classifiers trainable; LoRA is added to the attention.
 
@@ -28,6 +33,7 @@ def attach_adapters(
         lora_rank: rank of LoRA.
         lora_alpha: its output is scaled by `lora_alpha / lora_rank`.
         save_ctc_head: save the CTC head with the adapters even where it is frozen, because the base has none.
+        revision: commit of a base on the Hub, which the saved adapter then names too.
     """
     with torch.no_grad():
         model.fingerprint.values.copy_(model.base_fingerprint())
@@ -41,6 +47,7 @@ def attach_adapters(
         lora_alpha=lora_alpha,
         target_modules=ATTENTION_PROJECTIONS,
         modules_to_save=trained,
+        revision=revision,
     )
     model.name_or_path = local_or_hub(base)  # PEFT names the base by this
     adapted = get_peft_model(model, config)

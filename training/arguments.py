@@ -206,14 +206,11 @@ class RunArguments(TrainingArguments):
     logging_strategy: str = _flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
     save_total_limit: int | None = _flag(1, "Checkpoints kept beside the best one.")
     metric_for_best_model: str | None = _flag("emotion_ua", "What --selection dev and oracle compare.")
-    greater_is_better: bool | None = _flag(True, "Whether more of it is better.")
+    greater_is_better: bool | None = _flag(None, "Whether more of it is better. [yes, but of loss, WER and CER]")
     remove_unused_columns: bool | None = _flag(False, "Left off: the collator needs all columns.")
     ddp_find_unused_parameters: bool | None = _flag(False, "Left off: every trainable parameter has a gradient.")
     dataloader_num_workers: int = _flag(
         4 if torch.cuda.is_available() else 0, "Processes that make batches. [4 where there is CUDA, else 0]"
-    )
-    dataloader_persistent_workers: bool = _flag(
-        torch.cuda.is_available(), "Keep them from epoch to epoch. [where there is CUDA]"
     )
     dataloader_pin_memory: bool = _flag(torch.cuda.is_available(), "Pin batches in memory. [where there is CUDA]")
     logging_nan_inf_filter: bool = _flag(
@@ -227,18 +224,24 @@ class RunArguments(TrainingArguments):
     def __post_init__(self):
         for name, least in (
             ("num_train_epochs", 0.01),
+            ("learning_rate", 0),
+            ("seed", 0),
             ("gradient_accumulation_steps", 1),
             ("per_device_train_batch_size", 0),
             ("per_device_eval_batch_size", 1),
         ):
             if not getattr(self, name) >= least:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be from 0 to less than 1")
+        if not 0 <= self.head_start < 1:
+            raise UserError(f"--head_start {self.head_start}: must be a share of the updates, from 0 to less than 1")
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
                 f"{self.lr_scheduler_type}"
             )
-        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
         if self.accelerator_config is None and self.dataloader_pin_memory:
             self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
         if self.bf16 is None:
@@ -253,7 +256,13 @@ class RunArguments(TrainingArguments):
             self.per_device_train_batch_size = BATCH_SIZE // share
         if self.push_to_hub and not self.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
+        if self.greater_is_better is None and self.metric_for_best_model:
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "wer", "cer"))
+        if self.dataloader_drop_last:
+            raise UserError("--dataloader_drop_last: would leave test utterances out of the figures; drop it")
         super().__post_init__()
+        # Else the Trainer would spread each batch over all GPUs that it sees: processes do that, and count them.
+        self._n_gpu = min(1, self.n_gpu)
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
 

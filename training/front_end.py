@@ -16,7 +16,7 @@ def front_end_is_frozen(model: SerMtlModel) -> bool:
     return not any(parameter.requires_grad for parameter in model.front_end_parameters())
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the model is moved to its device here, and is trained afterwards
 def with_features(
     corpus: Dataset, model: SerMtlModel, feature_extractor: SequenceFeatureExtractor, device: torch.device
 ) -> Dataset:

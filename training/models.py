@@ -21,27 +21,40 @@ from transformers import (
     set_seed,
 )
 from transformers.utils import cached_file, find_adapter_config_file
+from transformers.utils.hub import extract_commit_hash
 
 from data.audio import SAMPLING_RATE
 from data.errors import UserError
 from data.files import replacing
 from data.targets import character_tokenizer
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from training.adapters import attach_adapters, continue_adapters, freeze_encoder, freeze_for_full_finetuning
+from training.adapters import (
+    attach_adapters,
+    continue_adapters,
+    freeze_encoder,
+    freeze_for_full_finetuning,
+    local_or_hub,
+)
 from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
+FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "moonshine")
+"""Encoders of raw waveforms whose layers have the attention and feed-forward that the adapters go into."""
 DEMO_ENCODER = Path("runs/demo/encoder")
 
 
 @dataclass
 class Start:
-    """What a run trains: model, processor, the classes of its tasks, and the pretrained encoder it goes back to."""
+    """What a run trains: model, processor, the classes of its tasks, and the pretrained encoder it goes back to.
+
+    `base_transcribes`: the model that adapters go onto has a CTC head of its own.
+    """
 
     model: SerMtlModel | PeftModel
     processor: Wav2Vec2Processor
     labels: dict[str, list[str]]
     encoder: str
+    base_transcribes: bool = False
 
 
 def choose_encoder(args: Stage1Arguments, corpus: CorpusArguments, run: RunArguments) -> None:
@@ -50,7 +63,7 @@ def choose_encoder(args: Stage1Arguments, corpus: CorpusArguments, run: RunArgum
         with run.main_process_first(desc="making the demo's encoder"):
             args.encoder = demo_encoder(DEMO_ENCODER)
         args.train_front_end = args.trainable == "all"
-    args.encoder = args.encoder or XLS_R
+    args.encoder = local_or_hub(args.encoder or XLS_R)
 
 
 def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dataset) -> Start:
@@ -66,6 +79,7 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
     """
     encoder = args.encoder
     encoder_config = pretrained_encoder_config(encoder)
+    revision = commit_on_hub(encoder)
     tokenizer = character_tokenizer(train["text"])
     processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
     config = SerMtlConfig(
@@ -75,9 +89,9 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
         **method_config(args, labels),
     )
     with _one_line(f"--encoder {encoder}: its weights cannot be loaded"):
-        model = SerMtlModel.from_pretrained(encoder, config=config)
+        model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
     if args.trainable == "adapters":
-        model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha)
+        model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha, revision=revision)
     elif args.trainable == "heads":
         freeze_encoder(model)
     else:
@@ -87,7 +101,7 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
 
 def choose_stage1(args: Stage2Arguments, corpus: CorpusArguments) -> None:
     """Settle `--stage1`: the stage-1 run of the same corpus and fold."""
-    args.stage1 = args.stage1 or f"runs/{corpus.corpus}/stage1/fold{corpus.fold}"
+    args.stage1 = local_or_hub(args.stage1 or f"runs/{corpus.corpus}/stage1/fold{corpus.fold}")
 
 
 def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
@@ -113,24 +127,29 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
         pad_token_id=tokenizer.pad_token_id,
         **method_config(args, labels),
     )
-    adapted = find_adapter_config_file(stage1) is not None
-    base = PeftConfig.from_pretrained(stage1).base_model_name_or_path if adapted else stage1
+    lora = PeftConfig.from_pretrained(stage1) if find_adapter_config_file(stage1) is not None else None
+    adapted = lora is not None
+    base, revision = (lora.base_model_name_or_path, lora.revision) if adapted else (stage1, commit_on_hub(stage1))
+    sizes = {"embedding_dim": saved.embedding_dim}
     if adapted:
-        config.bottleneck_dim, config.embedding_dim = saved.bottleneck_dim, saved.embedding_dim
-    elif args.embedding_dim != saved.embedding_dim:
-        raise UserError(f"--embedding_dim {args.embedding_dim}: that of --stage1 {stage1} is {saved.embedding_dim}")
+        config.bottleneck_dim = saved.bottleneck_dim  # whatever is trained, these are there
+        sizes |= {"bottleneck_dim": saved.bottleneck_dim, "lora_rank": lora.r, "lora_alpha": lora.lora_alpha}
+    for name, value in sizes.items():
+        if getattr(args, name) != value:
+            raise UserError(f"--{name} {getattr(args, name)}: that of --stage1 {stage1} is {value}")
     with _one_line(f"--stage1 {stage1}: the weights in {base} cannot be loaded"):
-        model = SerMtlModel.from_pretrained(base, config=config)
+        model = SerMtlModel.from_pretrained(base, config=config, revision=revision)
     if adapted or args.trainable == "adapters":
-        lora = PeftConfig.from_pretrained(stage1) if adapted else None
-        rank, alpha = (lora.r, lora.lora_alpha) if adapted else (args.lora_rank, args.lora_alpha)
-        model = attach_adapters(model, base, rank, alpha, save_ctc_head=adapted and vocab_size is not None)
+        save_ctc_head = adapted and vocab_size is not None
+        model = attach_adapters(model, base, args.lora_rank, args.lora_alpha, save_ctc_head, revision)
     if adapted:
-        continue_adapters(model, stage1)
+        with _one_line(f"--stage1 {stage1}: its adapters cannot be loaded"):
+            continue_adapters(model, stage1)
     if args.trainable == "all":
         model = model.merge_and_unload() if adapted else model
         freeze_for_full_finetuning(model, args.train_front_end)
-    return Start(model, processor, labels, saved.encoder_config.name_or_path)
+    transcribes = not adapted and saved.vocab_size is not None
+    return Start(model, processor, labels, saved.encoder_config.name_or_path, transcribes)
 
 
 def method_config(args: MethodArguments, labels: dict[str, list[str]]) -> dict:
@@ -157,9 +176,17 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
     """
     with _one_line(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
         config = AutoConfig.from_pretrained(encoder)
-    if not hasattr(config, "conv_stride") and config.model_type != "moonshine":
-        raise UserError(f"--encoder {encoder}: {config.model_type!r} is not an encoder of raw waveforms")
+    if config.model_type not in FAMILIES:
+        raise UserError(
+            f"--encoder {encoder}: {config.model_type!r} is none of the encoders of raw waveforms that are known here: "
+            f"{', '.join(FAMILIES)}"
+        )
     return config
+
+
+def commit_on_hub(model: str) -> str | None:
+    """The commit of a repository whose config has been loaded; None for a folder."""
+    return extract_commit_hash(cached_file(model, "config.json"), None)
 
 
 def demo_encoder(folder: Path) -> str:
@@ -267,11 +294,19 @@ def check_stage1_never_heard(stage1: str, corpus: CorpusArguments, test: Dataset
         return
     parts = json.loads(Path(split).read_text(encoding="utf-8"))
     heard = {name for part in ("train", "dev") if part in parts for name in parts[part]["ids"]}
-    if both := sorted(heard & set(test["id"])):
+    tested = set(test["id"])
+    if corpus.corpus == "folder":
+        heard, tested = _with_folder(heard, theirs["data_dir"]), _with_folder(tested, corpus.data_dir)
+    if both := sorted(heard & tested):
         raise UserError(
             f"--stage1 {stage1}: was trained with fold {parts['fold']} held out, on {both[0]} and {len(both) - 1} more "
             f"utterances that --fold {corpus.fold} tests on; use the stage 1 of the same fold"
         )
+
+
+def _with_folder(ids: set[str], folders: list[str]) -> set[str]:
+    """Ids as they are where several folders are joined: each with its folder's name in front."""
+    return ids if len(folders) > 1 else {f"{Path(folders[0]).resolve().name}/{name}" for name in ids}
 
 
 def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1: str) -> None:

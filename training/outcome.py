@@ -5,7 +5,6 @@ from pathlib import Path
 
 from datasets import DatasetDict
 from peft import PeftModel
-from peft.utils import ModulesToSaveWrapper
 from transformers.dynamic_module_utils import custom_object_save
 
 from data.files import write_json, write_text
@@ -31,13 +30,12 @@ def predict_dev(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict] | None:
     return trainer.rows(predicted.predictions, predicted.label_ids)
 
 
-def predict_test(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict]:
+def predict_test(trainer: SerMtlTrainer, data: DatasetDict, start: Start) -> list[dict]:
     """Predict the test fold; adapters on a model that transcribes without them too, both with and without them."""
     predicted = trainer.predict(data["test"])
     embedded = {name.removesuffix("_embedding"): x for name, x in predicted.predictions.items() if "_embedding" in name}
-    more = {"points": two_dimensions(embedded)}
-    own_ctc_head = isinstance(unwrap(trainer.model).ctc_head, ModulesToSaveWrapper)  # without it: an untrained one
-    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions and not own_ctc_head:
+    more = {"points": two_dimensions(embedded)} if embedded else {}
+    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions and start.base_transcribes:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
             stage1 = trainer.predict(data["test"])
         # Both come back in the order of the test set, so row i is the same utterance.

@@ -78,10 +78,14 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
         values["metric_for_best_model"] = None
     try:
         corpus, method, run = parser.parse_dict(values)
-    except ValueError as error:  # of TrainingArguments, which names the flag, on some lines
+    except (ValueError, OSError, ImportError) as error:  # of TrainingArguments, which names the flag, on some lines
         raise UserError(" ".join(str(error).split())) from error
-    if method.gradient_surgery != "none" and (run.world_size * max(1, run.n_gpu) > 1 or run.fp16):
-        raise UserError("--gradient_surgery pcgrad works in one process on one device and without --fp16")
+    if method.gradient_surgery != "none" and (run.world_size > 1 or run.fp16):
+        raise UserError("--gradient_surgery pcgrad works in one process and without --fp16")
+    figures = {"asr": ("wer", "cer"), "emotion": ("ua", "wa", "macro_f1")}
+    known = ["loss", *(f"{task}_{name}" for task in method.tasks for name in figures.get(task, ("ua", "wa")))]
+    if method.selection != "last" and run.metric_for_best_model not in known:
+        raise UserError(f"--metric_for_best_model {run.metric_for_best_model}: must be one of {', '.join(known)}")
     return corpus, method, run
 
 

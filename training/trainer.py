@@ -51,7 +51,7 @@ class SerMtlTrainer(Trainer):
         if gradient_surgery:
             self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()))
         self._loss_sums: dict[str, Tensor] = {}
-        self._updates_summed = 0
+        self._first_update_summed = 0
         self.pop_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback):
             self.add_callback(EpochProgress())
@@ -60,7 +60,8 @@ class SerMtlTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         lengths = np.asarray((train_dataset or self.train_dataset)["length"])
-        return LengthGroupedSampler(lengths, self.args.utterances_an_update, self.args.data_seed or self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
@@ -120,6 +121,8 @@ class SerMtlTrainer(Trainer):
             self.surgery.collect(
                 {task: weighted_loss(config, {task: of}, num_items_in_batch) for task, of in outputs.losses.items()}
             )
+        if not self._loss_sums:
+            self._first_update_summed = self.state.global_step
         for task, values in outputs.losses.items():
             share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
@@ -137,12 +140,12 @@ class SerMtlTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's loss to the training loss's log."""
         if "loss" in logs and self._loss_sums:
-            updates = max(1, self.state.global_step - self._updates_summed)
+            updates = max(1, self.state.global_step - self._first_update_summed)
             names = list(self._loss_sums)
             sums = torch.stack([self._loss_sums[name] for name in names])
             sums = self.accelerator.reduce(sums) if self.args.world_size > 1 else sums
             logs |= {f"loss_{name}": value / updates for name, value in zip(names, sums.tolist(), strict=True)}
-            self._loss_sums, self._updates_summed = {}, self.state.global_step
+            self._loss_sums = {}
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------- predictions
