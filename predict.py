@@ -103,23 +103,23 @@ def predict(
     """What is heard in each file, in their order; those without an answer go into `broken`."""
     with tqdm(total=len(files), unit=" files", disable=None) as bar:
         for chunk in decoded(files, broken):
-            answers = infer(model, processor, list(chunk.values()))
-            yield from zip(chunk, answers, strict=True)
+            answers = infer(model, processor, [samples for _, samples in chunk])
+            yield from ((file, answer) for (file, _), answer in zip(chunk, answers, strict=True))
             bar.update(len(chunk))
 
 
-def decoded(files: list[Path], broken: list[Path]) -> Iterator[dict[Path, np.ndarray]]:
-    """The samples of the files, int16 at 16 kHz, as many files at a time as fit into `AT_ONCE`."""
-    chunk: dict[Path, np.ndarray] = {}
+def decoded(files: list[Path], broken: list[Path]) -> Iterator[list[tuple[Path, np.ndarray]]]:
+    """The files and their samples, int16 at 16 kHz, as many at a time as fit into `AT_ONCE`."""
+    chunk: list[tuple[Path, np.ndarray]] = []
     for file in files:
         try:
-            chunk[file] = utterance(file)
+            chunk.append((file, utterance(file)))
         except UserError as error:
             broken.append(file)
             tqdm.write(str(error), file=sys.stderr)
-        if sum(map(len, chunk.values())) >= AT_ONCE:
+        if sum(len(samples) for _, samples in chunk) >= AT_ONCE:
             yield chunk
-            chunk = {}
+            chunk = []
     yield chunk
 
 

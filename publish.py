@@ -29,13 +29,13 @@ def main() -> None:
     if args.export:
         for folder in write_wav2vec2(args.run_folder, args.run_folder / args.export):
             print(f"written to {folder}")
-    if args.repo_id:
-        publish(args.run_folder, args.repo_id, args)
+    merged = args.run_folder / "merged"
     if args.merge:
-        merged = args.run_folder / "merged"
         write_merged(args.run_folder, merged, find_base(args.run_folder, args.base_repo_id) if args.repo_id else None)
         print(f"written to {merged}")
-        if args.repo_id:
+    if args.repo_id:
+        publish(args.run_folder, args.repo_id, args)
+        if args.merge:
             publish(merged, f"{args.repo_id}-merged", args)
 
 

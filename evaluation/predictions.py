@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from data.errors import UserError
 from data.files import write_text
 from data.utterances import CLASSIFICATION_TASKS, normalise_text
 
@@ -65,9 +66,16 @@ def write_predictions(path: str | Path, rows: list[dict]) -> None:
 
 
 def read_predictions(path: str | Path) -> list[dict]:
-    """Read the rows that `write_predictions` wrote."""
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """Read the rows that `write_predictions` wrote.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is missing or damaged") from error
 
 
 def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:

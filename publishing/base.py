@@ -1,13 +1,13 @@
 """What the adapters of a run go onto, by Hub id and commit, so that who loads them finds the very weights."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from data.errors import UserError
+from data.files import read_json
 from publishing.card import hub_id
 from publishing.errors import hub_errors
 from publishing.record import published_as
@@ -39,14 +39,16 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     file = Path(adapter_of) / "adapter_config.json"
     if not file.is_file():
         return None
-    return base_on_hub(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"], base_repo_id, token)
+    adapter = read_json(file)
+    return base_on_hub(adapter["base_model_name_or_path"], adapter.get("revision"), base_repo_id, token)
 
 
-def base_on_hub(name: str, base_repo_id: str | None = None, token: str | None = None) -> Base:
-    """Where on the Hub the model `name`, a folder or Hub id, is; see `find_base`."""
+def base_on_hub(
+    name: str, revision: str | None = None, base_repo_id: str | None = None, token: str | None = None
+) -> Base:
+    """Where on the Hub the model `name`, a folder or Hub id (at the commit `revision`), is; see `find_base`."""
     folder = Path(name)
     published = published_as(folder)
-    revision = None
     if base_repo_id is None and published is not None:
         base_repo_id, revision = published.repo_id, published.revision
     base_repo_id = base_repo_id or hub_id(name)

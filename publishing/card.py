@@ -59,7 +59,7 @@ import torch
 from transformers import {imports}
 
 name = "{name}"
-processor = AutoProcessor.from_pretrained(name)
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 {load}
 
 waveform, rate = soundfile.read("speech.wav", dtype="float32")  # mono, 16 kHz

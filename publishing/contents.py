@@ -5,6 +5,7 @@ from pathlib import Path
 
 import modeling_ser_mtl
 from data.errors import UserError
+from data.files import read_json
 from evaluation.predictions import read_predictions
 from publishing.base import Base
 from publishing.card import hub_id, model_card
@@ -17,6 +18,7 @@ _AS_THEY_ARE = (
 )  # fmt: skip
 COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
 """What goes with the weights, and is the same for a model in another form."""
+_MODELS = ("encoder", "stage1", "hub_model_id")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
@@ -60,14 +62,14 @@ def files_to_publish(
     files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
     # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(_read(run / "config.json"), code))
+    files["config.json"] = _json(_public_config(read_json(run / "config.json"), code))
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
-    files["args.json"] = _json(_without_paths(_read(run / "args.json")))
+    files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
     predictions = run / "predictions.jsonl"
     files["predictions.jsonl"] = predictions if with_transcripts else _without_transcripts(predictions)
     if base is not None:
-        adapter = _read(run / "adapter_config.json")
+        adapter = read_json(run / "adapter_config.json")
         files["adapter_config.json"] = _json(
             adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
         )
@@ -101,24 +103,20 @@ def _public_name(model: str) -> str:
     return published.repo_id if published else hub_id(model) or Path(model).name
 
 
-def _without_paths(value: object) -> object:
+def _without_paths(value: object, model: bool = False) -> object:
+    """Settings with paths reduced to their last name; what may be a Hub id is one of `_MODELS`."""
     if isinstance(value, dict):
-        return {name: _without_paths(inner) for name, inner in value.items()}
+        return {name: _without_paths(inner, name in _MODELS) for name, inner in value.items()}
     if isinstance(value, list):
         return [_without_paths(inner) for inner in value]
-    return hub_id(value) or Path(value).name if isinstance(value, str) and "/" in value else value
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    return _public_name(value) if model else Path(value).name
 
 
 def _without_transcripts(predictions: Path) -> bytes:
     rows = [{name: value for name, value in row.items() if name != "asr"} for row in read_predictions(predictions)]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def _read(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: is missing or damaged; the run cannot be published") from error
 
 
 def _json(content: object) -> bytes:

@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
+from safetensors import SafetensorError
 
 from data.errors import UserError
 
@@ -36,7 +37,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # RuntimeError is what the client and hf_xet raise where an upload fails, ValueError what they say of a bad card.
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
 

@@ -21,6 +21,7 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from publishing.base import Base
 from publishing.card import model_card
 from publishing.contents import COMPANIONS, read_results
+from publishing.errors import hub_errors
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
@@ -35,7 +36,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
         base: where on the Hub the base is, for the card.
 
     Raises:
-        UserError: the run has no adapters.
+        UserError: the run has no adapters, or their base cannot be loaded.
     """
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
     if not (run / "adapter_config.json").is_file():
@@ -50,11 +51,16 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
 
 
 def merged_model(run: Path) -> SerMtlModel:
-    """The model of a run with adapters, LoRA merged."""
-    adapter = PeftConfig.from_pretrained(str(run))
-    config = SerMtlConfig.from_pretrained(run)
-    base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
-    return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
+    """The model of a run with adapters, LoRA merged.
+
+    Raises:
+        UserError: the adapters or their base cannot be loaded, or do not belong together.
+    """
+    with hub_errors(f"--merge: {run} and the base of its adapters cannot be loaded"):
+        adapter = PeftConfig.from_pretrained(str(run))
+        config = SerMtlConfig.from_pretrained(run)
+        base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
+        return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
@@ -83,8 +89,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
             f"--export wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "
             "as it is or with --merge, or export its stage 1"
         )
-    model = SerMtlModel.from_pretrained(run).eval()
-    processor = Wav2Vec2Processor.from_pretrained(run)
+    with hub_errors(f"--export wav2vec2: {run} cannot be loaded"):
+        model = SerMtlModel.from_pretrained(run).eval()
+        processor = Wav2Vec2Processor.from_pretrained(run)
     stock = {"emotion": (stock_classifier(model), processor.feature_extractor)}
     if model.ctc_head is not None:
         stock["ctc"] = (stock_ctc(model), processor)

@@ -1,10 +1,9 @@
 """Where a run was published: `published.json` in its folder, by which later runs name their base."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data.files import write_json
+from data.files import read_json, write_json
 
 _FILE = "published.json"
 
@@ -20,7 +19,7 @@ class Published:
 def published_as(run: Path) -> Published | None:
     """Where the run in this folder was published, if it was."""
     file = run / _FILE
-    return Published(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    return Published(**read_json(file)) if file.is_file() else None
 
 
 def record_publication(run: Path, published: Published) -> None:

@@ -143,6 +143,7 @@ def test_the_programs_of_the_card_run_as_they_stand(runs, tmp_path, name):
     ended = elsewhere(f"for program in {programs!r}: exec(program, {{}})", tmp_path)
     for label in ("angry", "sad"):
         assert label in ended.stdout
+    assert "trust_remote_code" not in ended.stdout + ended.stderr  # nobody is asked, or warned
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])

@@ -122,6 +122,13 @@ def test_a_folder_is_looked_through_and_other_files_are_left(finished2, tmp_path
     assert [Path(answer["file"]).name for answer in answers_in(ended.stdout)] == ["b.wav", "c.WAV", "a.flac"]
 
 
+def test_a_file_named_twice_is_answered_twice(finished2, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
+    ended = run_script("predict", [tmp_path, tmp_path / "a.wav", "--model", finished2, "--format", "json"])
+    first, second = answers_in(ended.stdout)
+    assert flat(first) == pytest.approx(flat(second), abs=1e-6)
+
+
 def test_any_rate_and_number_of_channels_is_decoded(model, finished2, tmp_path):
     file = tmp_path / "stereo.wav"
     both = np.stack([tone(330, 0.5, 44_100), tone(440, 0.5, 44_100)], axis=1)
@@ -194,5 +201,7 @@ def test_without_a_model_it_takes_the_run_that_finished_last(finished, finished2
 def test_mistakes_are_one_line(hub, finished2, encoder, tmp_path):
     check_one_line(run_script("predict", [tmp_path, "--model", finished2]), "predict", tmp_path, "no audio file")
     soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
-    for model in ("ada/nowhere", tmp_path, encoder):
+    damaged = shutil.copytree(finished2, tmp_path / "damaged")
+    (damaged / "adapter_model.safetensors").write_bytes(b"half of it")
+    for model in ("ada/nowhere", tmp_path, encoder, damaged):
         check_one_line(run_script("predict", [tmp_path, "--model", model]), "predict", "--model", model)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
-from tiny import Ended, contents, run_script
+from tiny import Ended, contents, run_flags, run_script
 
 from evaluation.predictions import read_predictions
 
@@ -96,8 +96,12 @@ def test_nothing_private_leaves_the_machine(hub, stage1, stage2):
         (stage1 / name).write_text(TOKEN)
     (stage1 / "checkpoint-3").mkdir()
     (stage1 / "checkpoint-3/model.safetensors").write_text("half")
+    args = json.loads((stage1 / "args.json").read_text())
+    args["corpus"]["data_dir"] = ["patients/ward"]  # reads like a Hub id
+    (stage1 / "args.json").write_text(json.dumps(args))
     publish_well(stage1, "ada/stage1")
     publish_well(stage2, "ada/stage2")
+    assert b"patients" not in hub.repositories["ada/stage1"].files["args.json"]
     folders = [str(Path(tempfile.gettempdir())).encode(), str(Path.cwd()).encode()]
     for name, expected in (("ada/stage1", STAGE1), ("ada/stage2", STAGE2)):
         files = hub.repositories[name].files
@@ -189,6 +193,26 @@ def test_a_base_that_is_gone_is_named(hub, stage1, stage2):
     check_refused(publish(stage2, "ada/stage2"), "the base ada/stage1", "404")
 
 
+def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, good_corpus, tmp_path):
+    publish_well(stage1, "ada/stage1")
+    trained_on = hub.repositories["ada/stage1"].branches["main"]
+    run = tmp_path / "stage2"
+    assert run_script("run_stage2", run_flags(good_corpus, run, stage1="ada/stage1")).code == 0
+    HfApi().upload_file(path_or_fileobj=b"later", path_in_repo="notes.md", repo_id="ada/stage1")
+    assert hub.repositories["ada/stage1"].branches["main"] != trained_on
+    publish_well(run, "ada/stage2")
+    adapter = json.loads(hub.repositories["ada/stage2"].files["adapter_config.json"])
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", trained_on)
+
+
+def test_what_cannot_be_merged_is_said_before_anything_is_published(hub, stage1, stage2):
+    check_refused(publish(stage1, "ada/stage1", "--merge"), "--merge", "whole model")
+    shutil.move(stage1, stage1.parent / "elsewhere")
+    ended = run_script("publish", [stage2, "--merge"])
+    check_refused(ended, "--merge", str(stage2), "base")
+    assert not hub.repositories and not (stage2 / "merged").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------ faults
 
 
@@ -254,7 +278,10 @@ def test_the_signatures_in_addresses_are_not_shown(hub, stage1, monkeypatch):
     assert re.search("https://storage/abc today", str(raised.value))
 
 
-@pytest.mark.parametrize(("name", "content"), [("results.json", "{"), ("results.json", None), ("config.json", None)])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.json", "{"), ("results.json", None), ("config.json", None), ("predictions.jsonl", None)],
+)
 def test_a_run_that_is_not_whole_is_refused(hub, stage1, name, content):
     (stage1 / name).unlink()
     if content is not None:
