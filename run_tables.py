@@ -32,13 +32,14 @@ def main() -> None:
 
     failed = {}
     if not args.report_only:
+        launcher = machine(args)
         corpus = prepare(args)
         keep_settings(args)
         write_baselines(args.output_dir / "baselines.json", corpus)
-        failed = run_all(runs, machine(args))
+        failed = run_all(runs, launcher)
     print(plan_table(runs, args.jobs))
     if finished := finished_rows(runs):
-        print(f"\n{write_report(args.output_dir, finished, len(args.folds) * len(args.seeds), args.command)}")
+        print(f"\n{write_report(args.output_dir, finished, runs, args.command)}")
     for run, reason in failed.items():
         print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
     sys.exit(1 if failed else 0)

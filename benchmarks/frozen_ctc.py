@@ -25,6 +25,7 @@ from data.targets import character_tokenizer, with_targets
 from data.utterances import normalise_text
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ctc_loss
 from training.models import feature_extractor_of, pretrained_encoder_config
+from training.run import command_line
 
 BATCH_SIZE = 16
 
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="epochs of the head's training")
     args = parser.parse_args()
     torch.manual_seed(0)
-    corpus = with_samples(read_folder(args.data_dir).filter(lambda row: row["text"] is not None))
+    corpus = with_samples(read_folder(args.data_dir).filter(lambda row: normalise_text(row["text"] or "") != ""))
     splits = split(corpus, args.fold, "none")
     tokenizer = character_tokenizer(splits["train"]["text"])
     train = with_targets(splits["train"], {}, tokenizer)
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -25,6 +25,7 @@ from data.folder_loader import read_folder
 from data.folds import FOLDS, DevChoice, split
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from training.models import feature_extractor_of, pretrained_encoder_config
+from training.run import command_line
 
 
 @torch.inference_mode()
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -14,11 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from data.files import write_json
-from data.raters import EMOTIONS_OF_CATEGORIES
+from data.raters import outside_votes
 from data.utterances import normalise_text
 from evaluation.predictions import prediction_rows
-
-_OUTSIDE = "C-E"  # how the names of those begin who only listened
 
 
 def write_baselines(path: str | Path, corpus: Dataset) -> None:
@@ -69,8 +67,7 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
     labels = sorted(set(corpus["emotion"]) - {None})
     truth, right, right_of_label, tied = [], [], [], 0
     for raters, label in zip(corpus["raters"], corpus["emotion"], strict=True):
-        votes = [_vote(rater["categories"]) for rater in raters or [] if rater["rater"].startswith(_OUTSIDE)]
-        votes = [vote for vote in votes if vote]
+        votes = outside_votes(raters or [])
         if label is None or len(votes) < 3:
             continue
         for one, vote in enumerate(votes):
@@ -90,12 +87,6 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
         "tied": tied / len(right_of_label),
         "wa_of_label": float(np.mean(right_of_label)),
     }
-
-
-def _vote(categories: list[str]) -> dict[str, float]:
-    """A rater's one vote, divided among what he or she named; categories of one emotion are one."""
-    counts = Counter(EMOTIONS_OF_CATEGORIES.get(category, category) for category in categories)
-    return {emotion: count / len(categories) for emotion, count in counts.items()}
 
 
 def _most_frequent(votes: list[dict[str, float]]) -> str | None:

@@ -119,6 +119,7 @@ def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
     If the systems were the same, a speaker's answers could as well have come from the other one, which turns the sign
     of d_s. The p-value is the share of all ways to turn the signs (of 9,999 random ones, where there are more) whose
     sum is at least as far from zero: a permutation test, two-sided, without an assumption about how errors are spread.
+    One speaker alone shows nothing: p is 1.
 
     Raises:
         ValueError: the systems have not predicted the same utterances.
@@ -126,15 +127,17 @@ def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
     if one.speakers != other.speakers or not np.array_equal(one.all, other.all):
         raise ValueError("only predictions of the same utterances can be compared")
     d = ((one.right - other.right) / one.all.sum(axis=0)).mean(axis=1)
-    test = stats.permutation_test(
-        (d,), np.sum, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=seed
-    )
+    p = 1.0
+    if len(d) > 1:
+        p = stats.permutation_test(
+            (d,), np.sum, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=seed
+        ).pvalue
 
     def difference(drawn: np.ndarray) -> np.ndarray:
         total = one.all[drawn].sum(-2)
         return ua(one.right[drawn].sum(-2), total) - ua(other.right[drawn].sum(-2), total)
 
-    return Comparison(_bootstrap(len(d), difference, seed), float(test.pvalue), len(d))
+    return Comparison(_bootstrap(len(d), difference, seed), float(p), len(d))
 
 
 def holm(p: Sequence[float]) -> list[float]:

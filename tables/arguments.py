@@ -1,6 +1,6 @@
 """What `run_tables.py` is told, and the flags that each run gets from it."""
 
-import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field, fields
@@ -10,7 +10,7 @@ from typing import Literal
 from transformers.hf_argparser import HfArg
 
 from data.errors import UserError
-from data.files import write_json
+from data.files import read_json, write_json
 from data.folds import FOLDS
 from data.utterances import TASKS
 from tables.plan import Run
@@ -90,6 +90,8 @@ class TablesArguments:
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
         names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
         self.output_dir = self.output_dir or Path("runs/tables") / (names or self.corpus)
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 
     def flags_of(self, run: Run) -> list[str]:
         """The command line of a run behind the name of its script."""
@@ -124,16 +126,25 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest
     of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
-    of_trained = f"{args.adapters_flags} {args.full_flags} {args.heads_flags}"
+    of_trained = [word for name in ("adapters", "full", "heads")
+                  for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
-        words = [*of_corpus, *rest, *shlex.split(f"{of_stage} {of_trained}")]
+        words = [*of_corpus, *rest, *_words(f"--stage{stage}_flags", of_stage), *of_trained]
         args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
     return args
 
 
+def _words(flag: str, text: str) -> list[str]:
+    """The words of a string of flags, as a shell splits it."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{flag} {text}: {error}") from error
+
+
 def _as_reported(words: list[str]) -> str:
     """The command of the runs: folders by their names alone, since a report is for readers on other machines."""
-    named = [Path(word).name if Path(word).is_absolute() or Path(word).exists() else word for word in words]
+    named = [Path(word).name if Path(word).is_absolute() or os.path.exists(word) else word for word in words]
     return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
 
 
@@ -167,7 +178,7 @@ def keep_settings(args: TablesArguments) -> None:
         )
     if not begun:
         return write_json(file, settings)
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_json(file)
     if differing := [f"--{name} {before.get(name)}, not {settings[name]}" for name in names
                      if before.get(name) != settings[name]]:  # fmt: skip
         raise UserError(

@@ -11,11 +11,12 @@ _SURE = 0.05
 
 
 class CheckedClaim(NamedTuple):
-    """A claim with its test; `p` is corrected for the number of claims tested."""
+    """A claim with its test; `p` is corrected for the number of claims tested, and cannot be below `least`."""
 
     claim: Claim
     comparison: Comparison
     p: float
+    least: float
     better: float
     worse: float
 
@@ -33,7 +34,7 @@ def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
                 found.append((claim, compare(*pair), *(one.overall() for one in pair)))
     corrected = holm([comparison.p for _, comparison, *_ in found])
     return [
-        CheckedClaim(claim, comparison, p, *figures)
+        CheckedClaim(claim, comparison, p, len(found) * 2.0 ** (1 - comparison.speakers), *figures)
         for (claim, comparison, *figures), p in zip(found, corrected, strict=True)
     ]
 
@@ -45,7 +46,7 @@ def verdict(tested: CheckedClaim) -> str:
     points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p {p if p.startswith('<') else f'= {p}'}"
     if tested.p < _SURE:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
-    if tested.comparison.speakers < 6 and 2 ** (1 - tested.comparison.speakers) >= _SURE:
+    if tested.least >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
     shown = round(difference.value, 3)  # as `points` has it
     sign = "has the claim's sign" if shown > 0 else "is against the claim" if shown else "is none"

@@ -1,6 +1,5 @@
 """What the finished runs of a folder say: their json, by row, fold and seed."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import read_json
 from evaluation.predictions import read_predictions
 from tables.plan import Run
 from tables.rows import ROWS, Row
@@ -73,7 +73,7 @@ class FinishedRun:
         return by_dev | {"last": test[max(test)], "oracle": max(test.values())}
 
     def _json(self, name: str):
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return read_json(self.folder / name)
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,11 @@ def style_of(prediction: dict) -> str | None:
     """The annotated speaking style of a prediction row, whether style was a task or not."""
     style = prediction["style"]
     return style["label"] if isinstance(style, dict) else style
+
+
+def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
+    """All that a plan has finished."""
+    return [FinishedRun(run.fold, run.seed, run.folder) for run in runs if run.state == "finished"]
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:

@@ -17,9 +17,11 @@ from typing import Protocol
 
 import torch
 from submitit import AutoExecutor
+from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
+from data.errors import UserError
 from tables.plan import Run
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
@@ -74,6 +76,9 @@ class Cluster:
         options: of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
         flags_of: the flags of a run.
         cluster: "slurm", or "local" for processes of this machine.
+
+    Raises:
+        UserError: there is no such cluster here, or it does not know an option.
     """
 
     def __init__(self, folder: Path, options: dict, flags_of: Callable[[Run], list[str]], cluster: str = "slurm"):
@@ -81,8 +86,14 @@ class Cluster:
         self._flags_of = flags_of
         # A job unpickles `launch` by its name, in whatever folder it starts.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(_SCRIPTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        self._executor = AutoExecutor(folder, cluster=cluster)
-        self._executor.update_parameters(name="ser-tables", **options)
+        try:
+            self._executor = AutoExecutor(folder, cluster=cluster)
+        except RuntimeError as error:  # no srun
+            raise UserError(f"--launcher {cluster}: {error}") from error
+        try:
+            self._executor.update_parameters(name="ser-tables", **options)
+        except (NameError, AssertionError, TypeError, ValueError) as error:  # whichever submitit raises
+            raise UserError(f"--slurm_options: {' '.join(str(error).split())}") from error
 
     def submit(self, run: Run) -> Job:
         """Queue a run."""
@@ -114,7 +125,11 @@ def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
             ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
             for run in ready[: machine.at_once - len(under_way)]:
                 waiting.remove(run)
-                under_way[run] = machine.submit(run)
+                try:
+                    under_way[run] = machine.submit(run)
+                except FailedJobError as error:  # sbatch said no
+                    failed[run] = _said(error)
+                    _say(bar, run, failed[run])
             for run in [run for run, job in under_way.items() if job.done()]:
                 if reason := _outcome(under_way.pop(run)):
                     failed[run] = reason
@@ -133,6 +148,7 @@ def launch(run: Run, flags: list[str], processes: int, environment: dict[str, st
     Returns:
         None, or why it failed.
     """
+    processes = 1 if run.settings.one_process else processes
     run.log.parent.mkdir(parents=True, exist_ok=True)
     script = str(_SCRIPTS / f"run_stage{run.stage}.py")
     inherited = {name: value for name, value in os.environ.items() if not _of_a_launcher(name)}
@@ -159,7 +175,9 @@ def reason_in(log: str, code: int) -> str:
 def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
     """What each of so many runs at a time gets: processes, one for each of its GPUs, and environment variables."""
     if not gpus:
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+        threads = os.environ.get("OMP_NUM_THREADS")
+        if threads is None or (threads == "1" and any(map(_of_a_launcher, os.environ))):  # accelerate's own default
+            threads = str(max(1, cores // jobs))
         return [{"processes": 1, "environment": {"OMP_NUM_THREADS": threads}}] * jobs
     dealt = [gpus[job::jobs] or [gpus[job % len(gpus)]] for job in range(jobs)]
     return [{"processes": len(own), "environment": {"CUDA_VISIBLE_DEVICES": ",".join(own)}} for own in dealt]
@@ -176,7 +194,11 @@ def _of_a_launcher(name: str) -> bool:
 
 def _outcome(job: Job) -> str | None:
     error = job.exception()
-    return job.result() if error is None else f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+    return job.result() if error is None else _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
 
 
 def _say(bar: tqdm, run: Run, outcome: str) -> None:

@@ -55,13 +55,16 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         path: of the picture.
     """
     figure = Figure(figsize=(4.2 * len(points), 4.8), layout="constrained")
+    furthest = 1.05 * max(
+        abs(x) for of_run in points.values() for of_one in of_run for xy in of_one.values() for x in xy
+    )
     for axes, (title, of_run) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
         for task, (label, color, marker) in _TASKS.items():
             if task in of_run[0]:
                 x, y = np.array([of_one[task] for of_one in of_run]).T
                 axes.plot(x, y, marker, color=color, markersize=4.5, alpha=0.6, markeredgewidth=0, label=label)
-        axes.set(title=title, xlabel="First main component (no unit)", aspect="equal", xlim=(-1.3, 1.3))
-        axes.set(ylim=(-1.3, 1.3))
+        axes.set(title=title, xlabel="First main component (no unit)", aspect="equal")
+        axes.set(xlim=(-furthest, furthest), ylim=(-furthest, furthest))
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("Second main component (no unit)")
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -1,6 +1,5 @@
 """From rows to runs: which trainings the rows need for each fold and seed, where each lies, and how far it is."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from statistics import mean
 import pandas as pd
 
 from data.errors import UserError
+from data.files import read_json
 from tables.rows import ROWS, Row, Stage
 
 
@@ -38,7 +38,7 @@ class Run:
 
     def results(self) -> dict:
         """What a finished run's `results.json` holds."""
-        return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        return read_json(self.folder / "results.json")
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:
@@ -92,19 +92,17 @@ def _name_of_stage1(row: Row) -> str:
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     """Minutes that a run will train, from the speed of those that are finished; None while nothing like it is.
 
-    The audio that a run hears is that of the runs of its stage (the most, for one that was resumed counts the rest
-    alone); its speed is that of runs of the same name, else of the same kind, else of the same stage.
+    Its speed is that of runs of the same name, else of the same kind, else of the same stage. The audio that it hears
+    is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
     """
     of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
-    heard = [60 * results["minutes"] * results["audio_seconds_per_second"] for _, results in of_stage]
-    for alike in (
-        lambda one: one.name == run.name,
-        lambda one: one.settings.trainable == run.settings.trainable,
-        lambda one: True,
-    ):
-        if speeds := [results["audio_seconds_per_second"] for one, results in of_stage if alike(one)]:
-            return max(heard) / mean(speeds) / 60
-    return None
+    of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
+    of_name = [(one, results) for one, results in of_kind if one.name == run.name]
+    if not of_stage:
+        return None
+    speeds = [results["audio_seconds_per_second"] for _, results in of_name or of_kind or of_stage]
+    heard = [results["minutes"] * results["audio_seconds_per_second"] for _, results in of_kind or of_stage]
+    return max(heard) / mean(speeds)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:

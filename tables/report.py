@@ -4,19 +4,20 @@ Made from the json of finished runs, and nothing else. Every figure in percent.
 """
 
 import base64
-import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import jinja2
 from markdown_it import MarkdownIt
 
-from data.files import write_text
+from data.files import read_json, write_text
 from evaluation.plots import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from evaluation.statistics import Counts, counts, interval
 from tables.claims import check_claims, tests_table, verdict
-from tables.finished import FinishedRow, FinishedRun
+from tables.finished import FinishedRow, FinishedRun, finished_runs
 from tables.pictures import plot_embeddings, plot_ua
+from tables.plan import Run
 from tables.rows import TITLES
 from tables.sections import (
     calibration_table,
@@ -34,13 +35,13 @@ from tables.text import Table
 _HERE = Path(__file__).resolve().parent
 
 
-def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: str) -> Path:
+def write_report(folder: Path, rows: list[FinishedRow], runs: list[Run], command: str) -> Path:
     """Write report.md with its pictures, and report.html with the pictures in it.
 
     Args:
         folder: of both, of a folder `pictures`, and of `baselines.json` where there is one.
         rows: with the finished runs.
-        planned: the number of runs that each row would have.
+        runs: all of the plan, finished or not.
         command: how the runs were made.
 
     Returns:
@@ -49,16 +50,15 @@ def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: s
     sure = {row.row.id: counts(row.predictions()) for row in rows}
     tested = check_claims(rows)
     file = folder / "baselines.json"
-    baselines = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"text_only": [], "ceiling": None}
+    baselines = read_json(file) if file.is_file() else {"text_only": [], "ceiling": None}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     text = environment.get_template("report.md.j2").render(
-        about=about(rows),
+        about=about(rows, finished_runs(runs)),
         command=command,
         on_iemocap=_corpus(rows) == "iemocap",
-        incomplete={row.row.id: len(row.runs) for row in rows if len(row.runs) < planned},
-        planned=planned,
+        incomplete=incomplete(runs),
         tested=tested,
         verdict=verdict,
         tests=tests_table(tested, rows),
@@ -85,9 +85,15 @@ def write_report(folder: Path, rows: list[FinishedRow], planned: int, command: s
 # ------------------------------------------------------------------------------------------------- what was run
 
 
-def about(rows: list[FinishedRow]) -> Table:
-    """What the runs have in common, and what differs among them."""
-    runs = [run for row in rows for run in row.runs]
+def incomplete(runs: list[Run]) -> dict[str, tuple[int, int]]:
+    """Finished and planned runs, by name, where these are more."""
+    planned = Counter(run.name for run in runs)
+    finished = Counter(run.name for run in runs if run.state == "finished")
+    return {name: (finished[name], number) for name, number in planned.items() if finished[name] < number}
+
+
+def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
+    """What the runs have in common, those too that a row only goes on from, and what differs among them."""
 
     def values(*of_runs) -> str:
         return ", ".join(sorted({str(value) for value in of_runs}))

@@ -66,8 +66,10 @@ def style_table(rows: list[FinishedRow]) -> Table | None:
     for row in rows:
         line = [f"`{row.row.id}`"]
         for style in styles:
-            of_style = counts(row.predictions(group=style))
-            line += [with_ends(interval(of_style)), percent(of_style.overall(wa))]
+            labelled = [one for rows_of_run in row.predictions(group=style) for one in rows_of_run
+                        if one["emotion"]["label"] is not None]  # fmt: skip
+            of_style = counts([labelled]) if labelled else None
+            line += [with_ends(interval(of_style)), percent(of_style.overall(wa))] if of_style else ["", ""]
         lines.append(line)
     return Table(["row", *(f"{style} {figure}" for style in styles for figure in ("UA (95 %)", "WA"))], lines)
 

@@ -30,7 +30,7 @@ def write_runs(runs: Iterable[Run], right: dict[str, float], corpus: str = "iemo
         references, predictions = references_and_predictions(rows)
         test = metrics_by_group(SerMtlMetric(LABELS), predictions, references)
         write_predictions(run.folder / "predictions.jsonl", rows)
-        write_json(run.folder / "history.json", history(run, test["all"]["emotion"]["ua"], oracle))
+        write_json(run.folder / "history.json", history(run, test["all"].get("emotion", {"ua": 0.0})["ua"], oracle))
         write_json(run.folder / "args.json", args_of(run, corpus))
         write_json(run.folder / "results.json", results_of(run, corpus, test))
 

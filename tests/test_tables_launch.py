@@ -10,11 +10,13 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import FailedJobError
 from tiny import ROOT
 
+from data.errors import UserError
 from data.files import write_json
 from tables.arguments import parse_arguments
-from tables.launch import Cluster, ThisMachine, reason_in, run_all, shares
+from tables.launch import Cluster, ThisMachine, launch, reason_in, run_all, shares
 from tables.plan import Run, choose_rows, plan
 
 
@@ -118,10 +120,67 @@ def test_gpus_are_shared_out(jobs, gpus, expected):
 
 
 def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
     assert shares(3, [], 8) == [{"processes": 1, "environment": {"OMP_NUM_THREADS": "2"}}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert shares(1, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "5"}
+
+
+def test_what_accelerate_says_of_threads_is_not_taken_for_the_users_wish(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "4"}
+
+
+def test_a_row_of_one_process_has_one_whatever_its_share(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tables.launch._LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
+    for name in ("t5-full-all-pcgrad", "t1-full-all"):
+        (run,) = plan(choose_rows([], [name], []), [1], [0], tmp_path)
+        launch(run, [], processes=4, environment={})
+        asked.append(run.log.read_text().split("'--num_processes', '")[1][0])
+    assert asked == ["1", "4"]
+
+
+def test_a_job_that_cannot_be_queued_fails_alone(tmp_path):
+    runs = plan(choose_rows([1], [], []), [1], [0], tmp_path)
+    machine = Machine()
+    usual = machine.submit
+
+    def submit(run):
+        if run.name == "t1-full-ser":
+            raise FailedJobError("loading\nsbatch: error: invalid partition\n")
+        return usual(run)
+
+    machine.submit = submit
+    failed = run_all(runs, machine)
+    assert {run.name: why for run, why in failed.items()} == {
+        "t1-full-ser": "FailedJobError: sbatch: error: invalid partition"
+    }
+    assert all(run.state == "finished" for run in runs if run not in failed)
+
+
+def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
+    (run,) = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
+    machine, job = Machine(), Future()
+    job.set_exception(MemoryError())
+    machine.submit = lambda run: job
+    assert run_all([run], machine) == {run: "MemoryError"}
+
+
+@pytest.mark.parametrize(
+    ("options", "cluster", "said"),
+    [
+        ({"gpu_per_node": 1}, "local", "--slurm_options: .*gpu_per_node"),
+        ({"timeout_min": "2h"}, "local", "--slurm_options: "),
+        ({}, "slurm", "--launcher slurm: .*srun"),
+    ],
+)
+def test_a_cluster_that_is_not_there_or_does_not_know_an_option_is_named(tmp_path, options, cluster, said):
+    with pytest.raises(UserError, match=said):
+        Cluster(tmp_path, options, lambda run: [], cluster)
 
 
 def test_the_reason_is_what_the_script_says_else_the_last_line_that_is_no_bar():

@@ -115,7 +115,7 @@ def test_an_unknown_row_names_those_that_there_are():
 def test_every_claim_is_about_rows_that_exist_and_agrees_with_the_papers_figures():
     paper = {row.id: row.paper.ua for row in ROWS}
     of_the_paper = [claim for claim in CLAIMS if paper[claim.better] and paper[claim.worse]]
-    assert len(of_the_paper) == 8
+    assert len(of_the_paper) == 12
     assert all(paper[claim.better] > paper[claim.worse] for claim in of_the_paper)
     assert {row.id for row in ROWS if not row.paper.ua} == {"t5-full-all-pcgrad"}
 
@@ -124,15 +124,26 @@ def test_hours_come_from_the_audio_and_the_speed_of_finished_runs(tmp_path):
     runs = plan(choose_rows([1], [], []), [1, 2], [0], tmp_path)
     by_name = {(run.name, run.fold): run for run in runs}
     done = by_name["t1-full-ser", 1]
-    # 600 seconds of audio in 10 minutes; the resumed run heard only a part of it.
+    # 600 seconds of audio in 10 minutes; the resumed run heard only a part of it, at four times the speed.
     finished = [
         (done, {"minutes": 10, "audio_seconds_per_second": 1.0}),
-        (by_name["t1-adapters-ser", 1], {"minutes": 1, "audio_seconds_per_second": 4.0}),
+        (by_name["t1-full-ser-asr", 1], {"minutes": 1, "audio_seconds_per_second": 4.0}),
     ]
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
-    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(2.5)
+    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(2.5)
+    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(4)  # none of its kind: the mean speed
+    finished.pop()
     assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
     assert minutes_of(by_name["t1-full-all", 2], []) is None
+    # A row of its own kind says nothing of the others.
+    (heads,) = plan(choose_rows([], ["t4-pepino"], []), [1], [0], tmp_path)
+    finished.append((heads, {"minutes": 90, "audio_seconds_per_second": 9.0}))
+    assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
+
+
+def test_a_long_string_of_flags_is_no_file_name():
+    flags = "--learning_rate 1e-4 " * 50
+    assert flags in parse_arguments(["--rows", "t1-full-ser", "--stage1_flags", flags]).command
 
 
 def test_the_plan_counts_what_is_finished_and_what_was_interrupted(tmp_path):
@@ -193,6 +204,9 @@ def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
         (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
+        (["--stage1_flags", "--learning_rate '1"], "--stage1_flags --learning_rate '1: No closing quotation"),
+        (["--full_flags", "'"], "--full_flags ': No closing quotation"),
+        (["--output_dir", __file__], f"--output_dir {__file__}: is not a folder"),
     ],
 )
 def test_a_mistake_is_found_before_anything_is_trained(flags, said):
