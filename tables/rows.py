@@ -105,7 +105,7 @@ TITLES = {
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
     4: "two earlier systems, rebuilt under the protocol of all other rows; the figures beside them are quoted",
-    5: "not in the paper: one stage with its reference 12, the cure of what two stages are to make needless",
+    5: "not in the paper: a single stage with PCGrad, its reference 12, which takes conflicts between gradients away",
 }
 """What the tables compare, by number: the paper's, and one of ours."""
 

@@ -5,6 +5,8 @@ from transformers import (
     HubertConfig,
     MoonshineConfig,
     PreTrainedConfig,
+    UniSpeechConfig,
+    UniSpeechSatConfig,
     Wav2Vec2Config,
     WavLMConfig,
 )
@@ -30,6 +32,8 @@ ENCODERS: dict[str, PreTrainedConfig] = {
     "HuBERT": HubertConfig(**SIZE),
     "WavLM": WavLMConfig(**SIZE),
     "data2vec-audio": Data2VecAudioConfig(**SIZE | {"num_conv_pos_embeddings": 3}),
+    "UniSpeech": UniSpeechConfig(**SIZE),
+    "UniSpeech-SAT": UniSpeechSatConfig(**SIZE),
     "Moonshine": MoonshineConfig(
         hidden_size=32,
         intermediate_size=64,
