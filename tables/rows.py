@@ -112,11 +112,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the paper says or rests on: that row `better` beats row `worse` on UA."""
+    """That row `better` beats row `worse` on UA: what the paper says, or else what follows from its hypothesis."""
 
     text: str
     better: str
     worse: str
+    of_paper: bool = True
 
 
 CLAIMS = (
@@ -132,8 +133,8 @@ CLAIMS = (
     Claim("SCL_cos is better than SCL_norm.", "t3-scl-cos", "t3-scl-norm"),
     Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
     Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
-    Claim("PCGrad mends single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all"),
+    Claim("PCGrad mends single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
     Claim("Two stages need no PCGrad: the proposed system beats a single stage with it.",
-          "t3-scl-cos", "t5-full-all-pcgrad"),
+          "t3-scl-cos", "t5-full-all-pcgrad", False),
 )  # fmt: skip
-"""What the paper claims of its rows, and what its hypothesis says of PCGrad; each a paired test of the report."""
+"""Each a paired test of the report."""

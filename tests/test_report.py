@@ -148,7 +148,8 @@ def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path)
     assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
     _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
     assert papers == "-" and float(ours) > float(others)
-    assert "PCGrad mends single-stage multi-task learning. **holds**" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "from its hypothesis:\n\n- PCGrad mends single-stage multi-task learning. **holds**" in text
 
 
 def test_planted_differences_come_out_as_verdicts(folder):
