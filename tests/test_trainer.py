@@ -47,8 +47,8 @@ def corpus_of(n: int = N) -> Dataset:
     return corpus.add_column("row", list(range(n)))
 
 
-def trainer(folder: Path, **flags) -> SerMtlTrainer:
-    """A Trainer on `corpus_of()` with a model without any randomness."""
+def trainer(folder: Path, utterances: int = N, **flags) -> SerMtlTrainer:
+    """A Trainer on `corpus_of(utterances)` with a model without any randomness."""
     tokenizer = character_tokenizer(["ab ba"])
     torch.manual_seed(0)
     config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
@@ -57,7 +57,7 @@ def trainer(folder: Path, **flags) -> SerMtlTrainer:
         setattr(config.encoder_config, name, 0.0)
     model = SerMtlModel(config)
     freeze_for_full_finetuning(model, train_front_end=True)
-    corpus = with_targets(corpus_of(), LABELS, tokenizer)
+    corpus = with_targets(corpus_of(utterances), LABELS, tokenizer)
     numbers = corpus.select_columns(
         ["row", "length", "samples", *(name for name in corpus.column_names if name.endswith("_labels"))]
     ).with_format("numpy")
@@ -149,10 +149,11 @@ def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
     assert row["asr"]["hypothesis"] == made.tokenizer.decode(alone.asr_logits[0].argmax(dim=-1))
 
 
-def one_epoch(folder: Path) -> None:
+def one_epoch(folder: Path, utterances: int) -> None:
     """Train and predict, in as many processes as there are, and leave what came out; run by the test below."""
     made = trainer(
         folder,
+        utterances,
         logging_strategy="steps",
         logging_steps=1,
         learning_rate=1e-3,
@@ -167,18 +168,21 @@ def one_epoch(folder: Path) -> None:
         (folder / "out.json").write_text(json.dumps({"log": log, "rows": rows}))
 
 
-def run_processes(number: int, folder: Path) -> dict:
+def run_processes(number: int, folder: Path, utterances: int) -> dict:
     folder.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(number), "--master_port", "29533"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, __file__, str(folder)], check=True, env=environment)
+    subprocess.run([*command, __file__, str(folder), str(utterances)], check=True, env=environment)
     return json.loads((folder / "out.json").read_text())
 
 
-def test_two_processes_equal_one(tmp_path):
-    one, two = run_processes(1, tmp_path / "one"), run_processes(2, tmp_path / "two")
-    assert [row["id"] for row in two["rows"]] == [row["id"] for row in one["rows"]] == [str(i) for i in range(N)]
+@pytest.mark.parametrize("utterances", [N, N + 2, N + 3])
+def test_two_processes_equal_one(tmp_path, utterances):
+    """In whole updates of four, and where the last one has two or three utterances."""
+    one, two = (run_processes(number, tmp_path / str(number), utterances) for number in (1, 2))
+    ids = [str(i) for i in range(utterances)]
+    assert [row["id"] for row in two["rows"]] == [row["id"] for row in one["rows"]] == ids
     for first, second in zip(one["rows"], two["rows"], strict=True):
         assert second["emotion"]["probabilities"] == pytest.approx(first["emotion"]["probabilities"], abs=1e-4)
         assert second["asr"] == first["asr"]
@@ -187,7 +191,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 if __name__ == "__main__":
-    command_line(lambda: one_epoch(Path(sys.argv[1])))
+    command_line(lambda: one_epoch(Path(sys.argv[1]), int(sys.argv[2])))
 
 
 def test_heard_characters_are_those_of_greedy_ctc():

@@ -66,15 +66,36 @@ class SerMtlTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.args.world_size > 1:
+            self._forget_repeats(batches)
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
         tasks = list(config.tasks)
         counts = torch.zeros(len(tasks) + 1, device=device)
         for batch in batches:
             numbers = [annotated(task, batch[f"{task}_labels"]).sum() for task in tasks]
-            counts += torch.stack([*numbers, torch.full((), len(batch["row"]), device=numbers[0].device)]).to(device)
+            counts += torch.stack([*numbers, (batch["row"] >= 0).sum()]).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         return batches, dict(zip([*tasks, "scl"], counts, strict=True))
+
+    def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
+        """Take their labels from the utterances with which an epoch's last update is filled up, and make their row -1.
+
+        Where an epoch is no multiple of what all processes take at once, accelerate begins it anew (`even_batches`), so
+        that each has a batch.
+        """
+        size, utterances = self.args.train_batch_size, len(self.train_dataset)
+        updates = -(-utterances // self.args.utterances_an_update)
+        first = self.state.global_step % updates * self.args.gradient_accumulation_steps
+        for index, batch in enumerate(batches, first):
+            begin = (index * self.args.world_size + self.args.process_index) * size
+            if begin + size > utterances:
+                row = batch["row"]
+                repeated = torch.arange(begin, begin + len(row), device=row.device) >= utterances
+                batch["row"] = row.masked_fill(repeated, -1)
+                for name in [name for name in batch if name.endswith("_labels")]:
+                    labels = batch[name]
+                    batch[name] = labels.masked_fill(repeated.view(-1, *[1] * (labels.dim() - 1)), -100)
 
     # ----------------------------------------------------------------------------------------- schedule
 
@@ -116,6 +137,8 @@ class SerMtlTrainer(Trainer):
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
+        if "scl" in outputs.losses:  # which needs no label
+            outputs.losses["scl"] = outputs.losses["scl"] * (inputs["row"] >= 0)
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
         if self.surgery is not None:
             self.surgery.collect(
