@@ -49,7 +49,9 @@ def verdict(tested: CheckedClaim) -> str:
     if tested.least >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
     shown = round(difference.value, 3)  # as `points` has it
-    sign = "has the claim's sign" if shown > 0 else "is against the claim" if shown else "is none"
+    if shown == 0:
+        return f"**not shown**: there is no difference ({points})"
+    sign = "has the claim's sign" if shown > 0 else "is against the claim"
     return f"**not shown**: the difference {sign}, and may be chance ({points})"
 
 

@@ -169,7 +169,7 @@ def test_planted_differences_come_out_as_verdicts(folder):
 def test_a_difference_that_is_nothing_but_rounding_has_no_sign():
     comparison = Comparison(Interval(1e-17, -0.03, 0.03), 1.0, 24)
     said = verdict(CheckedClaim(CLAIMS[0], comparison, 1.0, 0.0, 0.8, 0.8))
-    assert said.startswith("**not shown**: the difference is none")
+    assert said.startswith("**not shown**: there is no difference")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_what_a_row_only_goes_on_from_counts_among_the_runs(tmp_path):
 def test_no_difference_at_all_shows_nothing():
     nothing = Comparison(Interval(0.0, 0.0, 0.0), 1.0, 10)
     said = verdict(CheckedClaim(CLAIMS[0], nothing, 1.0, 0.0, 0.7, 0.7))
-    assert said.startswith("**not shown**: the difference is none")
+    assert said.startswith("**not shown**: there is no difference")
 
 
 def test_tasks_that_the_corpus_lacks_are_named(tmp_path):
