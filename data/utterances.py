@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from datasets import Features, List, Value
 
@@ -43,7 +44,6 @@ FEATURES = Features(
 """Columns of every corpus. A corpus that lacks a column holds None there."""
 
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
-_LONE_APOSTROPHE = re.compile(r"(?<!\w)'|'(?!\w)")
 
 
 def normalise_text(text: str) -> str:
@@ -53,10 +53,15 @@ def normalise_text(text: str) -> str:
     means "not annotated".
     """
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
-    text = "".join(c if _is_spoken(c) else " " for c in _TAG.sub(" ", text))
-    return " ".join(_LONE_APOSTROPHE.sub(" ", text).split())
+    text = "".join(_spoken(_TAG.sub(" ", text))).replace("''", " ")
+    return " ".join(word for word in (piece.strip("'") for piece in text.split()) if word)
 
 
-def _is_spoken(character: str) -> bool:
-    """Letters and digits of every script, its combining marks (the vowels of Hindi, the points of Arabic), and '."""
-    return character.isalnum() or character in "' " or unicodedata.category(character).startswith("M")
+def _spoken(text: str) -> Iterator[str]:
+    """Letters and digits of every script, marks on letters (the vowels of Hindi) and apostrophes; else a space."""
+    before = " "
+    for character in text:
+        on_letter = before.isalpha() or unicodedata.category(before).startswith("M")
+        is_mark = on_letter and unicodedata.category(character).startswith("M")
+        before = character if character.isalnum() or character == "'" or is_mark else " "
+        yield before

@@ -51,6 +51,8 @@ def base_on_hub(
     published = published_as(folder)
     if base_repo_id is None and published is not None:
         base_repo_id, revision = published.repo_id, published.revision
+    elif base_repo_id not in (None, hub_id(name)):
+        revision = None  # is of another repository
     base_repo_id = base_repo_id or hub_id(name)
     if base_repo_id is None:
         raise UserError(

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 from submitit import AutoExecutor
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
@@ -127,7 +127,7 @@ def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
                 waiting.remove(run)
                 try:
                     under_way[run] = machine.submit(run)
-                except FailedJobError as error:  # sbatch said no
+                except (FailedJobError, FailedSubmissionError) as error:  # sbatch said no, or what is not understood
                     failed[run] = _said(error)
                     _say(bar, run, failed[run])
             for run in [run for run, job in under_way.items() if job.done()]:
@@ -176,7 +176,8 @@ def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
     """What each of so many runs at a time gets: processes, one for each of its GPUs, and environment variables."""
     if not gpus:
         threads = os.environ.get("OMP_NUM_THREADS")
-        if threads is None or (threads == "1" and any(map(_of_a_launcher, os.environ))):  # accelerate's own default
+        by_accelerate = any(name.startswith("ACCELERATE_") for name in os.environ)
+        if threads is None or (threads == "1" and by_accelerate):  # its own default, where the user says nothing
             threads = str(max(1, cores // jobs))
         return [{"processes": 1, "environment": {"OMP_NUM_THREADS": threads}}] * jobs
     dealt = [gpus[job::jobs] or [gpus[job % len(gpus)]] for job in range(jobs)]

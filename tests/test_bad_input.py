@@ -286,3 +286,12 @@ def test_it_is_found_out_too_where_one_of_them_joined_several_folders(tmp_path, 
     folders = [good_corpus] if joined_before else [good_corpus, more]
     flags = run_flags(good_corpus, tmp_path / "out", stage1=stage1, fold=2, data_dir=folders)
     check_refused("run_stage2", flags, "--stage1", "same fold")
+
+
+def test_it_is_found_out_too_where_the_folder_is_a_link_of_another_name(tmp_path, good_corpus, finished):
+    """Published settings have a folder by the name that was typed."""
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(good_corpus, tmp_path / "elsewhere/version1")
+    (tmp_path / good_corpus.name).symlink_to(tmp_path / "elsewhere/version1")
+    flags = run_flags(tmp_path / good_corpus.name, tmp_path / "out", stage1=finished, fold=2)
+    check_refused("run_stage2", flags, "--stage1", "same fold")

@@ -205,6 +205,20 @@ def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, goo
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", trained_on)
 
 
+def test_a_base_that_was_said_to_be_elsewhere_is_not_asked_for_the_commit_of_the_first(
+    hub, stage1, finished2, tmp_path
+):
+    for name in ("ada/stage1", "ada/copy"):
+        publish_well(stage1, name)
+    run = shutil.copytree(finished2, tmp_path / "run")
+    trained_on = {"base_model_name_or_path": "ada/stage1", "revision": hub.repositories["ada/stage1"].branches["main"]}
+    adapter = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps(adapter | trained_on))
+    publish_well(run, "ada/stage2", "--base_repo_id", "ada/copy")
+    adapter = json.loads(hub.repositories["ada/stage2"].files["adapter_config.json"])
+    assert adapter["revision"] == hub.repositories["ada/copy"].branches["main"] != trained_on["revision"]
+
+
 def test_what_cannot_be_merged_is_said_before_anything_is_published(hub, stage1, stage2):
     check_refused(publish(stage1, "ada/stage1", "--merge"), "--merge", "whole model")
     shutil.move(stage1, stage1.parent / "elsewhere")

@@ -120,14 +120,15 @@ def test_gpus_are_shared_out(jobs, gpus, expected):
 
 
 def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch):
-    for name in ("OMP_NUM_THREADS", "ACCELERATE_MIXED_PRECISION"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert shares(3, [], 8) == [{"processes": 1, "environment": {"OMP_NUM_THREADS": "2"}}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert shares(1, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "5"}
 
 
 def test_what_accelerate_says_of_threads_is_not_taken_for_the_users_wish(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "1"}
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")

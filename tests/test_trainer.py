@@ -149,7 +149,7 @@ def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
     assert row["asr"]["hypothesis"] == made.tokenizer.decode(alone.asr_logits[0].argmax(dim=-1))
 
 
-def one_epoch(folder: Path, utterances: int) -> None:
+def two_epochs(folder: Path, utterances: int, accumulation: int) -> None:
     """Train and predict, in as many processes as there are, and leave what came out; run by the test below."""
     made = trainer(
         folder,
@@ -157,7 +157,9 @@ def one_epoch(folder: Path, utterances: int) -> None:
         logging_strategy="steps",
         logging_steps=1,
         learning_rate=1e-3,
-        per_device_train_batch_size=4 // int(os.environ["WORLD_SIZE"]),
+        num_train_epochs=2.0,
+        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=4 // int(os.environ["WORLD_SIZE"]) // accumulation,
         per_device_eval_batch_size=3,
     )
     made.train()
@@ -168,19 +170,19 @@ def one_epoch(folder: Path, utterances: int) -> None:
         (folder / "out.json").write_text(json.dumps({"log": log, "rows": rows}))
 
 
-def run_processes(number: int, folder: Path, utterances: int) -> dict:
+def run_processes(number: int, folder: Path, utterances: int, accumulation: int) -> dict:
     folder.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(number), "--master_port", "29533"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(number), "--standalone"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, __file__, str(folder), str(utterances)], check=True, env=environment)
+    subprocess.run([*command, __file__, str(folder), str(utterances), str(accumulation)], check=True, env=environment)
     return json.loads((folder / "out.json").read_text())
 
 
-@pytest.mark.parametrize("utterances", [N, N + 2, N + 3])
-def test_two_processes_equal_one(tmp_path, utterances):
-    """In whole updates of four, and where the last one has two or three utterances."""
-    one, two = (run_processes(number, tmp_path / str(number), utterances) for number in (1, 2))
+@pytest.mark.parametrize(("utterances", "accumulation"), [(N, 1), (N + 2, 1), (N + 3, 2)])
+def test_two_processes_equal_one(tmp_path, utterances, accumulation):
+    """In whole updates of four, and where the last one of an epoch has two or three utterances."""
+    one, two = (run_processes(number, tmp_path / str(number), utterances, accumulation) for number in (1, 2))
     ids = [str(i) for i in range(utterances)]
     assert [row["id"] for row in two["rows"]] == [row["id"] for row in one["rows"]] == ids
     for first, second in zip(one["rows"], two["rows"], strict=True):
@@ -190,8 +192,16 @@ def test_two_processes_equal_one(tmp_path, utterances):
         assert second == pytest.approx(first, rel=1e-3)
 
 
+def test_the_sampler_of_a_run_resumed_within_an_epoch_has_the_order_of_that_epoch(tmp_path):
+    made = trainer(tmp_path)
+    sampler = made._get_train_sampler()
+    made.state.epoch = 3.5
+    made.callback_handler.on_epoch_begin(made.args, made.state, made.control)
+    assert sampler.epoch == 3
+
+
 if __name__ == "__main__":
-    command_line(lambda: one_epoch(Path(sys.argv[1]), int(sys.argv[2])))
+    command_line(lambda: two_epochs(Path(sys.argv[1]), *map(int, sys.argv[2:])))
 
 
 def test_heard_characters_are_those_of_greedy_ctc():

@@ -17,6 +17,9 @@ from data.utterances import normalise_text
         ("தமிழ், বাংলা", "தமிழ் বাংলা"),
         ("مُحَمَّد؟", "مُحَمَّد"),
         ("你好，世界", "你好 世界"),
+        ("great \u2764\ufe0f, \u263a\ufe0f", "great"),
+        ("দু'টি", "দু'টি"),
+        ("'tis rock ''n'' roll'", "tis rock n roll"),
         ("[BREATHING]", ""),
     ],
 )

@@ -242,6 +242,7 @@ class RunArguments(TrainingArguments):
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
                 f"{self.lr_scheduler_type}"
             )
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
         if self.accelerator_config is None and self.dataloader_pin_memory:
             self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
         if self.bf16 is None:
@@ -261,10 +262,18 @@ class RunArguments(TrainingArguments):
         if self.dataloader_drop_last:
             raise UserError("--dataloader_drop_last: would leave test utterances out of the figures; drop it")
         super().__post_init__()
+        if self.world_size > 1 and (self.ignore_data_skip or self._deals_batches_otherwise()):
+            raise UserError(
+                "--ignore_data_skip, and split_batches or dispatch_batches of --accelerator_config: with several "
+                "processes it would not be known which utterances an epoch has had; drop them"
+            )
         # Else the Trainer would spread each batch over all GPUs that it sees: processes do that, and count them.
         self._n_gpu = min(1, self.n_gpu)
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
+
+    def _deals_batches_otherwise(self) -> bool:
+        return bool(self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches)
 
     @property
     def utterances_an_update(self) -> int:

@@ -295,7 +295,7 @@ def check_stage1_never_heard(stage1: str, corpus: CorpusArguments, test: Dataset
     parts = json.loads(Path(split).read_text(encoding="utf-8"))
     heard = {name for part in ("train", "dev") if part in parts for name in parts[part]["ids"]}
     tested = set(test["id"])
-    if corpus.corpus == "folder":
+    if corpus.corpus == "folder" and len(theirs["data_dir"]) != len(corpus.data_dir):
         heard, tested = _with_folder(heard, theirs["data_dir"]), _with_folder(tested, corpus.data_dir)
     if both := sorted(heard & tested):
         raise UserError(

@@ -84,7 +84,7 @@ def parse_arguments(stage: int, method: type[MethodArguments]) -> tuple[CorpusAr
         raise UserError("--gradient_surgery pcgrad works in one process and without --fp16")
     figures = {"asr": ("wer", "cer"), "emotion": ("ua", "wa", "macro_f1")}
     known = ["loss", *(f"{task}_{name}" for task in method.tasks for name in figures.get(task, ("ua", "wa")))]
-    if method.selection != "last" and run.metric_for_best_model not in known:
+    if method.selection != "last" and (run.metric_for_best_model or "").removeprefix("eval_") not in known:
         raise UserError(f"--metric_for_best_model {run.metric_for_best_model}: must be one of {', '.join(known)}")
     return corpus, method, run
 

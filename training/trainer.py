@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, ProgressCallback, Trainer, Wav2Vec2CTCTokenizer
+from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback, Wav2Vec2CTCTokenizer
 from transformers.trainer_callback import PrinterCallback
 
 from data.batching import LengthGroupedSampler
@@ -61,7 +61,9 @@ class SerMtlTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         lengths = np.asarray((train_dataset or self.train_dataset)["length"])
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
+        sampler = LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
+        self.add_callback(EpochOfSampler(sampler))
+        return sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
@@ -221,6 +223,21 @@ class SerMtlTrainer(Trainer):
 def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
     """Factor of the encoder's learning rate: nothing until `start`, then up to the usual within `warmup` updates."""
     return usual(step) * min(1.0, max(0, step - start) / warmup)
+
+
+class EpochOfSampler(TrainerCallback):
+    """Tells a sampler its epoch.
+
+    A run of several processes that is resumed within an epoch would else go on in the order of the first epoch:
+    `set_epoch` does not get through `skip_first_batches`. It can go when it does (huggingface/accelerate#2016).
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """The epoch of a resumed run is no whole number."""
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class EpochProgress(ProgressCallback):
