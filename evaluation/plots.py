@@ -106,7 +106,8 @@ def plot_training_curves(
     loss_axes.set(ylabel="Loss (nats)", title="Training")
     if all(value > 0 for _, values in losses.values() for value in values):
         loss_axes.set_yscale("log")
-        loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = loss_axes.get_ylim()
+        loss_axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e4 else (1,)))
         loss_axes.yaxis.set_major_formatter("{x:g}")
         loss_axes.yaxis.set_minor_formatter(NullFormatter())
     for axes in score_axes:

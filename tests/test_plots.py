@@ -1,5 +1,7 @@
 """Pins the pictures: what is drawn is what was logged, and the files are whole PNGs."""
 
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 import pytest
@@ -64,6 +66,16 @@ def test_without_a_development_set_there_is_one_panel(tmp_path):
 def test_losses_are_on_a_log_axis_where_they_can_be(tmp_path, lowest, scale):
     log = [{"epoch": 1.0, "loss": 30.0}, {"epoch": 2.0, "loss": lowest}]
     assert plot_training_curves(log, tmp_path / "curves.png").axes[0].get_yscale() == scale
+
+
+@pytest.mark.parametrize("lowest", [1.0, 1e-3, 1e-8])
+def test_the_labels_of_a_log_axis_do_not_touch(tmp_path, lowest):
+    log = [{"epoch": 1.0, "loss": 3.0}, {"epoch": 2.0, "loss": lowest}]
+    figure = plot_training_curves(log, tmp_path / "curves.png")
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels() if label.get_text()]
+    inside = [box for box in sorted(boxes, key=lambda box: box.y0) if 0 <= box.y0 < figure.bbox.height]
+    assert len(inside) >= 2
+    assert all(below.y1 < above.y0 for below, above in pairwise(inside))
 
 
 def test_curves_can_be_told_apart_without_colour(tmp_path):
