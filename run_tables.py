@@ -38,8 +38,8 @@ def main() -> None:
         write_baselines(args.output_dir / "baselines.json", corpus)
         failed = run_all(runs, launcher)
     print(plan_table(runs, args.jobs))
-    if finished := finished_rows(runs):
-        print(f"\n{write_report(args.output_dir, finished, runs, args.command)}")
+    if finished_rows(runs):
+        print(f"\n{write_report(args.output_dir, runs, args.command)}")
     for run, reason in failed.items():
         print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
     sys.exit(1 if failed else 0)

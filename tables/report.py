@@ -15,7 +15,7 @@ from data.files import read_json, write_text
 from evaluation.plots import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from evaluation.statistics import Counts, counts, interval
 from tables.claims import check_claims, tests_table, verdict
-from tables.finished import FinishedRow, FinishedRun, finished_runs
+from tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
 from tables.pictures import plot_embeddings, plot_ua
 from tables.plan import Run
 from tables.rows import TITLES
@@ -35,18 +35,18 @@ from tables.text import Table
 _HERE = Path(__file__).resolve().parent
 
 
-def write_report(folder: Path, rows: list[FinishedRow], runs: list[Run], command: str) -> Path:
+def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     """Write report.md with its pictures, and report.html with the pictures in it.
 
     Args:
         folder: of both, of a folder `pictures`, and of `baselines.json` where there is one.
-        rows: with the finished runs.
-        runs: all of the plan, finished or not.
+        runs: of the plan, finished or not, one row at least finished.
         command: how the runs were made.
 
     Returns:
         The path of report.html.
     """
+    rows = finished_rows(runs)
     sure = {row.row.id: counts(row.predictions()) for row in rows}
     tested = check_claims(rows)
     file = folder / "baselines.json"

@@ -77,6 +77,7 @@ def history(run: Run, ua: float, oracle: bool) -> list[dict]:
 def prediction_rows(run: Run, right: float) -> list[dict]:
     random = np.random.default_rng([run.fold, run.seed, len(run.name), sum(map(ord, run.name))])
     tasks = run.settings.tasks.split()
+    classified = [task for task in tasks if task != "asr"]  # in order: each draws from `random`
     rows = []
     for speaker in range(SPEAKERS):
         for number in range(UTTERANCES):
@@ -84,11 +85,11 @@ def prediction_rows(run: Run, right: float) -> list[dict]:
             truth["style"] = LABELS["style"][number % 8 // 4]
             row = {"id": f"{run.fold}-{speaker}-{number:02}", "speaker": f"fold{run.fold}-{speaker}"}
             row["style"] = truth["style"]
-            for task in set(tasks) - {"asr"}:
+            for task in classified:
                 row[task] = answer(truth[task], LABELS[task], right if task == "emotion" else 0.95, random)
             if "asr" in tasks:
                 row["asr"] = {"reference": "well there you are", "hypothesis": "well here you are"}
-            row["points"] = {task: points(task, number, run.settings.scl, random) for task in set(tasks) - {"asr"}}
+            row["points"] = {task: points(task, number, run.settings.scl, random) for task in classified}
             rows.append(row)
     return rows
 

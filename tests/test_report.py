@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
     ceiling = {"ua": 0.78, "wa": 0.8, "raters": 900, "tied": 0.2, "wa_of_label": 0.82}
     write_json(folder / "baselines.json", {"text_only": text_only, "ceiling": ceiling})
     runs = plan(choose_rows([], [*IDS, "t2-full-full"], []), [1, 2, 3, 4, 5], [0, 1], folder)
-    write_report(folder, rows_of(folder), runs, "python run_tables.py --tables 1")
+    write_report(folder, runs, "python run_tables.py --tables 1")
     return folder
 
 
@@ -143,8 +143,7 @@ def test_selection_rules_of_runs_that_did_not_measure_them_or_chose_on_the_test(
 def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path):
     runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
     write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
-    rows = finished_rows(runs)
-    write_report(tmp_path, rows, runs, "python run_tables.py --tables 5")
+    write_report(tmp_path, runs, "python run_tables.py --tables 5")
     assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
     _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
     assert papers == "-" and float(ours) > float(others)
@@ -191,7 +190,7 @@ def test_one_speaker_on_both_sides_is_a_report_too(tmp_path):
     for run in runs:
         rows = [row | {"speaker": "ann"} for row in FinishedRun(1, 0, run.folder).predictions]
         write_predictions(run.folder / "predictions.jsonl", rows)
-    write_report(tmp_path, finished_rows(runs), runs, "")
+    write_report(tmp_path, runs, "")
     assert "**cannot be decided** with 1 test speakers" in (tmp_path / "report.md").read_text()
 
 
@@ -222,7 +221,7 @@ def test_no_difference_at_all_shows_nothing():
 def test_tasks_that_the_corpus_lacks_are_named(tmp_path):
     runs = plan(choose_rows([], ["t1-full-all"], ["style"]), [1], [0], tmp_path)
     write_runs(runs, {})
-    write_report(tmp_path, finished_rows(runs), runs, "")
+    write_report(tmp_path, runs, "")
     assert "| tasks left out of all rows | style |" in (tmp_path / "report.md").read_text()
 
 
@@ -260,7 +259,7 @@ def test_the_page_holds_every_picture_and_asks_for_no_other_file(folder):
 def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_path):
     runs = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
     write_runs(runs, {}, corpus="folder")
-    write_report(tmp_path, finished_rows(runs), runs, "")
+    write_report(tmp_path, runs, "")
     text = (tmp_path / "report.md").read_text()
     assert "These runs are on another corpus" in text
     assert "| corpus | recordings |" in text and "some/where" not in text

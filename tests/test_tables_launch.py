@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from tiny import ROOT
 
 from data.errors import UserError
@@ -145,20 +145,21 @@ def test_a_row_of_one_process_has_one_whatever_its_share(tmp_path, monkeypatch):
     assert asked == ["1", "4"]
 
 
-def test_a_job_that_cannot_be_queued_fails_alone(tmp_path):
+@pytest.mark.parametrize("error", [FailedJobError, FailedSubmissionError])
+def test_a_job_that_cannot_be_queued_fails_alone(tmp_path, error):
     runs = plan(choose_rows([1], [], []), [1], [0], tmp_path)
     machine = Machine()
     usual = machine.submit
 
     def submit(run):
         if run.name == "t1-full-ser":
-            raise FailedJobError("loading\nsbatch: error: invalid partition\n")
+            raise error("loading\nsbatch: error: invalid partition\n")
         return usual(run)
 
     machine.submit = submit
     failed = run_all(runs, machine)
     assert {run.name: why for run, why in failed.items()} == {
-        "t1-full-ser": "FailedJobError: sbatch: error: invalid partition"
+        "t1-full-ser": f"{error.__name__}: sbatch: error: invalid partition"
     }
     assert all(run.state == "finished" for run in runs if run not in failed)
 
@@ -179,7 +180,8 @@ def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
         ({}, "slurm", "--launcher slurm: .*srun"),
     ],
 )
-def test_a_cluster_that_is_not_there_or_does_not_know_an_option_is_named(tmp_path, options, cluster, said):
+def test_a_cluster_that_is_not_there_or_does_not_know_an_option_is_named(tmp_path, monkeypatch, options, cluster, said):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, on a machine of a cluster either
     with pytest.raises(UserError, match=said):
         Cluster(tmp_path, options, lambda run: [], cluster)
 

@@ -262,7 +262,8 @@ class RunArguments(TrainingArguments):
         if self.dataloader_drop_last:
             raise UserError("--dataloader_drop_last: would leave test utterances out of the figures; drop it")
         super().__post_init__()
-        if self.world_size > 1 and (self.ignore_data_skip or self._deals_batches_otherwise()):
+        dealing = self.accelerator_config
+        if self.world_size > 1 and (self.ignore_data_skip or dealing.split_batches or dealing.dispatch_batches):
             raise UserError(
                 "--ignore_data_skip, and split_batches or dispatch_batches of --accelerator_config: with several "
                 "processes it would not be known which utterances an epoch has had; drop them"
@@ -271,9 +272,6 @@ class RunArguments(TrainingArguments):
         self._n_gpu = min(1, self.n_gpu)
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
-
-    def _deals_batches_otherwise(self) -> bool:
-        return bool(self.accelerator_config.split_batches or self.accelerator_config.dispatch_batches)
 
     @property
     def utterances_an_update(self) -> int:

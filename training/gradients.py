@@ -3,7 +3,6 @@
 "Shared" are the trained parameters of the encoder, adapters in its layers included; the heads are each task's own.
 """
 
-import json
 import time
 from collections.abc import Iterable
 from itertools import combinations
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from data.files import write_json
+from data.files import read_json, write_json
 from evaluation.plots import mean_cosines, plot_gradient_cosines
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from training.adapters import unwrap
@@ -84,7 +83,7 @@ class GradientCosines(TrainerCallback):
         self.groups = shared_parameters(model)
         self.every = UPDATES_A_LOSS * (len(config.tasks) + (config.scl != "none"))
         if state.global_step and self.file.is_file():
-            saved = json.loads(self.file.read_text(encoding="utf-8"))
+            saved = read_json(self.file)
             self.measurements = [m for m in saved["measurements"] if m["update"] < state.global_step]
             self.seconds, self.training_seconds_before = saved["seconds"], saved["training_seconds"]
         self.state = state

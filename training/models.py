@@ -25,7 +25,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from data.audio import SAMPLING_RATE
 from data.errors import UserError
-from data.files import replacing
+from data.files import read_json, replacing
 from data.targets import character_tokenizer
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from training.adapters import (
@@ -288,11 +288,11 @@ def check_stage1_never_heard(stage1: str, corpus: CorpusArguments, test: Dataset
     )
     if not (args and split):
         return
-    theirs = json.loads(Path(args).read_text(encoding="utf-8"))["corpus"]
+    theirs = read_json(args)["corpus"]
     folders = [{Path(name).name for name in names or []} for names in (theirs["data_dir"], corpus.data_dir)]
     if theirs["corpus"] != corpus.corpus or (corpus.corpus == "folder" and not folders[0] & folders[1]):
         return
-    parts = json.loads(Path(split).read_text(encoding="utf-8"))
+    parts = read_json(split)
     heard = {name for part in ("train", "dev") if part in parts for name in parts[part]["ids"]}
     tested = set(test["id"])
     if corpus.corpus == "folder" and len(theirs["data_dir"]) != len(corpus.data_dir):

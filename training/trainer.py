@@ -50,6 +50,10 @@ class SerMtlTrainer(Trainer):
         self.surgery = None
         if gradient_surgery:
             self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()))
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        lengths = np.asarray(self.train_dataset["length"])
+        self._sampler = LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
+        self.add_callback(EpochOfSampler(self._sampler))
         self._loss_sums: dict[str, Tensor] = {}
         self._first_update_summed = 0
         self.pop_callback(PrinterCallback)
@@ -59,11 +63,7 @@ class SerMtlTrainer(Trainer):
     # ------------------------------------------------------------------------------------------ batches
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        lengths = np.asarray((train_dataset or self.train_dataset)["length"])
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampler = LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
-        self.add_callback(EpochOfSampler(sampler))
-        return sampler
+        return self._sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
