@@ -13,7 +13,7 @@ from data.errors import UserError
 from data.files import read_json, write_json
 from data.folds import FOLDS
 from data.utterances import TASKS
-from tables.plan import Run
+from tables.plan import Run, choose_rows, plan
 from tables.rows import TITLES
 from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 from training.run import Parser
@@ -55,6 +55,11 @@ class TablesArguments:
     )
     full_flags: str = HfArg(default="", help="Further flags of every run that trains all parameters.")
     heads_flags: str = HfArg(default="", help="Further flags of every run that trains heads on a frozen encoder.")
+    row_flags: list[str] = HfArg(
+        default_factory=list,
+        help="Further flags of single rows, each in one string behind its id as --dry_run lists it: "
+        "--row_flags 't3-scl-norm --num_train_epochs 120'",
+    )
     measure_oracle: bool = HfArg(
         default=False,
         help="Measure UA on the test fold after each epoch, to say what choosing epochs on it would bring.",
@@ -102,10 +107,12 @@ class TablesArguments:
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
         of_stage = self.stage1_flags if run.stage == 1 else self.stage2_flags
         of_trained = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
+        of_row = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
         more = [
             *self.flags,
             *shlex.split(of_stage),
             *shlex.split(of_trained[run.settings.trainable]),
+            *of_row,
         ]  # the last one counts
         return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
@@ -119,7 +126,7 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     """Read the command line; what is not known here is checked to be a flag of both stages.
 
     Raises:
-        UserError: a flag that neither knows, one that the rows decide, or a value that does not make sense.
+        UserError: a flag that neither knows, one that the rows decide, or a value or a row that does not make sense.
     """
     parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
@@ -131,7 +138,19 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
         words = [*of_corpus, *rest, *_words(f"--stage{stage}_flags", of_stage), *of_trained]
         args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
+    _check_row_flags(args, of_corpus)
     return args
+
+
+def _check_row_flags(args: TablesArguments, of_corpus: list[str]) -> None:
+    """Each must begin with a row of the plan, and go on with flags of its script."""
+    rows = choose_rows(args.tables, args.rows, args.leave_out)
+    stages = {run.name: run.stage for run in plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)}
+    for text in args.row_flags:
+        name, *words = _words("--row_flags", text) or [""]
+        if name not in stages:
+            raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
+        _corpus_arguments(_METHODS[stages[name]], [*of_corpus, *words], f"run_stage{stages[name]}.py")
 
 
 def _words(flag: str, text: str) -> list[str]:
@@ -167,8 +186,8 @@ def keep_settings(args: TablesArguments) -> None:
     Raises:
         UserError: the folder's runs were told something else.
     """
-    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle",
-             "flags", "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags")  # fmt: skip
+    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags",
+             "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags", "row_flags")  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     file = args.output_dir / "settings.json"
     begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))

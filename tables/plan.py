@@ -92,17 +92,17 @@ def _name_of_stage1(row: Row) -> str:
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     """Minutes that a run will train, from the speed of those that are finished; None while nothing like it is.
 
-    Its speed is that of runs of the same name, else of the same kind, else of the same stage. The audio that it hears
-    is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
+    Its speed, and the audio that it hears, are those of runs of the same name, else of the same kind, else of the same
+    stage; of the audio the most, for a run that was resumed counts the rest alone.
     """
     of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
     of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
     of_name = [(one, results) for one, results in of_kind if one.name == run.name]
     if not of_stage:
         return None
-    speeds = [results["audio_seconds_per_second"] for _, results in of_name or of_kind or of_stage]
-    heard = [results["minutes"] * results["audio_seconds_per_second"] for _, results in of_kind or of_stage]
-    return max(heard) / mean(speeds)
+    alike = [results for _, results in of_name or of_kind or of_stage]
+    heard = max(results["minutes"] * results["audio_seconds_per_second"] for results in alike)
+    return heard / mean(results["audio_seconds_per_second"] for results in alike)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:

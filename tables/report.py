@@ -99,11 +99,12 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
         return ", ".join(sorted({str(value) for value in of_runs}))
 
     def setting(name: str) -> str:
-        """Once for all runs, or by stage, or by what was trained: the first that is the whole truth."""
-        for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}"):
+        """Once for all runs, by stage, by what was trained, or by row: the first that is the whole truth."""
+        for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}", "{row}"):
             told: dict[str, set[str]] = {}
             for run in runs:
-                told.setdefault(told_by.format(**run.results), set()).add(str(run.args["training"].get(name)))
+                of = told_by.format(**run.results, row=run.folder.name)
+                told.setdefault(of, set()).add(str(run.args["training"].get(name)))
             if all(len(found) == 1 for found in told.values()):
                 break
         return "; ".join(f"{of}: {values(*found)}".removeprefix(": ") for of, found in sorted(told.items()))

@@ -130,10 +130,15 @@ def test_hours_come_from_the_audio_and_the_speed_of_finished_runs(tmp_path):
         (by_name["t1-full-ser-asr", 1], {"minutes": 1, "audio_seconds_per_second": 4.0}),
     ]
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
-    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(2.5)
-    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(4)  # none of its kind: the mean speed
-    finished.pop()
-    assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
+    assert minutes_of(by_name["t1-full-ser-gender-style", 2], finished) == pytest.approx(4)  # as its kind: 600 / 2.5
+    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(4)  # none of its kind: its stage
+    # A row with flags of its own may take longer than all others of its kind, and says nothing of them once they ran.
+    finished.append((by_name["t1-full-all", 1], {"minutes": 100, "audio_seconds_per_second": 1.0}))
+    assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(100)
+    assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
+    # Of two runs of a row the one that was not resumed tells how much it hears.
+    finished.append((by_name["t1-full-ser-asr", 2], {"minutes": 10, "audio_seconds_per_second": 1.0}))
+    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(4)
     assert minutes_of(by_name["t1-full-all", 2], []) is None
     # A row of its own kind says nothing of the others.
     (heads,) = plan(choose_rows([], ["t4-pepino"], []), [1], [0], tmp_path)
@@ -191,6 +196,17 @@ def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own
     assert rates == {"t1-full-ser-asr": "1e-4", "t2-full-full": "1e-4", "t3-scl-cos": "5e-4", "t4-pepino": "1e-2"}
 
 
+def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
+    flags = ["t3-scl-norm --num_train_epochs 120", "t1-full-ser-asr --warmup_steps 9"]
+    told = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
+    args = parse_arguments([*told, "--row_flags", *flags])
+    parser = Parser((CorpusArguments, Stage2Arguments, RunArguments))
+    runs = plan(choose_rows([3], [], []), [1], [0], args.output_dir)
+    epochs = {run.name: parser.parse_args(args.flags_of(run)).num_train_epochs for run in runs if run.stage == 2}
+    assert epochs == {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120, "t3-scl-cos": 8}
+    assert [run.name for run in runs if "--warmup_steps" in args.flags_of(run)] == ["t1-full-ser-asr"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -206,6 +222,14 @@ def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own
         (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
         (["--stage1_flags", "--learning_rate '1"], "--stage1_flags --learning_rate '1: No closing quotation"),
         (["--full_flags", "'"], "--full_flags ': No closing quotation"),
+        (
+            ["--rows", "t3-mtl", "--row_flags", "t3-mtl --encoder e"],
+            "run_stage2.py: unrecognized arguments: --encoder e",
+        ),
+        (["--rows", "t3-mtl", "--row_flags", "t3-mtl --scl cos"], "--scl: each row says it itself"),
+        (["--rows", "t3-mtl", "--row_flags", "t3-mtl 'a"], "--row_flags t3-mtl 'a: No closing quotation"),
+        (["--rows", "t3-mtl", "--row_flags", ""], "must begin with the id of a row, here one of t1-full-ser-asr, t3"),
+        (["--rows", "t3-mtl", "--row_flags", "t3-concat --seed 1"], "--row_flags t3-concat --seed 1: must begin"),
         (["--output_dir", __file__], f"--output_dir {__file__}: is not a folder"),
     ],
 )
@@ -224,6 +248,8 @@ def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
     keep_settings(args("--num_train_epochs", "3", "--seeds", "1", "--rows", "t3-concat", "--jobs", "4"))
     with pytest.raises(UserError, match=r"--flags .*'3'.*, not .*'4'"):
         keep_settings(args("--num_train_epochs", "4"))
+    with pytest.raises(UserError, match=r"--row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
+        keep_settings(args("--num_train_epochs", "3", "--row_flags", "t3-mtl --warmup_steps 9"))
     (tmp_path / "settings.json").unlink()
     with pytest.raises(UserError, match=r"settings\.json: is missing"):
         keep_settings(args("--num_train_epochs", "3"))
