@@ -7,6 +7,7 @@ import base64
 import re
 from collections import Counter
 from pathlib import Path
+from statistics import mode
 
 import jinja2
 from markdown_it import MarkdownIt
@@ -98,17 +99,6 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
     def values(*of_runs) -> str:
         return ", ".join(sorted({str(value) for value in of_runs}))
 
-    def setting(name: str) -> str:
-        """Once for all runs, by stage, by what was trained, or by row: the first that is the whole truth."""
-        for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}", "{row}"):
-            told: dict[str, set[str]] = {}
-            for run in runs:
-                of = told_by.format(**run.results, row=run.folder.name)
-                told.setdefault(of, set()).add(str(run.args["training"].get(name)))
-            if all(len(found) == 1 for found in told.values()):
-                break
-        return "; ".join(f"{of}: {values(*found)}".removeprefix(": ") for of, found in sorted(told.items()))
-
     versions = runs[0].results["versions"]
     left_out = {task for row in rows for run in row.runs for task in set(row.tasks) - set(run.results["tasks"])}
     facts = {
@@ -119,14 +109,28 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
             *(f"--selection {run.results['selection']}; --dev {run.args['corpus']['dev']}" for run in runs)
         ),
         "tasks left out of all rows": values(*left_out) or "none",
-        "epochs": setting("num_train_epochs"),
-        "learning rate": setting("learning_rate"),
-        "utterances an update": setting("batch_size"),
+        "epochs": _setting(runs, "num_train_epochs"),
+        "learning rate": _setting(runs, "learning_rate"),
+        "utterances an update": _setting(runs, "batch_size"),
         "runs; minutes of training": f"{len(runs)}; {sum(run.results['minutes'] for run in runs):.0f}",
         "commit": values(*(run.results["commit"] for run in runs)),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     return Table(["", ""], [[name, fact] for name, fact in facts.items()])
+
+
+def _setting(runs: list[FinishedRun], name: str) -> str:
+    """Once for all runs, by stage, by what was trained, or by stage but for single rows: the first that is true."""
+    value = {run: str(run.args["training"].get(name)) for run in runs}
+    for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}"):
+        told = {(told_by.format(**run.results), value[run]) for run in runs}
+        if len(told) == len({of for of, _ in told}):
+            break
+    else:
+        stage = {run: f"stage {run.results['stage']}" for run in runs}
+        usual = {of: mode(value[run] for run in runs if stage[run] == of) for of in stage.values()}
+        told = {(stage[run] if value[run] == usual[stage[run]] else run.folder.name, value[run]) for run in runs}
+    return "; ".join(f"{of}: {values}".removeprefix(": ") for of, values in sorted(told))
 
 
 def _corpus(rows: list[FinishedRow]) -> str:

@@ -97,15 +97,15 @@ def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
     assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
 
 
-def test_a_setting_of_one_row_is_told_by_row(tmp_path):
-    runs = plan(choose_rows([], ["t3-concat", "t3-scl-norm"], []), [1, 2], [0], tmp_path)
+def test_a_setting_of_one_row_is_told_beside_those_of_the_stages(tmp_path):
+    runs = plan(choose_rows([], ["t3-mtl", "t3-concat", "t3-scl-norm"], []), [1, 2], [0], tmp_path)
     write_runs(runs, {})
     for run in runs:
         args = json.loads((run.folder / "args.json").read_text())
         args["training"] |= {"num_train_epochs": 120.0} if run.name == "t3-scl-norm" else {}
         write_json(run.folder / "args.json", args)
     told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
-    assert told["epochs"] == "t1-full-ser-asr: 8.0; t3-concat: 4.0; t3-scl-norm: 120.0"
+    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0; t3-scl-norm: 120.0"
 
 
 def test_folds_together_is_ua_of_all_predictions(folder):
