@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, mode
 
 import pandas as pd
 
@@ -39,6 +39,10 @@ class Run:
     def results(self) -> dict:
         """What a finished run's `results.json` holds."""
         return read_json(self.folder / "results.json")
+
+    def epochs(self) -> float:
+        """Epochs that a run was told to train, from its `args.json`."""
+        return read_json(self.folder / "args.json")["training"]["num_train_epochs"]
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:
@@ -92,8 +96,12 @@ def _name_of_stage1(row: Row) -> str:
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     """Minutes that a run will train, from the speed of those that are finished; None while nothing like it is.
 
-    Its speed, and the audio that it hears, are those of runs of the same name, else of the same kind, else of the same
-    stage; of the audio the most, for a run that was resumed counts the rest alone.
+    Its speed and its epochs are those of runs of the same name, else of the same kind, else of the same stage. An epoch's
+    audio is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
+
+    Args:
+        run: not finished.
+        finished: others, each with its `results.json` and, as `epochs`, what it was told to train.
     """
     of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
     of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
@@ -101,13 +109,17 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     if not of_stage:
         return None
     alike = [results for _, results in of_name or of_kind or of_stage]
-    heard = max(results["minutes"] * results["audio_seconds_per_second"] for results in alike)
-    return heard / mean(results["audio_seconds_per_second"] for results in alike)
+    an_epoch = max(
+        results["minutes"] * results["audio_seconds_per_second"] / results["epochs"]
+        for _, results in of_kind or of_stage
+    )
+    epochs = mode(results["epochs"] for results in alike)
+    return an_epoch * epochs / mean(results["audio_seconds_per_second"] for results in alike)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:
     """What there is to do: a line for each training of the rows, the count of runs and the hours they will take."""
-    finished = [(run, run.results()) for run in runs if run.state == "finished"]
+    finished = [(run, run.results() | {"epochs": run.epochs()}) for run in runs if run.state == "finished"]
     minutes = {run: minutes_of(run, finished) for run in runs if run.state != "finished"}
     lines = {}
     for run in runs:

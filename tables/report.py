@@ -130,7 +130,7 @@ def _setting(runs: list[FinishedRun], name: str) -> str:
         stage = {run: f"stage {run.results['stage']}" for run in runs}
         usual = {of: mode(value[run] for run in runs if stage[run] == of) for of in stage.values()}
         told = {(stage[run] if value[run] == usual[stage[run]] else run.folder.name, value[run]) for run in runs}
-    return "; ".join(f"{of}: {values}".removeprefix(": ") for of, values in sorted(told))
+    return "; ".join(f"{of}: {told_value}".removeprefix(": ") for of, told_value in sorted(told))
 
 
 def _corpus(rows: list[FinishedRow]) -> str:
