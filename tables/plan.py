@@ -96,8 +96,8 @@ def _name_of_stage1(row: Row) -> str:
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     """Minutes that a run will train, from the speed of those that are finished; None while nothing like it is.
 
-    Its speed and its epochs are those of runs of the same name, else of the same kind, else of the same stage. An epoch's
-    audio is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
+    Its speed and its epochs are those of runs of the same name, else of the same kind, else of the same stage. An
+    epoch's audio is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
 
     Args:
         run: not finished.
