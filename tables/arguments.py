@@ -197,9 +197,10 @@ def keep_settings(args: TablesArguments) -> None:
         )
     if not begun:
         return write_json(file, settings)
-    before = read_json(file)
-    if differing := [f"--{name} {before.get(name)}, not {settings[name]}" for name in names
-                     if before.get(name) != settings[name]]:  # fmt: skip
+    # A folder from before a flag was there had its default.
+    before = vars(TablesArguments()) | read_json(file)
+    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
+                     if before[name] != settings[name]]:  # fmt: skip
         raise UserError(
             f"--output_dir {args.output_dir}: holds runs with other settings ({'; '.join(differing)}); "
             "name another folder"

@@ -9,7 +9,7 @@ import pytest
 from tiny import ROOT
 
 from data.errors import UserError
-from data.files import write_json
+from data.files import read_json, write_json
 from tables.arguments import keep_settings, parse_arguments
 from tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
 from tables.rows import CLAIMS, ROWS
@@ -262,3 +262,17 @@ def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
     (tmp_path / "settings.json").unlink()
     with pytest.raises(UserError, match=r"settings\.json: is missing"):
         keep_settings(args("--num_train_epochs", "3"))
+
+
+def test_a_folder_from_before_a_flag_was_there_goes_on_with_its_default(tmp_path):
+    def args(*more: str):
+        return parse_arguments(["--rows", "t3-mtl", "--output_dir", str(tmp_path), *more])
+
+    keep_settings(args())
+    write_json(tmp_path / "seed0/fold1/t3-mtl/args.json", {})
+    settings = read_json(tmp_path / "settings.json")
+    del settings["row_flags"]
+    write_json(tmp_path / "settings.json", settings)
+    keep_settings(args())
+    with pytest.raises(UserError, match=r"row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
+        keep_settings(args("--row_flags", "t3-mtl --warmup_steps 9"))
