@@ -131,7 +131,11 @@ def test_hours_come_from_the_audio_and_the_speed_of_finished_runs(tmp_path):
     ]
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
     assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(2.5)
+    assert minutes_of(by_name["t1-full-ser-gender-style", 2], finished) == pytest.approx(4)  # as its kind: 600 / 2.5
     assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(4)  # none of its kind: the mean speed
+    # Of two runs of a row the one that was not resumed tells how much it hears.
+    again = by_name["t1-full-ser-asr", 2], {"minutes": 10, "audio_seconds_per_second": 1.0, "epochs": 8}
+    assert minutes_of(by_name["t1-full-ser-asr", 2], [*finished, again]) == pytest.approx(4)
     finished.pop()
     assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
     assert minutes_of(by_name["t1-full-all", 2], []) is None
