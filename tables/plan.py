@@ -94,10 +94,10 @@ def _name_of_stage1(row: Row) -> str:
 
 
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
-    """Minutes that a run will train, from the speed of those that are finished; None while nothing like it is.
+    """Minutes that a run will train, as those that are finished did; None while nothing like it is.
 
-    Its speed and its epochs are those of runs of the same name, else of the same kind, else of the same stage. An
-    epoch's audio is that of its kind (the most, for a run that was resumed counts the rest alone), else of its stage.
+    Its epochs, and the minutes of each, are those of runs of the same name, else of the same kind, else of the same
+    stage.
 
     Args:
         run: not finished.
@@ -106,15 +106,10 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
     of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
     of_name = [(one, results) for one, results in of_kind if one.name == run.name]
-    if not of_stage:
-        return None
     alike = [results for _, results in of_name or of_kind or of_stage]
-    an_epoch = max(
-        results["minutes"] * results["audio_seconds_per_second"] / results["epochs"]
-        for _, results in of_kind or of_stage
-    )
-    epochs = mode(results["epochs"] for results in alike)
-    return an_epoch * epochs / mean(results["audio_seconds_per_second"] for results in alike)
+    if not alike:
+        return None
+    return mode(one["epochs"] for one in alike) * mean(one["minutes"] / one["epochs"] for one in alike)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:

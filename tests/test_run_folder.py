@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 from tiny import check_refused, contents, run_flags, run_script
 
 from data.batching import LengthGroupedSampler
@@ -101,6 +102,10 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     assert not (output / "results.json").exists()
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-3"]
     (output / "checkpoint-5").mkdir()  # as a run leaves it that is killed while it writes
+    state = output / "checkpoint-3/trainer_state.json"
+    kept = json.loads(state.read_text())
+    kept["stateful_callbacks"]["Stopwatch"]["attributes"]["seconds"] += 60
+    state.write_text(json.dumps(kept))
 
     ended = run_script("run_stage1", flags)
     assert ended.code == 0, ended.stderr
@@ -109,6 +114,11 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     for file in ("predictions.jsonl", "model.safetensors", "split.json"):
         assert (output / file).read_bytes() == (finished / file).read_bytes()
     assert losses_in(output) == losses_in(finished)
+    results = json.loads((output / "results.json").read_text())
+    assert 1 <= results["minutes"] < 2
+    ids = json.loads((output / "split.json").read_text())["train"]["ids"]
+    heard = 2 * sum(soundfile.info(good_corpus / name).duration for name in ids)  # in both epochs
+    assert results["audio_seconds_per_second"] == pytest.approx(heard / (60 * results["minutes"]), abs=0.1)
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in finished.iterdir())
 
 

@@ -120,28 +120,25 @@ def test_every_claim_is_about_rows_that_exist_and_agrees_with_the_papers_figures
     assert {row.id for row in ROWS if not row.paper.ua} == {"t5-full-all-pcgrad"}
 
 
-def test_hours_come_from_the_audio_and_the_speed_of_finished_runs(tmp_path):
+def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
     runs = plan(choose_rows([1], [], []), [1, 2], [0], tmp_path)
     by_name = {(run.name, run.fold): run for run in runs}
-    done = by_name["t1-full-ser", 1]
-    # 600 seconds of audio in 10 minutes; the resumed run heard only a part of it, at four times the speed.
     finished = [
-        (done, {"minutes": 10, "audio_seconds_per_second": 1.0, "epochs": 8}),
-        (by_name["t1-full-ser-asr", 1], {"minutes": 1, "audio_seconds_per_second": 4.0, "epochs": 8}),
+        (by_name["t1-full-ser", 1], {"minutes": 10, "epochs": 8}),
+        (by_name["t1-full-ser-asr", 1], {"minutes": 4, "epochs": 8}),
     ]
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
-    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(2.5)
-    assert minutes_of(by_name["t1-full-ser-gender-style", 2], finished) == pytest.approx(4)  # as its kind: 600 / 2.5
-    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(4)  # none of its kind: the mean speed
-    # Of two runs of a row the one that was not resumed tells how much it hears.
-    again = by_name["t1-full-ser-asr", 2], {"minutes": 10, "audio_seconds_per_second": 1.0, "epochs": 8}
-    assert minutes_of(by_name["t1-full-ser-asr", 2], [*finished, again]) == pytest.approx(4)
+    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(4)
+    assert minutes_of(by_name["t1-full-ser-gender-style", 2], finished) == pytest.approx(7)  # the mean of its kind
+    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(7)  # none of its kind: of its stage
+    again = by_name["t1-full-ser-asr", 2], {"minutes": 6, "epochs": 8}
+    assert minutes_of(by_name["t1-full-ser-asr", 2], [*finished, again]) == pytest.approx(5)
     finished.pop()
     assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
     assert minutes_of(by_name["t1-full-all", 2], []) is None
     # A row of its own kind says nothing of the others.
     (heads,) = plan(choose_rows([], ["t4-pepino"], []), [1], [0], tmp_path)
-    finished.append((heads, {"minutes": 90, "audio_seconds_per_second": 9.0, "epochs": 100}))
+    finished.append((heads, {"minutes": 90, "epochs": 100}))
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
 
 
@@ -149,14 +146,9 @@ def test_the_hours_of_a_row_with_epochs_of_its_own_are_not_those_of_the_others(t
     runs = plan(choose_rows([3], [], []), [1, 2, 3], [0], tmp_path)
     by_name = {(run.name, run.fold): run for run in runs}
     told = {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120}
-    finished = [
-        (by_name[name, 1], {"minutes": 0.5 * epochs, "audio_seconds_per_second": 2.0, "epochs": epochs})
-        for name, epochs in told.items()
-    ]
-    for minutes in (60, 1):  # the second time it was resumed, and counts its last minute alone
-        finished[2][1]["minutes"] = minutes
-        estimated = {name: minutes_of(by_name[name, 2], finished) for name in ("t3-scl-norm", "t3-mtl", "t3-scl-cos")}
-        assert estimated == pytest.approx({"t3-scl-norm": 60, "t3-mtl": 4, "t3-scl-cos": 4})
+    finished = [(by_name[name, 1], {"minutes": 0.5 * epochs, "epochs": epochs}) for name, epochs in told.items()]
+    estimated = {name: minutes_of(by_name[name, 2], finished) for name in ("t3-scl-norm", "t3-mtl", "t3-scl-cos")}
+    assert estimated == pytest.approx({"t3-scl-norm": 60, "t3-mtl": 4, "t3-scl-cos": 4})
 
 
 def test_a_long_string_of_flags_is_no_file_name():

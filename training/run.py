@@ -170,22 +170,19 @@ def train(trainer: SerMtlTrainer, record: dict) -> dict:
     """Train, going on from the last checkpoint where there is one.
 
     Returns:
-        "epoch", the one that was kept; "minutes"; and "audio_seconds_per_second" of training.
+        "epoch", the one that was kept; "minutes" and "audio_seconds_per_second" of all training.
     """
     folder = Path(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         write_json(folder / "args.json", record)
     trainer.accelerator.wait_for_everyone()
-    checkpoint = last_checkpoint(folder)
-    first = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
-    output = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     state = trainer.state
-    epochs_a_step = state.epoch / state.global_step
     kept = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
     seconds_an_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
-    runtime = output.metrics["train_runtime"]
+    seconds = trainer.stopwatch.seconds
     return {
-        "epoch": round(kept * epochs_a_step, 2),
-        "minutes": round(runtime / 60, 2),
-        "audio_seconds_per_second": round(seconds_an_epoch * (state.global_step - first) * epochs_a_step / runtime, 1),
+        "epoch": round(kept * state.epoch / state.global_step, 2),
+        "minutes": round(seconds / 60, 2),
+        "audio_seconds_per_second": round(seconds_an_epoch * state.epoch / seconds, 1),
     }

@@ -20,6 +20,7 @@ from evaluation.predictions import prediction_rows, references_and_predictions
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
 from training.adapters import unwrap
 from training.gradients import GradientSurgery, shared_parameters
+from training.stopwatch import Stopwatch
 
 
 class SerMtlTrainer(Trainer):
@@ -54,6 +55,8 @@ class SerMtlTrainer(Trainer):
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
         self.add_callback(EpochOfSampler(self._sampler))
+        self.stopwatch = Stopwatch()
+        self.add_callback(self.stopwatch)
         self._loss_sums: dict[str, Tensor] = {}
         self._first_update_summed = 0
         self.pop_callback(PrinterCallback)
