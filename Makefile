@@ -20,7 +20,7 @@ install: .venv/installed
 # stage 1 teaches it all four tasks (eq. 3).
 demo: install
 	$(LAUNCH) run_stage1.py $(DEMO) --output_dir $(OUT)/stage1/fold1 \
-	  --tasks emotion asr gender style --aux_weight 0.2 --num_train_epochs 12
+	  --tasks emotion asr gender style --aux_weight 0.2 --num_train_epochs 16
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
 
 test: install
