@@ -88,7 +88,7 @@ def test_the_callback_measures_what_separate_passes_give(tmp_path):
     for parameters in [[p for group in groups.values() for p in group], *groups.values()]:
         vectors = flat_gradients(made, parameters)
         expected.append([torch.cosine_similarity(vectors[a], vectors[b], dim=0).item() for a, b in pairs()])
-    made.add_callback(GradientCosines(tmp_path))
+    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
     made.train()
     record = json.loads((tmp_path / "gradient_cosines.json").read_text())
     assert record["groups"] == ["encoder", *groups]
@@ -112,7 +112,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
         made = trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
         made.model.config.encoder_config.mask_time_prob = 0.3  # so that random numbers count
         if measured:
-            made.add_callback(GradientCosines(tmp_path))
+            made.add_callback(GradientCosines(tmp_path, made.stopwatch))
         made.train()
         trained.append({name: value.clone() for name, value in made.model.state_dict().items()})
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
@@ -126,8 +126,10 @@ def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
     saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": []}
     measurements = [{"update": update} for update in (0, 50, 100, 150)]
     (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
-    callback = GradientCosines(tmp_path)
-    state = TrainerState(global_step=100, is_world_process_zero=True)
+    callback = GradientCosines(tmp_path, made.stopwatch)
+    kept = {"Stopwatch": {"args": {}, "attributes": {"seconds": 40.0}}}
+    state = TrainerState(global_step=100, is_world_process_zero=True, stateful_callbacks=kept)
+    made.stopwatch.on_train_begin(made.args, state, TrainerControl())
     callback.on_train_begin(made.args, state, TrainerControl(), model=made.model)
     record = callback.record()
     assert record["measurements"] == measurements[:2]  # what came after it is measured again

@@ -18,6 +18,7 @@ from data.files import read_json, write_json
 from evaluation.plots import mean_cosines, plot_gradient_cosines
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from training.adapters import unwrap
+from training.stopwatch import Stopwatch
 
 UPDATES_A_LOSS = 25
 """Cosines are measured every 25 updates for each loss. With k losses a measurement costs k backward passes, about 2/3 k
@@ -67,10 +68,11 @@ class GradientCosines(TrainerCallback):
     cosine is null where a gradient is zero, which it is for a task that nobody in the batch is annotated for.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, stopwatch: Stopwatch):
         self.file = Path(folder) / "gradient_cosines.json"
+        self.stopwatch = stopwatch
         self.measurements: list[dict] = []
-        self.seconds = self.training_seconds_before = 0.0
+        self.seconds = 0.0
         self.armed = False
 
     def on_train_begin(
@@ -85,9 +87,8 @@ class GradientCosines(TrainerCallback):
         if state.global_step and self.file.is_file():
             saved = read_json(self.file)
             self.measurements = [m for m in saved["measurements"] if m["update"] < state.global_step]
-            self.seconds, self.training_seconds_before = saved["seconds"], saved["training_seconds"]
+            self.seconds = saved["seconds"]
         self.state = state
-        self.began = time.perf_counter()
         self.hook = model.register_forward_hook(self._look)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -130,11 +131,10 @@ class GradientCosines(TrainerCallback):
 
     def record(self) -> dict:
         """What `gradient_cosines.json` holds."""
-        training_seconds = self.training_seconds_before + time.perf_counter() - self.began
         return {
             "every_updates": self.every,
             "seconds": round(self.seconds, 3),
-            "training_seconds": round(training_seconds, 3),
+            "training_seconds": round(self.stopwatch.seconds, 3),
             "groups": ["encoder", *self.groups],
             "measurements": self.measurements,
         }

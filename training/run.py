@@ -147,12 +147,10 @@ def build_trainer(
     corpus: Dataset, data: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
 ) -> SerMtlTrainer:
     """A Trainer that evaluates on what the selection rule looks at."""
-    watched = run.gradient_cosines and len(method.tasks) > 1 and method.trainable != "heads"
     trainer = SerMtlTrainer(
         corpus=corpus,
         labels=start.labels,
         gradient_surgery=method.gradient_surgery == "pcgrad",
-        callbacks=[GradientCosines(run.output_dir)] if watched else [],
         model=start.model,
         args=run,
         train_dataset=data["train"],
@@ -160,6 +158,8 @@ def build_trainer(
         data_collator=Collator(start.processor.feature_extractor),
         processing_class=start.processor,
     )
+    if run.gradient_cosines and len(method.tasks) > 1 and method.trainable != "heads":
+        trainer.add_callback(GradientCosines(run.output_dir, trainer.stopwatch))
     trainer.add_callback(SparingCheckpoints(run.save_minutes))
     if method.measure_oracle:
         trainer.add_callback(MeasureTestFold(trainer, data["test"]))
