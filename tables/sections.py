@@ -155,12 +155,18 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
-    """Each task's training loss at the end, and before the last quarter, mean of the runs; None without any."""
+    """Each task's training loss as the runs end, their mean and the highest, and the mean before; None without any."""
     lines = []
     for row in rows:
-        if epochs := [entry for entry in row.mean_history() if "loss" in entry]:
-            last, before = epochs[-1], epochs[(3 * len(epochs) - 1) // 4]
-            names = [f"loss_{task}" for task in TASKS]
-            ended = [f"{last[name]:.3f} ({before[name]:.3f})" if name in last else "" for name in names]
-            lines.append([f"`{row.row.id}`", f"{last['epoch']:g} ({before['epoch']:g})", *ended])
+        by_run = [epochs for run in row.runs if (epochs := [entry for entry in run.history if "loss" in entry])]
+        if by_run:
+            ends = [(epochs[-1], epochs[(3 * len(epochs) - 1) // 4]) for epochs in by_run]
+            lengths = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
+            shown = ", ".join(f"{last:g} ({before:g})" for last, before in lengths)
+            lines.append([f"`{row.row.id}`", shown, *(_ended(ends, f"loss_{task}") for task in TASKS)])
     return Table(["row", "epoch", *TASKS], lines) if lines else None
+
+
+def _ended(ends: list[tuple[dict, dict]], name: str) -> str:
+    losses = np.array([(last[name], before[name]) for last, before in ends if name in last])
+    return "{:.3f} ({:.3f}) ≤ {:.3f}".format(*losses.mean(0), losses[:, 0].max()) if len(losses) else ""

@@ -291,15 +291,14 @@ def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
     assert mean == pytest.approx({"epoch": 1.0, "loss": 3.0, "eval_emotion_ua": 0.6})
 
 
-def test_losses_stand_as_they_end_and_as_they_were_at_three_quarters_of_the_way(tmp_path):
-    for fold, last in ((1, 0.2), (2, 0.4)):
-        ctc = (9.0, 5.0, 1.0, last)
-        log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": ctc[e - 1]} for e in (1, 2, 3, 4)]
-        write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": 4, "train_loss": 2.0}])
-    row = FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])
-    table = losses_table([row])
+def test_losses_stand_as_each_run_ends_and_was_at_three_quarters_and_the_highest_end_beside_them(tmp_path):
+    for fold, ctc in ((1, [9.0, 5.0, 1.0, 0.2]), (2, [9.0, 6.0, 5.0, 4.0, 3.0, 3.0, 1.0, 0.4])):
+        log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": loss} for e, loss in enumerate(ctc, 1)]
+        write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": len(ctc), "train_loss": 2.0}])
+    table = losses_table([FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])])
     assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
-    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3)", "0.080 (0.060)", "", "", "0.300 (1.000)"]]
+    emotion, asr = "0.120 (0.090) ≤ 0.160", "0.300 (2.000) ≤ 0.400"
+    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", emotion, "", "", asr]]
     write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 
