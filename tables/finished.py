@@ -118,6 +118,14 @@ class FinishedRow:
                         found.setdefault(pair, []).append(values)
         return {pair: np.array(values) for pair, values in found.items()}
 
+    def by_epochs(self) -> "dict[float, FinishedRow]":
+        """The row's runs by the number of epochs that they were trained for."""
+        lengths = {run: run.args["training"]["num_train_epochs"] for run in self.runs}
+        return {
+            n: FinishedRow(self.row, [run for run in self.runs if lengths[run] == n])
+            for n in sorted({*lengths.values()})
+        }
+
     def mean_history(self) -> list[dict]:
         """An entry for each epoch that all runs logged: the mean of each number that all of them have."""
         by_run = []

@@ -129,8 +129,10 @@ def _setting(runs: list[FinishedRun], name: str) -> str:
     else:
         stage = {run: f"stage {run.results['stage']}" for run in runs}
         usual = {of: mode(value[run] for run in runs if stage[run] == of) for of in stage.values()}
-        told = {(stage[run] if value[run] == usual[stage[run]] else run.folder.name, value[run]) for run in runs}
-    return "; ".join(f"{of}: {told_value}".removeprefix(": ") for of, told_value in sorted(told))
+        single = {run.folder.name for run in runs if value[run] != usual[stage[run]]}
+        told = {(run.folder.name if run.folder.name in single else stage[run], value[run]) for run in runs}
+    values = {of: ", ".join(sorted(told_value for other, told_value in told if other == of)) for of, _ in sorted(told)}
+    return "; ".join(f"{of}: {told_values}".removeprefix(": ") for of, told_values in values.items())
 
 
 def _corpus(rows: list[FinishedRow]) -> str:
@@ -161,8 +163,11 @@ def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselin
         plot_confusion_matrix(row.confusion(), labels, folder / f"confusion-{name}.png", f"{name}, all runs")
         pictures["confusion"][name] = f"confusion-{name}.png"
         on = "Test fold (oracle)" if row.runs[0].results["selection"] == "oracle" else "Development set"
-        plot_training_curves(row.mean_history(), folder / f"curves-{name}.png", evaluated_on=on)
-        pictures["curves"][name] = f"curves-{name}.png"
+        by_epochs = row.by_epochs()
+        for epochs, alike in by_epochs.items():
+            told = f"-{epochs:g}-epochs" if len(by_epochs) > 1 else ""
+            plot_training_curves(alike.mean_history(), folder / f"curves-{name}{told}.png", evaluated_on=on)
+            pictures["curves"][name + told] = f"curves-{name}{told}.png"
     return pictures | {"embeddings": _draw_embeddings(folder, rows), "cosines": _draw_cosines(folder, rows)}
 
 

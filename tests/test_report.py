@@ -278,6 +278,20 @@ def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_pat
     assert "Which epoch is kept" not in text and "Without listening" not in text and "Not complete" not in text
 
 
+def test_runs_of_other_lengths_have_curves_of_their_own(tmp_path):
+    runs = plan(choose_rows([], ["t3-concat"], []), [1, 2, 3], [0], tmp_path)
+    write_runs(runs, {})
+    longer = next(run for run in runs if run.name == "t3-concat" and run.fold == 3)
+    args = json.loads((longer.folder / "args.json").read_text())
+    args["training"] |= {"num_train_epochs": 6.0}
+    write_json(longer.folder / "args.json", args)
+    write_report(tmp_path, runs, "")
+    text = (tmp_path / "report.md").read_text()
+    assert "| epochs | stage 1: 8.0; t3-concat: 4.0, 6.0 |" in text
+    pictures = re.findall(r"curves-(.*)\.png", text)
+    assert pictures == ["t1-full-ser-asr", "t3-concat-4-epochs", "t3-concat-6-epochs"]
+
+
 def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
     logs = [
         [{"epoch": 1.0, "loss": 2.0, "loss_emotion": 1.0}, {"epoch": 1.0, "eval_emotion_ua": 0.5}],
