@@ -120,11 +120,10 @@ class FinishedRow:
 
     def by_epochs(self) -> "dict[float, FinishedRow]":
         """The row's runs by the number of epochs that they were trained for."""
-        lengths = {run: run.args["training"]["num_train_epochs"] for run in self.runs}
-        return {
-            n: FinishedRow(self.row, [run for run in self.runs if lengths[run] == n])
-            for n in sorted({*lengths.values()})
-        }
+        found: dict[float, list[FinishedRun]] = {}
+        for run in self.runs:
+            found.setdefault(run.args["training"]["num_train_epochs"], []).append(run)
+        return {epochs: FinishedRow(self.row, found[epochs]) for epochs in sorted(found)}
 
     def mean_history(self) -> list[dict]:
         """An entry for each epoch that all runs logged: the mean of each number that all of them have."""

@@ -118,9 +118,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
     assert 1 <= results["minutes"] < 2
     ids = json.loads((output / "split.json").read_text())["train"]["ids"]
     heard = 2 * sum(soundfile.info(good_corpus / name).duration for name in ids)  # in both epochs
-    assert results["audio_seconds_per_second"] == pytest.approx(
-        heard / (60 * results["minutes"]), abs=0.06
-    )  # rounded to 0.1
+    speed = heard / (60 * results["minutes"])
+    assert results["audio_seconds_per_second"] == pytest.approx(speed, abs=0.06)  # rounded to 0.1
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in finished.iterdir())
 
 
