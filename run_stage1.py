@@ -8,14 +8,15 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from data.folds import split
-from data.targets import label_sets
-from evaluation.calibration import calibration
-from training.arguments import Stage1Arguments
-from training.models import choose_encoder, stage1_start
-from training.outcome import predict_dev, predict_test, results_of, save_run, show
-from training.publication import check_publication, publish
-from training.run import (
+from ser_mtl.corpora.folds import split
+from ser_mtl.corpora.targets import label_sets
+from ser_mtl.evaluation.calibration import calibration
+from ser_mtl.training.arguments import Stage1Arguments
+from ser_mtl.training.outcome import predict_dev, predict_test, results_of, save_run, show
+from ser_mtl.training.publication import check_publication, publish
+from ser_mtl.training.run_folder import check_run_folder, run_record
+from ser_mtl.training.start import choose_encoder, stage1_start
+from ser_mtl.training.steps import (
     build_trainer,
     command_line,
     load_corpus,
@@ -24,7 +25,6 @@ from training.run import (
     train,
     training_rows,
 )
-from training.run_folder import check_run_folder, run_record
 
 
 def main() -> None:

@@ -9,15 +9,15 @@ import sys
 
 from datasets import Dataset
 
-from data.audio import with_samples
-from evaluation.baselines import write_baselines
-from tables.arguments import TablesArguments, keep_settings, parse_arguments
-from tables.finished import finished_rows
-from tables.launch import Cluster, ThisMachine, run_all
-from tables.plan import choose_rows, plan, plan_table
-from tables.report import write_report
-from training.models import DEMO_ENCODER, demo_encoder
-from training.run import command_line, read_corpus
+from ser_mtl.corpora.audio import with_samples
+from ser_mtl.tables.arguments import TablesArguments, keep_settings, parse_arguments
+from ser_mtl.tables.baselines import write_baselines
+from ser_mtl.tables.finished import finished_rows
+from ser_mtl.tables.launch import Cluster, ThisMachine, run_all
+from ser_mtl.tables.plan import choose_rows, plan, plan_table
+from ser_mtl.tables.report import write_report
+from ser_mtl.training.start import DEMO_ENCODER, demo_encoder
+from ser_mtl.training.steps import command_line, read_corpus
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measuring import peak_memory, reset_peak_memory
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
-from training.arguments import RunArguments
-from training.models import demo_encoder
+from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.start import demo_encoder
 
 TIMES = (1, 4, 16)
 

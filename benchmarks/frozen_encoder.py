@@ -19,13 +19,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from data.audio import with_samples
-from data.batching import waveforms
-from data.folder_loader import read_folder
-from data.folds import FOLDS, DevChoice, split
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from training.models import feature_extractor_of, pretrained_encoder_config
-from training.run import command_line
+from ser_mtl.corpora.audio import with_samples
+from ser_mtl.corpora.batching import waveforms
+from ser_mtl.corpora.folder import read_folder
+from ser_mtl.corpora.folds import FOLDS, DevChoice, split
+from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config
+from ser_mtl.training.steps import command_line
 
 
 @torch.inference_mode()

@@ -18,9 +18,9 @@ from benchmarks.measuring import Epoch, measure, train_an_epoch
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
 from modeling_ser_mtl import SerMtlModel
-from training.arguments import RunArguments
-from training.models import demo_encoder
-from training.trainer import SerMtlTrainer
+from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.start import demo_encoder
+from ser_mtl.training.trainer import SerMtlTrainer
 
 
 def features_with_channels_first(

@@ -7,13 +7,13 @@ from unittest.mock import patch
 
 from datasets import Dataset, DatasetDict
 
-from data.audio import SAMPLING_RATE
-from data.folds import split
-from data.targets import label_sets
-from training import run as steps
-from training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
-from training.models import Start, stage1_start, stage2_start
-from training.trainer import SerMtlTrainer
+from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.folds import split
+from ser_mtl.corpora.targets import label_sets
+from ser_mtl.training import steps
+from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
+from ser_mtl.training.start import Start, stage1_start, stage2_start
+from ser_mtl.training.trainer import SerMtlTrainer
 
 QUIET = {"save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 """Flags of a run that does nothing but train."""

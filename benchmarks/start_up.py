@@ -17,8 +17,8 @@ from transformers.utils import logging
 from benchmarks.measuring import CUDA
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import iemocap_lengths, save_untrained, write_noise, xls_r_300m
-from training.arguments import RunArguments
-from training.models import demo_encoder
+from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.start import demo_encoder
 
 
 def first_batch(folder: Path) -> None:

@@ -44,11 +44,11 @@ from benchmarks.workload import (
     write_noise,
     xls_r_300m,
 )
-from data.batching import LengthGroupedSampler
-from data.files import write_json
-from evaluation.inference import infer
-from training.arguments import RunArguments
-from training.models import Start, demo_encoder
+from ser_mtl.corpora.batching import LengthGroupedSampler
+from ser_mtl.files import write_json
+from ser_mtl.inference.recognizer import infer
+from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.start import Start, demo_encoder
 
 OURS = ("ours, stage 1", "ours, stage 2")
 Noise = tuple[np.ndarray, list[np.ndarray]]

@@ -12,8 +12,8 @@ import soundfile
 from transformers import PreTrainedConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, set_seed
 from transformers.utils import logging
 
-from data.audio import SAMPLING_RATE
-from data.batching import LengthGroupedSampler
+from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.batching import LengthGroupedSampler
 
 UTTERANCES = 5_531
 BATCH_SIZE = 16

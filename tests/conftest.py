@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
+from helpers.hub_server import HubServer
 
 _CACHE = tempfile.TemporaryDirectory(prefix="ser-mtl-tests-")
 _HUB = HubServer()
@@ -24,9 +24,9 @@ os.environ["HF_TOKEN"] = "hf_made_up_of_ada"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # else the client would want a Xet store, which the test Hub is not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest.register_assert_rewrite("tiny")  # it asserts for the tests
+pytest.register_assert_rewrite("helpers.tiny")  # it asserts for the tests
 
-# `tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
+# `helpers.tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def hub(hub_server) -> HubServer:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
     """An encoder to start from. Not to be changed."""
-    from tiny import write_encoder
+    from helpers.tiny import write_encoder
 
     return write_encoder(tmp_path_factory.mktemp("models") / "encoder")
 
@@ -53,7 +53,7 @@ def encoder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def good_corpus(tmp_path_factory) -> Path:
     """A folder corpus without a fault. Not to be changed."""
-    from tiny import write_corpus
+    from helpers.tiny import write_corpus
 
     return write_corpus(tmp_path_factory.mktemp("corpora") / "good")
 
@@ -61,7 +61,7 @@ def good_corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finished(good_corpus, encoder, tmp_path_factory) -> Path:
     """The folder of a finished run of stage 1, of two epochs on `good_corpus`. Not to be changed."""
-    from tiny import run_flags, run_script
+    from helpers.tiny import run_flags, run_script
 
     output = tmp_path_factory.mktemp("runs") / "stage1"
     ended = run_script("run_stage1", run_flags(good_corpus, output, encoder=encoder))
@@ -72,7 +72,7 @@ def finished(good_corpus, encoder, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finished2(good_corpus, finished, tmp_path_factory) -> Path:
     """The folder of a finished run of stage 2, of two epochs on top of `finished`. Not to be changed."""
-    from tiny import run_flags, run_script
+    from helpers.tiny import run_flags, run_script
 
     output = tmp_path_factory.mktemp("runs") / "stage2"
     ended = run_script("run_stage2", run_flags(good_corpus, output, stage1=finished, learning_rate=1e-3))

@@ -1,0 +1,106 @@
+"""predictions.jsonl: one line for each test utterance, all that the figures of a run are computed from.
+
+A line is an object:
+
+- `id`, `speaker`: of the utterance.
+- `emotion`, and `gender` where trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
+  are of the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature of `results.json` to them.
+- `style`: the same object where style was trained; else the annotated label alone, a string or null.
+- `asr`, where trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and for a model with
+  adapters that has been run without them too, `hypothesis_adapters_off`.
+- `points`: where the embedding of each task lies among those of the test set (`ser_mtl.evaluation.embeddings`).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS, normalise_text
+from ser_mtl.errors import UserError
+from ser_mtl.files import write_text
+
+
+def prediction_rows(
+    utterances: Dataset,
+    labels: dict[str, list[str]],
+    probabilities: dict[str, np.ndarray],
+    hypotheses: list[str] | None = None,
+    hypotheses_adapters_off: list[str] | None = None,
+    points: list[dict[str, list[float]]] | None = None,
+) -> list[dict]:
+    """Join the test utterances with what a model says about them.
+
+    Args:
+        utterances: the n test utterances, with the columns of `FEATURES`.
+        labels: the classes of each task, in the order of the columns of `probabilities`.
+        probabilities: for each classification task that was trained, an array (n, classes).
+        hypotheses: n transcripts, where speech recognition was trained.
+        hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
+        points: of `ser_mtl.evaluation.embeddings.two_dimensions`.
+
+    Raises:
+        ValueError: predictions and utterances differ in number.
+    """
+    columns = utterances.select_columns(["id", "speaker", "text", *CLASSIFICATION_TASKS]).to_list()
+    rows = [{key: utterance[key] for key in ("id", "speaker", "style")} for utterance in columns]
+    for task, scores in probabilities.items():
+        for row, utterance, p in zip(rows, columns, scores, strict=True):
+            row[task] = {"label": utterance[task], **_scored(labels[task], p)}
+    if hypotheses is not None:
+        for row, utterance, hypothesis in zip(rows, columns, hypotheses, strict=True):
+            row["asr"] = {"reference": normalise_text(utterance["text"] or "") or None, "hypothesis": hypothesis}
+    if hypotheses_adapters_off is not None:
+        for row, hypothesis in zip(rows, hypotheses_adapters_off, strict=True):
+            row["asr"]["hypothesis_adapters_off"] = hypothesis
+    if points is not None:
+        for row, of_utterance in zip(rows, points, strict=True):
+            row["points"] = of_utterance
+    return rows
+
+
+def write_predictions(path: str | Path, rows: list[dict]) -> None:
+    """Write the rows to `path`, one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_predictions(path: str | Path) -> list[dict]:
+    """Read the rows that `write_predictions` wrote.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is missing or damaged") from error
+
+
+def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Split rows into the references and the predictions that `SerMtlMetric` takes, in this order."""
+    references, predictions = [], []
+    for row in rows:
+        asr = row.get("asr", {})
+        reference = {"text": asr.get("reference")}
+        prediction = {
+            "text": asr.get("hypothesis"),
+            "text_adapters_off": asr.get("hypothesis_adapters_off"),
+        }
+        for task in CLASSIFICATION_TASKS:
+            answer = row.get(task)
+            trained = isinstance(answer, dict)
+            reference[task] = answer["label"] if trained else answer
+            prediction[task] = answer["predicted"] if trained else None
+        references.append(reference)
+        predictions.append(prediction)
+    return references, predictions
+
+
+def _scored(labels: list[str], p: np.ndarray) -> dict:
+    # Six significant digits: a float32 holds no more, and a small probability must not become zero.
+    return {
+        "predicted": labels[int(np.argmax(p))],
+        "probabilities": {label: float(f"{x:.6g}") for label, x in zip(labels, p, strict=True)},
+    }

@@ -1,0 +1,109 @@
+"""UA, WA, macro-F1, confusion, WER and CER of predicted utterances, as a metric of the `evaluate` library.
+
+UA is the unweighted accuracy, the mean of the recalls of the classes; WA the weighted accuracy, the share of
+utterances that are right. Every figure is a fraction; WER and CER can exceed 1.
+"""
+
+import evaluate
+import jiwer
+from datasets import Features, Value
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS
+
+_TRANSCRIPTS = {"asr": "text", "asr_adapters_off": "text_adapters_off"}
+_COLUMNS = (*CLASSIFICATION_TASKS, *_TRANSCRIPTS.values())
+_CITATION = "Gao, Shi, Chu, Kawahara: Enhancing two-stage finetuning for speech emotion recognition using adapters"
+
+
+class SerMtlMetric(evaluate.Metric):
+    """All figures of one set of utterances.
+
+    `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
+    `emotion`, `gender`, `style`, `text`, every one a string or None; what a row lacks is None. A prediction
+    may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
+
+    An utterance counts for a task where it has both a reference and a prediction. A transcript may be empty, a
+    reference text may not: an empty one is "not annotated". A task for which no utterance counts is left out.
+
+    Args:
+        labels: the classes of each task, in the order of the confusion matrix.
+    """
+
+    def __init__(self, labels: dict[str, list[str]]):
+        self.labels = labels
+        # In memory there is neither a cache file nor a lock, so runs side by side cannot meet.
+        super().__init__(keep_in_memory=True)
+
+    def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:
+        """Add rows; a column that a row lacks is None."""
+        # The library completes every row but the first, whose missing columns are a KeyError.
+        empty = dict.fromkeys(_COLUMNS)
+        super().add_batch(
+            predictions=[empty | row for row in predictions], references=[empty | row for row in references]
+        )
+
+    def _info(self) -> evaluate.MetricInfo:
+        # `evaluate` refuses None in a column of type "string" (0.4.6), not in one of "large_string".
+        row = {column: Value("large_string") for column in _COLUMNS}
+        return evaluate.MetricInfo(
+            description="Speech emotion recognition with gender, speaking style and transcripts.",
+            citation=_CITATION,
+            inputs_description="predictions, references: dicts of emotion, gender, style and text, or None.",
+            features=Features({"predictions": row, "references": row}),
+        )
+
+    def _compute(self, predictions: list[dict], references: list[dict]) -> dict:
+        figures = {"n": len(references)}
+        for task in CLASSIFICATION_TASKS:
+            pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
+            pairs = [pair for pair in pairs if None not in pair]
+            if pairs:
+                figures[task] = _classification(*zip(*pairs, strict=True))
+                if task == "emotion":
+                    figures[task] |= self._emotion_details(*zip(*pairs, strict=True))
+        for task, column in _TRANSCRIPTS.items():
+            pairs = [(r["text"], p[column]) for r, p in zip(references, predictions, strict=True)]
+            pairs = [(text, transcript) for text, transcript in pairs if text and transcript is not None]
+            if pairs:
+                figures[task] = _recognition(*zip(*pairs, strict=True))
+        return figures
+
+    def _emotion_details(self, references: tuple[str, ...], predictions: tuple[str, ...]) -> dict:
+        labels = self.labels["emotion"]
+        return {
+            "macro_f1": float(f1_score(references, predictions, average="macro")),
+            "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
+            "labels": list(labels),
+        }
+
+
+def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: list[dict]) -> dict[str, dict]:
+    """Compute `metric` on all utterances and on those of each speaking style.
+
+    Returns:
+        `{"all": M, <style>: M, ...}`, one entry for each style among the references, sorted. Within one style the
+        figures of the style task are those of its only class.
+    """
+    figures = {"all": metric.compute(predictions=predictions, references=references)}
+    for style in sorted({row.get("style") for row in references} - {None}):
+        group = [(p, r) for p, r in zip(predictions, references, strict=True) if r.get("style") == style]
+        group_predictions, group_references = map(list, zip(*group, strict=True))
+        figures[style] = metric.compute(predictions=group_predictions, references=group_references)
+    return figures
+
+
+def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -> dict[str, float]:
+    # balanced_accuracy_score is the same number, but warns at each class that is predicted and never present.
+    present = sorted(set(references))
+    return {
+        "ua": float(recall_score(references, predictions, labels=present, average="macro")),
+        "wa": float(accuracy_score(references, predictions)),
+    }
+
+
+def _recognition(references: tuple[str, ...], hypotheses: tuple[str, ...]) -> dict[str, float]:
+    return {
+        "wer": jiwer.wer(list(references), list(hypotheses)),
+        "cer": jiwer.cer(list(references), list(hypotheses)),
+    }

@@ -1,0 +1,79 @@
+"""What the adapters of a run go onto, by Hub id and commit, so that who loads them finds the very weights."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.errors import hub_errors
+from ser_mtl.hub.record import published_as
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model on the Hub at one commit. `of_stage1`: it is a stage-1 model of this project, else a stock encoder."""
+
+    repo_id: str
+    revision: str
+    of_stage1: bool
+
+
+def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: str | None = None) -> Base | None:
+    """Where on the Hub the base of a run's adapters is.
+
+    Args:
+        adapter_of: folder of the run.
+        base_repo_id: says where; else the base's own folder knows where it was published, or its name is a Hub id.
+        token: for the Hub; the one of the login where it is None.
+
+    Returns:
+        None for a run that holds a whole model.
+
+    Raises:
+        UserError: the base is not on the Hub, or not the one that the adapters were trained on.
+    """
+    file = Path(adapter_of) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    adapter = read_json(file)
+    return base_on_hub(adapter["base_model_name_or_path"], adapter.get("revision"), base_repo_id, token)
+
+
+def base_on_hub(
+    name: str, revision: str | None = None, base_repo_id: str | None = None, token: str | None = None
+) -> Base:
+    """Where on the Hub the model `name`, a folder or Hub id (at the commit `revision`), is; see `find_base`."""
+    folder = Path(name)
+    published = published_as(folder)
+    if base_repo_id is None and published is not None:
+        base_repo_id, revision = published.repo_id, published.revision
+    elif base_repo_id not in (None, hub_id(name)):
+        revision = None  # is of another repository
+    base_repo_id = base_repo_id or hub_id(name)
+    if base_repo_id is None:
+        raise UserError(
+            f"the adapters go onto {name}, which is not on the Hub: publish it first "
+            f"(python publish.py {name} --repo_id ...), or say with --base_repo_id where it is"
+        )
+    api = HfApi(token=token)
+    with hub_errors(f"the base {base_repo_id}"):
+        info = api.model_info(base_repo_id, revision=revision)
+        _check_same_weights(api, folder, base_repo_id, info.sha)
+    files = {sibling.rfilename for sibling in info.siblings}
+    return Base(base_repo_id, info.sha, of_stage1="modeling_ser_mtl.py" in files)
+
+
+def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -> None:
+    """Compare by hash; where the folder is gone, the adapters' own check of their base remains, when they load."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return
+    with file.open("rb") as weights:
+        own = hashlib.file_digest(weights, "sha256").hexdigest()
+    found = api.get_paths_info(repo_id, [file.name], revision=revision)
+    if not found or found[0].lfs is None or found[0].lfs.sha256 != own:
+        raise UserError(f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish that again")

@@ -1,0 +1,357 @@
+"""The model card of a run, README.md of its folder, made from results.json alone."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ser_mtl.evaluation.results import results_frame
+
+_CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
+_IEMOCAP_TERMS = "https://sail.usc.edu/iemocap/iemocap_release.htm"
+_LICENCE_DATA = {"iemocap": {"license": "other", "license_name": "iemocap", "license_link": _IEMOCAP_TERMS}}
+_LICENCE_TEXTS = {
+    "iemocap": "IEMOCAP is released for research by the University of Southern California, under "
+    f"[its own terms]({_IEMOCAP_TERMS}). Read them before you publish or use a model that was trained on it.",
+    "demo": "The demo corpus is synthesised speech and brings no terms of its own; those of the encoder apply.",
+}
+_UNKNOWN_LICENCE = (
+    "The model was trained on a folder of recordings whose licence this card does not know. Their terms apply: state "
+    "them here before you publish."
+)
+
+_METRICS = {
+    "ua": ("recall", "UA (mean of the per-class recalls)"),
+    "wa": ("accuracy", "WA (accuracy)"),
+    "macro_f1": ("f1", "macro F1"),
+    "wer": ("wer", "WER"),
+    "cer": ("cer", "CER"),
+}
+_TASK_TYPES = {
+    "emotion": "audio-classification",
+    "gender": "audio-classification",
+    "style": "audio-classification",
+    "asr": "automatic-speech-recognition",
+}
+_TRAINED = {
+    "all": "all parameters",
+    "adapters": "adapters and heads",
+    "heads": "heads and the weights of the encoder's layers",
+}
+SELECTION = {
+    "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
+    "last": "the last epoch; nothing was chosen",
+    "oracle": "the epoch with the best emotion UA on the test fold itself",
+}
+
+ORACLE_WARNING = """\
+> [!WARNING]
+> The checkpoint was chosen on the test fold (`--selection oracle`). The figures below are therefore optimistic: they
+> are no estimate of how the model does on new speakers, and only comparable with figures chosen in the same way."""
+
+_LOAD = """\
+## How to use it
+
+```python
+import soundfile
+import torch
+from transformers import {imports}
+
+name = "{name}"
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+{load}
+
+waveform, rate = soundfile.read("speech.wav", dtype="float32")  # mono, 16 kHz
+with torch.inference_mode():
+    output = model(**processor(waveform, sampling_rate=rate, return_tensors="pt"))
+{answers}
+```"""
+_LOAD_PLAIN = "model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()"
+_LOAD_ON_ENCODER = """\
+config = AutoConfig.from_pretrained(name, trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained(name, config=config, trust_remote_code=True).eval()"""
+_ANSWER = """\
+for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].softmax(-1).tolist()):
+    print(f"{{label}} {{probability:.2f}}")"""
+_TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
+_PIPELINE = """\
+With a pipeline, for the emotion alone; utterances may be batched, and padding changes no answer:
+
+```python
+import soundfile
+from transformers import pipeline
+
+classify = pipeline("audio-classification", model="{name}", trust_remote_code=True)
+waveform, rate = soundfile.read("speech.wav", dtype="float32")
+print(classify({{"raw": waveform, "sampling_rate": rate}}))
+```"""
+_PEFT = """\
+The repository holds adapters; what they go onto is loaded from `{base}`, at the commit that they were trained on. With
+PEFT alone:
+
+```python
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
+base = AutoModelForAudioClassification.from_pretrained(
+    "{base}", revision="{revision}", config=config, trust_remote_code=True
+)
+model = PeftModel.from_pretrained(base, "{name}").eval()
+```"""
+
+_PREPARATION = """\
+This model does not know emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
+
+_PICTURES = """\
+![Confusion matrix of the test utterances](confusion_matrix.png)
+
+![Training losses, UA and WER over the epochs](training_curves.png)"""
+
+LIMITS = """\
+## What it must not be used for
+
+The model says which emotion listeners would probably name on hearing an utterance, among the few it knows, for speech
+like that of its corpus. It does not know what a person feels, and it is often wrong.
+
+- Do not use it to infer the emotions of people at work or in education: in the European Union that is prohibited,
+  except for medical or safety reasons (Regulation (EU) 2024/1689, the AI Act, article 5(1)(f)).
+- The same regulation lists other emotion recognition among the high-risk uses (annex III), and has those who are
+  exposed to it be told (article 50(3)).
+- Do not base a decision about a person on it, and expect worse figures for other languages, ages, microphones and for
+  speech that is less clearly acted."""
+
+CITATION = """\
+## Citation
+
+```bibtex
+@inproceedings{gao2024enhancing,
+  title = {Enhancing Two-Stage Finetuning for Speech Emotion Recognition Using Adapters},
+  author = {Gao, Yuan and Shi, Hao and Chu, Chenhui and Kawahara, Tatsuya},
+  booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
+  year = {2024}
+}
+```"""
+
+
+def model_card(results: dict, hub_model_id: str | None = None) -> str:
+    """Write the README.md of a run: metadata for the Hub, figures, how to load the model, its limits.
+
+    Args:
+        results: what `results.json` holds.
+        hub_model_id: where the model will be published.
+
+    Returns:
+        Markdown under a YAML header. Local paths are left out of both.
+    """
+    sections = [
+        f"# {_title(results)}",
+        _summary(results),
+        ORACLE_WARNING if results["selection"] == "oracle" else None,
+        _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
+        _figures(results),
+        _PICTURES if "emotion" in results["tasks"] else None,
+        _training(results),
+        LIMITS,
+        licence(results),
+        CITATION,
+    ]
+    body = "\n\n".join(section for section in sections if section)
+    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-fold{results['fold']}"
+    data = metadata(results, name, f"fold {results['fold']}")
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def hub_id(model: str) -> str | None:
+    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return model if "/" in model and not Path(model).exists() else None
+
+
+def metadata(results: dict, name: str, part: str) -> ModelCardData:
+    """What the Hub reads of a card.
+
+    Args:
+        results: what `results.json` holds.
+        name: of the model.
+        part: of the corpus that the figures are of, such as "fold 1".
+    """
+    corpus, adapters = results["corpus"], _holds_adapters(results)
+    base = hub_id(results.get("stage1", results["encoder"]))
+    evaluations = _evaluations(results, part)
+    return ModelCardData(
+        model_name=name,
+        library_name="peft" if adapters else "transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "speech", "multi-task-learning", *(["lora"] if adapters else [])],
+        language="en" if corpus in ("iemocap", "demo") else None,
+        datasets=["iemocap"] if corpus == "iemocap" else None,
+        base_model=base,
+        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
+        eval_results=evaluations,
+        **({"base_model_relation": "adapter" if adapters else "finetune"} if base else {}),
+        **_LICENCE_DATA.get(corpus, {}),
+    )
+
+
+def _evaluations(results: dict, part: str) -> list[EvalResult]:
+    figures = results["test"]["all"]
+    return [
+        EvalResult(
+            task_type=task_type,
+            dataset_type=results["corpus"],
+            dataset_name=f"{corpus_name(results)}, {part}",
+            dataset_split="test",
+            metric_type=_METRICS[key][0],
+            metric_name=f"{'ASR' if task == 'asr' else task} {_METRICS[key][1]}",
+            metric_value=value,
+        )
+        for task, task_type in _TASK_TYPES.items()
+        for key, value in figures.get(task, {}).items()
+        if key in _METRICS
+    ]
+
+
+def _title(results: dict) -> str:
+    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {corpus_name(results)}"
+
+
+def _summary(results: dict) -> str:
+    kind = "Adapters" if _holds_adapters(results) else "A model"
+    base = f"the stage-1 model {_named(results['stage1'])}" if "stage1" in results else _named(results["encoder"])
+    lines = [
+        f"{kind} for speech emotion recognition on {base}, trained on {corpus_name(results)} after *Enhancing "
+        "two-stage finetuning for speech emotion recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024)."
+    ]
+    for task, labels in results.get("labels", {}).items():
+        lines.append(f"- {task}: {', '.join(labels)}")
+    return lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
+
+
+def _use(results: dict, name: str) -> str:
+    """How the model is loaded, as programs that run as they stand beside a `speech.wav`."""
+    base = results.get("base") if _holds_adapters(results) else None
+    on_encoder = base is not None and base["repo_id"] == results["encoder"]
+    logits = {"emotion": "logits", "gender": "gender_logits", "style": "style_logits"}
+    heads = [task for task in logits if task in results["test"]["all"] and task in results["tasks"]]
+    answers = [_ANSWER.format(task=task, logits=logits[task]) for task in heads]
+    if "asr" in results["test"]["all"]:
+        answers.append(_TRANSCRIPT)
+    load = _LOAD.format(
+        name=name,
+        imports=", ".join(
+            [*(["AutoConfig"] if on_encoder else []), "AutoModelForAudioClassification", "AutoProcessor"]
+        ),
+        load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
+        answers="\n".join(answers),
+    )
+    parts = [load]
+    if not on_encoder:
+        parts.append(_PIPELINE.format(name=name))
+        if base is not None:
+            parts.append(_PEFT.format(name=name, base=base["repo_id"], revision=base["revision"]))
+    return "\n\n".join(parts)
+
+
+def _holds_adapters(results: dict) -> bool:
+    return results["trainable"] == "adapters" and not results.get("merged")
+
+
+def _figures(results: dict) -> str:
+    notes = [
+        f"Which checkpoint this is: {SELECTION[results['selection']]}.",
+        _held_out(results),
+        _near_duplicates(results),
+        _calibration(results),
+        "One fold and one seed: a figure for the method is the mean over the folds.",
+    ]
+    listed = "\n".join(f"- {note}" for note in notes if note)
+    return f"""\
+## Figures
+
+On the test utterances of fold {results["fold"]}, all and by style, in percent.
+
+{_figures_table(results)}
+
+UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
+
+{listed}"""
+
+
+def _held_out(results: dict) -> str | None:
+    speakers = results.get("held_out_speakers", [])
+    if not speakers:
+        return None
+    named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
+    return f"Test speakers, none of whom was heard in training: {len(speakers)}{named}."
+
+
+def _near_duplicates(results: dict) -> str | None:
+    found = results.get("leaks", {}).get("near_duplicates", {}).get("all")
+    if not found:
+        return None
+    return f"Test transcripts that training has a near-duplicate of: {100 * found['share']:.1f} % of {found['n']}."
+
+
+def _calibration(results: dict) -> str | None:
+    calibration = results.get("calibration", {})
+    if "test" not in calibration:
+        return None
+    line = f"Expected calibration error of emotion's probabilities: {100 * calibration['test']['before']:.1f} %"
+    if "temperature" in calibration:
+        after = 100 * calibration["test"]["after"]
+        line += f"; {after:.1f} % where the logits are divided by `model.config.temperature`"
+    return f"{line}."
+
+
+def _training(results: dict) -> str:
+    sizes = results.get("sizes", {})
+    versions = results.get("versions", {})
+    merged = ", merged afterwards" if results.get("merged") else ""
+    rows = {
+        "encoder": _named(results["encoder"]),
+        "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
+        "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
+        "tasks": ", ".join(results["tasks"]),
+        "trained": f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}",
+        "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "seed": results["seed"],
+        "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",
+        "minutes": results.get("minutes"),
+        "speed": f"{results['audio_seconds_per_second']} seconds of audio a second",
+        "commit": results["commit"],
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value not in (None, ""))
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
+
+
+def _figures_table(results: dict) -> str:
+    frame = results_frame(results)
+    rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
+    return markdown_table(["utterances", *frame.columns], rows)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, all columns but the first aligned to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def licence(results: dict) -> str:
+    """The section on the terms of the corpus."""
+    return f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}"
+
+
+def corpus_name(results: dict) -> str:
+    """The corpus, as a reader knows it."""
+    return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
+
+
+def _named(model: str) -> str:
+    """A link for a model on the Hub; a folder is named without the path to it."""
+    return f"[{model}](https://huggingface.co/{model})" if hub_id(model) else f"`{Path(model).name}` (a local folder)"

@@ -1,0 +1,123 @@
+"""What of a run folder is published, and what is changed on the way: local paths and transcripts stay at home."""
+
+import json
+from pathlib import Path
+
+import modeling_ser_mtl
+from ser_mtl.errors import UserError
+from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.files import read_json
+from ser_mtl.hub.base import Base
+from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.record import published_as
+
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
+_AS_THEY_ARE = (
+    "processor_config.json", "tokenizer_config.json", "vocab.json", "split.json", "history.json",
+    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json", "gradient_cosines.png",
+)  # fmt: skip
+COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
+"""What goes with the weights, and is the same for a model in another form."""
+_MODELS = ("encoder", "stage1", "hub_model_id")
+_AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
+
+
+def read_results(run: Path) -> dict:
+    """The `results.json` of a finished run.
+
+    Raises:
+        UserError: there is none, it is damaged, or the weights are not there.
+    """
+    try:
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        results["stage"], results["test"]["all"], results["trainable"]
+    except OSError as error:
+        raise UserError(f"{run}: holds no finished run (no results.json)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run}: its results.json is damaged") from error
+    if not any((run / name).is_file() for name in WEIGHTS):
+        raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
+    return results
+
+
+def files_to_publish(
+    run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False
+) -> dict[str, Path | bytes]:
+    """The files of a repository, by name: those of the run that a reader needs, and no others.
+
+    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths are reduced to the last
+    name, or to the Hub id of what lies there. The modeling file is the one of this code.
+
+    Args:
+        run: folder of a finished run.
+        repo_id: where they go, which the card names.
+        base: what the adapters of the run go onto.
+        with_transcripts: leave what was said in `predictions.jsonl`.
+
+    Raises:
+        UserError: the run is not finished, or one of its files is damaged.
+    """
+    results = _public_results(read_results(run), base)
+    files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
+    files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
+    # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
+    code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
+    files["config.json"] = _json(_public_config(read_json(run / "config.json"), code))
+    files["results.json"] = _json(results)
+    files["README.md"] = model_card(results, repo_id).encode()
+    files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
+    predictions = run / "predictions.jsonl"
+    files["predictions.jsonl"] = predictions if with_transcripts else _without_transcripts(predictions)
+    if base is not None:
+        adapter = read_json(run / "adapter_config.json")
+        files["adapter_config.json"] = _json(
+            adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
+        )
+    return dict(sorted(files.items()))
+
+
+OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
+"""Files that one run has and another has not: a repository that still holds one of an earlier run loses it."""
+
+
+def _public_results(results: dict, base: Base | None) -> dict:
+    public = results | {"encoder": _public_name(results["encoder"])}
+    if "stage1" in results:
+        public["stage1"] = _public_name(results["stage1"])
+    if base is not None:
+        public["base"] = {"repo_id": base.repo_id, "revision": base.revision}
+        public["stage1" if base.of_stage1 else "encoder"] = base.repo_id
+    return public
+
+
+def _public_config(config: dict, code: str) -> dict:
+    encoder = config["encoder_config"]
+    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path", ""))
+    auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
+    return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
+
+
+def _public_name(model: str) -> str:
+    """A Hub id as it is; a folder by where it was published, else by its own name alone."""
+    published = published_as(Path(model))
+    return published.repo_id if published else hub_id(model) or Path(model).name
+
+
+def _without_paths(value: object, model: bool = False) -> object:
+    """Settings with paths reduced to their last name; what may be a Hub id is one of `_MODELS`."""
+    if isinstance(value, dict):
+        return {name: _without_paths(inner, name in _MODELS) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(inner) for inner in value]
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    return _public_name(value) if model else Path(value).name
+
+
+def _without_transcripts(predictions: Path) -> bytes:
+    rows = [{name: value for name, value in row.items() if name != "asr"} for row in read_predictions(predictions)]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

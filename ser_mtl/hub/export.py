@@ -1,0 +1,163 @@
+"""A run in other forms: adapters merged into their base, and the stock classes of transformers."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import nn
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2Processor,
+)
+
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel
+from ser_mtl.errors import UserError
+from ser_mtl.files import replacing, write_json
+from ser_mtl.hub.base import Base
+from ser_mtl.hub.card import model_card
+from ser_mtl.hub.contents import COMPANIONS, read_results
+from ser_mtl.hub.errors import hub_errors
+
+
+def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
+    """Write a whole model out of a run's adapters and their base, with all else that the run left.
+
+    LoRA is added into the weights that it adapts, so that logits agree to rounding (1e-5); the bottlenecks, which no
+    weight can hold, become layers of the model.
+
+    Args:
+        run: folder of a finished run.
+        folder: to be written; an earlier one is replaced.
+        base: where on the Hub the base is, for the card.
+
+    Raises:
+        UserError: the run has no adapters, or their base cannot be loaded.
+    """
+    results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
+    if not (run / "adapter_config.json").is_file():
+        raise UserError(f"--merge: {run} holds a whole model already; there are no adapters to merge")
+    with _replacing_folder(folder) as partial:
+        merged_model(run).save_pretrained(partial)
+        for name in COMPANIONS:
+            if (run / name).is_file():
+                shutil.copy2(run / name, partial)
+        write_json(partial / "results.json", results)
+        (partial / "README.md").write_text(model_card(results), encoding="utf-8")
+
+
+def merged_model(run: Path) -> SerMtlModel:
+    """The model of a run with adapters, LoRA merged.
+
+    Raises:
+        UserError: the adapters or their base cannot be loaded, or do not belong together.
+    """
+    with hub_errors(f"--merge: {run} and the base of its adapters cannot be loaded"):
+        adapter = PeftConfig.from_pretrained(str(run))
+        config = SerMtlConfig.from_pretrained(run)
+        base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
+        return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
+
+
+def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
+    """Write the stock models that give the logits of a run's model, to 1e-5: `emotion`, and `ctc` where it transcribes.
+
+    Of an encoder with group norm (wav2vec2-base) that holds for unpadded input, since padding changes what the stock
+    classes compute there.
+
+    Returns:
+        Their folders.
+
+    Raises:
+        UserError: names what of the model the stock classes have no place for.
+    """
+    read_results(run)
+    config = SerMtlConfig.from_pretrained(run)
+    if config.encoder_config.model_type != "wav2vec2":
+        raise UserError(
+            f"--export wav2vec2: the encoder of {run} is of another family ({config.encoder_config.model_type})"
+        )
+    if config.layer_weights or "emotion" not in config.tasks:
+        what = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
+        raise UserError(f"--export wav2vec2: {run} {what}, which has no stock form here; publish it as it is")
+    if config.bottleneck_dim:
+        raise UserError(
+            f"--export wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "
+            "as it is or with --merge, or export its stage 1"
+        )
+    with hub_errors(f"--export wav2vec2: {run} cannot be loaded"):
+        model = SerMtlModel.from_pretrained(run).eval()
+        processor = Wav2Vec2Processor.from_pretrained(run)
+    stock = {"emotion": (stock_classifier(model), processor.feature_extractor)}
+    if model.ctc_head is not None:
+        stock["ctc"] = (stock_ctc(model), processor)
+    with _replacing_folder(folder) as partial:
+        for name, (exported, preprocessing) in stock.items():
+            exported.save_pretrained(partial / name)
+            preprocessing.save_pretrained(partial / name)
+    return [folder / name for name in stock]
+
+
+@torch.no_grad()
+def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
+    """The emotion logits of a model without adapters.
+
+    The stock class projects each frame and then takes the mean, ours takes the mean and then projects: the same, for a
+    linear projection. Fusion is one classifier on the concatenated x_e, x_g and x_s, so on concatenated projections.
+    """
+    tasks = ["emotion", *(model.fusion.parts if model.fusion is not None else [])]
+    projections = [model.heads[task].projection for task in tasks]
+    classifiers = [
+        model.heads["emotion"].classifier,
+        *(model.fusion.parts.values() if model.fusion is not None else []),
+    ]
+    names = dict(enumerate(model.config.labels["emotion"]))
+    stock = Wav2Vec2ForSequenceClassification(
+        _stock_config(
+            model,
+            classifier_proj_size=len(tasks) * model.config.embedding_dim,
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
+        )
+    )
+    stock.wav2vec2.load_state_dict(model.encoder.state_dict())
+    _fill(stock.projector, torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections]))
+    _fill(stock.classifier, torch.cat([c.weight for c in classifiers], dim=1), classifiers[0].bias)
+    return stock.eval()
+
+
+@torch.no_grad()
+def stock_ctc(model: SerMtlModel) -> Wav2Vec2ForCTC:
+    """The CTC logits of a model without adapters."""
+    stock = Wav2Vec2ForCTC(
+        _stock_config(model, vocab_size=model.config.vocab_size, pad_token_id=model.config.pad_token_id)
+    )
+    stock.wav2vec2.load_state_dict(model.encoder.state_dict())
+    _fill(stock.lm_head, model.ctc_head.weight, model.ctc_head.bias)
+    return stock.eval()
+
+
+def _stock_config(model: SerMtlModel, **more) -> Wav2Vec2Config:
+    encoder = model.config.encoder_config.to_dict()
+    for name in ("model_type", "_name_or_path", "architectures", "id2label", "label2id"):
+        encoder.pop(name, None)
+    return Wav2Vec2Config(**encoder | more)
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `folder`, an earlier form of the same run, when the block ends."""
+    with replacing(folder) as partial:
+        partial.mkdir()
+        yield partial
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def _fill(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

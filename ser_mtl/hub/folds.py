@@ -1,0 +1,146 @@
+"""Five folds as five repositories, and a sixth with one card over all."""
+
+import statistics
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard
+
+from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.errors import UserError
+from ser_mtl.hub.card import (
+    CITATION,
+    LIMITS,
+    ORACLE_WARNING,
+    SELECTION,
+    corpus_name,
+    licence,
+    markdown_table,
+    metadata,
+)
+from ser_mtl.hub.contents import read_results
+from ser_mtl.hub.push import make_repository, push
+from ser_mtl.hub.record import Published
+
+_COLUMNS = {
+    "emotion UA": ("emotion", "ua"),
+    "emotion WA": ("emotion", "wa"),
+    "gender UA": ("gender", "ua"),
+    "style UA": ("style", "ua"),
+    "WER": ("asr", "wer"),
+}
+
+
+def runs_of_folds(folder: Path) -> dict[int, Path]:
+    """The runs `fold1` to `fold5` of a folder, by fold.
+
+    Raises:
+        UserError: one is missing, not finished, or of another fold or kind than its name and the others say.
+    """
+    runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
+    kinds = set()
+    for fold, run in runs.items():
+        results = read_results(run)
+        if results["fold"] != fold:
+            raise UserError(f"{run}: holds fold {results['fold']}")
+        kinds.add((results["stage"], results["corpus"], results["trainable"], results["selection"], *results["tasks"]))
+    if len(kinds) > 1:
+        raise UserError(f"{folder}: its folds are runs of different kinds; one card cannot speak of all")
+    return runs
+
+
+def publish_overview(
+    runs: dict[int, Path], published: dict[int, Published], repo_id: str, public: bool = False, token: str | None = None
+) -> Published:
+    """Publish one card over all folds.
+
+    Args:
+        runs: folders of the folds.
+        published: where each is.
+        repo_id: of the card.
+        public: make the repository public.
+        token: for the Hub; the one of the login where it is None.
+    """
+    api = HfApi(token=token)
+    repo_id = make_repository(api, repo_id, public)
+    results = {fold: read_results(run) for fold, run in runs.items()}
+    card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id)
+    return push(api, {"README.md": card.encode()}, repo_id, public)
+
+
+def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
+    """One card over all folds: where each is, its figures, their mean and spread.
+
+    Args:
+        results: what each fold's `results.json` holds.
+        repositories: where each fold is on the Hub.
+        repo_id: where the card will be.
+    """
+    first = next(iter(results.values()))
+    sections = [
+        f"# Speech emotion recognition, stage {first['stage']}, {len(results)} folds of {corpus_name(first)}",
+        "A model for each fold, trained on the others, after *Enhancing two-stage finetuning for speech emotion "
+        "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds the card alone; "
+        "each fold's own says how to load it.",
+        ORACLE_WARNING if first["selection"] == "oracle" else None,
+        f"## Figures\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
+        f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
+        f"- Which checkpoint of a fold this is: {SELECTION[first['selection']]}.\n"
+        "- No speaker of a fold's test utterances was heard in its training.\n"
+        "- One seed a fold: the deviation is that between test speakers, not between repetitions.",
+        LIMITS,
+        licence(first),
+        CITATION,
+    ]
+    means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
+    # Each fold has a stage 1 of its own, the encoder is what all go back to.
+    shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
+    data = metadata(shared, repo_id, f"mean over {len(results)} folds")
+    body = "\n\n".join(section for section in sections if section)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
+    columns = _columns(results)
+    rows = []
+    for fold, of_fold in results.items():
+        figures = of_fold["test"]["all"]
+        link = f"[{repositories[fold]}](https://huggingface.co/{repositories[fold]})"
+        speakers = ", ".join(of_fold.get("held_out_speakers", []))
+        values = [f"{100 * figures[task][figure]:.1f}" for task, figure in columns.values()]
+        rows.append([str(fold), link, speakers, str(figures["n"]), *values])
+    return markdown_table(["fold", "model", "test speakers", "utterances", *columns], rows)
+
+
+def _styles_table(results: dict[int, dict]) -> str:
+    columns = _columns(results)
+    styles = [style for style in results[1]["test"] if all(style in fold["test"] for fold in results.values())]
+    rows = [[style, *(_mean_and_spread(results, style, *key) for key in columns.values())] for style in styles]
+    return markdown_table(["utterances", *columns], rows)
+
+
+def _mean_and_spread(results: dict[int, dict], style: str, task: str, figure: str) -> str:
+    tested = [fold["test"][style].get(task, {}) for fold in results.values()]
+    if any(figure not in figures for figures in tested):
+        return "-"
+    values = [100 * figures[figure] for figures in tested]
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def _columns(results: dict[int, dict]) -> dict[str, tuple[str, str]]:
+    """The figures that every fold has."""
+    tested = [fold["test"]["all"] for fold in results.values()]
+    return {
+        name: (task, figure)
+        for name, (task, figure) in _COLUMNS.items()
+        if all(figure in figures.get(task, {}) for figures in tested)
+    }
+
+
+def _means(folds: list[dict]) -> dict:
+    """The figures of one set of utterances, each the mean over the folds."""
+    means = {"n": sum(fold["n"] for fold in folds)}
+    for task, figures in folds[0].items():
+        if isinstance(figures, dict) and all(task in fold for fold in folds):
+            numbers = [name for name, value in figures.items() if isinstance(value, float)]
+            means[task] = {name: statistics.mean(fold[task][name] for fold in folds) for name in numbers}
+    return means

@@ -1,0 +1,83 @@
+"""A run folder -> a repository on the Hub: private unless told otherwise, in one commit, and again without harm."""
+
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from ser_mtl.errors import UserError
+from ser_mtl.hub.base import find_base
+from ser_mtl.hub.contents import OWN_NAMES, files_to_publish, read_results
+from ser_mtl.hub.errors import hub_errors
+from ser_mtl.hub.record import Published, record_publication
+
+
+def publish_run(
+    run: Path,
+    repo_id: str,
+    base_repo_id: str | None = None,
+    public: bool = False,
+    with_transcripts: bool = False,
+    token: str | None = None,
+) -> Published:
+    """Publish a finished run, and remember where in its folder.
+
+    Args:
+        run: the folder; nothing else in it is changed.
+        repo_id: "namespace/name", or a name in one's own namespace.
+        base_repo_id: where the model that its adapters go onto is; else the folder of that model knows.
+        public: make the repository public, once all of it is there.
+        with_transcripts: publish what was said in the test utterances too.
+        token: for the Hub; the one of the login where it is None.
+
+    Raises:
+        UserError: the run is not finished or the Hub says no. A repeat is safe.
+    """
+    read_results(run)  # raises before anything is made on the Hub
+    base = find_base(run, base_repo_id, token)
+    api = HfApi(token=token)
+    repo_id = make_repository(api, repo_id, public)
+    files = files_to_publish(run, repo_id, base, with_transcripts)
+    published = push(api, files, repo_id, public)
+    record_publication(run, published)
+    return published
+
+
+def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
+    """Make a private repository, unless it is there.
+
+    Returns:
+        Its full name.
+
+    Raises:
+        UserError: it is public, and `public` does not allow that.
+    """
+    with hub_errors(f"--repo_id {repo_id}"):
+        repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
+        # Servers that do not know the client's way to say "private" make it public without a word.
+        if not api.model_info(repo_id).private and not public:
+            raise UserError(
+                f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public"
+            )
+    return repo_id
+
+
+def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False) -> Published:
+    """Make the repository hold these files, in a single commit; none where it holds them already.
+
+    `upload_folder` is of no use here: it may split into several commits, between which a reader sees half a model.
+
+    Raises:
+        UserError: the Hub says no, or someone else changed the repository at the same time.
+    """
+    with hub_errors(f"--repo_id {repo_id}"):
+        info = api.model_info(repo_id)
+        there = {sibling.rfilename for sibling in info.siblings}
+        operations = [CommitOperationDelete(name) for name in sorted(there & OWN_NAMES - set(files))]
+        operations += [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in files.items()
+        ]
+        commit = api.create_commit(repo_id, operations, commit_message="Publish the run", parent_commit=info.sha)
+        if public and info.private:
+            api.update_repo_settings(repo_id, private=False)
+    return Published(repo_id, commit.oid)

@@ -1,0 +1,27 @@
+"""Where a run was published: `published.json` in its folder, by which later runs name their base."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ser_mtl.files import read_json, write_json
+
+_FILE = "published.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A repository on the Hub, at one commit."""
+
+    repo_id: str
+    revision: str
+
+
+def published_as(run: Path) -> Published | None:
+    """Where the run in this folder was published, if it was."""
+    file = run / _FILE
+    return Published(**read_json(file)) if file.is_file() else None
+
+
+def record_publication(run: Path, published: Published) -> None:
+    """Remember where the run was published."""
+    write_json(run / _FILE, asdict(published))

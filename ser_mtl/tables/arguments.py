@@ -1,0 +1,207 @@
+"""What `run_tables.py` is told, and the flags that each run gets from it."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from transformers.hf_argparser import HfArg
+
+from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.utterances import TASKS
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json, write_json
+from ser_mtl.tables.plan import Run, choose_rows, plan
+from ser_mtl.tables.rows import TITLES
+from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
+from ser_mtl.training.steps import Parser
+
+_METHODS = {1: Stage1Arguments, 2: Stage2Arguments}
+# What the rows, and the flags of run_tables.py itself, say of a run.
+_OF_THE_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
+
+
+@dataclass
+class TablesArguments:
+    """Which rows, on what, and how they are run."""
+
+    tables: list[int] = HfArg(
+        default_factory=list,
+        help="Tables of the paper, any of 1 2 3 4, or 5, PCGrad in one stage. [1 2 3 where there are no --rows]",
+    )
+    rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
+    folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
+    seeds: list[int] = HfArg(
+        default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
+    )
+    corpus: Literal["iemocap", "folder", "demo"] = HfArg(
+        default="iemocap", help="iemocap, folder or demo, as for run_stage1.py."
+    )
+    data_dir: list[str] | None = HfArg(default=None, help="Where the corpus lies, as for run_stage1.py.")
+    encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
+    leave_out: list[str] = HfArg(
+        default_factory=list, help="Tasks, any of asr gender style, left out of all rows: the corpus lacks them."
+    )
+    stage1_flags: str = HfArg(
+        default="", help="Further flags of run_stage1.py in one string: --stage1_flags '--num_train_epochs 8'"
+    )
+    stage2_flags: str = HfArg(
+        default="", help="Further flags of run_stage2.py. What run_tables.py does not know goes to both."
+    )
+    adapters_flags: str = HfArg(
+        default="", help="Further flags of every run that trains adapters: --adapters_flags '--learning_rate 5e-4'"
+    )
+    full_flags: str = HfArg(default="", help="Further flags of every run that trains all parameters.")
+    heads_flags: str = HfArg(default="", help="Further flags of every run that trains heads on a frozen encoder.")
+    row_flags: list[str] = HfArg(
+        default_factory=list,
+        help="Further flags of single rows, each in one string behind its id as --dry_run lists it: "
+        "--row_flags 't3-scl-norm --num_train_epochs 120'",
+    )
+    measure_oracle: bool = HfArg(
+        default=False,
+        help="Measure UA on the test fold after each epoch, to say what choosing epochs on it would bring.",
+    )
+    output_dir: Path | None = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
+    jobs: int = HfArg(default=1, help="Runs at a time on this machine; GPUs and cores are shared out among them.")
+    launcher: Literal["local", "slurm"] = HfArg(
+        default="local", help="local: this machine; slurm: each run is a job of a cluster."
+    )
+    slurm_options: list[str] = HfArg(
+        default_factory=list, help="Of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ..."
+    )
+    dry_run: bool = HfArg(
+        default=False, help="Print the plan, with the hours that it takes as far as they are known, and stop."
+    )
+    report_only: bool = HfArg(default=False, help="Start no run; write the report of those that are finished.")
+    command: str = field(default="", init=False)  # as it was typed, without the folders that things lie in
+    flags: list[str] = field(default_factory=list, init=False)  # for both stages
+    corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs will read them
+
+    def __post_init__(self):
+        if unknown := sorted(set(self.tables) - set(TITLES)):
+            raise UserError(f"--tables {unknown[0]}: must be among {', '.join(map(str, TITLES))}")
+        if unknown := sorted(set(self.folds) - set(FOLDS)):
+            raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
+        if unknown := sorted(set(self.leave_out) - set(TASKS[1:])):
+            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(TASKS[1:])}")
+        if wrong := [option for option in self.slurm_options if "=" not in option]:
+            raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
+        if self.jobs < 1:
+            raise UserError(f"--jobs {self.jobs}: must be at least 1")
+        self.tables = self.tables or ([] if self.rows else [1, 2, 3])
+        self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
+        names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
+        self.output_dir = self.output_dir or Path("runs/tables") / (names or self.corpus)
+        if self.output_dir.exists() and not self.output_dir.is_dir():
+            raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
+
+    def flags_of(self, run: Run) -> list[str]:
+        """The command line of a run behind the name of its script."""
+        corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
+        encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
+        oracle = ["--measure_oracle"] if self.measure_oracle else []
+        start = ["--stage1", str(run.start.folder)] if run.start else []
+        place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
+        of_stage = self.stage1_flags if run.stage == 1 else self.stage2_flags
+        of_trained = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
+        of_row = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
+        more = [
+            *self.flags,
+            *shlex.split(of_stage),
+            *shlex.split(of_trained[run.settings.trainable]),
+            *of_row,
+        ]  # the last one counts
+        return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
+
+    def options_of_slurm(self) -> dict[str, str | int]:
+        """`--slurm_options` by name, numbers as numbers."""
+        pairs = (option.split("=", 1) for option in self.slurm_options)
+        return {name: int(value) if value.isdigit() else value for name, value in pairs}
+
+
+def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
+    """Read the command line; what is not known here is checked to be a flag of both stages.
+
+    Raises:
+        UserError: a flag that neither knows, one that the rows decide, or a value or a row that does not make sense.
+    """
+    parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
+    args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
+    args.command = _as_reported(sys.argv[1:] if argv is None else argv)
+    args.flags = rest
+    of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
+    of_trained = [word for name in ("adapters", "full", "heads")
+                  for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
+    for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
+        words = [*of_corpus, *rest, *_words(f"--stage{stage}_flags", of_stage), *of_trained]
+        args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
+    _check_row_flags(args, of_corpus)
+    return args
+
+
+def _check_row_flags(args: TablesArguments, of_corpus: list[str]) -> None:
+    """Each must begin with a row of the plan, and go on with flags of its script."""
+    rows = choose_rows(args.tables, args.rows, args.leave_out)
+    stages = {run.name: run.stage for run in plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)}
+    for text in args.row_flags:
+        name, *words = _words("--row_flags", text) or [""]
+        if name not in stages:
+            raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
+        _corpus_arguments(_METHODS[stages[name]], [*of_corpus, *words], f"run_stage{stages[name]}.py")
+
+
+def _words(flag: str, text: str) -> list[str]:
+    """The words of a string of flags, as a shell splits it."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{flag} {text}: {error}") from error
+
+
+def _as_reported(words: list[str]) -> str:
+    """The command of the runs: folders by their names alone, since a report is for readers on other machines."""
+    named = [Path(word).name if Path(word).is_absolute() or os.path.exists(word) else word for word in words]
+    return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
+
+
+def _corpus_arguments(method: type[MethodArguments], words: list[str], script: str) -> CorpusArguments:
+    """What a script makes of these flags about the corpus; all others are checked to be flags of the script."""
+    given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
+    if taken := sorted(given & set(_OF_THE_ROWS)):
+        raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
+    parser = Parser((CorpusArguments, method, RunArguments), allow_abbrev=False)
+    try:
+        values = vars(parser.parse_args(["--fold", "1", *words]))
+    except UserError as error:
+        raise UserError(f"{script}: {error}") from None
+    return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})
+
+
+def keep_settings(args: TablesArguments) -> None:
+    """Write what all runs of a folder share to `settings.json`, or check that it is what is there.
+
+    Raises:
+        UserError: the folder's runs were told something else.
+    """
+    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags",
+             "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags", "row_flags")  # fmt: skip
+    settings = {name: getattr(args, name) for name in names}
+    file = args.output_dir / "settings.json"
+    begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
+    if begun and not file.is_file():
+        raise UserError(
+            f"{file}: is missing, so what the runs of this folder were told is not known; name another folder"
+        )
+    if not begun:
+        return write_json(file, settings)
+    # A folder from before a flag was there had its default.
+    before = vars(TablesArguments()) | read_json(file)
+    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
+                     if before[name] != settings[name]]:  # fmt: skip
+        raise UserError(
+            f"--output_dir {args.output_dir}: holds runs with other settings ({'; '.join(differing)}); "
+            "name another folder"
+        )

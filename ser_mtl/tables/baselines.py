@@ -1,0 +1,98 @@
+"""What a figure has to be read against: how far the words alone go, and how far a person goes.
+
+A text-only baseline shows what can be answered without listening; on a corpus whose speakers all act the same scripts
+that is much. The human ceiling shows what agreement a listener reaches with other listeners.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from ser_mtl.corpora.raters import outside_votes
+from ser_mtl.corpora.utterances import normalise_text
+from ser_mtl.evaluation.predictions import prediction_rows
+from ser_mtl.files import write_json
+
+
+def write_baselines(path: str | Path, corpus: Dataset) -> None:
+    """Write both to `path`: `{"text_only": prediction rows, "ceiling": figures or null}`."""
+    write_json(path, {"text_only": text_baseline(corpus), "ceiling": human_ceiling(corpus)})
+
+
+def text_baseline(corpus: Dataset) -> list[dict]:
+    """Recognise emotion from a bag of words of the annotated transcripts, each fold by a model of all other folds.
+
+    Logistic regression on which words and pairs of neighbouring words occur, classes weighted equally, nothing tuned.
+
+    Returns:
+        Rows as in `predictions.jsonl`, of all utterances with an emotion and a transcript; none where there are too
+        few transcripts to learn from.
+    """
+    texts = [normalise_text(text or "") for text in corpus["text"]]
+    chosen = [row for row, emotion in enumerate(corpus["emotion"]) if emotion and texts[row]]
+    texts, emotions, folds = (np.array([column[row] for row in chosen]) for column in
+                              (texts, corpus["emotion"], corpus["fold"]))  # fmt: skip
+    rows: list[dict] = []
+    for fold in np.unique(folds):
+        train, test = folds != fold, folds == fold
+        if len(set(emotions[train])) < 2:
+            continue
+        model = make_pipeline(
+            CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\S+"),
+            LogisticRegression(class_weight="balanced", max_iter=2000),
+        ).fit(texts[train], emotions[train])
+        utterances = corpus.select(np.array(chosen)[test])
+        labels = {"emotion": model.classes_.tolist()}
+        rows += prediction_rows(utterances, labels, {"emotion": model.predict_proba(texts[test])})
+    return rows
+
+
+def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
+    """Score a random outside rater of each utterance against the consensus of its other outside raters.
+
+    Every rater of an utterance takes the place of the model in turn, and the others' most frequent category that of
+    the annotation. A rater who named several categories is right in so far as one of them, drawn at random, would be.
+    Where the others' votes are tied, or their choice is none of the corpus's emotions, the rater is not scored.
+
+    Returns:
+        `ua` and `wa`; `raters`, the number of ratings scored; `tied`, the share that was not, for the others disagreed;
+        `wa_of_label`, the agreement with the corpus's own label, in which the rater had a vote too. None where no
+        utterance has three outside raters.
+    """
+    labels = sorted(set(corpus["emotion"]) - {None})
+    truth, right, right_of_label, tied = [], [], [], 0
+    for raters, label in zip(corpus["raters"], corpus["emotion"], strict=True):
+        votes = outside_votes(raters or [])
+        if label is None or len(votes) < 3:
+            continue
+        for one, vote in enumerate(votes):
+            right_of_label.append(vote.get(label, 0.0))
+            consensus = _most_frequent([other for number, other in enumerate(votes) if number != one])
+            tied += consensus is None
+            if consensus in labels:
+                truth.append(consensus)
+                right.append(vote.get(consensus, 0.0))
+    if not truth:
+        return None
+    recalls = [np.mean([r for r, t in zip(right, truth, strict=True) if t == label]) for label in sorted(set(truth))]
+    return {
+        "ua": float(np.mean(recalls)),
+        "wa": float(np.mean(right)),
+        "raters": len(truth),
+        "tied": tied / len(right_of_label),
+        "wa_of_label": float(np.mean(right_of_label)),
+    }
+
+
+def _most_frequent(votes: list[dict[str, float]]) -> str | None:
+    """What most votes are for; None where two share the first place."""
+    total: Counter = Counter()
+    for vote in votes:
+        total.update(vote)
+    (first, most), *rest = total.most_common(2)
+    return None if rest and rest[0][1] == most else first

@@ -1,0 +1,75 @@
+"""Whether the paper's claims hold in these runs: a paired test for each, and a sentence."""
+
+from typing import NamedTuple
+
+from ser_mtl.tables.finished import FinishedRow
+from ser_mtl.tables.rows import CLAIMS, Claim
+from ser_mtl.tables.statistics import Comparison, compare, counts, holm
+from ser_mtl.tables.text import Table, ends, p_value, percent, with_ends
+
+_SURE = 0.05
+
+
+class CheckedClaim(NamedTuple):
+    """A claim with its test; `p` is corrected for the number of claims tested, and cannot be below `least`."""
+
+    claim: Claim
+    comparison: Comparison
+    p: float
+    least: float
+    better: float
+    worse: float
+
+
+def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
+    """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
+    by_id = {row.row.id: row for row in rows}
+    found = []
+    for claim in CLAIMS:
+        if claim.better in by_id and claim.worse in by_id:
+            better, worse = by_id[claim.better], by_id[claim.worse]
+            folds = better.folds & worse.folds
+            if folds:
+                pair = [counts(row.predictions(folds)) for row in (better, worse)]
+                found.append((claim, compare(*pair), *(one.overall() for one in pair)))
+    corrected = holm([comparison.p for _, comparison, *_ in found])
+    return [
+        CheckedClaim(claim, comparison, p, len(found) * 2.0 ** (1 - comparison.speakers), *figures)
+        for (claim, comparison, *figures), p in zip(found, corrected, strict=True)
+    ]
+
+
+def verdict(tested: CheckedClaim) -> str:
+    """Whether a claim holds in these runs, in words."""
+    difference = tested.comparison.difference
+    p = p_value(tested.p)
+    points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p {p if p.startswith('<') else f'= {p}'}"
+    if tested.p < _SURE:
+        return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
+    if tested.least >= _SURE:
+        return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
+    shown = round(difference.value, 3)  # as `points` has it
+    if shown == 0:
+        return f"**not shown**: there is no difference ({points})"
+    sign = "has the claim's sign" if shown > 0 else "is against the claim"
+    return f"**not shown**: the difference {sign}, and may be chance ({points})"
+
+
+def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
+    """The paired tests in figures."""
+    paper = {row.row.id: row.row.paper.ua for row in rows}
+
+    def papers(claim: Claim) -> str:
+        better, worse = paper[claim.better], paper[claim.worse]
+        return "-" if better is None or worse is None else f"{better - worse:+.2f}"
+
+    lines = [
+        [
+            f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),
+            with_ends(one.comparison.difference, "+.1f"), papers(one.claim),
+            p_value(one.comparison.p), p_value(one.p), str(one.comparison.speakers),
+        ]
+        for one in tested
+    ]  # fmt: skip
+    header = ["rows", "UA", "UA of the other", "difference (95 %)", "paper's", "p", "p, corrected", "speakers"]
+    return Table(header, lines)

@@ -1,0 +1,207 @@
+"""Runs are started, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
+
+A failed run ends with its reason, and the runs that go on from it are skipped; all others go on.
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+import torch
+from submitit import AutoExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import Checkpointable
+from tqdm import tqdm
+
+from ser_mtl.errors import UserError
+from ser_mtl.tables.plan import Run
+
+_SCRIPTS = Path(__file__).resolve().parents[2]
+_LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
+           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
+# What a launcher tells its processes: where this program was itself started by one, its runs must not hear it.
+_OF_A_LAUNCHER = re.compile(r"(ACCELERATE_|TORCHELASTIC_|FORK_LAUNCH|MASTER_|GROUP_|ROLE_|LOCAL_RANK|LOCAL_WORLD)\w*")
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Job(Protocol):
+    """A run under way, as `concurrent.futures` and `submitit` know it; its result is None or why the run failed."""
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+
+    def exception(self) -> BaseException | None:
+        """What ended the job itself: out of time, cancelled."""
+
+    def result(self) -> str | None:
+        """None for a finished run, else why it failed."""
+
+
+class ThisMachine:
+    """Runs `jobs` at a time; each has its share of the GPUs, or of the cores where there are none."""
+
+    def __init__(self, jobs: int, flags_of: Callable[[Run], list[str]]):
+        self.at_once = jobs
+        self._flags_of = flags_of
+        self._pool = ThreadPoolExecutor(jobs)
+        self._shares: SimpleQueue = SimpleQueue()
+        for share in shares(jobs, _visible_gpus(), os.cpu_count() or 1):
+            self._shares.put(share)
+
+    def submit(self, run: Run) -> Job:
+        """Start a run as soon as a share of the machine is free."""
+        return self._pool.submit(self._launch, run)
+
+    def _launch(self, run: Run) -> str | None:
+        share = self._shares.get()
+        try:
+            return launch(run, self._flags_of(run), **share)
+        finally:
+            self._shares.put(share)
+
+
+class Cluster:
+    """Each run is a job of a cluster, submitted as soon as the run that it goes on from is finished.
+
+    Args:
+        folder: for submitit's own files; must be seen by all machines.
+        options: of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
+        flags_of: the flags of a run.
+        cluster: "slurm", or "local" for processes of this machine.
+
+    Raises:
+        UserError: there is no such cluster here, or it does not know an option.
+    """
+
+    def __init__(self, folder: Path, options: dict, flags_of: Callable[[Run], list[str]], cluster: str = "slurm"):
+        self.at_once = sys.maxsize
+        self._flags_of = flags_of
+        # A job unpickles `launch` by its name, in whatever folder it starts.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SCRIPTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        try:
+            self._executor = AutoExecutor(folder, cluster=cluster)
+        except RuntimeError as error:  # no srun
+            raise UserError(f"--launcher {cluster}: {error}") from error
+        try:
+            self._executor.update_parameters(name="ser-tables", **options)
+        except (NameError, AssertionError, TypeError, ValueError) as error:  # whichever submitit raises
+            raise UserError(f"--slurm_options: {' '.join(str(error).split())}") from error
+
+    def submit(self, run: Run) -> Job:
+        """Queue a run."""
+        return self._executor.submit(_Requeued(), run, self._flags_of(run))
+
+
+class _Requeued(Checkpointable):
+    """A run that submitit queues again when its time is up; it resumes by itself."""
+
+    def __call__(self, run: Run, flags: list[str]) -> str | None:
+        return launch(run, flags, processes=len(_visible_gpus()) or 1, environment={})
+
+
+def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
+    """Bring all runs to their end that are not finished.
+
+    Returns:
+        Why each run that failed or was skipped is not finished.
+    """
+    waiting = [run for run in runs if run.state != "finished"]
+    under_way: dict[Run, Job] = {}
+    failed: dict[Run, str] = {}
+    with tqdm(total=len(waiting), unit="run", desc="tables", disable=not waiting) as bar:
+        while waiting or under_way:
+            for run in [run for run in waiting if run.start in failed]:
+                waiting.remove(run)
+                failed[run] = f"skipped, for {run.start.name} failed"
+                _say(bar, run, failed[run])
+            ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
+            for run in ready[: machine.at_once - len(under_way)]:
+                waiting.remove(run)
+                try:
+                    under_way[run] = machine.submit(run)
+                except (FailedJobError, FailedSubmissionError) as error:  # sbatch said no, or what is not understood
+                    failed[run] = _said(error)
+                    _say(bar, run, failed[run])
+            for run in [run for run, job in under_way.items() if job.done()]:
+                if reason := _outcome(under_way.pop(run)):
+                    failed[run] = reason
+                _say(bar, run, reason or f"finished, {run.results()['minutes']} min")
+            if under_way:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return failed
+
+
+def launch(run: Run, flags: list[str], processes: int, environment: dict[str, str]) -> str | None:
+    """Train a run to its end through `accelerate launch`, and append what it prints to its log.
+
+    The log is locked while the run lasts, even beyond the end of this program: whoever launches the same run meanwhile
+    waits, and then finds it finished.
+
+    Returns:
+        None, or why it failed.
+    """
+    processes = 1 if run.settings.one_process else processes
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    script = str(_SCRIPTS / f"run_stage{run.stage}.py")
+    inherited = {name: value for name, value in os.environ.items() if not _of_a_launcher(name)}
+    with open(run.log, "a+", encoding="utf-8", errors="replace") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)  # the child inherits it with the open file
+        if run.state == "finished":
+            return None
+        begin = log.seek(0, os.SEEK_END)
+        code = subprocess.run(
+            [*_LAUNCH, "--num_processes", str(processes), script, *flags],
+            stdout=log, stderr=subprocess.STDOUT, env=inherited | environment,
+        ).returncode  # fmt: skip
+        log.seek(begin)
+        return None if code == 0 and run.state == "finished" else reason_in(log.read(), code)
+
+
+def reason_in(log: str, code: int) -> str:
+    """Why a run failed: the line that its script says, else the last one of its log."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
+    said = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
+    return f"{said[-1]} (exit code {code})"
+
+
+def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
+    """What each of so many runs at a time gets: processes, one for each of its GPUs, and environment variables."""
+    if not gpus:
+        threads = os.environ.get("OMP_NUM_THREADS")
+        by_accelerate = any(name.startswith("ACCELERATE_") for name in os.environ)
+        if threads is None or (threads == "1" and by_accelerate):  # its own default, where the user says nothing
+            threads = str(max(1, cores // jobs))
+        return [{"processes": 1, "environment": {"OMP_NUM_THREADS": threads}}] * jobs
+    dealt = [gpus[job::jobs] or [gpus[job % len(gpus)]] for job in range(jobs)]
+    return [{"processes": len(own), "environment": {"CUDA_VISIBLE_DEVICES": ",".join(own)}} for own in dealt]
+
+
+def _visible_gpus() -> list[str]:
+    numbers = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return numbers.split(",")[: torch.cuda.device_count()] if torch.cuda.device_count() else []
+
+
+def _of_a_launcher(name: str) -> bool:
+    return name in ("RANK", "WORLD_SIZE") or _OF_A_LAUNCHER.fullmatch(name) is not None
+
+
+def _outcome(job: Job) -> str | None:
+    error = job.exception()
+    return job.result() if error is None else _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
+
+
+def _say(bar: tqdm, run: Run, outcome: str) -> None:
+    bar.update()
+    bar.write(f"{run.name}, fold {run.fold}, seed {run.seed}: {outcome}")

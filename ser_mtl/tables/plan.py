@@ -1,0 +1,140 @@
+"""From rows to runs: which trainings the rows need for each fold and seed, where each lies, and how far it is."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, mode
+
+import pandas as pd
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+from ser_mtl.tables.rows import ROWS, Row, Stage
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. It lies in <folder of the tables>/seed<s>/fold<n>/<name>, its log beside it."""
+
+    name: str
+    stage: int
+    settings: Stage
+    fold: int
+    seed: int
+    folder: Path
+    start: "Run | None" = None  # the stage-1 run whose model it goes on from
+
+    @property
+    def log(self) -> Path:
+        """What the run prints; beside its folder, which takes nothing but the run's own files."""
+        return self.folder.with_name(f"{self.name}.log")
+
+    @property
+    def state(self) -> str:
+        """finished, interrupted, or to do."""
+        if (self.folder / "results.json").is_file():
+            return "finished"
+        return "interrupted" if (self.folder / "args.json").is_file() else "to do"
+
+    def results(self) -> dict:
+        """What a finished run's `results.json` holds."""
+        return read_json(self.folder / "results.json")
+
+    def epochs(self) -> float:
+        """Epochs that a run was told to train, from its `args.json`."""
+        return read_json(self.folder / "args.json")["training"]["num_train_epochs"]
+
+
+def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:
+    """The rows of these tables and of these ids, in the order of the paper, less the tasks to leave out.
+
+    Raises:
+        UserError: no such row, or two rows that would be the same without these tasks.
+    """
+    if unknown := sorted(set(ids) - {row.id for row in ROWS}):
+        raise UserError(f"--rows {unknown[0]}: no such row; there are {', '.join(row.id for row in ROWS)}")
+    chosen: dict[tuple, Row] = {}
+    for row in ROWS:
+        if row.table in tables or row.id in ids:
+            row = row.without(leave_out)
+            twin = chosen.setdefault((row.stage1, row.stage2), row)
+            if twin is not row:
+                raise UserError(
+                    f"--leave_out {' '.join(leave_out)}: {row.id} is then the same as {twin.id}; name --rows without it"
+                )
+    return list(chosen.values())
+
+
+def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder: Path) -> list[Run]:
+    """The runs that these rows need, each once, a stage-1 run before those that go on from it."""
+    runs: dict[tuple, Run] = {}
+    rows = list(rows)
+    for seed in seeds:
+        for fold in folds:
+            for row in rows:
+                for run in runs_of(row, fold, seed, folder):
+                    runs.setdefault((run.name, fold, seed), run)
+    return list(runs.values())
+
+
+def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
+    """The run or the two runs of a row; the last one gives the row's figures."""
+    place = Path(folder) / f"seed{seed}" / f"fold{fold}"
+    name = _name_of_stage1(row)
+    first = Run(name, 1, row.stage1, fold, seed, place / name)
+    return [first, Run(row.id, 2, row.stage2, fold, seed, place / row.id, first)] if row.stage2 else [first]
+
+
+def _name_of_stage1(row: Row) -> str:
+    """The row that is this stage 1 and nothing else, where the tables have one."""
+    if row.stage2 is None:
+        return row.id
+    same = (one.id for one in ROWS if one.stage2 is None and one.stage1 == row.stage1)
+    return next(same, f"{row.id}-stage1")
+
+
+def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
+    """Minutes that a run will train, as those that are finished did; None while nothing like it is.
+
+    Its epochs, and the minutes of each, are those of runs of the same name, else of the same kind, else of the same
+    stage.
+
+    Args:
+        run: not finished.
+        finished: others, each with its `results.json` and, as `epochs`, what it was told to train.
+    """
+    of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
+    of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
+    of_name = [(one, results) for one, results in of_kind if one.name == run.name]
+    alike = [results for _, results in of_name or of_kind or of_stage]
+    if not alike:
+        return None
+    return mode(one["epochs"] for one in alike) * mean(one["minutes"] / one["epochs"] for one in alike)
+
+
+def plan_table(runs: list[Run], jobs: int) -> str:
+    """What there is to do: a line for each training of the rows, the count of runs and the hours they will take."""
+    finished = [(run, run.results() | {"epochs": run.epochs()}) for run in runs if run.state == "finished"]
+    minutes = {run: minutes_of(run, finished) for run in runs if run.state != "finished"}
+    lines = {}
+    for run in runs:
+        states = [one.state for one in runs if one.name == run.name]
+        estimate = minutes.get(next((one for one in runs if one.name == run.name and one in minutes), None))
+        lines[run.name] = {
+            "stage": run.stage,
+            "starts from": run.start.name if run.start else "the encoder",
+            **{state: states.count(state) for state in ("finished", "interrupted", "to do")},
+            "minutes each": "" if estimate is None else f"{estimate:.1f}",
+        }
+    table = pd.DataFrame.from_dict(lines, orient="index").to_string()
+    return (
+        f"{table}\n\n{len(runs)} runs, {len(finished)} finished, {len(minutes)} to do{_hours(minutes.values(), jobs)}"
+    )
+
+
+def _hours(minutes: Iterable[float | None], jobs: int) -> str:
+    minutes = list(minutes)
+    hours = sum(value for value in minutes if value is not None) / 60
+    text = f": {hours:.1f} hours of training, {hours / jobs:.1f} with {jobs} at a time" if hours else ""
+    unknown = sum(value is None for value in minutes)
+    return text + (f"; not counting {unknown}, for no run of their stage is finished yet" if unknown else "")

@@ -1,0 +1,140 @@
+"""The rows of the tables as data: what each trains, and the paper's figures beside it.
+
+A row of one stage is a model of stage 1; a row of two stages goes on from such a model. Stage-1 models that are told
+the same are the same model, trained once (`ser_mtl.tables.plan`).
+"""
+
+from dataclasses import dataclass, replace
+
+from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training, as the flags of run_stage1.py or run_stage2.py say it."""
+
+    tasks: str
+    trainable: str
+    fusion: str = "none"
+    scl: str = "none"
+    more: str = ""  # further flags, which those of the command line override
+    one_process: bool = False  # whatever GPUs there are: what is trained is told by the batch of one process
+
+    def without(self, tasks: list[str]) -> "Stage":
+        """The same stage, less these tasks."""
+        left = [task for task in self.tasks.split() if task not in tasks]
+        nothing_to_fuse = {"fusion": "none", "scl": "none"} if not set(left) & set(CLASSIFICATION_TASKS[1:]) else {}
+        return replace(self, tasks=" ".join(left), **nothing_to_fuse)
+
+    def flags(self) -> list[str]:
+        """As words of a command line."""
+        chosen = ["--trainable", self.trainable, "--fusion", self.fusion, "--scl", self.scl]
+        return ["--tasks", *self.tasks.split(), *chosen, *self.more.split()]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's figures of a row on IEMOCAP, percent; None where it gives none. WER is better when lower."""
+
+    ua: float | None = None
+    wa: float | None = None
+    wer: float | None = None
+    gender_ua: float | None = None
+    style_ua: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its id, the table's number, how the paper names it, its stages, the paper's figures."""
+
+    id: str
+    table: int
+    name: str
+    paper: Paper
+    stage1: Stage
+    stage2: Stage | None = None
+
+    def without(self, tasks: list[str]) -> "Row":
+        """The same row, less these tasks in both stages."""
+        return replace(self, stage1=self.stage1.without(tasks), stage2=self.stage2 and self.stage2.without(tasks))
+
+
+_ADAPTERS_SER_ASR = Stage("emotion asr", "adapters")
+_FULL_SER_ASR = Stage("emotion asr", "all")
+_FULL_ALL = Stage("emotion asr gender style", "all")
+_ALL_THREE = "emotion gender style"
+
+ROWS = (
+    Row("t1-adapters-ser", 1, "adapters: SER", Paper(68.51, 67.83), Stage("emotion", "adapters")),
+    Row("t1-adapters-ser-asr", 1, "adapters: SER, ASR", Paper(71.70, 71.28, wer=23.68), _ADAPTERS_SER_ASR),
+    Row("t1-adapters-ser-gender-style", 1, "adapters: SER, gender, style",
+        Paper(70.19, 69.85, gender_ua=85.82, style_ua=80.34), Stage(_ALL_THREE, "adapters")),
+    Row("t1-full-ser", 1, "all parameters: SER", Paper(70.88, 71.57), Stage("emotion", "all")),
+    Row("t1-full-ser-asr", 1, "all parameters: SER, ASR", Paper(75.40, 75.17, wer=19.99), _FULL_SER_ASR),
+    Row("t1-full-ser-gender-style", 1, "all parameters: SER, gender, style",
+        Paper(71.05, 70.27, gender_ua=86.37, style_ua=82.16), Stage(_ALL_THREE, "all")),
+    Row("t1-full-all", 1, "all parameters: SER, ASR, gender, style",
+        Paper(76.19, 75.49, wer=20.14, gender_ua=97.52, style_ua=89.29), _FULL_ALL),
+    Row("t2-adapters-adapters", 2, "adapters, then adapters", Paper(71.89, 71.46),
+        _ADAPTERS_SER_ASR, Stage("emotion", "adapters")),
+    Row("t2-full-full", 2, "all parameters, then all parameters", Paper(74.92, 73.81),
+        _FULL_SER_ASR, Stage("emotion", "all")),
+    Row("t2-full-adapters", 2, "all parameters, then adapters", Paper(76.54, 76.07),
+        _FULL_SER_ASR, Stage("emotion", "adapters")),
+    Row("t3-mtl", 3, "x_e alone", Paper(77.13, 76.30, gender_ua=98.48, style_ua=91.33),
+        _FULL_SER_ASR, Stage(_ALL_THREE, "adapters")),
+    Row("t3-concat", 3, "fusion", Paper(76.89, 76.06, gender_ua=98.77, style_ua=89.29),
+        _FULL_SER_ASR, Stage(_ALL_THREE, "adapters", "concat")),
+    Row("t3-scl-norm", 3, "fusion and SCL_norm", Paper(77.91, 77.24, gender_ua=98.31, style_ua=90.23),
+        _FULL_SER_ASR, Stage(_ALL_THREE, "adapters", "concat", "norm")),
+    Row("t3-scl-cos", 3, "fusion and SCL_cos (the proposed system)",
+        Paper(78.49, 77.85, gender_ua=98.64, style_ua=90.57),
+        _FULL_SER_ASR, Stage(_ALL_THREE, "adapters", "concat", "cos")),
+    # Earlier systems: docs/earlier_systems.md.
+    Row("t4-pepino", 4, "Pepino et al. 2021: heads on a frozen encoder", Paper(67.20),
+        Stage("emotion", "heads",
+              more="--embedding_dim 128 --per_device_train_batch_size 32 --num_train_epochs 100", one_process=True)),
+    Row("t4-gao-2023", 4, "Gao et al. 2023: ASR and gender, then SER, all parameters", Paper(76.10, 74.94),
+        Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all")),
+    Row("t5-full-all-pcgrad", 5, "all parameters: SER, ASR, gender, style; PCGrad", Paper(),
+        replace(_FULL_ALL, more="--gradient_surgery pcgrad", one_process=True)),
+)  # fmt: skip
+
+TITLES = {
+    1: "one stage",
+    2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
+    3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
+    4: "two earlier systems, rebuilt under the protocol of all other rows; the figures beside them are quoted",
+    5: "not in the paper: a single stage with PCGrad, its reference 12, which takes conflicts between gradients away",
+}
+"""What the tables compare, by number: the paper's, and one of ours."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That row `better` beats row `worse` on UA: what the paper says, or else what follows from its hypothesis."""
+
+    text: str
+    better: str
+    worse: str
+    of_paper: bool = True
+
+
+CLAIMS = (
+    Claim("Recognising the words as well helps emotion (one stage).", "t1-full-ser-asr", "t1-full-ser"),
+    Claim("The same where adapters alone are trained.", "t1-adapters-ser-asr", "t1-adapters-ser"),
+    Claim("In one stage, all parameters are better than adapters.", "t1-full-ser-asr", "t1-adapters-ser-asr"),
+    Claim("In stage 2, adapters are better than all parameters.", "t2-full-adapters", "t2-full-full"),
+    Claim("Adapters want a first stage that trains all parameters.", "t2-full-adapters", "t2-adapters-adapters"),
+    Claim("A second stage of adapters beats a single stage.", "t2-full-adapters", "t1-full-ser-asr"),
+    Claim("Gender and style help emotion in stage 2.", "t3-mtl", "t2-full-adapters"),
+    Claim("With fusion, SCL_norm is better than no self-contrastive loss.", "t3-scl-norm", "t3-concat"),
+    Claim("With fusion, SCL_cos is better than no self-contrastive loss.", "t3-scl-cos", "t3-concat"),
+    Claim("SCL_cos is better than SCL_norm.", "t3-scl-cos", "t3-scl-norm"),
+    Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
+    Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
+    Claim("PCGrad mends single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
+    Claim("Two stages need no PCGrad: the proposed system beats a single stage with it.",
+          "t3-scl-cos", "t5-full-all-pcgrad", False),
+)  # fmt: skip
+"""Each a paired test of the report."""

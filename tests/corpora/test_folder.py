@@ -1,0 +1,125 @@
+"""Pins a folder with metadata.csv as a corpus: what is read, how folders join, and the line each mistake gives."""
+
+from pathlib import Path
+
+import pytest
+
+from ser_mtl.corpora.folder import read_folder
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError
+
+
+def write_folder(folder: Path, metadata: str | bytes, audio: str = "a.wav b.wav c.wav") -> Path:
+    folder.mkdir(parents=True)
+    for name in audio.split():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "metadata.csv").write_bytes(metadata.encode() if isinstance(metadata, str) else metadata)
+    return folder
+
+
+def test_every_column_is_read_and_empty_cells_are_not_annotated(tmp_path):
+    metadata = (
+        "file_name,emotion,text,gender,style,speaker,dialog,fold\n"
+        'b.wav,,,,,,,3\na.wav, angry ,"Żółw, NA, null",female,normal,007,d1,2\n'
+    )
+    folder = write_folder(tmp_path / "mine", metadata)
+    corpus = read_folder([folder])
+    nothing = dict.fromkeys(FEATURES)
+    assert corpus.features == FEATURES
+    assert corpus.to_list() == [
+        nothing
+        | {"id": "a.wav", "path": str(folder / "a.wav"), "corpus": "mine", "speaker": "007", "dialog": "d1"}
+        | {"fold": 2, "emotion": "angry", "gender": "female", "style": "normal", "text": "Żółw, NA, null"},
+        nothing | {"id": "b.wav", "path": str(folder / "b.wav"), "corpus": "mine", "fold": 3},
+    ]
+
+
+def test_words_that_pandas_takes_for_missing_stay_words(tmp_path):
+    folder = write_folder(tmp_path / "mine", "file_name,text,speaker\na.wav,NA,None\nb.wav,null,nan\n")
+    corpus = read_folder([folder])
+    assert (corpus["text"][:], corpus["speaker"][:]) == (["NA", "null"], ["None", "nan"])
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path):
+    folder = write_folder(tmp_path / "mine", b"\xef\xbb\xbffile_name,speaker\r\na.wav,x\r\n")
+    assert read_folder([folder])["speaker"][:] == ["x"]
+
+
+def test_files_in_sub_folders_are_found(tmp_path):
+    folder = write_folder(tmp_path / "mine", "file_name,speaker\nclips/a.wav,x\n", audio="clips/a.wav")
+    assert read_folder([folder])["path"][:] == [str(folder / "clips" / "a.wav")]
+
+
+def test_joined_folders_keep_ids_speakers_and_dialogs_apart(tmp_path):
+    one = write_folder(tmp_path / "one", "file_name,speaker,dialog\na.wav,x,d\n")
+    two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,x,\n")
+    corpus = read_folder([two, one])
+    assert corpus["id"][:] == ["one/a.wav", "two/a.wav"]
+    assert corpus["speaker"][:] == ["one/x", "two/x"]
+    assert corpus["dialog"][:] == ["one/d", None]
+    assert corpus["corpus"][:] == ["one", "two"]
+
+
+def test_a_folder_is_dealt_alike_alone_and_joined(tmp_path):
+    names = " ".join(f"{speaker}{i}.wav" for speaker in "abcdefghijk" for i in range(ord(speaker) % 4 + 1))
+    rows = [f"{name},{name[0]},{'female' if name[0] < 'f' else 'male'}\n" for name in names.split()]
+    one = write_folder(tmp_path / "one", "file_name,speaker,gender\n" + "".join(rows), names)
+    two = write_folder(tmp_path / "two", "file_name,speaker,gender\n" + "".join(rows[5:]), names)
+    shuffled = write_folder(tmp_path / "three", "file_name,speaker,gender\n" + "".join(rows[::-1]), names)
+    alone = _folds(read_folder([one]))
+    assert set(alone.values()) == {1, 2, 3, 4, 5}
+    assert _folds(read_folder([shuffled])) == alone
+    joined = _folds(read_folder([one, two]))
+    assert {name: fold for name, fold in joined.items() if name.startswith("one/")} == {
+        f"one/{name}": fold for name, fold in alone.items()
+    }
+
+
+def _folds(corpus) -> dict[str, int]:
+    return dict(zip(corpus["id"], corpus["fold"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("file_name,speaker\na.wav,x\nd.wav,x\ne.wav,y\n", r"row 3: no audio file d\.wav \(2 missing in all\)"),
+        ("file_name,speaker\na.wav,x\nb.wav,x\na.wav,y\n", r"row 4: file_name 'a\.wav' is already in row 2"),
+        ("file_name,speaker\n,x\n", r"row 2: column 'file_name' is empty"),
+        ("file_name,speaker\n../mine/a.wav,x\n", r"row 2: file_name '../mine/a\.wav' is outside the folder"),
+        ("file_name,speaker\n/etc/hosts,x\n", r"row 2: file_name '/etc/hosts' is outside the folder"),
+        ("emotion,speaker\nsad,x\n", r"no column 'file_name'"),
+        ("file_name,speaker,mood\na.wav,x,sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
+        ("file_name,fold\na.wav,1\nb.wav,6\n", r"row 3: fold '6'"),
+        ("file_name,fold\na.wav,0\n", r"row 2: fold '0'"),
+        ("file_name,fold\na.wav,1.5\n", r"row 2: fold '1\.5'"),
+        ("file_name,fold\na.wav,one\n", r"row 2: fold 'one'"),
+        ("file_name,speaker,fold\na.wav,x,1\nb.wav,y,\n", r"row 3: no 'fold', but other rows have one"),
+        ("file_name,emotion\na.wav,sad\n", r"row 2: neither 'fold' nor 'speaker'; .* must not be in training"),
+        ("file_name,speaker\na.wav,x\nb.wav,\n", r"row 3: neither 'fold' nor 'speaker'"),
+        ("file_name,speaker\n", r"holds no rows"),
+        ("", r"not a table"),
+        ("file_name,speaker\na.wav,x\nb.wav,y,one,too,many\n", r"not a table .*line 3"),
+        ("file_name,text\na.wav,well, yes\n", r"more cells than the header"),
+        ("file_name,speaker\na.wav,caf\xe9\n".encode("latin-1"), r"not UTF-8"),
+    ],
+)
+def test_a_mistake_in_the_table_gives_one_line_with_its_place(tmp_path, metadata, said):
+    folder = write_folder(tmp_path / "mine", metadata)
+    with pytest.raises(UserError, match=said) as stop:
+        read_folder([folder])
+    assert str(folder / "metadata.csv") in str(stop.value)
+    assert "\n" not in str(stop.value)
+
+
+def test_a_missing_folder_and_a_missing_table_are_named(tmp_path):
+    with pytest.raises(UserError, match=f"no such folder: {tmp_path / 'nowhere'}"):
+        read_folder([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match=rf"no metadata\.csv in {tmp_path}"):
+        read_folder([tmp_path])
+
+
+def test_two_folders_of_the_same_name_are_refused(tmp_path):
+    folders = [write_folder(tmp_path / part / "same", "file_name,speaker\na.wav,x\n") for part in ("p", "q")]
+    with pytest.raises(UserError, match="two folders are called 'same'"):
+        read_folder(folders)

@@ -1,0 +1,168 @@
+"""Pins how IEMOCAP is read: who speaks, which labels count, what is skipped, and what stops with a clear message."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers.iemocap_tree import LATIN1_TEXT, SILENT, write_tree
+
+from ser_mtl.corpora import iemocap as iemocap_loader
+from ser_mtl.corpora.iemocap import load_iemocap, read_iemocap
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError
+
+COUNTS = {session: {"neutral": 16, "happy": 32, "angry": 16, "sad": 16} for session in range(1, 6)}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> tuple[Path, dict]:
+    root = tmp_path_factory.mktemp("corpus") / "IEMOCAP_full_release"
+    return root, write_tree(root)
+
+
+@pytest.fixture(scope="module")
+def corpus(tree):
+    return read_iemocap(tree[0], check_counts=False)
+
+
+@pytest.fixture
+def own_tree(tmp_path) -> Path:
+    write_tree(tmp_path)
+    return tmp_path
+
+
+def test_the_four_classes_with_excitement_as_happiness_and_nothing_else_are_read(corpus, tree):
+    columns = ["id", "speaker", "gender", "emotion", "style", "dialog", "fold"]
+    read = {row.pop("id"): row for row in corpus.select_columns(columns)}
+    assert read == tree[1]
+    assert corpus["id"][:] == sorted(tree[1])
+    assert corpus.features == FEATURES
+
+
+def test_one_utterance_with_all_its_annotations(corpus, tree):
+    row = next(row for row in corpus if row["id"] == "Ses02F_script02_1b_M002")
+    raters = {rater.pop("rater"): rater for rater in row.pop("raters")}
+    assert row == {
+        "id": "Ses02F_script02_1b_M002",
+        "path": str(tree[0] / "Session2/sentences/wav/Ses02F_script02_1b/Ses02F_script02_1b_M002.wav"),
+        "corpus": "iemocap",
+        "speaker": "Ses02M",
+        "dialog": "Ses02F_script02_1b",
+        "fold": 2,
+        "emotion": "happy",
+        "gender": "male",
+        "style": "scripted",
+        "text": "Words of Ses02F_script02_1b_M002, “said” [LAUGHTER].",
+        "start": 2.25,
+        "end": 3.5,
+        "valence": 2.5,
+        "activation": 3.0,
+        "dominance": 3.5,
+    }
+    nothing = {"categories": [], "comment": None, "valence": None, "activation": None, "dominance": None}
+    assert raters == {
+        "C-E2": nothing | {"categories": ["Neutral"]},
+        "C-E4": nothing | {"categories": ["Anger", "Frustration"], "comment": "tense (or tired)"},
+        "C-F1": nothing | {"categories": ["Other"], "comment": "bored"},
+        "A-E3": nothing | {"valence": 3.0, "activation": 2.0},
+        "A-M1": nothing | {"valence": 4.0, "activation": 3.0, "dominance": 5.0, "comment": "calm"},
+    }
+
+
+def test_the_raters_of_a_skipped_utterance_go_to_nobody(corpus):
+    assert {len(raters) for raters in corpus["raters"]} == {5}
+
+
+def test_the_wearer_of_the_markers_is_not_the_speaker(corpus):
+    pairs = zip(corpus["id"], corpus["speaker"], strict=True)
+    seen = {(name[5], name.rpartition("_")[2][0], speaker[5]) for name, speaker in pairs}
+    assert seen == {("F", "F", "F"), ("F", "M", "M"), ("M", "F", "F"), ("M", "M", "M")}
+    assert len(set(corpus["speaker"])) == 10
+
+
+@pytest.mark.parametrize("dev", ["dialog", "session", "none"])
+@pytest.mark.parametrize("fold", range(1, 6))
+def test_speakers_of_the_test_are_never_in_train_or_dev(tree, fold, dev):
+    splits = load_iemocap(tree[0], fold, dev, check_counts=False)
+    tested = set(splits["test"]["speaker"])
+    assert tested == {f"Ses0{fold}F", f"Ses0{fold}M"}
+    assert set(splits) == {"train", "dev", "test"} - ({"dev"} if dev == "none" else set())
+    assert all(tested.isdisjoint(rows["speaker"]) for name, rows in splits.items() if name != "test")
+    assert sum(map(len, splits.values())) == len(tree[1])
+
+
+def test_a_latin1_file_is_read_whole_and_said_once(tree, caplog):
+    with caplog.at_level(logging.WARNING):
+        corpus = read_iemocap(tree[0], check_counts=False)
+    texts = dict(zip(corpus["id"], corpus["text"], strict=True))
+    assert texts["Ses01F_impro01_F000"] == texts["Ses01F_impro01_M004"] == LATIN1_TEXT
+    said = [record.getMessage() for record in caplog.records if "latin-1" in record.getMessage()]
+    assert len(said) == 1
+    assert "Session1/dialog/transcriptions/Ses01F_impro01.txt (1 files in all)" in said[0]
+
+
+def test_an_utterance_without_a_transcript_has_no_text_and_others_do(corpus):
+    assert [row["id"] for row in corpus if row["text"] is None] == [SILENT]
+
+
+def test_the_folder_above_the_release_will_do(tree, corpus):
+    assert read_iemocap(tree[0].parent, check_counts=False)["path"][:] == corpus["path"][:]
+
+
+def test_expected_counts_are_those_of_the_release():
+    by_emotion = Counter()
+    for numbers in iemocap_loader.EXPECTED_COUNTS.values():
+        by_emotion.update(numbers)
+    assert by_emotion == {"neutral": 1708, "happy": 1636, "angry": 1103, "sad": 1084}
+    sessions = [sum(numbers.values()) for numbers in iemocap_loader.EXPECTED_COUNTS.values()]
+    assert sessions == [1085, 1023, 1151, 1031, 1241]
+
+
+def test_counts_as_expected_pass(tree, monkeypatch):
+    monkeypatch.setattr(iemocap_loader, "EXPECTED_COUNTS", COUNTS)
+    assert len(read_iemocap(tree[0])) == 400
+
+
+def test_other_counts_stop_and_say_expected_found_and_the_flag(own_tree, monkeypatch):
+    monkeypatch.setattr(iemocap_loader, "EXPECTED_COUNTS", COUNTS)
+    labels = own_tree / "Session4/dialog/EmoEvaluation/Ses04M_impro01.txt"
+    labels.write_text(labels.read_text().replace("\tsad\t", "\tfru\t"))
+    with pytest.raises(UserError) as stop:
+        read_iemocap(own_tree)
+    message = str(stop.value)
+    assert "Session4 sad: 16 expected, 14 found." in message
+    assert message.count("expected") == 1
+    assert "--no_check_counts" in message
+    assert "\n" not in message
+    assert len(read_iemocap(own_tree, check_counts=False)) == 398
+
+
+def test_a_missing_wav_is_named_and_counted(own_tree):
+    folder = own_tree / "Session5/sentences/wav/Ses05F_impro01"
+    (folder / "Ses05F_impro01_M001.wav").unlink()
+    (folder / "Ses05F_impro01_M003.wav").unlink()
+    with pytest.raises(UserError, match=r"Ses05F_impro01_M001\.wav \(2 missing in all\)"):
+        read_iemocap(own_tree, check_counts=False)
+
+
+def test_an_unknown_emotion_code_is_named(own_tree):
+    labels = own_tree / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
+    labels.write_text(labels.read_text().replace("\txxx\t", "\thpp\t"))
+    with pytest.raises(UserError, match=r"Ses02F_impro01\.txt: utterance Ses02F_impro01_F006 .* 'hpp'"):
+        read_iemocap(own_tree, check_counts=False)
+
+
+def test_a_missing_corpus_says_what_was_looked_for_and_what_to_do(tmp_path):
+    with pytest.raises(UserError) as stop:
+        read_iemocap(tmp_path / "nowhere")
+    message = str(stop.value)
+    for part in (str(tmp_path / "nowhere"), "https://sail.usc.edu/iemocap/", "$IEMOCAP_DIR", "--data_dir", "make demo"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_sessions_without_labels_stop(tmp_path):
+    (tmp_path / "Session1").mkdir()
+    with pytest.raises(UserError, match="no labelled utterance"):
+        read_iemocap(tmp_path, check_counts=False)

@@ -1,0 +1,100 @@
+"""Pins the leak check: a planted leak is found, alike transcripts are counted as defined, a run says so."""
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from helpers.tiny import check_refused, run_flags, run_script, write_corpus
+
+from ser_mtl.corpora.leaks import find_leaks, has_near_duplicate, leaks_line
+from ser_mtl.corpora.utterances import FEATURES
+
+PLAY = "i have waited for you all night long"
+
+
+def rows(*utterances: dict) -> Dataset:
+    return Dataset.from_list([dict.fromkeys(FEATURES) | utterance for utterance in utterances], features=FEATURES)
+
+
+def test_shares_are_counted_by_style_over_transcripts_of_five_words_and_more():
+    test = rows(
+        {"speaker": "x", "style": "scripted", "text": "I have waited for you all night... [SIGH] long!"},
+        {"speaker": "x", "style": "scripted", "text": "Something that nobody else has ever said"},
+        {"speaker": "x", "style": "improvised", "text": "It is my own car, you know"},
+        {"speaker": "x", "style": "improvised", "text": "I don't know"},
+        {"speaker": None, "style": None, "text": PLAY},
+        {"speaker": "x", "style": "scripted", "text": None},
+    )
+    train = rows({"text": PLAY}, {"text": "I don't know"}, {"text": None})
+    leaks = find_leaks(DatasetDict(train=train, test=test))
+    assert leaks == {
+        "test_without_speaker": 1,
+        "near_duplicates": {
+            "all": {"n": 4, "share": 0.5},
+            "improvised": {"n": 1, "share": 0.0},
+            "scripted": {"n": 2, "share": 0.5},
+        },
+    }
+    assert leaks_line(leaks) == (
+        "Leaks: 1 test utterances without speaker, not checked; test transcripts like one in train: "
+        "all 50.0 % of 4, improvised 0.0 % of 1, scripted 50.0 % of 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("transcript", "alike"),
+    [
+        ("a b c d e", True),
+        ("a b c d x", True),  # one word in five is another
+        ("a b c d", True),  # one of five is missing
+        ("a b c d e f", True),  # one of six is in excess
+        ("a b c x y", False),
+        ("e d c b a", False),  # the words, but not their order
+    ],
+)
+def test_transcripts_are_alike_where_at_most_one_word_in_five_differs(transcript, alike):
+    assert has_near_duplicate([transcript.split()], [["q"], list("abcde")]).tolist() == [alike]
+
+
+def test_every_pair_is_looked_at_and_all_of_iemocap_takes_seconds():
+    generator = random.Random(0)
+    words = [f"w{i}" for i in range(3000)]
+    transcripts = [[generator.choice(words) for _ in range(generator.randint(1, 20))] for _ in range(5531)]
+    train, test = transcripts[:4290], transcripts[4290:]
+    planted = {3, 600, 1240}
+    for i in planted:
+        train[generator.randrange(len(train))] = test[i] = [generator.choice(words) for _ in range(12)]
+    start = time.perf_counter()
+    found = set(np.flatnonzero(has_near_duplicate([t if len(t) > 4 else [*t, *"abcde"] for t in test], train)).tolist())
+    assert found == planted
+    assert time.perf_counter() - start < 10
+
+
+def test_without_transcripts_there_is_nothing_to_compare():
+    splits = DatasetDict(train=rows({"text": PLAY}), test=rows({"speaker": "x"}))
+    assert find_leaks(splits) == {"test_without_speaker": 0, "near_duplicates": {}}
+    assert has_near_duplicate([PLAY.split()], []).tolist() == [False]
+
+
+def test_a_planted_speaker_stops_the_run(tmp_path, encoder):
+    import pandas as pd
+
+    corpus = write_corpus(tmp_path / "mine")
+    table = pd.read_csv(corpus / "metadata.csv")
+    table["fold"] = [int(speaker[1:]) for speaker in table["speaker"]]
+    table.loc[len(table) - 1, "speaker"] = "f1"  # who is in fold 1, in an utterance of fold 5
+    table.to_csv(corpus / "metadata.csv", index=False)
+    flags = run_flags(corpus, tmp_path / "out", encoder=encoder)
+    check_refused("run_stage1", flags, "speaker 'f1'", "train and test", "fold")
+
+
+def test_a_run_says_what_it_found_and_keeps_it(good_corpus, encoder, tmp_path):
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, tasks=["emotion"], num_train_epochs=1)
+    ended = run_script("run_stage1", flags)
+    assert ended.code == 0, ended.stderr
+    leaks = json.loads((tmp_path / "out/results.json").read_text())["leaks"]
+    assert leaks == {"test_without_speaker": 0, "near_duplicates": {}}  # its sentences have three words
+    assert leaks_line(leaks) in ended.stdout

@@ -1,0 +1,126 @@
+"""Pins calibration: ECE of known cases, the temperature against a search, and that a run stores what it fitted."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.tiny import run_flags, run_script
+from scipy.special import softmax
+
+from modeling_ser_mtl import SerMtlConfig
+from ser_mtl.evaluation.calibration import (
+    BINS,
+    calibration,
+    emotion_probabilities,
+    fit_temperature,
+    reliability,
+    tempered,
+)
+from ser_mtl.evaluation.figures import plot_reliability
+from ser_mtl.evaluation.predictions import read_predictions
+
+RNG = np.random.default_rng(0)
+
+
+def two_classes(confidence: list[float]) -> np.ndarray:
+    return np.array([[p, 1 - p] for p in confidence])
+
+
+def drawn(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of n utterances, and targets drawn under `temperature`, which is therefore the right one."""
+    logits = RNG.normal(0, 3, (n, 4))
+    truth = softmax(logits / temperature, axis=1)
+    targets = np.array([RNG.choice(4, p=p) for p in truth])
+    return softmax(logits, axis=1), targets
+
+
+def test_ece_of_a_case_computed_by_hand():
+    # Of three at 0.9 two are right, of two at 0.6 both: (3 * |2/3 - 0.9| + 2 * |1 - 0.6|) / 5.
+    measured = reliability(two_classes([0.9, 0.9, 0.9, 0.6, 0.6]), np.array([0, 0, 1, 0, 0]))
+    assert measured.error == pytest.approx((3 * (0.9 - 2 / 3) + 2 * 0.4) / 5)
+    assert measured.count.sum() == 5 and (measured.count > 0).sum() == 2
+
+
+def test_ece_is_that_of_a_plain_loop_over_bins():
+    probabilities, targets = drawn(500, 2.5)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    by_hand = 0.0
+    for i in range(BINS):
+        inside = (confidence > i / BINS) & (confidence <= (i + 1) / BINS)
+        if inside.any():
+            by_hand += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert reliability(probabilities, targets).error == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(("targets", "error"), [([0, 0, 0], 0.0), ([1, 1, 1], 1.0)])
+def test_certainty_is_perfect_or_as_wrong_as_can_be(targets, error):
+    assert reliability(two_classes([1.0, 1.0, 1.0]), np.array(targets)).error == error
+
+
+@pytest.mark.parametrize("right", [0.6, 1.0, 2.5])
+def test_the_temperature_is_the_likeliest_of_a_grid_and_near_the_one_that_drew_the_targets(right):
+    probabilities, targets = drawn(4000, right)
+    grid = np.geomspace(0.1, 10, 2001)
+    losses = [-np.log(tempered(probabilities, t)[np.arange(4000), targets]).mean() for t in grid]
+    fitted = fit_temperature(probabilities, targets)
+    assert fitted == pytest.approx(grid[np.argmin(losses)], rel=0.01)
+    assert fitted == pytest.approx(right, rel=0.1)
+    assert reliability(tempered(probabilities, fitted), targets).error < 0.03
+
+
+def test_tempering_probabilities_is_tempering_logits():
+    logits = RNG.normal(0, 5, (50, 4))
+    np.testing.assert_allclose(tempered(softmax(logits, axis=1), 3.0), softmax(logits / 3.0, axis=1), rtol=1e-9)
+
+
+def test_probabilities_of_zero_and_perfect_answers_stay_finite():
+    certain, right = two_classes([1.0, 1.0]), np.array([0, 0])
+    assert 0.1 <= fit_temperature(certain, right) <= 10
+    assert np.isfinite(fit_temperature(certain, np.array([0, 1])))
+
+
+def rows(probabilities: np.ndarray, targets: np.ndarray) -> list[dict]:
+    """Prediction rows with the classes a, b, c, d."""
+    named = [dict(zip("abcd", p, strict=True)) for p in probabilities.tolist()]
+    return [{"emotion": {"label": "abcd"[t], "probabilities": p}} for p, t in zip(named, targets, strict=True)]
+
+
+def test_what_a_run_reports_comes_from_its_rows_and_only_annotated_ones_count():
+    dev, test = drawn(800, 3.0), drawn(600, 3.0)
+    unlabelled = rows(*test)[0]
+    unlabelled["emotion"]["label"] = None
+    figures = calibration([unlabelled, *rows(*test)], rows(*dev))
+    assert figures["temperature"] == pytest.approx(fit_temperature(*dev), abs=1e-4)
+    assert figures["test"]["before"] == pytest.approx(reliability(*test).error)
+    assert figures["test"]["after"] < 0.06 < 0.1 < figures["test"]["before"]
+    assert figures["dev"]["after"] < figures["dev"]["before"]
+
+
+def test_without_a_development_set_there_is_no_temperature():
+    test = drawn(100, 2.0)
+    figures = calibration(rows(*test), None)
+    assert figures == {"bins": BINS, "test": {"before": pytest.approx(reliability(*test).error)}}
+
+
+@pytest.mark.parametrize("dev", ["dialog", "none"])
+def test_a_run_stores_its_temperature_and_draws_its_reliability(good_corpus, encoder, tmp_path, dev):
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, tasks=["emotion"], selection="last", dev=dev)
+    ended = run_script("run_stage1", flags)
+    assert ended.code == 0, ended.stderr
+    figures = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
+    predictions = emotion_probabilities(read_predictions(tmp_path / "out/predictions.jsonl"))
+    assert figures["test"]["before"] == pytest.approx(reliability(*predictions).error)
+    assert ("temperature" in figures) == (dev == "dialog")
+    assert SerMtlConfig.from_pretrained(tmp_path / "out").temperature == figures.get("temperature", 1.0)
+    assert (tmp_path / "out/reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_accuracy_over_confidence(tmp_path):
+    before = reliability(two_classes([0.9, 0.9, 0.9, 0.6, 0.6]), np.array([0, 0, 1, 0, 0]))
+    figure = plot_reliability(before, tmp_path / "r.png", "fold 1", after=before, temperature=2.0)
+    diagonal, plain, hot = figure.axes[0].get_lines()
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
+    assert list(plain.get_xdata()) == pytest.approx([60, 90])
+    assert list(plain.get_ydata()) == pytest.approx([100, 200 / 3])
+    assert plain.get_label() == "plain: ECE 30.0 %" and hot.get_label().startswith("T = 2.00")
+    assert plain.get_linestyle() != hot.get_linestyle() and plain.get_marker() != hot.get_marker()

@@ -1,0 +1,133 @@
+"""Pins the figures: UA, WA, F1, WER and CER equal scikit-learn's and jiwer's, whatever is not annotated."""
+
+import warnings
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+
+from ser_mtl.evaluation.results import results_table
+from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
+
+LABELS = {
+    "emotion": ["angry", "happy", "neutral", "sad"],
+    "gender": ["female", "male"],
+    "style": ["improvised", "scripted"],
+}
+WORDS = np.array(["yes", "no", "it", "is", "raining", "today", "don't"])
+
+
+def random_rows(rng: np.random.Generator, n: int, missing: float) -> list[dict]:
+    """n rows with random labels and sentences, each replaced by None with probability `missing`."""
+    columns = {task: rng.choice(labels, n) for task, labels in LABELS.items()}
+    columns["text"] = [" ".join(rng.choice(WORDS, rng.integers(0, 8))) for _ in range(n)]
+    return [{c: None if rng.random() < missing else str(values[i]) for c, values in columns.items()} for i in range(n)]
+
+
+def both(references: list[dict], predictions: list[dict], column: str) -> tuple[list[str], list[str]]:
+    """References and predictions of the rows that have both."""
+    pairs = [(r[column], p[column]) for r, p in zip(references, predictions, strict=True)]
+    kept = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    return [r for r, _ in kept], [p for _, p in kept]
+
+
+@pytest.fixture
+def metric() -> SerMtlMetric:
+    return SerMtlMetric(LABELS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classification_equals_scikit_learn_where_both_sides_are_annotated(metric, seed):
+    rng = np.random.default_rng(seed)
+    references, predictions = random_rows(rng, 200, missing=0.3), random_rows(rng, 200, missing=0.1)
+    figures = metric.compute(predictions=predictions, references=references)
+    assert figures["n"] == 200
+    for task in LABELS:
+        r, p = both(references, predictions, task)
+        assert len(r) < 200
+        assert figures[task]["ua"] == pytest.approx(balanced_accuracy_score(r, p))
+        assert figures[task]["wa"] == pytest.approx(accuracy_score(r, p))
+    r, p = both(references, predictions, "emotion")
+    assert figures["emotion"]["macro_f1"] == pytest.approx(f1_score(r, p, average="macro"))
+    assert figures["emotion"]["confusion_matrix"] == confusion_matrix(r, p, labels=LABELS["emotion"]).tolist()
+    assert figures["emotion"]["labels"] == LABELS["emotion"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_word_errors_are_pooled_over_utterances_as_jiwer_does(metric, seed):
+    rng = np.random.default_rng(seed)
+    references, predictions = random_rows(rng, 100, missing=0.2), random_rows(rng, 100, missing=0.0)
+    pairs = [(r["text"], p["text"]) for r, p in zip(references, predictions, strict=True) if r["text"]]
+    assert 0 < len(pairs) < 100 and any(p == "" for _, p in pairs)
+    r, p = map(list, zip(*pairs, strict=True))
+    figures = metric.compute(predictions=predictions, references=references)
+    assert figures["asr"] == pytest.approx({"wer": jiwer.wer(r, p), "cer": jiwer.cer(r, p)})
+
+
+def test_ua_and_wa_of_a_case_done_by_hand(metric):
+    references = [{"emotion": e} for e in ["sad", "sad", "sad", "happy", None]]
+    predictions = [{"emotion": e} for e in ["sad", "sad", "angry", "neutral", "sad"]]
+    emotion = metric.compute(predictions=predictions, references=references)["emotion"]
+    assert emotion["ua"] == pytest.approx((2 / 3 + 0) / 2)  # angry and neutral do not occur: no recall
+    assert emotion["wa"] == pytest.approx(2 / 4)
+    assert emotion["confusion_matrix"] == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 2]]
+
+
+def test_word_errors_of_a_case_done_by_hand(metric):
+    references = [{"text": "one two three"}, {"text": "four"}, {"text": ""}, {"text": None}]
+    predictions = [{"text": "one too three"}, {"text": ""}, {"text": "noise"}, {"text": "noise"}]
+    figures = metric.compute(predictions=predictions, references=references)
+    assert figures["asr"]["wer"] == pytest.approx((1 + 1) / 4)
+    assert figures["asr"]["cer"] == pytest.approx((1 + 4) / 17)
+
+
+def test_transcripts_without_adapters_are_scored_apart(metric):
+    figures = metric.compute(predictions=[{"text": "a b", "text_adapters_off": "a c"}], references=[{"text": "a b"}])
+    assert figures["asr"]["wer"] == 0
+    assert figures["asr_adapters_off"]["wer"] == pytest.approx(1 / 2)
+
+
+def test_a_task_nobody_annotated_is_left_out(metric):
+    figures = metric.compute(
+        predictions=[{"emotion": "sad", "gender": "male", "text": "x"}], references=[{"emotion": "sad", "text": ""}]
+    )
+    assert figures.keys() == {"n", "emotion"}
+
+
+def test_a_class_only_ever_predicted_raises_no_warning(metric):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.compute(predictions=[{"emotion": "sad"}], references=[{"emotion": "happy"}])
+
+
+def test_groups_are_the_annotated_styles_and_hold_their_own_utterances(metric):
+    rng = np.random.default_rng(0)
+    references, predictions = random_rows(rng, 120, missing=0.2), random_rows(rng, 120, missing=0.0)
+    groups = metrics_by_group(metric, predictions, references)
+    assert list(groups) == ["all", "improvised", "scripted"]
+    assert groups["all"] == metric.compute(predictions=predictions, references=references)
+    scripted = [(p, r) for p, r in zip(predictions, references, strict=True) if r["style"] == "scripted"]
+    p, r = map(list, zip(*scripted, strict=True))
+    assert groups["scripted"] == metric.compute(predictions=p, references=r)
+    assert groups["improvised"]["n"] + groups["scripted"]["n"] < groups["all"]["n"] == 120
+
+
+def test_computing_leaves_no_file_behind(metric, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metric.compute(predictions=[{"emotion": "sad"}], references=[{"emotion": "sad"}])
+    assert not list(tmp_path.iterdir())
+    assert not [path for path in Path(metric.data_dir).rglob("*") if path.is_file()]
+
+
+def test_the_table_shows_percent_and_a_dash_where_there_is_nothing(metric):
+    references = [{"emotion": "sad", "style": "scripted", "text": "a b c"}, {"emotion": "sad"}]
+    predictions = [{"emotion": "sad", "text": "a b"}, {"emotion": "happy", "text": "x"}]
+    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
+    assert " ".join(lines[0].split()) == "n emotion UA emotion WA emotion F1 gender UA style UA WER"
+    assert lines[1].split() == ["all", "2", "50.0", "50.0", "33.3", "-", "-", "33.3"]
+    assert lines[2].split() == ["scripted", "1", "100.0", "100.0", "100.0", "-", "-", "33.3"]
+    predictions[0]["text_adapters_off"] = "a b c"
+    table = results_table({"test": metrics_by_group(metric, predictions, references)})
+    assert table.splitlines()[0].endswith("WER, adapters off") and table.splitlines()[1].endswith(" 0.0")

@@ -1,0 +1,146 @@
+"""Pins the model card: metadata the Hub can read, the numbers of results.json, warnings, and no local path."""
+
+import copy
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ser_mtl.hub.card import model_card
+
+
+def figures(n: int, ua: float) -> dict:
+    return {
+        "n": n,
+        "emotion": {
+            "ua": ua, "wa": ua + 0.01, "macro_f1": ua - 0.01,
+            "confusion_matrix": [[1, 0], [0, 1]], "labels": ["happy", "sad"],
+        },
+        "gender": {"ua": 0.9876, "wa": 0.98},
+        "asr": {"wer": 0.2101, "cer": 0.1},
+    }  # fmt: skip
+
+
+STAGE1 = {
+    "stage": 1,
+    "fold": 5,
+    "seed": 7,
+    "corpus": "iemocap",
+    "encoder": "facebook/wav2vec2-xls-r-300m",
+    "tasks": ["emotion", "asr"],
+    "trainable": "all",
+    "selection": "dev",
+    "epoch": 12.0,
+    "commit": "0123abc",
+    "versions": {"torch": "2.11.0"},
+    "audio_seconds_per_second": 33.1,
+    "minutes": 61.5,
+    "labels": {"emotion": ["happy", "sad"]},
+    "held_out_speakers": ["Ses05F", "Ses05M"],
+    "sizes": {"train": 4000, "dev": 290, "test": 1241},
+    "test": {"all": figures(1241, 0.71234), "improvised": figures(700, 0.69), "scripted": figures(541, 0.75)},
+}
+STAGE2 = STAGE1 | {"stage": 2, "trainable": "adapters", "stage1": "someone/xlsr-ser-stage1"}
+
+
+def test_metadata_says_what_the_hub_needs():
+    data = ModelCard(model_card(STAGE1, "someone/ser")).data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "audio-classification"
+    assert data.language == "en"
+    assert data.base_model == "facebook/wav2vec2-xls-r-300m"
+    assert data.base_model_relation == "finetune"
+    assert data.license_name == "iemocap"
+    assert data.metrics == ["recall", "accuracy", "f1", "wer", "cer"]
+    assert data.model_name == "someone/ser"
+
+
+def test_metadata_numbers_are_those_of_results_json():
+    evaluations = ModelCard(model_card(STAGE1)).data.eval_results
+    found = {evaluation.metric_name.split(" (")[0]: evaluation.metric_value for evaluation in evaluations}
+    everyone = STAGE1["test"]["all"]
+    assert found == {
+        "emotion UA": everyone["emotion"]["ua"],
+        "emotion WA": everyone["emotion"]["wa"],
+        "emotion macro F1": everyone["emotion"]["macro_f1"],
+        "gender UA": everyone["gender"]["ua"],
+        "gender WA": everyone["gender"]["wa"],
+        "ASR WER": everyone["asr"]["wer"],
+        "ASR CER": everyone["asr"]["cer"],
+    }
+
+
+def test_the_table_has_a_row_for_each_style():
+    text = model_card(STAGE1)
+    assert "| all | 1241 | 71.2 | 72.2 | 70.2 | 98.8 | - | 21.0 |" in text
+    assert "| improvised | 700 | 69.0 |" in text
+    assert "| scripted | 541 | 75.0 |" in text
+
+
+def test_adapters_are_an_adapter_of_the_stage_1_model():
+    data = ModelCard(model_card(STAGE2)).data
+    assert data.library_name == "peft"
+    assert data.base_model == "someone/xlsr-ser-stage1"
+    assert data.base_model_relation == "adapter"
+
+
+@pytest.mark.parametrize("folder", ["/home/ada/models/enc", "runs/demo/stage1/fold1", "./enc", "../enc", "enc"])
+def test_a_local_path_is_never_published(folder):
+    for results in (STAGE1 | {"encoder": folder}, STAGE2 | {"stage1": folder}):
+        text = model_card(results)
+        data = ModelCard(text).data
+        assert data.base_model is None and "base_model_relation" not in data
+        assert "/home" not in text and "runs/demo" not in text
+
+
+def test_a_folder_that_reads_like_a_hub_id_is_no_base_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ModelCard(model_card(STAGE1 | {"encoder": "models/enc"})).data.base_model == "models/enc"
+    (tmp_path / "models" / "enc").mkdir(parents=True)
+    assert ModelCard(model_card(STAGE1 | {"encoder": "models/enc"})).data.base_model is None
+
+
+def test_only_a_checkpoint_chosen_on_the_test_fold_carries_the_warning():
+    assert "[!WARNING]" in model_card(STAGE1 | {"selection": "oracle"})
+    assert "[!WARNING]" not in model_card(STAGE1)
+    assert "[!WARNING]" not in model_card(STAGE1 | {"selection": "last"})
+
+
+def test_the_text_says_what_a_reader_must_know():
+    text = model_card(STAGE1, "someone/ser")
+    for needed in (
+        "fold 5", "Ses05F, Ses05M", "best emotion UA on the development set", "0123abc", 'name = "someone/ser"',
+        "confusion_matrix.png", "training_curves.png", "article 5(1)(f)", "University of Southern California",
+        "@inproceedings{",
+    ):  # fmt: skip
+        assert needed in text
+
+
+def test_language_and_licence_of_an_unknown_folder_are_not_guessed():
+    text = model_card(STAGE1 | {"corpus": "folder"})
+    data = ModelCard(text).data
+    assert data.language is None and data.license is None
+    assert "whose licence this card does not know" in text
+
+
+def test_keys_beyond_the_contract_may_be_missing_and_results_stay_untouched():
+    results = {
+        k: v for k, v in STAGE2.items() if k not in ("labels", "held_out_speakers", "sizes", "minutes", "stage1")
+    }
+    before = copy.deepcopy(results)
+    text = model_card(results | {"commit": None})
+    assert ModelCard(text).data.base_model == "facebook/wav2vec2-xls-r-300m"
+    assert "None" not in text
+    assert results == before
+
+
+def test_how_far_words_and_probabilities_can_be_believed_is_said_where_it_was_measured():
+    leaks = {"near_duplicates": {"all": {"n": 800, "share": 0.125}}}
+    plain = {"test": {"before": 0.0712}}
+    tempered = {"temperature": 1.4, "test": {"before": 0.0712, "after": 0.0213}}
+    text = model_card(STAGE1 | {"leaks": leaks, "calibration": plain})
+    assert "near-duplicate of: 12.5 % of 800." in text
+    assert "probabilities: 7.1 %." in text
+    text = model_card(STAGE1 | {"calibration": tempered})
+    assert "probabilities: 7.1 %; 2.1 % where the logits are divided by `model.config.temperature`." in text
+    for absent in ("near-duplicate", "alibration"):
+        assert absent not in model_card(STAGE1)

@@ -1,0 +1,318 @@
+"""Pins how a run gets onto the Hub: what goes up and what never does, private first, in one commit, and again."""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from helpers.tiny import Ended, contents, run_flags, run_script
+from huggingface_hub import HfApi, ModelCard
+
+from ser_mtl.evaluation.predictions import read_predictions
+
+TOKEN = "hf_made_up_of_ada"
+STAGE1 = {
+    ".gitattributes", "README.md", "args.json", "config.json", "confusion_matrix.png", "history.json",
+    "model.safetensors", "modeling_ser_mtl.py", "predictions.jsonl", "processor_config.json", "results.json",
+    "reliability.png", "split.json", "tokenizer_config.json", "training_curves.png", "vocab.json",
+}  # fmt: skip
+STAGE2 = STAGE1 - {"model.safetensors"} | {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.fixture
+def stage1(finished, tmp_path) -> Path:
+    """A finished run of stage 1, of the test's own."""
+    return shutil.copytree(finished, tmp_path / "runs" / "stage1")
+
+
+@pytest.fixture
+def stage2(finished2, stage1) -> Path:
+    """A finished run of stage 2 on top of `stage1`, of the test's own."""
+    run = shutil.copytree(finished2, stage1.parent / "stage2")
+    for name, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "stage1")):
+        (run / name).write_text(json.dumps(json.loads((run / name).read_text()) | {key: str(stage1)}))
+    return run
+
+
+def publish(run: Path, repo_id: str, *more: object) -> Ended:
+    ended = run_script("publish", [run, "--repo_id", repo_id, *more])
+    assert "Traceback" not in ended.stderr
+    assert TOKEN not in ended.stdout + ended.stderr
+    return ended
+
+
+def publish_well(run: Path, repo_id: str, *more: object) -> None:
+    ended = publish(run, repo_id, *more)
+    assert ended.code == 0, ended.stderr
+
+
+def check_refused(ended: Ended, *named: str) -> None:
+    """Exit code 2 and one line of ours, the last, that says all of these."""
+    ours = [line for line in ended.stderr.splitlines() if line.startswith("publish.py: ")]
+    assert (ended.code, len(ours)) == (2, 1), ended.stderr
+    assert ended.stderr.endswith(ours[0] + "\n")
+    for words in named:
+        assert words in ours[0]
+
+
+# ------------------------------------------------------------------------------------------------------ what goes up
+
+
+def test_a_run_arrives_whole_in_one_commit_and_private(hub, stage1):
+    publish_well(stage1, "ada/ser")
+    repository = hub.repositories["ada/ser"]
+    assert set(repository.files) == STAGE1
+    assert repository.titles == ["initial commit", "Publish the run"]
+    assert repository.private
+    assert repository.files["model.safetensors"] == (stage1 / "model.safetensors").read_bytes()
+
+
+def test_adapters_arrive_naming_their_base_by_its_commit(hub, stage1, stage2):
+    publish_well(stage1, "ada/stage1")
+    publish_well(stage2, "ada/stage2")
+    files = hub.repositories["ada/stage2"].files
+    assert set(files) == STAGE2
+    adapter = json.loads(files["adapter_config.json"])
+    base = hub.repositories["ada/stage1"].branches["main"]
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", base)
+    assert ModelCard(files["README.md"].decode()).data.base_model == "ada/stage1"
+
+
+def test_a_second_push_changes_nothing_and_of_another_run_only_what_differs(hub, stage1, stage2):
+    publish_well(stage1, "ada/ser")
+    before = hub.repositories["ada/ser"].branches["main"]
+    publish_well(stage1, "ada/ser")
+    assert hub.repositories["ada/ser"].branches["main"] == before
+    publish_well(stage1, "ada/base")
+    publish_well(stage2, "ada/ser")  # the whole model of before must not stay beside the adapters
+    assert set(hub.repositories["ada/ser"].files) == STAGE2
+    assert len(hub.repositories["ada/ser"].titles) == 3
+
+
+def test_nothing_private_leaves_the_machine(hub, stage1, stage2):
+    for name in ("training_args.bin", "optimizer.pt", "speech.wav", "notes.txt", ".env"):
+        (stage1 / name).write_text(TOKEN)
+    (stage1 / "checkpoint-3").mkdir()
+    (stage1 / "checkpoint-3/model.safetensors").write_text("half")
+    args = json.loads((stage1 / "args.json").read_text())
+    args["corpus"]["data_dir"] = ["patients/ward"]  # reads like a Hub id
+    (stage1 / "args.json").write_text(json.dumps(args))
+    publish_well(stage1, "ada/stage1")
+    publish_well(stage2, "ada/stage2")
+    assert b"patients" not in hub.repositories["ada/stage1"].files["args.json"]
+    folders = [str(Path(tempfile.gettempdir())).encode(), str(Path.cwd()).encode()]
+    for name, expected in (("ada/stage1", STAGE1), ("ada/stage2", STAGE2)):
+        files = hub.repositories[name].files
+        assert set(files) == expected
+        private = [TOKEN.encode(), *folders]
+        assert not [(file, secret) for file, content in files.items() for secret in private if secret in content]
+
+
+def test_what_was_said_stays_at_home_unless_asked_for(hub, stage1):
+    publish_well(stage1, "ada/ser")
+    rows = [json.loads(line) for line in hub.repositories["ada/ser"].files["predictions.jsonl"].splitlines()]
+    own = read_predictions(stage1 / "predictions.jsonl")
+    assert all("asr" in row for row in own)
+    assert rows == [{name: value for name, value in row.items() if name != "asr"} for row in own]
+    publish_well(stage1, "ada/ser", "--with_transcripts")
+    assert hub.repositories["ada/ser"].files["predictions.jsonl"] == (stage1 / "predictions.jsonl").read_bytes()
+
+
+def test_the_run_folder_gains_the_record_of_where_it_is_and_nothing_else(hub, stage1):
+    before = contents(stage1)
+    publish_well(stage1, "ser")  # a name alone is one in the user's own namespace
+    after = contents(stage1)
+    record = json.loads(after.pop("published.json"))
+    assert after == before
+    assert record == {"repo_id": "ada/ser", "revision": hub.repositories["ada/ser"].branches["main"]}
+
+
+def test_adapters_merged_have_a_repository_of_their_own_and_a_second_push_changes_nothing(hub, stage1, stage2):
+    publish_well(stage1, "ada/stage1")
+    for _ in range(2):
+        publish_well(stage2, "ada/stage2", "--merge")
+    merged = hub.repositories["ada/stage2-merged"]
+    assert set(merged.files) == STAGE1
+    assert len(merged.titles) == 2
+    data = ModelCard(merged.files["README.md"].decode()).data
+    assert (data.library_name, data.base_model, data.base_model_relation) == ("transformers", "ada/stage1", "finetune")
+
+
+# ----------------------------------------------------------------------------------------------------------- private
+
+
+def test_no_file_goes_into_a_public_repository_unless_told_to(hub, stage1):
+    HfApi().create_repo("ada/open", private=False)
+    check_refused(publish(stage1, "ada/open"), "ada/open", "is public", "--public")
+    assert set(hub.repositories["ada/open"].files) == {".gitattributes"}
+    publish_well(stage1, "ada/open", "--public")
+    assert set(hub.repositories["ada/open"].files) == STAGE1
+
+
+def test_a_server_that_does_not_make_it_private_gets_no_file(hub, stage1):
+    def answer_in_public() -> None:
+        HfApi().create_repo("ada/ser", private=False)
+
+    hub.fail("POST", "/api/repos/create", 0, before=answer_in_public)
+    check_refused(publish(stage1, "ada/ser"), "is public")
+    assert not [request for request in hub.requests if "preupload" in request or "commit" in request]
+
+
+def test_it_becomes_public_only_once_all_of_it_is_there(hub, stage1):
+    private_then = []
+    hub.fail("POST", "/commit/", 0, before=lambda: private_then.append(hub.repositories["ada/ser"].private))
+    publish_well(stage1, "ada/ser", "--public")
+    assert private_then == [True]
+    assert not hub.repositories["ada/ser"].private
+
+
+# -------------------------------------------------------------------------------------------------------------- base
+
+
+def test_adapters_wait_for_their_base(hub, stage1, stage2):
+    before = contents(stage2)
+    check_refused(publish(stage2, "ada/stage2"), str(stage1), "publish it first", "--base_repo_id")
+    assert not hub.repositories
+    assert contents(stage2) == before
+
+
+def test_a_base_with_other_weights_is_refused(hub, stage1, stage2):
+    publish_well(stage1, "ada/stage1")
+    weights = bytearray((stage1 / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (stage1 / "model.safetensors").write_bytes(weights)
+    check_refused(publish(stage2, "ada/stage2"), "ada/stage1", "other weights")
+    assert set(hub.repositories) == {"ada/stage1"}
+
+
+def test_a_base_that_is_gone_is_named(hub, stage1, stage2):
+    publish_well(stage1, "ada/stage1")
+    del hub.repositories["ada/stage1"]
+    check_refused(publish(stage2, "ada/stage2"), "the base ada/stage1", "404")
+
+
+def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, good_corpus, tmp_path):
+    publish_well(stage1, "ada/stage1")
+    trained_on = hub.repositories["ada/stage1"].branches["main"]
+    run = tmp_path / "stage2"
+    assert run_script("run_stage2", run_flags(good_corpus, run, stage1="ada/stage1")).code == 0
+    HfApi().upload_file(path_or_fileobj=b"later", path_in_repo="notes.md", repo_id="ada/stage1")
+    assert hub.repositories["ada/stage1"].branches["main"] != trained_on
+    publish_well(run, "ada/stage2")
+    adapter = json.loads(hub.repositories["ada/stage2"].files["adapter_config.json"])
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", trained_on)
+
+
+def test_a_base_that_was_said_to_be_elsewhere_is_not_asked_for_the_commit_of_the_first(
+    hub, stage1, finished2, tmp_path
+):
+    for name in ("ada/stage1", "ada/copy"):
+        publish_well(stage1, name)
+    run = shutil.copytree(finished2, tmp_path / "run")
+    trained_on = {"base_model_name_or_path": "ada/stage1", "revision": hub.repositories["ada/stage1"].branches["main"]}
+    adapter = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps(adapter | trained_on))
+    publish_well(run, "ada/stage2", "--base_repo_id", "ada/copy")
+    adapter = json.loads(hub.repositories["ada/stage2"].files["adapter_config.json"])
+    assert adapter["revision"] == hub.repositories["ada/copy"].branches["main"] != trained_on["revision"]
+
+
+def test_what_cannot_be_merged_is_said_before_anything_is_published(hub, stage1, stage2):
+    check_refused(publish(stage1, "ada/stage1", "--merge"), "--merge", "whole model")
+    shutil.move(stage1, stage1.parent / "elsewhere")
+    ended = run_script("publish", [stage2, "--merge"])
+    check_refused(ended, "--merge", str(stage2), "base")
+    assert not hub.repositories and not (stage2 / "merged").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ faults
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "named"),
+    [
+        ("POST", "/api/repos/create", 401, "hf auth login"),
+        ("POST", "/api/repos/create", 403, "right to write"),
+        ("POST", "/api/repos/create", 500, "the Hub failed (500)"),
+        ("POST", "/api/validate-yaml", 400, "Invalid metadata in README.md"),
+        ("POST", "/preupload/", 404, "not there"),
+        ("PUT", "/[0-9a-f]{64}", 403, "(403)"),
+        ("POST", "/commit/", 409, "run this again"),
+        ("POST", "/commit/", 412, "changed meanwhile"),
+        ("POST", "/commit/", 429, "in 7 s"),
+        ("POST", "/commit/", 500, "the Hub failed (500)"),
+        ("POST", "/commit/", None, "run this again"),
+    ],
+    ids=lambda value: str(value).strip("/"),
+)
+def test_a_push_that_fails_says_so_in_one_line_and_can_be_repeated(hub, stage1, method, path, status, named):
+    before = contents(stage1)
+    hub.fail(method, path, status, Retry_After="7")
+    check_refused(publish(stage1, "ada/ser"), "ada/ser", named)
+    assert contents(stage1) == before
+    if "ada/ser" in hub.repositories:
+        assert set(hub.repositories["ada/ser"].files) == {".gitattributes"}
+    publish_well(stage1, "ada/ser")
+    assert set(hub.repositories["ada/ser"].files) == STAGE1
+
+
+def test_an_upload_that_is_cut_off_goes_on(hub, stage1):
+    hub.fail("PUT", "/[0-9a-f]{64}", None)
+    publish_well(stage1, "ada/ser")
+    assert set(hub.repositories["ada/ser"].files) == STAGE1
+
+
+def test_who_commits_at_the_same_time_is_not_overwritten(hub, stage1):
+    def commit_in_between() -> None:
+        repository = hub.repositories["ada/ser"]
+        repository.commit("main", "mine", repository.commits[repository.branches["main"]])
+
+    hub.fail("POST", "/commit/", 0, before=commit_in_between)
+    check_refused(publish(stage1, "ada/ser"), "changed meanwhile", "412")
+    assert hub.repositories["ada/ser"].titles == ["initial commit", "mine"]
+    publish_well(stage1, "ada/ser")
+    assert set(hub.repositories["ada/ser"].files) == STAGE1
+
+
+def test_a_repository_deleted_meanwhile_is_made_again_by_a_repeat(hub, stage1):
+    hub.fail("POST", "/commit/", 0, before=lambda: hub.repositories.pop("ada/ser"))
+    check_refused(publish(stage1, "ada/ser"), "404")
+    publish_well(stage1, "ada/ser")
+    assert set(hub.repositories["ada/ser"].files) == STAGE1
+
+
+def test_the_signatures_in_addresses_are_not_shown(hub, stage1, monkeypatch):
+    from ser_mtl.hub.errors import hub_errors
+
+    with pytest.raises(Exception, match="what") as raised, hub_errors("what"):
+        raise ConnectionError("could not reach https://storage/abc?X-Signature=secret&more=1 today")
+    assert "secret" not in str(raised.value)
+    assert re.search("https://storage/abc today", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.json", "{"), ("results.json", None), ("config.json", None), ("predictions.jsonl", None)],
+)
+def test_a_run_that_is_not_whole_is_refused(hub, stage1, name, content):
+    (stage1 / name).unlink()
+    if content is not None:
+        (stage1 / name).write_text(content)
+    check_refused(publish(stage1, "ada/ser"), str(stage1))
+    assert "ada/ser" not in hub.repositories or set(hub.repositories["ada/ser"].files) == {".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ([], "--repo_id"),
+        (["--export", "onnx"], "--export"),
+        (["--all_folds"], "--repo_id"),
+        (["--repo_id", "a/b/c"], "a/b/c"),
+    ],
+    ids=str,
+)
+def test_flags_that_make_no_sense_are_named(hub, stage1, flags, named):
+    check_refused(run_script("publish", [stage1, *flags]), named)

@@ -1,0 +1,234 @@
+"""Pins the gradients' cosines against computations by hand, and PCGrad against its definition."""
+
+import json
+import math
+import subprocess
+import sys
+from itertools import combinations
+
+import pytest
+import torch
+from helpers.encoders import all_tasks_config
+from helpers.tiny import ROOT, run_flags, run_script
+from test_trainer import N, trainer
+from torch import Tensor, nn
+from transformers import TrainerControl, TrainerState
+
+from modeling_ser_mtl import SerMtlModel, weighted_loss
+from ser_mtl.research.gradients import (
+    GradientCosines,
+    GradientSurgery,
+    gradient_cosines,
+    inner_products,
+    pcgrad_weights,
+    shared_parameters,
+)
+from ser_mtl.training.adapters import attach_adapters
+
+LOSSES = ["emotion", "gender", "style", "asr", "scl"]
+
+
+def test_cosines_are_those_computed_by_hand():
+    one, two, three = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    losses = {  # gradients: [3, 4 | 0, 2], [4, -3 | 0, -1] and [0, 0 | 0, 0]
+        "emotion": 3 * one[0] + 4 * one[1] + 2 * two[1],
+        "asr": 4 * one[0] - 3 * one[1] - two[1],
+        "style": 0 * one.sum(),
+    }
+    found = gradient_cosines(losses, {"layer 1": [one], "layer 2": [two, three]})
+    assert found["emotion asr"] == pytest.approx([-2 / math.sqrt(29 * 26), 0.0, -1.0], abs=1e-5)
+    assert found["emotion style"] == found["asr style"] == [None] * 3
+
+
+def losses_of_update(made) -> dict[str, Tensor]:
+    """Each weighted loss of the only update of `corpus_of()`, in one batch."""
+    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
+    counts = made.get_batch_samples(iter([batch]), 1, made.args.device)[1]
+    outputs = made.model.train()(**{name: value for name, value in batch.items() if name != "row"})
+    return {name: weighted_loss(made.model.config, {name: loss}, counts) for name, loss in outputs.losses.items()}
+
+
+def flat_gradients(made, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
+    """The gradient of each loss as one vector, by a pass of its own, the plain slow way."""
+    vectors = {}
+    for name in LOSSES:
+        made.model.zero_grad()
+        losses_of_update(made)[name].backward()
+        vectors[name] = torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in parameters])
+    made.model.zero_grad()
+    return vectors
+
+
+def test_the_shared_parameters_are_the_encoders_and_each_comes_once(tmp_path):
+    made = trainer(tmp_path)
+    groups = shared_parameters(made.model)
+    assert list(groups) == ["layer 1", "layer 2", "other"]
+    assert {id(p) for group in groups.values() for p in group} == {id(p) for p in made.model.encoder.parameters()}
+    assert sum(len(group) for group in groups.values()) == len(list(made.model.encoder.parameters()))
+
+
+def test_with_adapters_the_shared_parameters_are_those_of_the_layers(tmp_path):
+    model = SerMtlModel(all_tasks_config(bottleneck_dim=4, fusion="concat"))
+    adapted = attach_adapters(model, str(tmp_path), lora_rank=2, lora_alpha=2)
+    own = ("heads.", "ctc_head.", "fusion.")
+    trained = {n.removeprefix("base_model.model."): p for n, p in adapted.named_parameters() if p.requires_grad}
+    expected = {id(p) for name, p in trained.items() if not name.startswith(own)}
+    groups = shared_parameters(adapted)
+    assert list(groups) == ["layer 1", "layer 2"]
+    assert {id(p) for group in groups.values() for p in group} == expected
+    for i, name in enumerate(groups):  # LoRA's pairs on four projections; down and up of the bottleneck, with biases
+        assert len(groups[name]) == 4 * 2 + 4
+        assert id(trained[f"layer_adapters.{i}.modules_to_save.default.up.weight"]) in {id(p) for p in groups[name]}
+
+
+def test_the_callback_measures_what_separate_passes_give(tmp_path):
+    made = trainer(tmp_path, per_device_train_batch_size=N)
+    groups = shared_parameters(made.model)
+    expected = []
+    for parameters in [[p for group in groups.values() for p in group], *groups.values()]:
+        vectors = flat_gradients(made, parameters)
+        expected.append([torch.cosine_similarity(vectors[a], vectors[b], dim=0).item() for a, b in pairs()])
+    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+    made.train()
+    record = json.loads((tmp_path / "gradient_cosines.json").read_text())
+    assert record["groups"] == ["encoder", *groups]
+    assert record["every_updates"] == 25 * 5
+    (measured,) = record["measurements"]
+    assert (measured["update"], measured["epoch"]) == (0, 0)
+    found = [measured["cosines"].get(f"{a} {b}") or measured["cosines"][f"{b} {a}"] for a, b in pairs()]
+    torch.testing.assert_close(torch.tensor(found).T, torch.tensor(expected), atol=2e-3, rtol=0)
+    assert 0 < record["seconds"] < record["training_seconds"]
+    assert (tmp_path / "gradient_cosines.png").read_bytes().startswith(b"\x89PNG")
+
+
+def pairs() -> list[tuple[str, str]]:
+    return list(combinations(LOSSES, 2))
+
+
+def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("ser_mtl.research.gradients.UPDATES_A_LOSS", 0.4)  # every second update
+    trained = []
+    for measured in (False, True):
+        made = trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
+        made.model.config.encoder_config.mask_time_prob = 0.3  # so that random numbers count
+        if measured:
+            made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+        made.train()
+        trained.append({name: value.clone() for name, value in made.model.state_dict().items()})
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+    record = json.loads((tmp_path / "gradient_cosines.json").read_text())
+    assert [m["update"] for m in record["measurements"]] == [0, 2, 4, 6]
+    assert [m["epoch"] for m in record["measurements"]] == [0, 0.5, 1, 1.5]
+
+
+def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
+    made = trainer(tmp_path)
+    saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": []}
+    measurements = [{"update": update} for update in (0, 50, 100, 150)]
+    (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
+    callback = GradientCosines(tmp_path, made.stopwatch)
+    kept = {"Stopwatch": {"args": {}, "attributes": {"seconds": 40.0}}}
+    state = TrainerState(global_step=100, is_world_process_zero=True, stateful_callbacks=kept)
+    made.stopwatch.on_train_begin(made.args, state, TrainerControl())
+    callback.on_train_begin(made.args, state, TrainerControl(), model=made.model)
+    record = callback.record()
+    assert record["measurements"] == measurements[:2]  # what came after it is measured again
+    assert record["seconds"] == 1.0 and record["training_seconds"] >= 40.0
+
+
+# ------------------------------------------------------------------------------------------------------------ surgery
+
+
+def pcgrad(vectors: list[Tensor]) -> Tensor:
+    """Algorithm 1 of the paper, on whole vectors."""
+    total = torch.zeros_like(vectors[0])
+    for i, own in enumerate(vectors):
+        projected = own.clone()
+        for j in torch.randperm(len(vectors)).tolist():
+            if j != i and projected @ vectors[j] < 0:
+                projected -= (projected @ vectors[j]) / (vectors[j] @ vectors[j]) * vectors[j]
+        total += projected
+    return total
+
+
+def test_two_planted_gradients_that_conflict_lose_what_pulls_against_the_other():
+    one, other = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+    parameter = nn.Parameter(torch.zeros(2))
+    surgery = GradientSurgery([parameter])
+    surgery.collect({"emotion": one @ parameter, "asr": other @ parameter})
+    surgery.operate()
+    # [1, 0] without its part along [-1, 1] is [0.5, 0.5]; [-1, 1] without its part along [1, 0] is [0, 1].
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.5, 1.5]))
+
+
+def test_gradients_that_do_not_conflict_are_added():
+    parameter = nn.Parameter(torch.zeros(2))
+    surgery = GradientSurgery([parameter])
+    surgery.collect({"emotion": 2 * parameter[0], "asr": parameter.sum()})
+    surgery.operate()
+    assert parameter.grad.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_many_gradients_are_projected_as_the_algorithm_says(seed):
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.manual_seed(seed)
+    expected = pcgrad(list(vectors))
+    torch.manual_seed(seed)
+    weights = pcgrad_weights(inner_products([[v] for v in vectors]).double())
+    torch.testing.assert_close(weights @ vectors, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_loss_without_gradient_is_left_out_of_it():
+    assert pcgrad_weights(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("per_device", "accumulation"), [(8, 1), (4, 2)])
+def test_an_update_has_the_projected_gradients_of_all_its_batches_and_plain_ones_in_the_heads(
+    tmp_path, per_device, accumulation
+):
+    made = trainer(tmp_path, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    shared = [p for group in shared_parameters(made.model).values() for p in group]
+    vectors = flat_gradients(made, shared)
+    torch.manual_seed(3)
+    expected = pcgrad([vectors[name] for name in ("emotion", "asr", "gender", "style", "scl")])
+    sum(losses_of_update(made).values()).backward()
+    heads = {name: p.grad.clone() for name, p in made.model.named_parameters() if name.startswith(("heads", "ctc_"))}
+    plain = torch.cat([p.grad.flatten() for p in shared])
+    made.model.zero_grad()
+
+    made.surgery = GradientSurgery(shared)
+    made.create_optimizer_and_scheduler(1)
+    batches, counts = made.get_batch_samples(iter(made.get_train_dataloader()), accumulation, made.args.device)
+    for i, batch in enumerate(batches):
+        made.accelerator.gradient_state._set_sync_gradients(i == accumulation - 1)
+        if i == accumulation - 1:
+            torch.manual_seed(3)
+        made.training_step(made.model, batch, counts)
+    found = torch.cat([p.grad.flatten() for p in shared])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+    assert (expected - plain).norm() > 0.01 * plain.norm()  # there are conflicts
+    for name, gradient in heads.items():
+        torch.testing.assert_close(made.model.get_parameter(name).grad, gradient, atol=1e-6, rtol=1e-3)
+
+
+def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished, tmp_path):
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, gradient_surgery="pcgrad")
+    ended = run_script("run_stage2", [*flags, "--gradient_cosines"])
+    assert ended.code == 0, ended.stderr
+    record = json.loads((tmp_path / "out/gradient_cosines.json").read_text())
+    assert record["groups"] == ["encoder", "layer 1", "layer 2"]  # nothing else of the encoder is trained
+    assert set(record["measurements"][0]["cosines"]) == {f"{a} {b}" for a, b in combinations(
+        ("emotion", "gender", "style", "scl"), 2
+    )}  # fmt: skip
+    assert "Gradient cosines: measured 1 times" in ended.stdout
+
+
+def test_several_processes_are_refused(good_corpus, encoder, tmp_path):
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, gradient_surgery="pcgrad")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29534"]
+    ended = subprocess.run(
+        [*command, ROOT / "run_stage1.py", *map(str, flags), "--use_cpu"], capture_output=True, text=True
+    )
+    assert "run_stage1.py: --gradient_surgery pcgrad works in one process" in ended.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,249 @@
+"""Pins how runs are launched: order, failure, resuming, the shares of a machine, and the jobs of a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import write_json
+from ser_mtl.tables.arguments import parse_arguments
+from ser_mtl.tables.launch import Cluster, ThisMachine, launch, reason_in, run_all, shares
+from ser_mtl.tables.plan import Run, choose_rows, plan
+
+
+class Machine:
+    """Jobs that end when they are looked at for the second time; those of `failing` names fail, all others finish."""
+
+    def __init__(self, at_once: int = 1, failing: tuple[str, ...] = ()):
+        self.at_once, self.failing = at_once, failing
+        self.submitted: list[Run] = []
+        self.under_way = self.most = 0
+
+    def submit(self, run: Run) -> "Machine.Job":
+        self.submitted.append(run)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        return self.Job(self, run)
+
+    class Job(Future):
+        def __init__(self, machine: "Machine", run: Run):
+            super().__init__()
+            self.machine, self.run, self.looks = machine, run, 0
+
+        def done(self) -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                self.machine.under_way -= 1
+                if self.run.name in self.machine.failing:
+                    self.set_result("out of memory (exit code 1)")
+                else:
+                    finish(self.run)
+                    self.set_result(None)
+            return self.looks >= 2
+
+
+def finish(run: Run) -> None:
+    write_json(run.folder / "results.json", {"minutes": 1.0, "audio_seconds_per_second": 1.0})
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr("ser_mtl.tables.launch._SECONDS_BETWEEN_LOOKS", 0.01)
+
+
+def test_what_goes_on_from_a_failed_run_is_skipped_and_all_else_goes_on(tmp_path):
+    runs = plan(choose_rows([2], [], []), [1], [0], tmp_path)
+    machine = Machine(failing=("t1-full-ser-asr",))
+    failed = run_all(runs, machine)
+    assert {run.name: reason for run, reason in failed.items()} == {
+        "t1-full-ser-asr": "out of memory (exit code 1)",
+        "t2-full-full": "skipped, for t1-full-ser-asr failed",
+        "t2-full-adapters": "skipped, for t1-full-ser-asr failed",
+    }
+    assert [run.name for run in machine.submitted] == ["t1-adapters-ser-asr", "t2-adapters-adapters", "t1-full-ser-asr"]
+
+
+def test_a_failed_run_is_tried_again_the_next_time(tmp_path):
+    runs = plan(choose_rows([2], [], []), [1], [0], tmp_path)
+    run_all(runs, Machine(failing=("t2-full-full",)))
+    again = Machine()
+    assert run_all(runs, again) == {}
+    assert [run.name for run in again.submitted] == ["t2-full-full"]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    runs = plan(choose_rows([1], [], []), [1, 2], [0], tmp_path)
+    finish(runs[0])
+    machine = Machine(at_once=99)
+    assert run_all(runs, machine) == {}
+    assert machine.submitted == runs[1:]
+    rest = Machine()
+    assert run_all(runs, rest) == {} and rest.submitted == []
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_no_more_run_at_once_than_asked_for_and_no_stage_two_before_its_stage_one(tmp_path, at_once):
+    runs = plan(choose_rows([1, 2, 3], [], []), [1], [0], tmp_path)
+    machine = Machine(at_once)
+
+    def submit(run, submit=machine.submit):
+        assert run.start is None or run.start.state == "finished"
+        return submit(run)
+
+    machine.submit = submit
+    assert run_all(runs, machine) == {}
+    assert machine.most == at_once
+    assert len(machine.submitted) == 14
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "expected"),
+    [
+        (1, ["0", "1"], [(2, "0,1")]),
+        (2, ["0", "1"], [(1, "0"), (1, "1")]),
+        (2, ["4", "5", "6"], [(2, "4,6"), (1, "5")]),
+        (3, ["0"], [(1, "0")] * 3),
+    ],
+)
+def test_gpus_are_shared_out(jobs, gpus, expected):
+    dealt = [(one["processes"], one["environment"]["CUDA_VISIBLE_DEVICES"]) for one in shares(jobs, gpus, 8)]
+    assert dealt == expected
+
+
+def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert shares(3, [], 8) == [{"processes": 1, "environment": {"OMP_NUM_THREADS": "2"}}] * 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert shares(1, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "5"}
+
+
+def test_what_accelerate_says_of_threads_is_not_taken_for_the_users_wish(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "4"}
+
+
+def test_a_row_of_one_process_has_one_whatever_its_share(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("ser_mtl.tables.launch._LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
+    for name in ("t5-full-all-pcgrad", "t1-full-all"):
+        (run,) = plan(choose_rows([], [name], []), [1], [0], tmp_path)
+        launch(run, [], processes=4, environment={})
+        asked.append(run.log.read_text().split("'--num_processes', '")[1][0])
+    assert asked == ["1", "4"]
+
+
+@pytest.mark.parametrize("error", [FailedJobError, FailedSubmissionError])
+def test_a_job_that_cannot_be_queued_fails_alone(tmp_path, error):
+    runs = plan(choose_rows([1], [], []), [1], [0], tmp_path)
+    machine = Machine()
+    usual = machine.submit
+
+    def submit(run):
+        if run.name == "t1-full-ser":
+            raise error("loading\nsbatch: error: invalid partition\n")
+        return usual(run)
+
+    machine.submit = submit
+    failed = run_all(runs, machine)
+    assert {run.name: why for run, why in failed.items()} == {
+        "t1-full-ser": f"{error.__name__}: sbatch: error: invalid partition"
+    }
+    assert all(run.state == "finished" for run in runs if run not in failed)
+
+
+def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
+    (run,) = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
+    machine, job = Machine(), Future()
+    job.set_exception(MemoryError())
+    machine.submit = lambda run: job
+    assert run_all([run], machine) == {run: "MemoryError"}
+
+
+@pytest.mark.parametrize(
+    ("options", "cluster", "said"),
+    [
+        ({"gpu_per_node": 1}, "local", "--slurm_options: .*gpu_per_node"),
+        ({"timeout_min": "2h"}, "local", "--slurm_options: "),
+        ({}, "slurm", "--launcher slurm: .*srun"),
+    ],
+)
+def test_a_cluster_that_is_not_there_or_does_not_know_an_option_is_named(tmp_path, monkeypatch, options, cluster, said):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, on a machine of a cluster either
+    with pytest.raises(UserError, match=said):
+        Cluster(tmp_path, options, lambda run: [], cluster)
+
+
+def test_the_reason_is_what_the_script_says_else_the_last_line_that_is_no_bar():
+    said = "run_stage1.py: --tasks style: nothing is annotated"
+    assert reason_in(f"loading\n{said}\nTraceback:\nboom\n", 1) == f"{said} (exit code 1)"
+    assert reason_in("Traceback:\nValueError: boom\n\r  3%|#  | 1/30\n", 1) == "ValueError: boom (exit code 1)"
+    assert reason_in("", -9) == "it printed nothing (exit code -9)"
+
+
+# ------------------------------------------------------------------------------------------------- the real thing
+
+
+def tables_flags(corpus: Path, encoder: Path, output: Path, *more: str) -> list[str]:
+    flags = ["--corpus", "folder", "--data_dir", corpus, "--encoder", encoder, "--output_dir", output, "--folds", "1"]
+    flags += [
+        "--selection",
+        "last",
+        "--dev",
+        "none",
+        "--use_cpu",
+        "--per_device_train_batch_size",
+        "8",
+        "--save_minutes",
+        "0",
+    ]
+    return [*map(str, flags), *more]
+
+
+def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
+    args = parse_arguments([*flags, "--rows", "t1-full-ser"])
+    (run,) = plan(choose_rows([], args.rows, []), args.folds, args.seeds, args.output_dir)
+    return run, ThisMachine(1, args.flags_of)
+
+
+def test_an_interrupted_run_is_resumed_and_a_finished_one_left_as_it_is(good_corpus, encoder, tmp_path):
+    flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
+    script = "import sys, test_launch as t; run, machine = t.only_run(sys.argv[1:]); t.run_all([run], machine)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    first = subprocess.Popen([sys.executable, "-c", script, *flags], env=environment, start_new_session=True)
+    run, machine = only_run(flags)
+    while not list(run.folder.glob("checkpoint-*/trainer_state.json")):
+        assert first.poll() is None, run.log.read_text()
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert run.state == "interrupted"
+    assert run_all([run], machine) == {}
+    history = json.loads((run.folder / "history.json").read_text())
+    losses = [entry for entry in history if "loss" in entry]
+    assert [entry["epoch"] for entry in losses] == list(range(1, 31))  # each epoch once
+    written = (run.folder / "results.json").stat().st_mtime_ns, run.log.stat().st_size
+    assert machine.submit(run).result() is None
+    assert written == ((run.folder / "results.json").stat().st_mtime_ns, run.log.stat().st_size)
+
+
+def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path):
+    flags = tables_flags(good_corpus, tmp_path / "no-encoder", tmp_path / "out", "--num_train_epochs", "1")
+    args = parse_arguments([*flags, "--rows", "t2-full-adapters"])
+    runs = plan(choose_rows([], args.rows, []), args.folds, args.seeds, args.output_dir)
+    failed = run_all(runs, Cluster(tmp_path / "jobs", {"timeout_min": 5}, args.flags_of, cluster="local"))
+    reasons = {run.name: reason for run, reason in failed.items()}
+    assert reasons["t1-full-ser-asr"].startswith("run_stage1.py: --encoder ")
+    assert reasons["t2-full-adapters"] == "skipped, for t1-full-ser-asr failed"

@@ -1,0 +1,274 @@
+"""Pins the rows and the plan: what the paper says, what is shared, what is refused, how long it will take."""
+
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json, write_json
+from ser_mtl.tables.arguments import keep_settings, parse_arguments
+from ser_mtl.tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
+from ser_mtl.tables.rows import CLAIMS, ROWS
+from ser_mtl.training.arguments import CorpusArguments, RunArguments, Stage1Arguments, Stage2Arguments
+from ser_mtl.training.steps import Parser
+
+ALL = choose_rows([1, 2, 3], [], [])
+
+
+def documented_rows() -> dict[str, tuple[str, list[float]]]:
+    """The last command and the figures of each row in docs/method.md and docs/earlier_systems.md."""
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("method.md", "earlier_systems.md"))
+    lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
+    return {
+        name: (command, [float(cell) for cell in cells.split("|") if cell.strip(" -")])
+        for name, command, cells in lines
+    }
+
+
+def test_the_rows_are_those_of_the_documentation_with_its_figures():
+    documented = documented_rows()
+    assert set(documented) == {row.id for row in ROWS}
+    for row in ROWS:
+        paper = row.paper
+        ours = [x for x in (paper.ua, paper.wa, paper.wer, paper.gender_ua, paper.style_ua) if x is not None]
+        assert ours == documented[row.id][1], row.id
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
+    command = documented_rows()[row.id][0].replace("<run>", "somewhere")
+    method = Stage1Arguments if "run_stage1" in command else Stage2Arguments
+    parser = Parser((CorpusArguments, method, RunArguments))
+    last = row.stage2 or row.stage1
+    given, documented = (
+        parser.parse_args(["--fold", "1", *words]) for words in (last.flags(), shlex.split(command)[1:])
+    )
+    # What there is nothing to fuse for, MethodArguments turns off.
+    of_method = {field.name for field in fields(method)} - {"stage1"}
+    assert method(**{name: getattr(given, name) for name in of_method}) == method(
+        **{name: getattr(documented, name) for name in of_method}
+    )
+    for name in ("num_train_epochs", "per_device_train_batch_size"):
+        assert getattr(given, name) == getattr(documented, name)
+
+
+def test_the_earlier_two_stages_have_a_first_stage_of_their_own():
+    first, second = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], Path("x"))
+    assert (first.name, first.settings.tasks) == ("t4-gao-2023-stage1", "asr gender")
+    assert second.start is first
+    assert len(plan(choose_rows([1, 2, 3, 4], [], []), [1], [0], Path("x"))) == 17
+
+
+def test_all_three_tables_are_fourteen_trainings_a_fold_not_twenty_one():
+    assert sum(len(runs_of(row, 1, 0, Path("x"))) for row in ALL) == 21
+    assert len(plan(ALL, [1], [0], Path("x"))) == 14
+    runs = plan(ALL, [1, 2, 3, 4, 5], [0, 1, 2], Path("x"))
+    assert len(runs) == 14 * 15
+    assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_a_stage_one_is_shared_by_the_rows_of_its_fold_and_seed_and_comes_before_them():
+    runs = plan(choose_rows([], ["t2-full-full", "t3-scl-cos"], []), [1, 2], [0], Path("x"))
+    assert [(run.name, run.fold) for run in runs] == [
+        ("t1-full-ser-asr", 1), ("t2-full-full", 1), ("t3-scl-cos", 1),
+        ("t1-full-ser-asr", 2), ("t2-full-full", 2), ("t3-scl-cos", 2),
+    ]  # fmt: skip
+    for run in runs:
+        assert run.start is None or (run.start.fold == run.fold and runs.index(run.start) < runs.index(run))
+
+
+def test_adapters_in_stage_two_go_on_from_adapters_in_stage_one():
+    first, second = plan(choose_rows([], ["t2-adapters-adapters"], []), [3], [7], Path("x"))
+    assert (first.name, first.settings.trainable) == ("t1-adapters-ser-asr", "adapters")
+    assert second.start is first
+    assert second.folder == Path("x/seed7/fold3/t2-adapters-adapters")
+
+
+def test_a_task_that_the_corpus_lacks_is_left_out_of_every_row():
+    rows = choose_rows([1, 2, 3], [], ["style"])
+    assert [row.id for row in rows] == [row.id for row in ALL]
+    assert len(plan(rows, [1], [0], Path("x"))) == 14
+    assert not any("style" in word for run in plan(rows, [1], [0], Path("x")) for word in run.settings.flags())
+
+
+def test_rows_that_would_be_the_same_without_a_task_are_refused():
+    with pytest.raises(UserError, match="t1-adapters-ser-gender-style is then the same as t1-adapters-ser"):
+        choose_rows([1], [], ["gender", "style"])
+    rows = choose_rows([2], ["t1-full-ser", "t1-full-ser-asr"], ["gender", "style"])
+    assert len(rows) == 5
+
+
+def test_without_transcripts_stage_two_goes_on_from_the_row_that_trains_emotion_alone():
+    (row,) = choose_rows([], ["t2-full-adapters"], ["asr"])
+    assert runs_of(row, 1, 0, Path("x"))[0].name == "t1-full-ser"
+
+
+def test_an_unknown_row_names_those_that_there_are():
+    with pytest.raises(UserError, match="--rows t9: no such row; there are t1-adapters-ser"):
+        choose_rows([], ["t9"], [])
+
+
+def test_every_claim_is_about_rows_that_exist_and_agrees_with_the_papers_figures():
+    paper = {row.id: row.paper.ua for row in ROWS}
+    of_the_paper = [claim for claim in CLAIMS if claim.of_paper]
+    assert len(of_the_paper) == 12
+    assert all(paper[claim.better] > paper[claim.worse] for claim in of_the_paper)
+    assert {row.id for row in ROWS if not row.paper.ua} == {"t5-full-all-pcgrad"}
+
+
+def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
+    runs = plan(choose_rows([1], [], []), [1, 2], [0], tmp_path)
+    by_name = {(run.name, run.fold): run for run in runs}
+    finished = [
+        (by_name["t1-full-ser", 1], {"minutes": 10, "epochs": 8}),
+        (by_name["t1-full-ser-asr", 1], {"minutes": 4, "epochs": 8}),
+    ]
+    assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
+    assert minutes_of(by_name["t1-full-ser-asr", 2], finished) == pytest.approx(4)
+    assert minutes_of(by_name["t1-full-ser-gender-style", 2], finished) == pytest.approx(7)  # the mean of its kind
+    assert minutes_of(by_name["t1-adapters-ser", 2], finished) == pytest.approx(7)  # none of its kind: of its stage
+    again = by_name["t1-full-ser-asr", 2], {"minutes": 6, "epochs": 8}
+    assert minutes_of(by_name["t1-full-ser-asr", 2], [*finished, again]) == pytest.approx(5)
+    finished.pop()
+    assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
+    assert minutes_of(by_name["t1-full-all", 2], []) is None
+    # A row of its own kind says nothing of the others.
+    (heads,) = plan(choose_rows([], ["t4-pepino"], []), [1], [0], tmp_path)
+    finished.append((heads, {"minutes": 90, "epochs": 100}))
+    assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
+
+
+def test_the_hours_of_a_row_with_epochs_of_its_own_are_not_those_of_the_others(tmp_path):
+    runs = plan(choose_rows([3], [], []), [1, 2, 3], [0], tmp_path)
+    by_name = {(run.name, run.fold): run for run in runs}
+    told = {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120}
+    finished = [(by_name[name, 1], {"minutes": 0.5 * epochs, "epochs": epochs}) for name, epochs in told.items()]
+    estimated = {name: minutes_of(by_name[name, 2], finished) for name in ("t3-scl-norm", "t3-mtl", "t3-scl-cos")}
+    assert estimated == pytest.approx({"t3-scl-norm": 60, "t3-mtl": 4, "t3-scl-cos": 4})
+
+
+def test_a_long_string_of_flags_is_no_file_name():
+    flags = "--learning_rate 1e-4 " * 50
+    assert flags in parse_arguments(["--rows", "t1-full-ser", "--stage1_flags", flags]).command
+
+
+def test_the_plan_counts_what_is_finished_and_what_was_interrupted(tmp_path):
+    runs = plan(choose_rows([2], [], []), [1, 2], [0], tmp_path)
+    write_json(runs[0].folder / "args.json", {"training": {"num_train_epochs": 8}})
+    write_json(runs[0].folder / "results.json", {"minutes": 30, "audio_seconds_per_second": 20})
+    write_json(runs[1].folder / "args.json", {})
+    assert [run.state for run in runs[:3]] == ["finished", "interrupted", "to do"]
+    table = plan_table(runs, jobs=2)
+    assert "10 runs, 1 finished, 9 to do" in table
+    assert "1.5 hours of training, 0.8 with 2 at a time; not counting 6" in table  # 3 of stage 1, at half an hour each
+
+
+def test_flags_that_it_does_not_know_go_to_both_stages_and_stage_flags_to_one():
+    args = parse_arguments(
+        shlex.split(
+            "--rows t3-scl-cos --encoder e --dev none --selection last --learning_rate 1e-3 "
+            "--stage2_flags '--num_train_epochs 4' --measure_oracle"
+        )
+    )
+    first, second = plan(choose_rows(args.tables, args.rows, []), [1], [0], args.output_dir)
+    one, two = args.flags_of(first), args.flags_of(second)
+    for words in (one, two):
+        assert words[words.index("--learning_rate") + 1] == "1e-3"
+        assert "--measure_oracle" in words
+    assert "--num_train_epochs" in two and "--num_train_epochs" not in one
+    assert one[one.index("--encoder") + 1] == "e" and "--encoder" not in two
+    assert two[two.index("--stage1") + 1] == str(first.folder)
+    assert args.corpus_arguments.dev == "none"
+
+
+def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own():
+    args = parse_arguments(
+        shlex.split(
+            "--rows t2-full-full t3-scl-cos t4-pepino --learning_rate 1e-3 --stage2_flags '--learning_rate 2e-3' "
+            "--adapters_flags '--learning_rate 5e-4' --full_flags '--learning_rate 1e-4' "
+            "--heads_flags '--learning_rate 1e-2'"
+        )
+    )
+    runs = plan(choose_rows(args.tables, args.rows, []), [1], [0], args.output_dir)
+    rates = {}
+    for run in runs:
+        words = args.flags_of(run)
+        rates[run.name] = [words[i + 1] for i, word in enumerate(words) if word == "--learning_rate"][-1]
+    assert rates == {"t1-full-ser-asr": "1e-4", "t2-full-full": "1e-4", "t3-scl-cos": "5e-4", "t4-pepino": "1e-2"}
+
+
+def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
+    flags = ["t3-scl-norm --num_train_epochs 120", "t1-full-ser-asr --warmup_steps 9"]
+    told = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
+    args = parse_arguments([*told, "--row_flags", *flags])
+    parser = Parser((CorpusArguments, Stage2Arguments, RunArguments))
+    runs = plan(choose_rows([3], [], []), [1], [0], args.output_dir)
+    epochs = {run.name: parser.parse_args(args.flags_of(run)).num_train_epochs for run in runs if run.stage == 2}
+    assert epochs == {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120, "t3-scl-cos": 8}
+    assert [run.name for run in runs if "--warmup_steps" in args.flags_of(run)] == ["t1-full-ser-asr"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--full_flags", "--tasks asr"], "--tasks: each row says it itself"),
+        (["--num_train_epoch", "3"], "run_stage1.py: unrecognized arguments: --num_train_epoch"),
+        (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder e"),
+        (["--seed", "3"], "--seed: each row says it itself"),
+        (["--stage1_flags", "--tasks emotion"], "--tasks: each row says it itself"),
+        (["--tables", "6"], "--tables 6: must be among 1, 2, 3, 4, 5"),
+        (["--folds", "6"], "--folds 6: must be among"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1"),
+        (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
+        (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
+        (["--stage1_flags", "--learning_rate '1"], "--stage1_flags --learning_rate '1: No closing quotation"),
+        (["--full_flags", "'"], "--full_flags ': No closing quotation"),
+        (
+            ["--rows", "t3-mtl", "--row_flags", "t3-mtl --encoder e"],
+            "run_stage2.py: unrecognized arguments: --encoder e",
+        ),
+        (["--rows", "t3-mtl", "--row_flags", "t3-mtl --scl cos"], "--scl: each row says it itself"),
+        (["--rows", "t3-mtl", "--row_flags", "t3-mtl 'a"], "--row_flags t3-mtl 'a: No closing quotation"),
+        (["--rows", "t3-mtl", "--row_flags", ""], "must begin with the id of a row, here one of t1-full-ser-asr, t3"),
+        (["--rows", "t3-mtl", "--row_flags", "t3-concat --seed 1"], "--row_flags t3-concat --seed 1: must begin"),
+        (["--output_dir", __file__], f"--output_dir {__file__}: is not a folder"),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_trained(flags, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        parse_arguments(flags)
+
+
+def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
+    def args(*more: str):
+        return parse_arguments(["--output_dir", str(tmp_path), *more])
+
+    keep_settings(args("--num_train_epochs", "2"))
+    keep_settings(args("--num_train_epochs", "3"))  # no run has begun
+    write_json(tmp_path / "seed0" / "fold1" / "t3-concat" / "args.json", {})
+    keep_settings(args("--num_train_epochs", "3", "--seeds", "1", "--rows", "t3-concat", "--jobs", "4"))
+    with pytest.raises(UserError, match=r"--flags .*'3'.*, not .*'4'"):
+        keep_settings(args("--num_train_epochs", "4"))
+    with pytest.raises(UserError, match=r"--row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
+        keep_settings(args("--num_train_epochs", "3", "--row_flags", "t3-mtl --warmup_steps 9"))
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UserError, match=r"settings\.json: is missing"):
+        keep_settings(args("--num_train_epochs", "3"))
+
+
+def test_a_folder_from_before_a_flag_was_there_goes_on_with_its_default(tmp_path):
+    def args(*more: str):
+        return parse_arguments(["--rows", "t3-mtl", "--output_dir", str(tmp_path), *more])
+
+    keep_settings(args())
+    write_json(tmp_path / "seed0/fold1/t3-mtl/args.json", {})
+    settings = read_json(tmp_path / "settings.json")
+    del settings["row_flags"]
+    write_json(tmp_path / "settings.json", settings)
+    keep_settings(args())
+    with pytest.raises(UserError, match=r"row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
+        keep_settings(args("--row_flags", "t3-mtl --warmup_steps 9"))

@@ -1,0 +1,403 @@
+"""Pins the report: its figures against the json it is made of, its verdicts, and that the page needs no other file."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.finished_runs import answer, write_runs
+from sklearn.metrics import recall_score
+
+from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.predictions import write_predictions
+from ser_mtl.files import write_json
+from ser_mtl.tables.claims import CheckedClaim, check_claims, verdict
+from ser_mtl.tables.figures import plot_embeddings, plot_ua
+from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
+from ser_mtl.tables.plan import choose_rows, plan
+from ser_mtl.tables.report import about, write_report
+from ser_mtl.tables.rows import CLAIMS, ROWS
+from ser_mtl.tables.sections import (
+    calibration_table,
+    cosines_table,
+    leaks_table,
+    losses_table,
+    papers_tables,
+    rules_table,
+    style_table,
+)
+from ser_mtl.tables.statistics import Comparison, Interval
+
+CLAIMS_OF_THREE = ("t1-full-ser-asr t1-full-ser", "t3-scl-cos t3-concat", "t3-scl-cos t1-full-ser")
+IDS = ["t1-full-ser", "t3-concat", "t3-scl-norm", "t3-scl-cos"]  # and t1-full-ser-asr, from which three of them go on
+RIGHT = {"t1-full-ser": 0.5, "t1-full-ser-asr": 0.85, "t3-concat": 0.9, "t3-scl-norm": 0.75, "t3-scl-cos": 0.75}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Five folds of one seed, of one row two seeds, and a report."""
+    folder = tmp_path_factory.mktemp("tables")
+    runs = plan(choose_rows([], IDS, []), [1, 2, 3, 4, 5], [0], folder)
+    runs += plan(choose_rows([], ["t1-full-ser"], []), [1, 2, 3, 4, 5], [1], folder)
+    write_runs(runs, RIGHT, oracle=True)
+    text_only = [row | {"id": f"w{i}", "emotion": answer("sad", ["happy", "sad"], 0.5, np.random.default_rng(i))}
+                 for i, row in enumerate(FinishedRun(1, 0, runs[0].folder).predictions)]  # fmt: skip
+    ceiling = {"ua": 0.78, "wa": 0.8, "raters": 900, "tied": 0.2, "wa_of_label": 0.82}
+    write_json(folder / "baselines.json", {"text_only": text_only, "ceiling": ceiling})
+    runs = plan(choose_rows([], [*IDS, "t2-full-full"], []), [1, 2, 3, 4, 5], [0, 1], folder)
+    write_report(folder, runs, "python run_tables.py --tables 1")
+    return folder
+
+
+def rows_of(folder: Path) -> list[FinishedRow]:
+    return finished_rows(plan(choose_rows([1, 2, 3], [], []), [1, 2, 3, 4, 5], [0, 1], folder))
+
+
+def row_of(folder: Path, name: str) -> FinishedRow:
+    return next(row for row in rows_of(folder) if row.row.id == name)
+
+
+def line_of(folder: Path, start: str) -> list[str]:
+    """Cells of the first line of the report that starts so."""
+    line = next(line for line in (folder / "report.md").read_text().splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_stands_with_its_mean_its_spread_the_papers_figure_and_the_difference(folder):
+    by_fold = np.array([list(row_of(folder, "t1-full-ser").figures("ua").values())]).reshape(2, 5).mean(axis=0)
+    _, trained, ua, paper, difference, *_ = line_of(folder, "`t1-full-ser`")
+    assert trained == "all parameters: SER"
+    assert ua == f"{100 * by_fold.mean():.1f} ± {100 * by_fold.std(ddof=1):.1f}"
+    assert (paper, difference) == ("70.88", f"{100 * by_fold.mean() - 70.88:+.1f}")
+
+
+def test_other_tasks_stand_in_a_table_of_their_own_and_only_where_they_were_trained(folder):
+    emotion, others = papers_tables(rows_of(folder), 1)
+    assert [cells[0] for cells in emotion.rows] == ["`t1-full-ser`", "`t1-full-ser-asr`"]
+    assert [cells[0] for cells in others.rows] == ["`t1-full-ser-asr`"] and others.header[2] == "WER"
+    emotion, others = papers_tables(rows_of(folder), 3)
+    assert "gender UA" in others.header and "gender UA" not in emotion.header and "WER" not in others.header
+    cells = dict(zip(others.header[2:], others.rows[0][2:], strict=False))
+    assert cells["gender UA"].startswith(
+        f"{100 * np.mean(list(row_of(folder, 't3-concat').figures('gender_ua').values())):.1f}"
+    )
+
+
+def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
+    runs = plan(choose_rows([], ["t2-full-full", "t2-full-adapters"], []), [1], [0], tmp_path)
+    write_runs(runs, {})
+    for run in runs:
+        args = json.loads((run.folder / "args.json").read_text())
+        args["training"] |= {"learning_rate": 5e-4 if run.settings.trainable == "adapters" else 2e-4}
+        write_json(run.folder / "args.json", args)
+    told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
+    assert told["utterances an update"] == "16"
+    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0"
+    assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
+
+
+def test_a_setting_of_one_row_is_told_beside_those_of_the_stages(tmp_path):
+    runs = plan(choose_rows([], ["t3-mtl", "t3-concat", "t3-scl-norm"], []), [1, 2], [0], tmp_path)
+    write_runs(runs, {})
+    for run in runs:
+        args = json.loads((run.folder / "args.json").read_text())
+        args["training"] |= {"num_train_epochs": 120.0} if run.name == "t3-scl-norm" else {}
+        write_json(run.folder / "args.json", args)
+    told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
+    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0; t3-scl-norm: 120.0"
+
+
+def test_folds_together_is_ua_of_all_predictions(folder):
+    predicted = [row["emotion"] for rows in row_of(folder, "t3-scl-cos").predictions() for row in rows]
+    expected = recall_score([e["label"] for e in predicted], [e["predicted"] for e in predicted], average="macro")
+    lines = (folder / "report.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("| `t3-scl-cos` | 5 x 1")]
+    assert line.split("|")[6].split()[0] == f"{100 * expected:.1f}"
+
+
+def test_figures_by_style_are_those_of_the_utterances_of_that_style(folder):
+    table = style_table(rows_of(folder))
+    assert table.header == ["row", "improvised UA (95 %)", "improvised WA", "scripted UA (95 %)", "scripted WA"]
+    (cells,) = [cells for cells in table.rows if cells[0] == "`t3-concat`"]
+    of_style = [
+        row["emotion"]
+        for rows in row_of(folder, "t3-concat").predictions()
+        for row in rows
+        if row["style"] == "scripted" or (isinstance(row["style"], dict) and row["style"]["label"] == "scripted")
+    ]
+    assert cells[4] == f"{100 * np.mean([e['label'] == e['predicted'] for e in of_style]):.1f}"
+
+
+def test_the_three_selection_rules_stand_side_by_side_with_what_the_oracle_adds(folder):
+    table = rules_table(rows_of(folder))
+    for cells in table.rows:
+        dev, last, oracle = map(float, cells[2:5])
+        assert (oracle - dev, oracle - last) == pytest.approx((5, 8), abs=0.11)
+        assert cells[5:] == ["+5.0", "+8.0"]
+
+
+def test_selection_rules_of_runs_that_did_not_measure_them_or_chose_on_the_test(tmp_path):
+    write_json(tmp_path / "results.json", {"selection": "last"})
+    write_json(tmp_path / "history.json", [{"epoch": 1.0, "eval_emotion_ua": 0.5}])
+    assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
+    tested = [{"epoch": float(e), "test_emotion_ua": ua} for e, ua in enumerate((0.4, 0.6, 0.5))]
+    write_json(tmp_path / "history.json", tested)
+    assert FinishedRun(1, 0, tmp_path).ua_by_rule() == {"last": 0.5, "oracle": 0.6}  # no development set
+    dev = [{"epoch": float(e), "eval_emotion_ua": ua} for e, ua in enumerate((0.7, 0.7, 0.1))]
+    write_json(tmp_path / "history.json", tested + dev)
+    assert FinishedRun(1, 0, tmp_path).ua_by_rule()["dev"] == 0.4  # the first of the best, as the Trainer keeps it
+    write_json(tmp_path / "results.json", {"selection": "oracle"})
+    assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
+
+
+def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path):
+    runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
+    write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
+    write_report(tmp_path, runs, "python run_tables.py --tables 5")
+    assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
+    _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
+    assert papers == "-" and float(ours) > float(others)
+    text = (tmp_path / "report.md").read_text()
+    assert "from its hypothesis:\n\n- PCGrad mends single-stage multi-task learning. **holds**" in text
+
+
+def test_planted_differences_come_out_as_verdicts(folder):
+    by_text = {one.claim.better + " " + one.claim.worse: one for one in check_claims(rows_of(folder))}
+    assert set(by_text) == {"t1-full-ser-asr t1-full-ser", "t3-scl-norm t3-concat", "t3-scl-cos t3-concat",
+                            "t3-scl-cos t3-scl-norm", "t3-scl-cos t1-full-ser"}  # fmt: skip
+    assert verdict(by_text["t1-full-ser-asr t1-full-ser"]).startswith("**holds**")
+    assert verdict(by_text["t3-scl-cos t3-concat"]).startswith("**the opposite holds**")
+    assert verdict(by_text["t3-scl-cos t3-scl-norm"]).startswith("**not shown**")
+    # Holm: the smallest of five is multiplied by five.
+    smallest = min(by_text.values(), key=lambda one: one.comparison.p)
+    assert smallest.p == pytest.approx(5 * smallest.comparison.p)
+    for one in by_text.values():
+        assert f"{one.claim.text} {verdict(one)}" in (folder / "report.md").read_text()
+
+
+def test_a_difference_that_is_nothing_but_rounding_has_no_sign():
+    comparison = Comparison(Interval(1e-17, -0.03, 0.03), 1.0, 24)
+    said = verdict(CheckedClaim(CLAIMS[0], comparison, 1.0, 0.0, 0.8, 0.8))
+    assert said.startswith("**not shown**: there is no difference")
+
+
+@pytest.mark.parametrize(
+    ("folds", "said"), [([1], "**cannot be decided** with 2"), ([1, 2, 3], "**cannot"), ([1, 2, 3, 4], "**holds**")]
+)
+def test_too_few_speakers_for_so_many_claims_decide_nothing(tmp_path, folds, said):
+    """Three claims and two speakers a fold: no corrected p is below 3 x 2 / 2^n."""
+    runs = plan(choose_rows([], ["t3-concat", "t3-scl-cos"], []), folds, [0], tmp_path)
+    runs += plan(choose_rows([], ["t1-full-ser"], []), folds, [0], tmp_path)
+    write_runs(runs, {"t3-scl-cos": 1.0, "t3-concat": 0.1, "t1-full-ser": 0.1, "t1-full-ser-asr": 0.1})
+    of_concat = next(one for one in check_claims(finished_rows(runs)) if one.claim.worse == "t3-concat")
+    assert of_concat.least == len(CLAIMS_OF_THREE) / 2 ** (2 * len(folds) - 1)
+    assert verdict(of_concat).startswith(said)
+
+
+def test_one_speaker_on_both_sides_is_a_report_too(tmp_path):
+    runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1], [0], tmp_path)
+    write_runs(runs, {})
+    for run in runs:
+        rows = [row | {"speaker": "ann"} for row in FinishedRun(1, 0, run.folder).predictions]
+        write_predictions(run.folder / "predictions.jsonl", rows)
+    write_report(tmp_path, runs, "")
+    assert "**cannot be decided** with 1 test speakers" in (tmp_path / "report.md").read_text()
+
+
+def test_a_style_that_no_labelled_utterance_has_stands_without_figures(tmp_path):
+    runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1], [0], tmp_path)
+    write_runs(runs, {})
+    rows = FinishedRun(1, 0, runs[0].folder).predictions
+    for row in rows:
+        if row["style"] == "scripted":
+            row["emotion"]["label"] = None
+    write_predictions(runs[0].folder / "predictions.jsonl", rows)
+    (_, *improvised, ua, wa), (_, *others) = style_table(finished_rows(runs)).rows
+    assert (ua, wa) == ("", "") and all([*improvised, *others])
+
+
+def test_what_a_row_only_goes_on_from_counts_among_the_runs(tmp_path):
+    runs = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], tmp_path)
+    write_runs(runs, {})
+    assert dict(about(finished_rows(runs), finished_runs(runs)).rows)["runs; minutes of training"] == "2; 25"
+
+
+def test_no_difference_at_all_shows_nothing():
+    nothing = Comparison(Interval(0.0, 0.0, 0.0), 1.0, 10)
+    said = verdict(CheckedClaim(CLAIMS[0], nothing, 1.0, 0.0, 0.7, 0.7))
+    assert said.startswith("**not shown**: there is no difference")
+
+
+def test_tasks_that_the_corpus_lacks_are_named(tmp_path):
+    runs = plan(choose_rows([], ["t1-full-all"], ["style"]), [1], [0], tmp_path)
+    write_runs(runs, {})
+    write_report(tmp_path, runs, "")
+    assert "| tasks left out of all rows | style |" in (tmp_path / "report.md").read_text()
+
+
+def test_claims_are_tested_on_the_folds_that_both_rows_have(folder):
+    rows = rows_of(folder)
+    short = [
+        FinishedRow(row.row, [run for run in row.runs if run.fold > 2]) if row.row.id == "t1-full-ser" else row
+        for row in rows
+    ]
+    assert next(one for one in check_claims(short) if one.claim.worse == "t1-full-ser").comparison.speakers == 6
+
+
+def test_what_is_missing_is_said(folder):
+    text = " ".join((folder / "report.md").read_text().split())
+    assert "**Not complete**: `t1-full-ser-asr` has 5 of 10 runs, `t2-full-full` has 0 of 10 runs, `t3-concat`" in text
+    assert "`t1-full-ser` has" not in text
+
+
+def test_baselines_stand_in_the_report(folder):
+    assert line_of(folder, "all")[1] == "48"
+    assert "UA 78.0, WA 80.0 (900 ratings" in (folder / "report.md").read_text()
+
+
+def test_the_page_holds_every_picture_and_asks_for_no_other_file(folder):
+    text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(pictures) == 2 + 2 * 5  # UA, embeddings; confusion and curves of each row
+    assert all((folder / picture).is_file() for picture in pictures)
+    assert page.count('src="data:image/png;base64,') == len(pictures) == page.count("<img")
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert page.count("<table>") == len(re.findall(r"^\|---", text, re.MULTILINE))
+    assert "<details>" in page and "{{" not in text and "\n\n\n" not in text
+
+
+def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_path):
+    runs = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
+    write_runs(runs, {}, corpus="folder")
+    write_report(tmp_path, runs, "")
+    text = (tmp_path / "report.md").read_text()
+    assert "These runs are on another corpus" in text
+    assert "| corpus | recordings |" in text and "some/where" not in text
+    assert "None can be tested" in text
+    assert "Which epoch is kept" not in text and "Without listening" not in text and "Not complete" not in text
+
+
+def test_runs_of_other_lengths_have_curves_of_their_own(tmp_path):
+    runs = plan(choose_rows([], ["t3-concat"], []), [1, 2, 3], [0], tmp_path)
+    write_runs(runs, {})
+    longer = next(run for run in runs if run.name == "t3-concat" and run.fold == 3)
+    args = json.loads((longer.folder / "args.json").read_text())
+    args["training"] |= {"num_train_epochs": 6.0}
+    write_json(longer.folder / "args.json", args)
+    write_report(tmp_path, runs, "")
+    text = (tmp_path / "report.md").read_text()
+    assert "| epochs | stage 1: 8.0; t3-concat: 4.0, 6.0 |" in text
+    pictures = re.findall(r"curves-(.*)\.png", text)
+    assert pictures == ["t1-full-ser-asr", "t3-concat-4-epochs", "t3-concat-6-epochs"]
+
+
+def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
+    logs = [
+        [{"epoch": 1.0, "loss": 2.0, "loss_emotion": 1.0}, {"epoch": 1.0, "eval_emotion_ua": 0.5}],
+        [{"epoch": 1.0, "loss": 4.0}, {"epoch": 1.0, "eval_emotion_ua": 0.7}, {"epoch": 2.0, "loss": 1.0}],
+    ]
+    runs = []
+    for fold, log in enumerate(logs, 1):
+        write_json(tmp_path / str(fold) / "history.json", log)
+        runs.append(FinishedRun(fold, 0, tmp_path / str(fold)))
+    (mean,) = FinishedRow(ROWS[0], runs).mean_history()
+    assert mean == pytest.approx({"epoch": 1.0, "loss": 3.0, "eval_emotion_ua": 0.6})
+
+
+def test_losses_stand_as_each_run_ends_and_was_at_three_quarters_and_the_highest_end_beside_them(tmp_path):
+    for fold, ctc in ((1, [9.0, 5.0, 1.0, 0.2]), (2, [9.0, 6.0, 5.0, 4.0, 3.0, 3.0, 1.0, 0.4])):
+        log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": loss} for e, loss in enumerate(ctc, 1)]
+        write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": len(ctc), "train_loss": 2.0}])
+    table = losses_table([FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])])
+    assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
+    emotion, asr = "0.120 (0.090) ≤ 0.160", "0.300 (2.000) ≤ 0.400"
+    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", emotion, "", "", asr]]
+    write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
+    assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
+
+
+def row_with(folder: Path, results: list[dict], cosines: dict | None = None) -> FinishedRow:
+    for fold, result in enumerate(results, 1):
+        write_json(folder / str(fold) / "results.json", result)
+        if cosines:
+            write_json(folder / str(fold) / "gradient_cosines.json", cosines)
+    return FinishedRow(ROWS[6], [FinishedRun(fold, 0, folder / str(fold)) for fold in range(1, len(results) + 1)])
+
+
+def test_leaks_and_calibration_stand_where_the_runs_have_them(tmp_path):
+    leaks = {"near_duplicates": {"all": {"n": 50, "share": 0.3}, "scripted": {"n": 20, "share": 0.6}}}
+    calibration = {"bins": 15, "temperature": 1.5, "test": {"before": 0.1, "after": 0.04}}
+    without_dev = {"bins": 15, "test": {"before": 0.2}}
+    row = row_with(tmp_path, [{"leaks": leaks, "calibration": calibration}, {"calibration": without_dev}])
+    assert leaks_table([row]).header == ["fold", "all", "scripted"]
+    assert leaks_table([row]).rows == [["1", "30.0 of 50", "60.0 of 20"]]
+    assert calibration_table([row]).rows == [["`t1-full-all`", "15.0", "4.0", "1.50"]]
+    nothing = row_with(tmp_path / "none", [{}])
+    assert leaks_table([nothing]) is calibration_table([nothing]) is None
+
+
+def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
+    measured = [{"cosines": {"emotion asr": [-0.2, -0.4, 0.0]}}, {"cosines": {"emotion asr": [0.1, 0.2, 0.0]}}]
+    measured.append({"cosines": {"emotion asr": [None, None, None]}})
+    row = row_with(tmp_path, [{}, {}], {"groups": ["encoder", "layer 1", "layer 2"], "measurements": measured})
+    assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "50.0"]]
+    assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
+
+
+# -------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_the_picture_of_ua_shows_each_row_its_interval_and_the_paper(tmp_path):
+    intervals = {"one": Interval(0.7, 0.6, 0.75), "two": Interval(0.5, np.nan, np.nan)}
+    axes = plot_ua(intervals, tmp_path / "ua.png", {"one": 71.0, "two": 52.0}, {"words": 0.4}).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    ends = axes.containers[0].lines[2][0].get_segments()[0]
+    assert sorted(x for x, _ in ends) == pytest.approx([60, 75])
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
+    assert drawn["the paper"] == [71, 52] and drawn["words"] == pytest.approx([40, 40])
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # from top to bottom
+
+
+def test_embeddings_are_drawn_by_task_with_markers_of_their_own(tmp_path):
+    points = [{"emotion": [0, 1], "gender": [1, 0]}, {"emotion": [0.5, 1], "gender": [1, 0.5]}]
+    figure = plot_embeddings({"without": points, "with": points}, tmp_path / "points.png")
+    for axes in figure.axes:
+        emotion, gender = axes.get_lines()
+        assert list(emotion.get_xdata()) == [0, 0.5] and list(gender.get_ydata()) == [0, 0.5]
+        assert emotion.get_marker() != gender.get_marker()
+
+
+def test_cosines_are_means_by_epoch_and_by_layer_of_all_runs_together():
+    def measured(epoch: float, values: list[float | None]) -> dict:
+        return {"epoch": epoch, "cosines": {"emotion asr": [*values, 0.9], "emotion scl": [None] * 4}}
+
+    one_run = [measured(0.0, [0.1, 0.2, 0.6]), measured(1.4, [None, None, None])]
+    another = [measured(0.9, [0.3, 0.4, 0.0]), measured(2.0, [-0.4, 0.0, -0.3])]
+    by_epoch, by_layer = mean_cosines(["encoder", "layer 1", "layer 2", "other"], one_run + another)
+    epochs, values = by_epoch["emotion asr"]
+    assert list(epochs) == [1, 3] and list(values) == pytest.approx([0.2, -0.4])
+    layers, values = by_layer["emotion asr"]
+    assert list(layers) == [1, 2] and list(values) == pytest.approx([0.2, 0.1])
+    assert len(by_epoch["emotion scl"][0]) == 0 and np.isnan(by_layer["emotion scl"][1]).all()
+
+
+def test_cosines_are_drawn_by_epoch_and_layer_and_a_pair_looks_the_same_in_each_panel(tmp_path):
+    def lines(**values: list[float]) -> dict:
+        return {name.replace("_", " "): (np.arange(1, len(y) + 1), y) for name, y in values.items()}
+
+    figure = plot_gradient_cosines(
+        {
+            "single": (lines(emotion_asr=[0.1], emotion_gender=[0.2]), lines(emotion_asr=[0.1, 0.2])),
+            "first": (lines(asr_emotion=[0.5]), lines(asr_emotion=[0.3, 0.4])),
+        },
+        tmp_path / "cosines.png",
+    )
+    over_epochs, _, other_epochs, over_layers = figure.axes
+    assert [line.get_label() for line in over_epochs.get_lines()[:2]] == ["emotion and ASR", "emotion and gender"]
+    looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in over_epochs.get_lines()[:2]]
+    for axes, expected in ((other_epochs, [0.5]), (over_layers, [0.3, 0.4])):
+        (same,) = axes.get_lines()[:1]
+        assert (same.get_color(), same.get_marker(), same.get_linestyle()) == looks[0] != looks[1]
+        assert list(same.get_ydata()) == expected
+    assert (tmp_path / "cosines.png").is_file()

@@ -1,0 +1,55 @@
+"""The command line of run_tables.py: a plan, a row trained and reported, nothing done twice, mistakes in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.tiny import check_one_line, run_script
+from test_launch import tables_flags
+
+
+def flags(corpus: Path, encoder: Path, output: Path, *more: str) -> list[str]:
+    return tables_flags(corpus, encoder, output, "--num_train_epochs", "2", "--rows", "t1-full-ser", *more)
+
+
+@pytest.fixture(scope="module")
+def trained(good_corpus, encoder, tmp_path_factory) -> tuple[Path, str]:
+    output = tmp_path_factory.mktemp("run_tables") / "tables"
+    ended = run_script("run_tables", flags(good_corpus, encoder, output, "--measure_oracle"))
+    assert ended.code == 0, ended.stderr
+    return output, ended.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(good_corpus, encoder, tmp_path):
+    ended = run_script("run_tables", flags(good_corpus, encoder, tmp_path / "out", "--tables", "3", "--dry_run"))
+    assert "6 runs, 0 finished, 6 to do" in ended.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_is_trained_and_reported(trained, good_corpus):
+    output, printed = trained
+    results = json.loads((output / "seed0/fold1/t1-full-ser/results.json").read_text())
+    assert (results["tasks"], results["trainable"], results["seed"], results["fold"]) == (["emotion"], "all", 0, 1)
+    text = (output / "report.md").read_text()
+    assert (
+        f"| `t1-full-ser` | all parameters: SER | {100 * results['test']['all']['emotion']['ua']:.1f} | 70.88 |" in text
+    )
+    assert "oracle over last" in text and "bag of words" in text
+    assert str(output / "report.html") in printed and "1 runs, 1 finished, 0 to do" in printed
+    assert str(good_corpus) not in text
+
+
+def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(trained, good_corpus, encoder):
+    output, _ = trained
+    run = output / "seed0/fold1/t1-full-ser"
+    before = {path.name: path.stat().st_mtime_ns for path in [*run.iterdir(), run.with_suffix(".log")]}
+    assert run_script("run_tables", flags(good_corpus, encoder, output, "--measure_oracle")).code == 0
+    refused = run_script("run_tables", flags(good_corpus, encoder, output))
+    check_one_line(refused, "run_tables", "--measure_oracle True, not False", output)
+    assert before == {path.name: path.stat().st_mtime_ns for path in [*run.iterdir(), run.with_suffix(".log")]}
+
+
+def test_a_corpus_that_is_not_there_is_said_before_anything_is_launched(encoder, tmp_path):
+    ended = run_script("run_tables", flags(tmp_path / "nowhere", encoder, tmp_path / "out"))
+    check_one_line(ended, "run_tables", "--data_dir", "nowhere")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,54 @@
+"""Checkpoints are written where dev got better, and when the last one is old enough; not after every epoch."""
+
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import DefaultFlowCallback
+
+from ser_mtl.training import callbacks as checkpoints
+from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.callbacks import SparingCheckpoints
+
+
+def saved(monkeypatch, figures: list[float], best_is_kept: bool = True) -> list[int]:
+    """Epochs after which a checkpoint is written, of epochs of four minutes with these figures on dev."""
+    now = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    args = RunArguments(output_dir="out", load_best_model_at_end=best_is_kept, use_cpu=True)
+    callback, state, written = SparingCheckpoints(args.save_minutes), TrainerState(), []
+    for epoch, figure in enumerate(figures, start=1):
+        now[0] += 240
+        control = TrainerControl()
+        DefaultFlowCallback().on_epoch_end(args, state, control)
+        callback.on_epoch_end(args, state, control)
+        callback.on_evaluate(args, state, control, {"eval_emotion_ua": figure})
+        state.best_metric = max(figure, state.best_metric or 0)
+        if control.should_save:
+            written.append(epoch)
+            callback.on_save(args, state, control)
+    return written
+
+
+def test_where_dev_got_better(monkeypatch):
+    assert saved(monkeypatch, [0.5, 0.4, 0.6]) == [1, 3]
+
+
+def test_when_the_last_is_ten_minutes_old(monkeypatch):
+    assert saved(monkeypatch, [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]) == [1, 4, 7]
+
+
+def test_by_the_clock_alone_where_nothing_is_chosen(monkeypatch):
+    assert saved(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], best_is_kept=False) == [3, 6]
+
+
+def test_better_may_mean_less():
+    args = RunArguments(
+        output_dir="out",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        use_cpu=True,
+    )
+    state, control = TrainerState(best_metric=1.0), TrainerControl()
+    SparingCheckpoints(10).on_evaluate(args, state, control, {"eval_loss": 1.1})
+    assert not control.should_save
+    SparingCheckpoints(10).on_evaluate(args, state, control, {"eval_loss": 0.9})
+    assert control.should_save

@@ -1,0 +1,146 @@
+"""Pins whom an output folder belongs to: what is another's is left as it is, a finished run is shown again, an
+interrupted one goes on.
+"""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import soundfile
+from helpers.tiny import check_refused, contents, run_flags, run_script
+
+from ser_mtl.corpora.batching import LengthGroupedSampler
+from ser_mtl.training import run_folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"seed": 7}, "--seed 42, not 7"),
+        ({"fold": 2}, "--fold 1, not 2"),
+        ({"tasks": ["emotion"]}, "--tasks ['emotion', 'asr'], not ['emotion']"),
+    ],
+    ids=str,
+)
+def test_the_folder_of_another_run_is_left_alone(good_corpus, encoder, finished, flags, named):
+    flags = run_flags(good_corpus, finished, **{"encoder": encoder} | flags)
+    check_refused("run_stage1", flags, "--output_dir", finished, "another run", named)
+
+
+def test_the_folder_of_the_other_stage_is_left_alone(good_corpus, finished):
+    flags = run_flags(good_corpus, finished, stage1=finished)
+    check_refused("run_stage2", flags, "--output_dir", finished, "stage 1, not 2")
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path, good_corpus, encoder):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("all of it")
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
+    check_refused("run_stage1", flags, "--output_dir", tmp_path / "out")
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_a_file_is_no_output_folder(tmp_path, good_corpus, encoder, output):
+    (tmp_path / "file").write_text("all of it")
+    flags = run_flags(good_corpus, tmp_path / output, encoder=encoder)
+    check_refused("run_stage1", flags, "--output_dir", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "all of it"
+
+
+def test_a_run_from_before_a_flag_was_there_had_its_default(tmp_path, good_corpus, encoder, finished):
+    shutil.copytree(finished, tmp_path / "out")
+    record = json.loads((tmp_path / "out/args.json").read_text())
+    assert record["method"].pop("soft_labels") is False
+    record["training"]["use_cpu"] = not record["training"]["use_cpu"]  # what it ran on is not what it was
+    (tmp_path / "out/args.json").write_text(json.dumps(record))
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
+    assert run_script("run_stage1", flags).code == 0
+    check_refused("run_stage1", [*flags, "--soft_labels"], "another run", "--soft_labels False, not True")
+
+
+@pytest.mark.parametrize("file", ["args.json", "results.json"])
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_damaged_record_is_named(tmp_path, good_corpus, encoder, finished, file, content):
+    shutil.copytree(finished, tmp_path / "out")
+    (tmp_path / "out" / file).write_text(content)
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
+    check_refused("run_stage1", flags, "--output_dir", tmp_path / "out", file)
+
+
+def test_arguments_of_another_program_are_left_alone(tmp_path, good_corpus, encoder):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/args.json").write_text('{"lr": 0.1}')
+    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
+    check_refused("run_stage1", flags, "--output_dir", tmp_path / "out", "another run")
+
+
+def test_a_finished_run_shows_its_table_again_and_trains_nothing(good_corpus, encoder, finished):
+    before = contents(finished)
+    ended = run_script("run_stage1", run_flags(good_corpus, finished, encoder=encoder))
+    assert (ended.code, ended.stderr) == (0, "")
+    results = json.loads((finished / "results.json").read_text())
+    assert f"{100 * results['test']['all']['emotion']['ua']:.1f}" in ended.stdout
+    assert str(finished) in ended.stdout
+    assert contents(finished) == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
+    tmp_path, good_corpus, encoder, finished, monkeypatch
+):
+    output = tmp_path / "out"
+    flags = run_flags(good_corpus, output, encoder=encoder, save_minutes=0)
+
+    def interrupt(sampler: LengthGroupedSampler, epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(LengthGroupedSampler, "set_epoch", interrupt)
+        run_script("run_stage1", flags)
+    assert not (output / "results.json").exists()
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-3"]
+    (output / "checkpoint-5").mkdir()  # as a run leaves it that is killed while it writes
+    state = output / "checkpoint-3/trainer_state.json"
+    kept = json.loads(state.read_text())
+    kept["stateful_callbacks"]["Stopwatch"]["attributes"]["seconds"] += 60
+    state.write_text(json.dumps(kept))
+
+    ended = run_script("run_stage1", flags)
+    assert ended.code == 0, ended.stderr
+    assert "epoch 2:" in ended.stdout
+    assert "epoch 1:" not in ended.stdout
+    for file in ("predictions.jsonl", "model.safetensors", "split.json"):
+        assert (output / file).read_bytes() == (finished / file).read_bytes()
+    assert losses_in(output) == losses_in(finished)
+    results = json.loads((output / "results.json").read_text())
+    assert 1 <= results["minutes"] < 2
+    ids = json.loads((output / "split.json").read_text())["train"]["ids"]
+    heard = 2 * sum(soundfile.info(good_corpus / name).duration for name in ids)  # in both epochs
+    speed = heard / (60 * results["minutes"])
+    assert results["audio_seconds_per_second"] == pytest.approx(speed, abs=0.06)  # rounded to 0.1
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in finished.iterdir())
+
+
+def losses_in(run: Path) -> list[dict[str, float]]:
+    """What the run logged of each loss, epoch by epoch."""
+    history = json.loads((run / "history.json").read_text())
+    return [{name: value for name, value in entry.items() if "loss" in name} for entry in history if "loss" in entry]
+
+
+def test_the_commit_is_marked_where_its_code_was_changed_and_not_where_recordings_lie_beside_it(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], capture_output=True, text=True, check=True).stdout
+
+    (tmp_path / "code.py").write_text("x = 1\n")
+    git("init", "--quiet")
+    git("add", "code.py")
+    git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+    head = git("rev-parse", "HEAD").strip()
+    (tmp_path / "clip.wav").write_bytes(b"RIFF")
+    assert run_folder.commit.__wrapped__() == head
+    (tmp_path / "code.py").write_text("x = 2\n")
+    assert run_folder.commit.__wrapped__() == head + "+"
