@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from ser_mtl.cli import command_line
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.targets import label_sets
 from ser_mtl.evaluation.calibration import calibration
@@ -18,7 +19,6 @@ from ser_mtl.training.run_folder import check_run_folder, run_record
 from ser_mtl.training.start import choose_encoder, stage1_start
 from ser_mtl.training.steps import (
     build_trainer,
-    command_line,
     load_corpus,
     look_for_leaks,
     parse_arguments,

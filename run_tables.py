@@ -9,6 +9,7 @@ import sys
 
 from datasets import Dataset
 
+from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.tables.arguments import TablesArguments, keep_settings, parse_arguments
 from ser_mtl.tables.baselines import write_baselines
@@ -17,7 +18,7 @@ from ser_mtl.tables.launch import Cluster, ThisMachine, run_all
 from ser_mtl.tables.plan import choose_rows, plan, plan_table
 from ser_mtl.tables.report import write_report
 from ser_mtl.training.start import DEMO_ENCODER, demo_encoder
-from ser_mtl.training.steps import command_line, read_corpus
+from ser_mtl.training.steps import read_corpus
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ctc_loss
+from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.corpora.batching import LengthGroupedSampler, waveforms
 from ser_mtl.corpora.folder import read_folder
@@ -25,7 +26,6 @@ from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.targets import character_tokenizer, with_targets
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config
-from ser_mtl.training.steps import command_line
 
 BATCH_SIZE = 16
 

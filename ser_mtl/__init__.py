@@ -1,0 +1,1 @@
+"""Two-stage finetuning for speech emotion recognition with adapters."""

@@ -1,9 +1,66 @@
-"""The one exception for what a user can put right."""
+"""The one exception for what a user can put right, and the errors of the Hub turned into it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in the user's input: a flag, a file, a label.
 
-    The message is one line that names the file or the flag and says what to do. The command line prints
-    it without a traceback and exits with code 2 (`ser_mtl.training.steps.command_line`).
+    The message is one line that names the file or the flag and says what to do. The command line prints it without a
+    traceback and exits with code 2 (`ser_mtl.cli.command_line`).
     """
+
+
+_STATUS = {
+    401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
+    403: "the token may not do this: it needs the right to write there",
+    404: "not there, or not for this token",
+    409: "someone else is changing it: run this again",
+    412: "it was changed meanwhile: run this again",
+}
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn what the Hub's client, transformers and PEFT raise, where a model cannot be read or sent, into one line.
+
+    The libraries are imported here: this module is read before any of them is needed.
+
+    Raises:
+        UserError: `what`, and what to do about it.
+    """
+    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except LocalTokenNotFoundError as error:
+        raise UserError(f"{what}: no token for the Hub; `hf auth login`, or set HF_TOKEN") from error
+    except OfflineModeIsEnabled as error:
+        raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
+    # RuntimeError is what the client and hf_xet raise where an upload fails, ValueError what they say of a bad card.
+    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise UserError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
+        error = error.__cause__
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status == 429:
+        seconds = error.response.headers.get("Retry-After")
+        return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
+    if status in _STATUS:
+        return f"{_STATUS[status]} ({status})"
+    if status is not None and status >= 500:
+        return f"the Hub failed ({status}): run this again later"
+    # The signatures in the addresses of uploads are secrets.
+    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
+    again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
+    return text + again

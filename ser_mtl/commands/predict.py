@@ -16,12 +16,12 @@ from tqdm import tqdm
 from transformers import AutoConfig, Wav2Vec2Processor
 
 from modeling_ser_mtl import SerMtlModel
+from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import SAMPLING_RATE, decode
-from ser_mtl.errors import UserError
-from ser_mtl.hub.errors import hub_errors
+from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.inference.formats import FORMATS
 from ser_mtl.inference.recognizer import infer
-from ser_mtl.training.steps import Parser, command_line
+from ser_mtl.training.steps import Parser
 
 RUNS = Path("runs")
 AT_ONCE = 30 * 60 * SAMPLING_RATE

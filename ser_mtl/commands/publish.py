@@ -9,13 +9,14 @@ python publish.py runs/iemocap/stage1/fold1 --export wav2vec2
 from argparse import Namespace
 from pathlib import Path
 
+from ser_mtl.cli import command_line
 from ser_mtl.errors import UserError
 from ser_mtl.hub.base import find_base
 from ser_mtl.hub.export import write_merged, write_wav2vec2
 from ser_mtl.hub.folds import publish_overview, runs_of_folds
 from ser_mtl.hub.push import publish_run
 from ser_mtl.hub.record import Published
-from ser_mtl.training.steps import Parser, command_line
+from ser_mtl.training.steps import Parser
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""From a corpus on disk to batches: loaders, folds, audio, batching."""
+"""From a corpus on disk to batches."""

@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 from transformers import SequenceFeatureExtractor
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
 class LengthGroupedSampler(Sampler[int]):

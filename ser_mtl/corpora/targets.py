@@ -9,8 +9,9 @@ from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
 from ser_mtl.corpora.raters import emotion_distribution
-from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS, normalise_text
+from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
 def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:

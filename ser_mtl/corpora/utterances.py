@@ -6,12 +6,6 @@ from collections.abc import Iterator
 
 from datasets import Features, List, Value
 
-CLASSIFICATION_TASKS = ("emotion", "gender", "style")
-"""Tasks with one label an utterance. Each is a string column of that name; None means "not annotated"."""
-
-TASKS = (*CLASSIFICATION_TASKS, "asr")
-"""All tasks. The column of `asr` is `text`."""
-
 FEATURES = Features(
     {
         "id": Value("string"),  # unique in the corpus

@@ -1,1 +1,1 @@
-"""From predictions to numbers, tables and pictures."""
+"""From predictions to metrics, calibration and figures."""

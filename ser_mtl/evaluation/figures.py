@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ser_mtl.corpora.utterances import TASKS
 from ser_mtl.evaluation.calibration import BINS, Reliability
 from ser_mtl.files import replacing
+from ser_mtl.tasks import TASKS
 
 Lines = dict[str, tuple[np.ndarray, np.ndarray]]
 """Places along an axis and the values there, by the name of the line."""

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS, normalise_text
+from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
 from ser_mtl.files import write_text
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
 def prediction_rows(

@@ -9,7 +9,7 @@ import jiwer
 from datasets import Features, Value
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 _TRANSCRIPTS = {"asr": "text", "asr_adapters_off": "text_adapters_off"}
 _COLUMNS = (*CLASSIFICATION_TASKS, *_TRANSCRIPTS.values())

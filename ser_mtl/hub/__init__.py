@@ -1,1 +1,1 @@
-"""From a finished run to what others can use: its card, a repository on the Hub, other forms of the model."""
+"""From a finished run to a repository on the Hub: its card, its files, other forms of the model."""

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
 from ser_mtl.hub.card import hub_id
-from ser_mtl.hub.errors import hub_errors
 from ser_mtl.hub.record import published_as
 
 

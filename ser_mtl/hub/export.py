@@ -16,12 +16,11 @@ from transformers import (
 )
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.contents import COMPANIONS, read_results
-from ser_mtl.hub.errors import hub_errors
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.hub.base import find_base
 from ser_mtl.hub.contents import OWN_NAMES, files_to_publish, read_results
-from ser_mtl.hub.errors import hub_errors
 from ser_mtl.hub.record import Published, record_publication
 
 

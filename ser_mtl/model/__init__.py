@@ -1,0 +1,1 @@
+"""What our own programs put around the model: fast front ends, on a CPU and kept on disk."""

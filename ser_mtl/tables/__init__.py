@@ -1,1 +1,1 @@
-"""The paper's tables: which runs they need, how these are run, and the report that is made of them."""
+"""The paper's tables: the runs they need, how these are started, and the report on them."""

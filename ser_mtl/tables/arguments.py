@@ -10,11 +10,11 @@ from typing import Literal
 from transformers.hf_argparser import HfArg
 
 from ser_mtl.corpora.folds import FOLDS
-from ser_mtl.corpora.utterances import TASKS
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
+from ser_mtl.tasks import TASKS
 from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
 from ser_mtl.training.steps import Parser
 
@@ -85,8 +85,8 @@ class TablesArguments:
             raise UserError(f"--tables {unknown[0]}: must be among {', '.join(map(str, TITLES))}")
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
-        if unknown := sorted(set(self.leave_out) - set(TASKS[1:])):
-            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(TASKS[1:])}")
+        if unknown := sorted(set(self.leave_out) - set(list(TASKS)[1:])):
+            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(list(TASKS)[1:])}")
         if wrong := [option for option in self.slurm_options if "=" not in option]:
             raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
         if self.jobs < 1:

@@ -19,7 +19,7 @@ FIGURES = {
     "gender_ua": ("gender", "ua"),
     "style_ua": ("style", "ua"),
 }
-"""Where `results.json` holds the figures that the paper's tables give, by their names in `ser_mtl.tables.rows.Paper`."""
+"""Where `results.json` holds the figures that the paper's tables give, by their names in `rows.Paper`."""
 
 
 @dataclass(frozen=True)

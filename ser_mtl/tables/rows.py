@@ -6,7 +6,7 @@ the same are the same model, trained once (`ser_mtl.tables.plan`).
 
 from dataclasses import dataclass, replace
 
-from ser_mtl.corpora.utterances import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ser_mtl.corpora.utterances import TASKS
 from ser_mtl.tables.finished import FinishedRow, style_of
 from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
 from ser_mtl.tables.text import Table, percent, with_ends, with_spread
+from ser_mtl.tasks import TASKS
 
 _TASK_FIGURES = {"wer": "WER", "gender_ua": "gender UA", "style_ua": "style UA"}
 

@@ -1,1 +1,1 @@
-"""From splits to a trained model: arguments, adapters, the Trainer, and the steps that both stages share."""
+"""From a split corpus to a trained model: arguments, starting point, adapters, Trainer, run folder."""

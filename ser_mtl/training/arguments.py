@@ -8,8 +8,8 @@ import torch
 from transformers import TrainingArguments
 
 from ser_mtl.corpora.folds import FOLDS
-from ser_mtl.corpora.utterances import TASKS
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
 
 BATCH_SIZE = 16
 """Utterances an update, summed over processes and accumulation steps (the paper's)."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from ser_mtl.errors import hub_errors
 from ser_mtl.hub.base import base_on_hub, find_base
-from ser_mtl.hub.errors import hub_errors
 from ser_mtl.hub.push import publish_run
 from ser_mtl.training.arguments import RunArguments
 

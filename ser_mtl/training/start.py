@@ -1,15 +1,11 @@
 """Which model a stage starts from: a pretrained encoder under new heads, or the model of stage 1."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -26,7 +22,7 @@ from transformers.utils.hub import extract_commit_hash
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.targets import character_tokenizer
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json, replacing
 from ser_mtl.training.adapters import (
     attach_adapters,
@@ -88,7 +84,7 @@ def stage1_start(args: Stage1Arguments, labels: dict[str, list[str]], train: Dat
         pad_token_id=tokenizer.pad_token_id,
         **method_config(args, labels),
     )
-    with _one_line(f"--encoder {encoder}: its weights cannot be loaded"):
+    with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
         model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
     if args.trainable == "adapters":
         model = attach_adapters(model, encoder, args.lora_rank, args.lora_alpha, revision=revision)
@@ -117,7 +113,7 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
     if saved.layer_weights:
         raise UserError(f"--stage1 {stage1}: was trained with --trainable heads, which stage 2 cannot go on from")
     check_same_labels(saved, labels, stage1)
-    with _one_line(f"--stage1 {stage1}: its processor cannot be loaded"):
+    with hub_errors(f"--stage1 {stage1}: its processor cannot be loaded"):
         processor = Wav2Vec2Processor.from_pretrained(stage1)
     tokenizer = processor.tokenizer
     vocab_size = saved.vocab_size or (len(tokenizer) if "asr" in args.tasks else None)
@@ -137,13 +133,13 @@ def stage2_start(args: Stage2Arguments, labels: dict[str, list[str]]) -> Start:
     for name, value in sizes.items():
         if getattr(args, name) != value:
             raise UserError(f"--{name} {getattr(args, name)}: that of --stage1 {stage1} is {value}")
-    with _one_line(f"--stage1 {stage1}: the weights in {base} cannot be loaded"):
+    with hub_errors(f"--stage1 {stage1}: the weights in {base} cannot be loaded"):
         model = SerMtlModel.from_pretrained(base, config=config, revision=revision)
     if adapted or args.trainable == "adapters":
         save_ctc_head = adapted and vocab_size is not None
         model = attach_adapters(model, base, args.lora_rank, args.lora_alpha, save_ctc_head, revision)
     if adapted:
-        with _one_line(f"--stage1 {stage1}: its adapters cannot be loaded"):
+        with hub_errors(f"--stage1 {stage1}: its adapters cannot be loaded"):
             continue_adapters(model, stage1)
     if args.trainable == "all":
         model = model.merge_and_unload() if adapted else model
@@ -174,7 +170,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
     Raises:
         UserError: it cannot be read, or is not a speech encoder.
     """
-    with _one_line(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
+    with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
         config = AutoConfig.from_pretrained(encoder)
     if config.model_type not in FAMILIES:
         raise UserError(
@@ -254,7 +250,7 @@ def stage1_config(stage1: str) -> SerMtlConfig:
         UserError: there is none, or its run is not finished.
     """
     _check_run_of_stage1(Path(stage1))
-    with _one_line(f"--stage1 {stage1}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
+    with hub_errors(f"--stage1 {stage1}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
         config = AutoConfig.from_pretrained(stage1)
     weights = [Path(stage1, name) for name in ("model.safetensors", "adapter_model.safetensors")]
     if config.model_type != SerMtlConfig.model_type or (Path(stage1).is_dir() and not any(map(Path.is_file, weights))):
@@ -269,7 +265,7 @@ def _check_run_of_stage1(folder: Path) -> None:
     results = folder / "results.json"
     if not results.is_file():
         raise UserError(f"--stage1 {folder}: its run is not finished; start run_stage1.py again, which goes on with it")
-    with _one_line(f"--stage1 {folder}: its results.json is damaged"):
+    with hub_errors(f"--stage1 {folder}: its results.json is damaged"):
         stage = json.loads(results.read_text(encoding="utf-8"))["stage"]
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model that it started from")
@@ -321,16 +317,3 @@ def check_same_labels(saved: SerMtlConfig, labels: dict[str, list[str]], stage1:
                 f"--stage1 {stage1}: its {task} labels ({', '.join(saved.labels[task])}) differ from the corpus's "
                 f"({', '.join(labels[task])})"
             )
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Say in one line what transformers, PEFT or the Hub raise in many, where a model cannot be read.
-
-    Raises:
-        UserError: `what`, and the first line of the reason.
-    """
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"{what} ({str(error).strip().splitlines()[0]})") from error

@@ -2,14 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser
-from transformers.utils import logging
 
 from ser_mtl.corpora.audio import SAMPLING_RATE, with_samples
 from ser_mtl.corpora.batching import Collator
@@ -31,18 +29,6 @@ from ser_mtl.training.start import Start
 from ser_mtl.training.trainer import SerMtlTrainer
 
 DEMO_FOLDER = Path("runs/demo")
-
-
-def command_line(main: Callable[[], None]) -> None:
-    """Run a script; a user's mistake is one line on standard error and exit code 2."""
-    # transformers' own bars are for steps of milliseconds; training and evaluation have the Trainer's.
-    logging.disable_progress_bar()
-    try:
-        main()
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # each process finds it, one says it
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 class Parser(HfArgumentParser):

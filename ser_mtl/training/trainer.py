@@ -14,11 +14,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
 from ser_mtl.corpora.batching import LengthGroupedSampler
-from ser_mtl.corpora.utterances import TASKS
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.inference.recognizer import as_text, heard_characters
 from ser_mtl.research.gradients import GradientSurgery, shared_parameters
+from ser_mtl.tasks import TASKS
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.stopwatch import Stopwatch
 
@@ -30,7 +30,7 @@ class SerMtlTrainer(Trainer):
       whole update: over accumulation steps and processes. Batch 8 equals 2 x 4, and two processes equal one.
     - `log` adds `loss_<task>`, the same mean over the updates since the last log, unweighted.
     - Training batches are groups of like length (`LengthGroupedSampler`).
-    - With `gradient_surgery`, the encoder's gradients are those of PCGrad (`ser_mtl.research.gradients.GradientSurgery`).
+    - With `gradient_surgery`, the encoder's gradients are those of PCGrad (`research.gradients.GradientSurgery`).
     - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
 
     Args:

@@ -16,7 +16,7 @@ import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, set_seed
 from transformers.utils.logging import set_verbosity_warning
 
-from ser_mtl.training.steps import command_line
+from ser_mtl.cli import command_line
 
 SAMPLING_RATE = 16_000
 PITCHES = {"angry": 440, "happy": 660, "neutral": 330, "sad": 220}

@@ -284,7 +284,7 @@ def test_a_repository_deleted_meanwhile_is_made_again_by_a_repeat(hub, stage1):
 
 
 def test_the_signatures_in_addresses_are_not_shown(hub, stage1, monkeypatch):
-    from ser_mtl.hub.errors import hub_errors
+    from ser_mtl.errors import hub_errors
 
     with pytest.raises(Exception, match="what") as raised, hub_errors("what"):
         raise ConnectionError("could not reach https://storage/abc?X-Signature=secret&more=1 today")

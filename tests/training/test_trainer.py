@@ -16,6 +16,7 @@ from helpers.waiting import Waiting
 from transformers import TrainerCallback, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 from modeling_ser_mtl import SerMtlModel, weighted_loss
+from ser_mtl.cli import command_line
 from ser_mtl.corpora.batching import Collator
 from ser_mtl.corpora.targets import character_tokenizer, with_targets
 from ser_mtl.corpora.utterances import FEATURES
@@ -23,7 +24,6 @@ from ser_mtl.errors import UserError
 from ser_mtl.inference.recognizer import as_text, heard_characters
 from ser_mtl.training.adapters import freeze_for_full_finetuning
 from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.steps import command_line
 from ser_mtl.training.trainer import SerMtlTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
