@@ -37,6 +37,7 @@ ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
 PLAIN_ATTENTION_FRAMES = 400
 """Up to so many frames, attention in bfloat16 is faster on a CPU as plain products: four times with 150 of them."""
+FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "moonshine")
 TILE, TILE_STEP = 150, 10
 """Frames that a frozen front end makes at a time on a CPU, and the step to which the last ones are rounded up."""
 

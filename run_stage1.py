@@ -2,55 +2,40 @@
 
 accelerate launch run_stage1.py --fold 1
 accelerate launch run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
+accelerate launch run_stage1.py run.yaml --seed 1
 """
 
 from pathlib import Path
 
-from transformers import set_seed
-
 from ser_mtl.cli import command_line
 from ser_mtl.corpora.folds import split
-from ser_mtl.corpora.targets import label_sets
-from ser_mtl.evaluation.calibration import calibration
-from ser_mtl.training.arguments import Stage1Arguments
-from ser_mtl.training.outcome import predict_dev, predict_test, results_of, save_run, show
+from ser_mtl.recipe import build_trainer, look_for_leaks, parse_settings, read_corpus, record_of
+from ser_mtl.training.arguments import Stage1
+from ser_mtl.training.outcome import predict_test, results_of, save_results, show
 from ser_mtl.training.publication import check_publication, publish
-from ser_mtl.training.run_folder import check_run_folder, run_record
-from ser_mtl.training.start import choose_encoder, stage1_start
-from ser_mtl.training.steps import (
-    build_trainer,
-    load_corpus,
-    look_for_leaks,
-    parse_arguments,
-    train,
-    training_rows,
-)
+from ser_mtl.training.run_folder import check_run_folder
 
 
 def main() -> None:
-    """Corpus in; a model, its figures and its card out."""
-    corpus_args, method, args = parse_arguments(stage=1, method=Stage1Arguments)
-    choose_encoder(method, corpus_args, args)
-    record = run_record(1, corpus_args, method, args)
-    if finished := check_run_folder(Path(args.output_dir), record):
-        show(finished, args)
+    """Corpus in; a model, its metrics and its card out."""
+    settings = parse_settings(Stage1)
+    corpus_args, stage, args, _ = settings
+    record = record_of(settings)
+    if results := check_run_folder(Path(args.output_dir), record):
+        show(results, args)
         return publish(args)
-    check_publication(args, method.encoder if method.trainable == "adapters" else None)
-    set_seed(args.seed)
+    check_publication(args, stage.encoder if stage.trainable == "adapters" else None)
 
-    corpus = load_corpus(corpus_args, args)
-    splits = split(corpus, corpus_args.fold, corpus_args.dev)
-    leaks = look_for_leaks(splits, args)
-    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
-    corpus, data = training_rows(corpus, splits, start, method, args)
+    corpus = read_corpus(corpus_args, args)
+    parts = split(corpus, corpus_args.fold, corpus_args.dev)
+    leaks = look_for_leaks(parts, args)
 
-    trainer = build_trainer(corpus, data, start, method, args)
-    trained = train(trainer, record)
+    trainer = build_trainer(settings, parts, record)
+    trainer.train()
 
-    rows, dev_rows = predict_test(trainer, data, start), predict_dev(trainer, data)
-    measured = trained | {"leaks": leaks, "calibration": calibration(rows, dev_rows)}
-    results = results_of(record, measured, splits, start, rows)
-    save_run(trainer, record, results, rows, splits)
+    predictions = predict_test(trainer)
+    results = results_of(trainer, leaks, predictions)
+    save_results(trainer, results, predictions)
     show(results, args)
     publish(args)
 

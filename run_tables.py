@@ -10,15 +10,15 @@ import sys
 from datasets import Dataset
 
 from ser_mtl.cli import command_line
+from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.audio import with_samples
+from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.tables.arguments import TablesArguments, keep_settings, parse_arguments
 from ser_mtl.tables.baselines import write_baselines
 from ser_mtl.tables.finished import finished_rows
 from ser_mtl.tables.launch import Cluster, ThisMachine, run_all
 from ser_mtl.tables.plan import choose_rows, plan, plan_table
 from ser_mtl.tables.report import write_report
-from ser_mtl.training.start import DEMO_ENCODER, demo_encoder
-from ser_mtl.training.steps import read_corpus
 
 
 def main() -> None:
@@ -49,8 +49,9 @@ def main() -> None:
 def prepare(args: TablesArguments) -> Dataset:
     """The corpus, after what all runs share was made: runs side by side would all make it, and find its mistakes."""
     if args.corpus == "demo" and args.encoder is None:
-        demo_encoder(DEMO_ENCODER)
-    return with_samples(read_corpus(args.corpus_arguments))
+        demo_encoder()
+    corpus = args.corpus_arguments
+    return with_samples(load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts))
 
 
 def machine(args: TablesArguments) -> ThisMachine | Cluster:

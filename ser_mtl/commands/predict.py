@@ -21,7 +21,7 @@ from ser_mtl.corpora.audio import SAMPLING_RATE, decode
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.inference.formats import FORMATS
 from ser_mtl.inference.recognizer import infer
-from ser_mtl.training.steps import Parser
+from ser_mtl.recipe import Parser
 
 RUNS = Path("runs")
 AT_ONCE = 30 * 60 * SAMPLING_RATE

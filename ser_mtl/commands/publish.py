@@ -16,7 +16,7 @@ from ser_mtl.hub.export import write_merged, write_wav2vec2
 from ser_mtl.hub.folds import publish_overview, runs_of_folds
 from ser_mtl.hub.push import publish_run
 from ser_mtl.hub.record import Published
-from ser_mtl.training.steps import Parser
+from ser_mtl.recipe import Parser
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ from transformers.hf_argparser import HfArg
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
+from ser_mtl.recipe import Parser, parser_of
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tasks import TASKS
-from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
-from ser_mtl.training.steps import Parser
+from ser_mtl.training.arguments import CorpusArguments, Stage, Stage1, Stage2
 
-_METHODS = {1: Stage1Arguments, 2: Stage2Arguments}
+_STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # What the rows, and the flags of run_tables.py itself, say of a run.
 _OF_THE_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
 
@@ -137,7 +137,7 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
                   for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
     for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
         words = [*of_corpus, *rest, *_words(f"--stage{stage}_flags", of_stage), *of_trained]
-        args.corpus_arguments = _corpus_arguments(_METHODS[stage], words, f"run_stage{stage}.py")
+        args.corpus_arguments = _corpus_arguments(_STAGES[stage], words, f"run_stage{stage}.py")
     _check_row_flags(args, of_corpus)
     return args
 
@@ -150,7 +150,7 @@ def _check_row_flags(args: TablesArguments, of_corpus: list[str]) -> None:
         name, *words = _words("--row_flags", text) or [""]
         if name not in stages:
             raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
-        _corpus_arguments(_METHODS[stages[name]], [*of_corpus, *words], f"run_stage{stages[name]}.py")
+        _corpus_arguments(_STAGES[stages[name]], [*of_corpus, *words], f"run_stage{stages[name]}.py")
 
 
 def _words(flag: str, text: str) -> list[str]:
@@ -167,12 +167,12 @@ def _as_reported(words: list[str]) -> str:
     return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
 
 
-def _corpus_arguments(method: type[MethodArguments], words: list[str], script: str) -> CorpusArguments:
+def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> CorpusArguments:
     """What a script makes of these flags about the corpus; all others are checked to be flags of the script."""
     given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
     if taken := sorted(given & set(_OF_THE_ROWS)):
         raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
-    parser = Parser((CorpusArguments, method, RunArguments), allow_abbrev=False)
+    parser = parser_of(stage)
     try:
         values = vars(parser.parse_args(["--fold", "1", *words]))
     except UserError as error:

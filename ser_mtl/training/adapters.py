@@ -1,6 +1,4 @@
-"""What is trained and what is frozen: LoRA and the trained modules through PEFT, and loading what was saved."""
-
-from pathlib import Path
+"""Freezing parts of a model, and adding adapters to it through PEFT."""
 
 import torch
 from peft import (
@@ -13,6 +11,7 @@ from peft import (
 )
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlModel
+from ser_mtl.training.arguments import local_or_hub
 
 
 def attach_adapters(
@@ -23,17 +22,17 @@ def attach_adapters(
     save_ctc_head: bool = False,
     revision: str | None = None,
 ) -> PeftModel:
-    """Freeze a model and make its adapters, FC layers and classifiers trainable; LoRA is added to the attention.
+    """Freeze a model, add LoRA to its attention, and make its adapters, FC layers and classifiers trainable.
 
-    The CTC head is trained too where speech recognition is among the tasks, and else left frozen.
+    The CTC head is trained too if speech recognition is among the tasks; otherwise it is frozen.
 
     Args:
         model: built with `bottleneck_dim`.
-        base: Hub id or folder that the frozen weights come from, named in the saved adapter.
+        base: Hub id or folder of the frozen weights, named in the saved adapter.
         lora_rank: rank of LoRA.
-        lora_alpha: its output is scaled by `lora_alpha / lora_rank`.
-        save_ctc_head: save the CTC head with the adapters even where it is frozen, because the base has none.
-        revision: commit of a base on the Hub, which the saved adapter then names too.
+        lora_alpha: LoRA's output is scaled by `lora_alpha / lora_rank`.
+        save_ctc_head: save the CTC head with the adapters even if it is frozen, because the base has none.
+        revision: commit of a base on the Hub, named in the saved adapter too.
     """
     with torch.no_grad():
         model.fingerprint.values.copy_(model.base_fingerprint())
@@ -57,13 +56,13 @@ def attach_adapters(
 
 
 def continue_adapters(model: PeftModel, adapter: str) -> None:
-    """Start from the adapters of another run on the same base; what it did not have stays as it is."""
-    # PEFT wants every module, so those that the other run did not have come from the model itself.
+    """Load the adapters of another run on the same base; modules which that run did not have stay as they are."""
+    # PEFT wants every module, so those missing in the other run come from the model itself.
     set_peft_model_state_dict(model, get_peft_model_state_dict(model) | load_peft_weights(adapter, device="cpu"))
 
 
 def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> None:
-    """Make all trainable but the front end (unless asked for) and what no loss of the tasks reaches."""
+    """Make everything trainable except the front end (unless asked for) and whatever no task's loss reaches."""
     model.requires_grad_(True)
     if not train_front_end:
         for parameter in model.front_end_parameters():
@@ -76,16 +75,11 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
 
 
 def freeze_encoder(model: SerMtlModel) -> None:
-    """Make the heads trainable, and the weights of the layers that they average; nothing else."""
+    """Make only the heads trainable, and the weights of their average of the layers."""
     model.requires_grad_(True)
     model.encoder.requires_grad_(False)
 
 
 def unwrap(model: SerMtlModel | PeftModel) -> SerMtlModel:
-    """The `SerMtlModel` inside."""
+    """The `SerMtlModel` inside a PEFT model, or the model itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def local_or_hub(name: str) -> str:
-    """A folder as an absolute path, so that the adapter finds it from anywhere; a Hub id as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name

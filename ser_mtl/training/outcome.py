@@ -1,116 +1,130 @@
-"""What a finished run leaves: predictions of the test fold, figures, model, pictures, card."""
+"""The results of a finished run: predictions of the test fold, metrics, figures and the model card."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 from datasets import DatasetDict
 from peft import PeftModel
-from transformers.dynamic_module_utils import custom_object_save
 
+from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.folds import split_record
-from ser_mtl.evaluation.calibration import emotion_probabilities, reliability, tempered
+from ser_mtl.evaluation.calibration import calibration, emotion_probabilities, reliability, tempered
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import results_table
-from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
+from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
-from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.start import Start
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.trainer import SerMtlTrainer
 
 
-def predict_dev(trainer: SerMtlTrainer, data: DatasetDict) -> list[dict] | None:
-    """Predict dev, on which the temperature is fitted; None where there is none."""
-    if "dev" not in data:
-        return None
-    predicted = trainer.predict(data["dev"])
-    return trainer.rows(predicted.predictions, predicted.label_ids)
-
-
-def predict_test(trainer: SerMtlTrainer, data: DatasetDict, start: Start) -> list[dict]:
-    """Predict the test fold; adapters on a model that transcribes without them too, both with and without them."""
-    predicted = trainer.predict(data["test"])
-    embedded = {name.removesuffix("_embedding"): x for name, x in predicted.predictions.items() if "_embedding" in name}
-    more = {"points": two_dimensions(embedded)} if embedded else {}
-    if isinstance(trainer.model, PeftModel) and "asr" in predicted.predictions and start.base_transcribes:
+def predict_test(trainer: SerMtlTrainer) -> list[dict]:
+    """Predict the test fold; if the model under the adapters transcribes too, once more with the adapters off."""
+    predicted = trainer.predict(trainer.parts["test"])
+    predictions = predicted.predictions
+    embeddings = {name.removesuffix("_embedding"): x for name, x in predictions.items() if "_embedding" in name}
+    more = {"points": two_dimensions(embeddings)} if embeddings else {}
+    if isinstance(trainer.model, PeftModel) and "asr" in predictions and trainer.start.base_transcribes:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
-            stage1 = trainer.predict(data["test"])
-        # Both come back in the order of the test set, so row i is the same utterance.
-        more["hypotheses_adapters_off"] = trainer.transcripts(stage1.predictions["asr"])
-    return trainer.rows(predicted.predictions, predicted.label_ids, **more)
+            adapters_off = trainer.predict(trainer.parts["test"])
+        # Both are in the order of the test set, so row i is the same utterance.
+        more["hypotheses_adapters_off"] = trainer.transcripts(adapters_off.predictions["asr"])
+    return trainer.rows(predictions, predicted.label_ids, **more)
 
 
-def results_of(record: dict, measured: dict, splits: DatasetDict, start: Start, rows: list[dict]) -> dict:
-    """What `results.json` holds: what the run was, what was `measured` on its way, and the figures of the test."""
+def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
+    """The content of `results.json`.
+
+    Args:
+        trainer: after training.
+        leaks: of `ser_mtl.corpora.leaks.find_leaks`.
+        rows: predictions of the test fold.
+    """
+    record, parts = trainer.record, trainer.parts
     references, predictions = references_and_predictions(rows)
-    corpus, method = record["corpus"], record["method"]
     return {
         "stage": record["stage"],
-        "fold": corpus["fold"],
-        "seed": record["training"]["seed"],
-        "corpus": corpus["corpus"],
-        "encoder": start.encoder,
-        **({"stage1": method["stage1"]} if record["stage"] == 2 else {}),
-        "tasks": method["tasks"],
-        "trainable": method["trainable"],
-        "selection": method["selection"],
-        **measured,
-        "labels": start.labels,
-        "sizes": {name: len(part) for name, part in splits.items()},
-        "held_out_speakers": sorted(set(splits["test"]["speaker"]) - {None}),
+        "fold": record["corpus"]["fold"],
+        "seed": trainer.args.seed,
+        "corpus": record["corpus"]["corpus"],
+        "encoder": trainer.start.encoder,
+        **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
+        "tasks": trainer.stage.tasks,
+        "trainable": trainer.stage.trainable,
+        "selection": trainer.args.selection,
+        **progress_of(trainer),
+        "leaks": leaks,
+        "calibration": calibration(rows, trainer.dev_predictions),
+        "labels": trainer.labels,
+        "sizes": {name: len(part) for name, part in parts.items()},
+        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - {None}),
         "commit": record["commit"],
         "versions": record["versions"],
-        "test": metrics_by_group(SerMtlMetric(start.labels), predictions, references),
+        "test": metrics_by_group(trainer.metric, predictions, references),
     }
 
 
-def save_run(trainer: SerMtlTrainer, record: dict, results: dict, rows: list[dict], splits: DatasetDict) -> None:
-    """Write all that a run leaves; `results.json` last, as the sign that the run is whole."""
+def progress_of(trainer: SerMtlTrainer) -> dict:
+    """The epoch that was kept, the minutes of all training, and its speed."""
+    state = trainer.state
+    step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
+    seconds_per_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
+    seconds = trainer.stopwatch.seconds
+    return {
+        "epoch": round(step * state.epoch / state.global_step, 2),
+        "minutes": round(seconds / 60, 2),
+        "audio_seconds_per_second": round(seconds_per_epoch * state.epoch / seconds, 1),
+    }
+
+
+def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> None:
+    """Write the results beside the model; `results.json` last, as the sign that the run is complete."""
     if not trainer.is_world_process_zero():
         return
     folder = Path(trainer.args.output_dir)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    unwrap(model).config.temperature = results["calibration"].get("temperature", 1.0)
-    model.save_pretrained(folder)
-    # PEFT saves adapters alone; the Auto classes want the modeling file and, in the config, its classes.
-    custom_object_save(unwrap(model), folder, config=unwrap(model).config)
-    unwrap(model).config.save_pretrained(folder)
-    trainer.processing_class.save_pretrained(folder)
     write_predictions(folder / "predictions.jsonl", rows)
-    write_json(folder / "split.json", split_record(splits, results["fold"], record["corpus"]["dev"]))
+    write_json(folder / "split.json", split_of(trainer.parts, trainer.record))
     history = trainer.state.log_history
     write_json(folder / "history.json", history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
     if "emotion" in results["tasks"]:
-        draw_emotion(results, rows, folder)
+        plot_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def draw_emotion(results: dict, rows: list[dict], folder: Path) -> None:
-    """Draw the confusion of the emotions and how far their probabilities can be believed, on the test."""
-    emotion, calibration = results["test"]["all"]["emotion"], results["calibration"]
+def split_of(parts: DatasetDict, record: dict) -> dict:
+    """The content of `split.json`."""
+    return split_record(parts, record["corpus"]["fold"], record["corpus"]["dev"])
+
+
+def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
+    """Draw the confusion matrix of the emotions on the test fold, and the reliability of their probabilities."""
+    emotion, fitted = results["test"]["all"]["emotion"], results["calibration"]
     title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
-    after, temperature = None, calibration.get("temperature", 1.0)
-    if "temperature" in calibration:
+    after, temperature = None, fitted.get("temperature", 1.0)
+    if "temperature" in fitted:
         after = reliability(tempered(probabilities, temperature), targets)
     plot_reliability(reliability(probabilities, targets), folder / "reliability.png", title, after, temperature)
 
 
-def show(results: dict, args: RunArguments) -> None:
+def show(results: dict, args: SerMtlArguments) -> None:
     """Print the table of a finished run, and where everything is."""
     if args.process_index != 0:
         return
     print(f"\n{results_table(results)}\n")
-    kept = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
-    print(f"stage {results['stage']}, fold {results['fold']}, {kept}\n")
+    epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
+    print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
     for path in sorted(Path(args.output_dir).iterdir()):
         print(f"  {path}")
+    if "emotion" in results["tasks"]:
+        print(f"\nNext: ser-mtl predict my_recording.wav --model {args.output_dir}")
+        print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are mistaken for which")

@@ -1,4 +1,4 @@
-"""`--push_to_hub`: looked into before a run starts, done when it is finished."""
+"""`--push_to_hub`: checked before a run starts, done when it is finished."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from huggingface_hub import HfApi
 from ser_mtl.errors import hub_errors
 from ser_mtl.hub.base import base_on_hub, find_base
 from ser_mtl.hub.push import publish_run
-from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.arguments import SerMtlArguments
 
 
-def check_publication(args: RunArguments, base: str | None) -> None:
-    """Before hours of training, make sure that their result can be published.
+def check_publication(args: SerMtlArguments, base: str | None) -> None:
+    """Check, before hours of training, that their result can be published.
 
     Args:
         args: of the run.
-        base: the model that its adapters will go onto, a folder or Hub id; None where all parameters are trained.
+        base: folder or Hub id of the model under its adapters; None if all parameters are trained.
 
     Raises:
         UserError: the Hub does not know the user, or the base is not there.
@@ -24,16 +24,16 @@ def check_publication(args: RunArguments, base: str | None) -> None:
         return
     with hub_errors(f"--hub_model_id {args.hub_model_id}"):
         HfApi(token=args.hub_token).whoami()
-    # Adapters of stage 2 on a stage 1 that has adapters itself go onto what those go onto.
+    # Adapters on a stage 1 that has adapters itself share their base.
     if base is not None and find_base(base, token=args.hub_token) is None:
         base_on_hub(base, token=args.hub_token)
 
 
-def publish(args: RunArguments) -> None:
-    """Publish the finished run, where `--push_to_hub` says so, and say where it is.
+def publish(args: SerMtlArguments) -> None:
+    """Publish the finished run, if `--push_to_hub` says so, and print where it is.
 
     Raises:
-        UserError: the Hub says no. The run is whole; the same command publishes it.
+        UserError: the Hub refuses. The run is complete; the same command publishes it.
     """
     if not args.publish or args.process_index != 0:
         return

@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, how far it got, and what it holds at the end."""
+"""The output folder of a run: which run it belongs to, and its last checkpoint."""
 
 import json
 import os
@@ -9,47 +9,55 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ser_mtl.errors import UserError
-from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments
+from ser_mtl.files import read_json
+from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
 
-# Flags of transformers that change how a run is watched or how fast it goes, but not what comes out.
-_NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
+# Flags that change how a run is watched or how fast it is, but not its result.
+NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
-                "use_cpu", "accelerator_config",
-                "eval_accumulation_steps",  # earlier runs have the default of transformers
-                # How an update's utterances are shared out; `batch_size` says how many they are.
+                "use_cpu", "accelerator_config", "front_end_cache",
+                "eval_accumulation_steps",  # version 0.1 had the default of transformers
+                # How an update's utterances are shared out; `batch_size` is their number.
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
     flag.name: flag.default
-    for arguments in (CorpusArguments, MethodArguments, RunArguments)
+    for arguments in (CorpusArguments, Stage, SerMtlArguments)
     for flag in fields(arguments)
     if flag.default is not MISSING
 }
 
 
-def run_record(stage: int, corpus: CorpusArguments, method: MethodArguments, args: RunArguments) -> dict:
-    """Every value of a run, resolved: what `args.json` holds."""
+def run_record(stage: Stage, args: SerMtlArguments, corpus: dict, **experiments: str) -> dict:
+    """Every setting of a run, resolved: the content of `args.json`.
+
+    Args:
+        stage: the method.
+        args: of training.
+        corpus: name, folders, fold and development set of the corpus.
+        **experiments: settings of `ser_mtl.research` that change the result.
+    """
     return {
-        "stage": stage,
-        "corpus": asdict(corpus),
-        "method": asdict(method),
-        "training": json.loads(args.to_json_string()) | {"batch_size": args.utterances_an_update},
+        "stage": stage.number,
+        "corpus": corpus,
+        "method": asdict(stage) | experiments,
+        "training": json.loads(args.to_json_string()) | {"batch_size": args.utterances_per_update},
         "commit": commit(),
         "versions": {package: version(package) for package in PACKAGES},
     }
 
 
 def check_run_folder(folder: Path, record: dict) -> dict | None:
-    """Look whether a run may write into `folder`, before anything is loaded.
+    """Check that a run may write into `folder`, before anything is loaded.
 
     Returns:
-        The results, where this very run is finished there; else None.
+        The results, if this very run is finished there; else None.
 
     Raises:
-        UserError: the folder holds another run, or files that are no run's, or cannot be written.
+        UserError: the folder holds another run, or files that belong to no run, or cannot be written.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
@@ -61,25 +69,24 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
                 f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
             )
         return None
-    other = _read_json(saved)
-    if differing := _differences(other, record):
+    if differences := _differences(_read_object(saved), record):
         raise UserError(
-            f"--output_dir {folder}: holds another run ({', '.join(differing)}); name another folder or remove it"
+            f"--output_dir {folder}: holds another run ({', '.join(differences)}); name another folder or remove it"
         )
     results = folder / "results.json"
-    return _read_json(results) if results.is_file() else None
+    return _read_object(results) if results.is_file() else None
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint in `folder`, if any; one that was cut off lacks the file that is written last."""
-    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if whole else None
+    """The last complete checkpoint in `folder`, if any; one that was cut off lacks the file that is written last."""
+    checkpoints = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(checkpoints, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if checkpoints else None
 
 
-def _read_json(file: Path) -> dict:
+def _read_object(file: Path) -> dict:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(file)
+    except UserError:
         content = None
     if not isinstance(content, dict):
         raise UserError(f"--output_dir {file.parent}: {file.name} is damaged; name another folder or remove this one")
@@ -87,20 +94,26 @@ def _read_json(file: Path) -> dict:
 
 
 def _differences(old: dict, new: dict) -> list[str]:
-    """Flags that tell two runs apart, as `--flag old, not new`."""
+    """The flags in which two runs differ, as `--flag old, not new`."""
     flags = [f"stage {old.get('stage')}, not {new['stage']}"] if old.get("stage") != new["stage"] else []
-    for part in ("corpus", "method", "training"):
-        for name, value in new[part].items():
-            # A run from before a flag was there had its default.
-            before = old.get(part, {}).get(name, _DEFAULTS.get(name))
-            if before != value and not name.startswith(_NOT_THE_RUN):
-                flags.append(f"--{name} {before}, not {value}")
+    before, now = settings_of(old), settings_of(new)
+    for name, value in now.items():
+        # A run of a version without the flag had its default.
+        saved = before.get(name, _DEFAULTS.get(name))
+        if saved != value and not name.startswith(NOT_THE_RUN):
+            flags.append(f"--{name} {saved}, not {value}")
     return flags
+
+
+def settings_of(record: dict) -> dict:
+    """All settings in `args.json` by flag. Version 0.1 kept some in another part of the file."""
+    parts = [record.get(part) for part in ("corpus", "method", "training")]
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, `+` behind it where its files were changed since; None outside a git checkout.
+    """The commit of this code, with a `+` if its files were changed since; None outside a git checkout.
 
     Files that git does not know, such as recordings in the checkout, change no code.
     """

@@ -1,67 +1,169 @@
-"""The Trainer: weighted losses that are exact for any batch, each task's loss logged, predictions as rows."""
+"""The Trainer: exact weighted losses for any batch, each task's loss logged, predictions as rows."""
 
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback, Wav2Vec2CTCTokenizer
+from transformers import EvalPrediction, ProgressCallback, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
-from ser_mtl.corpora.batching import LengthGroupedSampler
+from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
+from ser_mtl.corpora.targets import check_annotated
+from ser_mtl.errors import UserError
+from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
+from ser_mtl.files import write_json
 from ser_mtl.inference.recognizer import as_text, heard_characters
-from ser_mtl.research.gradients import GradientSurgery, shared_parameters
-from ser_mtl.tasks import TASKS
+from ser_mtl.metrics import METRICS
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.stopwatch import Stopwatch
+from ser_mtl.training.arguments import SerMtlArguments, Stage, check_together
+from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
+from ser_mtl.training.data import batch_rows, joined, model_inputs, without_text
+from ser_mtl.training.run_folder import check_run_folder, last_checkpoint, run_record
+from ser_mtl.training.saving import save_model
+from ser_mtl.training.start import Start, start_of
 
 
 class SerMtlTrainer(Trainer):
-    """Train a `SerMtlModel`, bare or under PEFT.
+    """Train one stage on a split corpus.
 
     - The loss of an update is, for each task, the sum over its annotated utterances divided by their number in the
       whole update: over accumulation steps and processes. Batch 8 equals 2 x 4, and two processes equal one.
     - `log` adds `loss_<task>`, the same mean over the updates since the last log, unweighted.
-    - Training batches are groups of like length (`LengthGroupedSampler`).
-    - With `gradient_surgery`, the encoder's gradients are those of PCGrad (`research.gradients.GradientSurgery`).
+    - Training batches are groups of similar length (`LengthGroupedSampler`).
     - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
 
+    `train` resumes an interrupted run in the same `output_dir`. Afterwards the folder holds a model that
+    `ser_mtl.load` and `from_pretrained` read; emotion's temperature is fitted on the development set.
+
     Args:
-        corpus: all utterances, to which the column `row` of the splits points.
-        labels: classes of each classification task.
-        gradient_surgery: whether no loss may pull against another on the encoder; in one process only.
-        **kwargs: as for `Trainer`; `processing_class` is the processor.
+        stage: `Stage1` or `Stage2`: the method.
+        args: of training.
+        parts: the split corpus: "train" and, if there are any, "dev" and "test" (`ser_mtl.split`).
+        record: what `args.json` will hold; by default made of the arguments.
+        start: the model to train; by default the one that the stage starts from.
+        **kwargs: as for `Trainer`, such as `callbacks`.
+
+    Raises:
+        UserError: arguments that contradict each other, a model that cannot be loaded, or a corpus that lacks what a
+            task needs.
     """
 
-    def __init__(self, *, corpus: Dataset, labels: dict[str, list[str]], gradient_surgery: bool = False, **kwargs):
-        super().__init__(compute_metrics=self._figures, **kwargs)
+    def __init__(
+        self,
+        stage: Stage,
+        args: SerMtlArguments,
+        parts: DatasetDict,
+        *,
+        record: dict | None = None,
+        start: Start | None = None,
+        **kwargs,
+    ):
+        check_together(stage, args, has_dev="dev" in parts)
+        check_annotated(parts, stage.tasks)
+        set_seed(args.seed)  # before the model is built
+        self.stage, self.parts = stage, parts
+        self.start = start or start_of(stage, parts)
+        self.record = record or run_record(stage, args, corpus_record(parts))
+        self.corpus = model_inputs(joined(parts), self.start, stage, args)
+        self.rows_of_parts = batch_rows(self.corpus, parts)
+        super().__init__(
+            model=self.start.model,
+            args=args,
+            train_dataset=self.rows_of_parts["train"],
+            eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
+            data_collator=Collator(self.start.processor.feature_extractor),
+            processing_class=self.start.processor,
+            compute_metrics=self._scores,
+            **kwargs,
+        )
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
-        self.corpus = corpus
-        self.labels = labels
-        self.tokenizer: Wav2Vec2CTCTokenizer = self.processing_class.tokenizer
-        self.metric = SerMtlMetric(labels)
-        self.surgery = None
-        if gradient_surgery:
-            self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()))
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.labels = self.start.labels
+        self.tokenizer = self.start.processor.tokenizer
+        self.metric = SerMtlMetric(self.labels)
+        seed = args.seed if args.data_seed is None else args.data_seed
         lengths = np.asarray(self.train_dataset["length"])
-        self._sampler = LengthGroupedSampler(lengths, self.args.utterances_an_update, seed)
-        self.add_callback(EpochOfSampler(self._sampler))
+        self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self.stopwatch = Stopwatch()
-        self.add_callback(self.stopwatch)
+        self._add_callbacks()
+        self.dev_predictions: list[dict] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._first_update_summed = 0
+
+    def _add_callbacks(self) -> None:
+        self.add_callback(SamplerEpoch(self._sampler))
+        self.add_callback(self.stopwatch)
+        self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        if self.args.measure_oracle:
+            self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback):
             self.add_callback(EpochProgress())
+
+    # ------------------------------------------------------------------------------------------ train, evaluate
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """Train, resuming from the last checkpoint in the output folder if there is one, and save the model.
+
+        Returns:
+            As `Trainer.train`.
+
+        Raises:
+            UserError: the output folder holds another run.
+        """
+        folder = Path(self.args.output_dir)
+        if check_run_folder(folder, self.record) is not None:
+            raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
+        if self.is_world_process_zero():
+            write_json(folder / "args.json", self.record)
+        self.accelerator.wait_for_everyone()
+        output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
+        self._calibrate()
+        if self.is_world_process_zero():
+            save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+        return output
+
+    def _calibrate(self) -> None:
+        """Fit the temperature of emotion on the development set, if there is one."""
+        if "dev" in self.parts:
+            self.dev_predictions = self.predicted_rows("dev")
+            if "emotion" in self.stage.tasks:
+                temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
+                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = round(temperature, 4)
+
+    def evaluate(self, eval_dataset: Dataset | None = None, *args, **kwargs) -> dict[str, float]:
+        """Metrics of utterances, "eval_emotion_ua" and so on, fractions.
+
+        Args:
+            eval_dataset: utterances, such as `parts["test"]`; the development set if missing.
+            *args: as for `Trainer.evaluate`.
+            **kwargs: likewise.
+        """
+        return super().evaluate(self._as_rows(eval_dataset), *args, **kwargs)
+
+    def predict(self, test_dataset: Dataset, *args, **kwargs):
+        """Predictions of utterances, such as `parts["test"]`; `rows` turns them into lines of `predictions.jsonl`."""
+        return super().predict(self._as_rows(test_dataset), *args, **kwargs)
+
+    def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
+        """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
+        if utterances is None or "row" in utterances.column_names:
+            return utterances
+        if not set(utterances["id"]) <= set(self.corpus["id"]):
+            other = model_inputs(utterances, self.start, self.stage, self.args)
+            rows = [row + len(self.corpus) for row in other["row"]]
+            other = other.remove_columns("row").add_column("row", rows)
+            self.corpus = concatenate_datasets([self.corpus, other])
+            return without_text(other)
+        return batch_rows(self.corpus, DatasetDict({"test": utterances}))["test"]
 
     # ------------------------------------------------------------------------------------------ batches
 
@@ -84,13 +186,13 @@ class SerMtlTrainer(Trainer):
         return batches, dict(zip([*tasks, "scl"], counts, strict=True))
 
     def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
-        """Take their labels from the utterances with which an epoch's last update is filled up, and make their row -1.
+        """Remove the labels of the utterances that fill up an epoch's last update, and set their row to -1.
 
-        Where an epoch is no multiple of what all processes take at once, accelerate begins it anew (`even_batches`), so
-        that each has a batch.
+        If the utterances of an epoch do not fill the batches of all processes, accelerate starts over with the first
+        ones (`even_batches`), so that each process has a batch.
         """
         size, utterances = self.args.train_batch_size, len(self.train_dataset)
-        updates = -(-utterances // self.args.utterances_an_update)
+        updates = -(-utterances // self.args.utterances_per_update)
         first = self.state.global_step % updates * self.args.gradient_accumulation_steps
         for index, batch in enumerate(batches, first):
             begin = (index * self.args.world_size + self.args.process_index) * size
@@ -117,7 +219,7 @@ class SerMtlTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
-        """The usual schedule, which for the encoder starts after `--head_start`, with a warm-up of its own."""
+        """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         start = int(self.args.head_start * num_training_steps)
         warmup = max(1, self.args.get_warmup_steps(num_training_steps))
@@ -145,25 +247,14 @@ class SerMtlTrainer(Trainer):
         if "scl" in outputs.losses:  # which needs no label
             outputs.losses["scl"] = outputs.losses["scl"] * (inputs["row"] >= 0)
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
-        if self.surgery is not None:
-            self.surgery.collect(
-                {task: weighted_loss(config, {task: of}, num_items_in_batch) for task, of in outputs.losses.items()}
-            )
         if not self._loss_sums:
             self._first_update_summed = self.state.global_step
         for task, values in outputs.losses.items():
             share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
-        # DistributedDataParallel takes the mean over processes of what is a sum over them.
+        # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
-
-    def training_step(self, *args, **kwargs) -> Tensor:
-        """Backpropagate a batch; after the last one of an update, operate on what has come together."""
-        loss = super().training_step(*args, **kwargs)
-        if self.surgery is not None and self.accelerator.sync_gradients:
-            self.surgery.operate()
-        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's loss to the training loss's log."""
@@ -211,48 +302,32 @@ class SerMtlTrainer(Trainer):
         hypotheses = self.transcripts(predictions["asr"]) if "asr" in predictions else None
         return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
 
+    def predicted_rows(self, part: str, **more: list[str]) -> list[dict]:
+        """The rows of `predictions.jsonl` of "dev" or "test"."""
+        predicted = self.predict(self.parts[part])
+        return self.rows(predicted.predictions, predicted.label_ids, **more)
+
     def transcripts(self, characters: np.ndarray) -> list[str]:
         """Characters, (utterances, characters) padded with -100 -> transcripts."""
         return as_text(characters.tolist(), self.tokenizer)
 
-    def _figures(self, evaluated: EvalPrediction) -> dict[str, float]:
+    def _scores(self, evaluated: EvalPrediction) -> dict[str, float]:
         rows = self.rows(evaluated.predictions, evaluated.label_ids)
         references, predictions = references_and_predictions(rows)
-        figures = self.metric.compute(predictions=predictions, references=references)
-        named = {f"{task}_{name}": value for task in TASKS for name, value in figures.get(task, {}).items()}
-        return {name: value for name, value in named.items() if isinstance(value, float)}
+        scores = self.metric.compute(predictions=predictions, references=references)
+        return {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
+
+
+def corpus_record(parts: DatasetDict) -> dict:
+    """Where utterances come from and which fold is the test, as far as they say it themselves."""
+    names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
+    folds = parts["test"].unique("fold") if "test" in parts else []
+    corpus = (
+        {"corpus": "iemocap", "data_dir": None} if names == ["iemocap"] else {"corpus": "folder", "data_dir": names}
+    )
+    return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 
 def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
-    """Factor of the encoder's learning rate: nothing until `start`, then up to the usual within `warmup` updates."""
+    """Factor of the encoder's learning rate: zero until `start`, then rising to the usual one in `warmup` updates."""
     return usual(step) * min(1.0, max(0, step - start) / warmup)
-
-
-class EpochOfSampler(TrainerCallback):
-    """Tells a sampler its epoch.
-
-    A run of several processes that is resumed within an epoch would else go on in the order of the first epoch:
-    `set_epoch` does not get through `skip_first_batches`. It can go when it does (huggingface/accelerate#2016).
-    """
-
-    def __init__(self, sampler: LengthGroupedSampler):
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        """The epoch of a resumed run is no whole number."""
-        self.sampler.set_epoch(int(state.epoch or 0))
-
-
-class EpochProgress(ProgressCallback):
-    """The Trainer's bars with the time left, and one short line for each log."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Write the figures that a person watches."""
-        shown = {
-            "loss": "loss", "loss_emotion": "emotion", "loss_asr": "ctc", "loss_gender": "gender",
-            "loss_style": "style", "loss_scl": "scl", "eval_emotion_ua": "dev UA", "eval_emotion_wa": "dev WA",
-            "eval_gender_ua": "dev gender UA", "eval_style_ua": "dev style UA", "eval_asr_wer": "dev WER",
-        }  # fmt: skip
-        figures = [f"{label} {logs[name]:.3f}" for name, label in shown.items() if name in logs]
-        if state.is_world_process_zero and self.training_bar is not None and figures:
-            self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(figures))

@@ -2,28 +2,24 @@
 
 import json
 import math
-import subprocess
-import sys
 from itertools import combinations
 
 import pytest
 import torch
 from helpers.encoders import all_tasks_config
-from helpers.tiny import ROOT, run_flags, run_script
-from test_trainer import N, trainer
+from helpers.tiny import run_flags, run_script
+from helpers.trainers import N, noise_trainer
 from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState
 
 from modeling_ser_mtl import SerMtlModel, weighted_loss
-from ser_mtl.research.gradients import (
-    GradientCosines,
-    GradientSurgery,
-    gradient_cosines,
-    inner_products,
-    pcgrad_weights,
-    shared_parameters,
-)
+from ser_mtl.errors import UserError
+from ser_mtl.research.arguments import ResearchArguments
+from ser_mtl.research.cosines import GradientCosines, gradient_cosines
+from ser_mtl.research.gradients import inner_products, shared_parameters
+from ser_mtl.research.pcgrad import GradientSurgery, PcgradTrainer, pcgrad_weights
 from ser_mtl.training.adapters import attach_adapters
+from ser_mtl.training.arguments import SerMtlArguments, Stage1
 
 LOSSES = ["emotion", "gender", "style", "asr", "scl"]
 
@@ -60,7 +56,7 @@ def flat_gradients(made, parameters: list[nn.Parameter]) -> dict[str, Tensor]:
 
 
 def test_the_shared_parameters_are_the_encoders_and_each_comes_once(tmp_path):
-    made = trainer(tmp_path)
+    made = noise_trainer(tmp_path)
     groups = shared_parameters(made.model)
     assert list(groups) == ["layer 1", "layer 2", "other"]
     assert {id(p) for group in groups.values() for p in group} == {id(p) for p in made.model.encoder.parameters()}
@@ -82,7 +78,7 @@ def test_with_adapters_the_shared_parameters_are_those_of_the_layers(tmp_path):
 
 
 def test_the_callback_measures_what_separate_passes_give(tmp_path):
-    made = trainer(tmp_path, per_device_train_batch_size=N)
+    made = noise_trainer(tmp_path, per_device_train_batch_size=N)
     groups = shared_parameters(made.model)
     expected = []
     for parameters in [[p for group in groups.values() for p in group], *groups.values()]:
@@ -106,10 +102,10 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("ser_mtl.research.gradients.UPDATES_A_LOSS", 0.4)  # every second update
+    monkeypatch.setattr("ser_mtl.research.cosines.UPDATES_PER_LOSS", 0.4)  # every second update
     trained = []
     for measured in (False, True):
-        made = trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
+        made = noise_trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
         made.model.config.encoder_config.mask_time_prob = 0.3  # so that random numbers count
         if measured:
             made.add_callback(GradientCosines(tmp_path, made.stopwatch))
@@ -122,7 +118,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
-    made = trainer(tmp_path)
+    made = noise_trainer(tmp_path)
     saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": []}
     measurements = [{"update": update} for update in (0, 50, 100, 150)]
     (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
@@ -187,7 +183,8 @@ def test_a_loss_without_gradient_is_left_out_of_it():
 def test_an_update_has_the_projected_gradients_of_all_its_batches_and_plain_ones_in_the_heads(
     tmp_path, per_device, accumulation
 ):
-    made = trainer(tmp_path, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    flags = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation}
+    made = noise_trainer(tmp_path, trainer_class=PcgradTrainer, **flags)
     shared = [p for group in shared_parameters(made.model).values() for p in group]
     vectors = flat_gradients(made, shared)
     torch.manual_seed(3)
@@ -197,7 +194,6 @@ def test_an_update_has_the_projected_gradients_of_all_its_batches_and_plain_ones
     plain = torch.cat([p.grad.flatten() for p in shared])
     made.model.zero_grad()
 
-    made.surgery = GradientSurgery(shared)
     made.create_optimizer_and_scheduler(1)
     batches, counts = made.get_batch_samples(iter(made.get_train_dataloader()), accumulation, made.args.device)
     for i, batch in enumerate(batches):
@@ -224,11 +220,8 @@ def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished
     assert "Gradient cosines: measured 1 times" in ended.stdout
 
 
-def test_several_processes_are_refused(good_corpus, encoder, tmp_path):
-    flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, gradient_surgery="pcgrad")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29534"]
-    ended = subprocess.run(
-        [*command, ROOT / "run_stage1.py", *map(str, flags), "--use_cpu"], capture_output=True, text=True
-    )
-    assert "run_stage1.py: --gradient_surgery pcgrad works in one process" in ended.stderr
-    assert not (tmp_path / "out").exists()
+def test_several_processes_are_refused(monkeypatch):
+    args = SerMtlArguments(output_dir="out", use_cpu=True)
+    monkeypatch.setattr(SerMtlArguments, "world_size", 2)
+    with pytest.raises(UserError, match="--gradient_surgery pcgrad works in one process"):
+        ResearchArguments(gradient_surgery="pcgrad").settle(Stage1(), args)

@@ -4,7 +4,7 @@ from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback
 
 from ser_mtl.training import callbacks as checkpoints
-from ser_mtl.training.arguments import RunArguments
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.callbacks import SparingCheckpoints
 
 
@@ -12,7 +12,7 @@ def saved(monkeypatch, figures: list[float], best_is_kept: bool = True) -> list[
     """Epochs after which a checkpoint is written, of epochs of four minutes with these figures on dev."""
     now = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    args = RunArguments(output_dir="out", load_best_model_at_end=best_is_kept, use_cpu=True)
+    args = SerMtlArguments(output_dir="out", selection="dev" if best_is_kept else "last", use_cpu=True)
     callback, state, written = SparingCheckpoints(args.save_minutes), TrainerState(), []
     for epoch, figure in enumerate(figures, start=1):
         now[0] += 240
@@ -40,7 +40,7 @@ def test_by_the_clock_alone_where_nothing_is_chosen(monkeypatch):
 
 
 def test_better_may_mean_less():
-    args = RunArguments(
+    args = SerMtlArguments(
         output_dir="out",
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",

@@ -3,17 +3,17 @@
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from ser_mtl.training import stopwatch
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.stopwatch import Stopwatch
+from ser_mtl.training import callbacks
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.callbacks import Stopwatch
 
 
 def begun_at(monkeypatch, state: TrainerState, clock: list[float]) -> Stopwatch:
     """A stopwatch made at 0 and started at 5 seconds of `clock`, whose only element can be changed."""
-    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock[0])
     watch = Stopwatch()
     clock[0] = 5.0
-    watch.on_train_begin(RunArguments(output_dir="out", use_cpu=True), state, TrainerControl())
+    watch.on_train_begin(SerMtlArguments(output_dir="out", use_cpu=True), state, TrainerControl())
     return watch
 
 

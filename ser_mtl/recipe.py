@@ -1,0 +1,224 @@
+"""The steps that both stage scripts share: reading the command line, and building the Trainer it asks for."""
+
+import json
+import sys
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import yaml
+from datasets import Dataset, DatasetDict
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import logging
+
+from ser_mtl.corpora import load_corpus
+from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.errors import UserError
+from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.research.arguments import ResearchArguments
+from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage, Stage1, Stage2, check_together
+from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.trainer import SerMtlTrainer
+
+# Redefined in `SerMtlArguments`, but not for everyday use: shown by --help_all.
+_RARE = {
+    "eval_accumulation_steps", "remove_unused_columns", "ddp_find_unused_parameters", "dataloader_pin_memory",
+    "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
+}  # fmt: skip
+_COMMON = {"seed", "gradient_accumulation_steps", "activation_checkpointing"}
+"""Flags of transformers that are shown by --help."""
+
+
+class Settings(NamedTuple):
+    """The arguments of a run, by subject."""
+
+    corpus: CorpusArguments
+    stage: Stage
+    args: SerMtlArguments
+    research: ResearchArguments
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+
+
+class Formatter(RawDescriptionHelpFormatter):
+    """Help with one spelling of each flag, short placeholders, and the default in brackets."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=120)
+
+    def _format_action_invocation(self, action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        values = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
+        if not values and action.nargs != 0 and action.const is not True:
+            values = f" {action.dest.split('_')[-1].upper()}" + (" ..." if action.nargs == "+" else "")
+        return action.option_strings[0] + values
+
+    def _get_help_string(self, action) -> str:
+        text = action.help or ""
+        quiet = action.default in (None, False, SUPPRESS) or text.endswith("]") or action.nargs == 0
+        default = " ".join(action.default) if isinstance(action.default, list) else action.default
+        return text if quiet else f"{text} [{default}]"
+
+
+class Parser(HfArgumentParser):
+    """A command line of dataclasses. Mistakes are one line; `--help` is short, `--help_all` complete."""
+
+    def __init__(self, dataclasses, **kwargs):
+        super().__init__(dataclasses, formatter_class=Formatter, allow_abbrev=False, **kwargs)
+        self.usage = "%(prog)s [FILE.yaml | args.json] --fold N [--flag value ...]"
+        self.add_argument(
+            "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; argparse would print every flag before it."""
+        raise UserError(f"{message}; --help explains every flag")
+
+    def check_flags(self, argv: list[str]) -> None:
+        """Name the first flag that does not exist, before argparse asks for one that is missing."""
+        for flag in (word.split("=")[0] for word in argv if word.startswith("--")):
+            if flag not in self._option_string_actions:
+                near = self.near(flag.removeprefix("--"))
+                self.error(f"unrecognized arguments: {flag}" + (f" (did you mean --{near}?)" if near else ""))
+
+    def near(self, name: str) -> str | None:
+        """The flag that is spelled most like `name`, if one is."""
+        names = [action.dest for action in self._actions]
+        return next(iter(get_close_matches(name.replace("-", "_"), names, n=1)), None)
+
+    def print_help(self, file=None) -> None:
+        """Print the project's own flags, by subject; with `--help_all` on the command line, all of them."""
+        if "--help_all" not in sys.argv:
+            rare = ({one.name for one in fields(TrainingArguments)} - set(SerMtlArguments.__annotations__)) | _RARE
+            for action in self._actions:
+                if action.dest in rare - _COMMON or action.option_strings[:1] == [f"--no_{action.dest}"]:
+                    action.help = SUPPRESS
+        super().print_help(file)
+
+
+def parser_of(stage: type[Stage], description: str | None = None) -> Parser:
+    """The command line of a stage's script."""
+    return Parser((CorpusArguments, stage, SerMtlArguments, ResearchArguments), description=description)
+
+
+def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Settings:
+    """Read the command line, and the file it begins with, if it does.
+
+    Raises:
+        UserError: a flag that does not exist, or a value that does not make sense.
+        SystemExit: `--help`.
+    """
+    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
+    argv = sys.argv[1:] if argv is None else argv
+    parser = parser_of(stage, sys.modules["__main__"].__doc__)
+    if "--help_all" in argv:
+        parser.print_help()
+        sys.exit(0)
+    if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
+        argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
+    parser.check_flags(argv)
+    values = vars(parser.parse_args(argv))
+    del values["help_all"]
+    values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage.number}/fold{values['fold']}"
+    settings = Settings(*parser.parse_dict(values))
+    _fill_in(settings)
+    check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
+    settings.research.settle(settings.stage, settings.args)
+    return settings
+
+
+def words_of_file(file: Path, parser: Parser, stage: int) -> list[str]:
+    """A yaml file, or the `args.json` of a run, as words of a command line.
+
+    Of an `args.json`, settings of the machine and the output folder are left out.
+
+    Raises:
+        UserError: the file cannot be read, is of the other stage, or has a setting that is not a flag.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must hold settings as name: value")
+    if "training" in content:
+        if content.get("stage") != stage:
+            raise UserError(
+                f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
+            )
+        content = _settings_of_run(content)
+    flags = {action.dest: action for action in parser._actions}
+    words = []
+    for name, value in content.items():
+        if name not in flags:
+            near = parser.near(str(name))
+            raise UserError(f"{file}: {name!r} is not a flag" + (f"; did you mean {near!r}?" if near else ""))
+        if value is not None and value != flags[name].default:
+            words += [f"--{name}", *_as_words(value)]
+    return words
+
+
+def _settings_of_run(record: dict) -> dict:
+    settings = settings_of(record)
+    kept = {name: value for name, value in settings.items() if not name.startswith(NOT_THE_RUN)}
+    return {name: value for name, value in kept.items() if name != "batch_size"} | {
+        "per_device_train_batch_size": settings["batch_size"]
+    }
+
+
+def _as_words(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [str(one) for one in value]
+    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _fill_in(settings: Settings) -> None:
+    """Settle the model that the stage starts from, where the command line does not name it."""
+    corpus, stage, args, _ = settings
+    if isinstance(stage, Stage1) and stage.encoder is None and corpus.corpus == "demo":
+        with args.main_process_first(desc="making the demo's encoder"):
+            stage.encoder = str(Path(demo_encoder()).resolve())
+        stage.train_front_end = stage.trainable == "all"  # it is untrained
+    if isinstance(stage, Stage2) and stage.stage1 is None:
+        stage.stage1 = str(Path(f"runs/{corpus.corpus}/stage1/fold{corpus.fold}").resolve())
+
+
+# -------------------------------------------------------------------------------------------------------------- steps
+
+
+def record_of(settings: Settings) -> dict:
+    """The content of `args.json`."""
+    surgery = settings.research.gradient_surgery
+    return run_record(settings.stage, settings.args, asdict(settings.corpus), gradient_surgery=surgery)
+
+
+def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
+    """Read the utterances of a corpus; one process makes the demo's, the others wait."""
+    with args.main_process_first(desc="reading the corpus"):
+        return load_corpus(corpus.corpus, corpus.data_dir, check_counts=not corpus.no_check_counts)
+
+
+def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
+    """Count what test and training share, and print it in one line before training starts."""
+    leaks = find_leaks(parts)
+    if args.process_index == 0:
+        print(leaks_line(leaks))
+    return leaks
+
+
+def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMtlTrainer:
+    """The Trainer of a stage, with the experiments that the flags ask for."""
+    _, stage, args, research = settings
+    trainer_class = SerMtlTrainer
+    if research.gradient_surgery == "pcgrad":
+        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+    trainer = trainer_class(stage, args, parts, record=record)
+    if research.gradient_cosines:
+        from ser_mtl.research.cosines import GradientCosines
+
+        trainer.add_callback(GradientCosines(args.output_dir, trainer.stopwatch))
+    return trainer

@@ -1,0 +1,129 @@
+"""How much the losses conflict: cosines between their gradients on the encoder."""
+
+import time
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from modeling_ser_mtl import SerMtlOutput
+from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.files import read_json, write_json
+from ser_mtl.research.gradients import gradients_of, inner_products, shared_parameters
+from ser_mtl.training.adapters import unwrap
+from ser_mtl.training.callbacks import Stopwatch
+
+UPDATES_PER_LOSS = 25
+"""Cosines are measured every 25 updates for each loss. With k losses a measurement costs k backward passes, about 2/3 k
+of an update, so it takes about 2/3 / 25 = 2.7 % of the time whatever k is."""
+
+
+class GradientCosines(TrainerCallback):
+    """Measure the cosine between the gradients of every two losses on the shared parameters, layer by layer.
+
+    They are measured on the first batch of every n-th update (`UPDATES_PER_LOSS`), in the first process on its own part
+    of the batch. Training is not changed. The measurements are in `gradient_cosines.json` of the run's folder, written
+    with every checkpoint and at the end, and drawn in `gradient_cosines.png`:
+
+        {"every_updates", "seconds", "training_seconds", "groups": ["encoder", "layer 1", ...],
+         "measurements": [{"update", "epoch", "cosines": {"emotion asr": [one for each group], ...}}]}
+
+    "seconds" is the time that measuring took out of "training_seconds". The group "encoder" is all shared parameters. A
+    cosine is null if a gradient is zero, as for a task that no utterance of the batch is annotated for.
+    """
+
+    def __init__(self, folder: Path | str, stopwatch: Stopwatch):
+        self.file = Path(folder) / "gradient_cosines.json"
+        self.stopwatch = stopwatch
+        self.measurements: list[dict] = []
+        self.seconds = 0.0
+        self.armed = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs
+    ):
+        """Watch the model; a resumed run keeps the measurements made before its checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        config = unwrap(model).config
+        self.groups = shared_parameters(model)
+        self.every = UPDATES_PER_LOSS * (len(config.tasks) + (config.scl != "none"))
+        if state.global_step and self.file.is_file():
+            saved = read_json(self.file)
+            self.measurements = [m for m in saved["measurements"] if m["update"] < state.global_step]
+            self.seconds = saved["seconds"]
+        self.state = state
+        self.hook = model.register_forward_hook(self._look)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        """Measure on the next batch if one is due."""
+        self.armed = state.is_world_process_zero and state.global_step % self.every == 0
+
+    def _look(self, model: nn.Module, inputs: tuple, output: SerMtlOutput) -> None:
+        if not self.armed:
+            return
+        self.armed = False
+        on_cuda = next(iter(output.losses.values())).is_cuda
+        synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)
+        synchronise()
+        start = time.perf_counter()
+        cosines = gradient_cosines({name: loss.sum() for name, loss in output.losses.items()}, self.groups)
+        synchronise()
+        self.seconds += time.perf_counter() - start
+        self.measurements.append(
+            {"update": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 4), "cosines": cosines}
+        )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        """Write the measurements: the run may be resumed from here."""
+        if state.is_world_process_zero:
+            write_json(self.file, self.record())
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        """Write and draw the measurements, and print their share of the time."""
+        if not state.is_world_process_zero:
+            return
+        self.hook.remove()
+        record = self.record()
+        write_json(self.file, record)
+        if self.measurements:
+            means = mean_cosines(record["groups"], record["measurements"])
+            plot_gradient_cosines({"This run": means}, self.file.with_suffix(".png"))
+        share = 100 * record["seconds"] / record["training_seconds"]
+        # Not `print`: the bar of the training is still there.
+        tqdm.write(f"Gradient cosines: measured {len(self.measurements)} times, {share:.1f} % of the training's time")
+
+    def record(self) -> dict:
+        """The content of `gradient_cosines.json`."""
+        return {
+            "every_updates": self.every,
+            "seconds": round(self.seconds, 3),
+            "training_seconds": round(self.stopwatch.seconds, 3),
+            "groups": ["encoder", *self.groups],
+            "measurements": self.measurements,
+        }
+
+
+def gradient_cosines(losses: dict[str, Tensor], groups: dict[str, list[nn.Parameter]]) -> dict[str, list[float | None]]:
+    """Cosine between the gradients of every two losses, on all parameters and on those of each group.
+
+    Args:
+        losses: by name, scalars.
+        groups: parameters by name.
+
+    Returns:
+        `{"emotion asr": [on all, on the first group, ...], ...}`; None if one of the gradients is zero.
+    """
+    parameters = [parameter for group in groups.values() for parameter in group]
+    gradients = [iter(gradients_of(loss, parameters)) for loss in losses.values()]
+    products = [inner_products([[next(of_loss) for _ in group] for of_loss in gradients]) for group in groups.values()]
+    products = torch.stack([sum(products), *products])
+    norms = products.diagonal(dim1=1, dim2=2).sqrt()
+    cosines = (products / (norms.unsqueeze(1) * norms.unsqueeze(2))).tolist()
+    return {
+        f"{one} {other}": [None if matrix[i][j] != matrix[i][j] else round(matrix[i][j], 5) for matrix in cosines]
+        for (i, one), (j, other) in combinations(enumerate(losses), 2)
+    }

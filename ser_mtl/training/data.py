@@ -1,0 +1,68 @@
+"""From utterances to the model's inputs: samples or features, and targets, one row per utterance."""
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from ser_mtl.corpora.audio import with_samples
+from ser_mtl.corpora.targets import with_targets
+from ser_mtl.model.front_end import front_end_is_frozen, with_features
+from ser_mtl.training.adapters import unwrap
+from ser_mtl.training.arguments import SerMtlArguments, Stage
+from ser_mtl.training.start import Start
+
+
+def joined(parts: DatasetDict) -> Dataset:
+    """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
+    rows = [row for part in parts.values() for row in part.to_list()]
+    return Dataset.from_list(sorted(rows, key=lambda row: row["id"]), features=next(iter(parts.values())).features)
+
+
+def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlArguments) -> Dataset:
+    """Add the columns that a batch is made of.
+
+    Args:
+        utterances: with the columns of `FEATURES`.
+        start: the model they are for.
+        stage: says whether emotion's targets are the raters' distribution.
+        args: of the training.
+
+    Returns:
+        The utterances with `row` (their index), `length` (samples), `<task>_labels`, and `samples`, or `features` and
+        `frames` if the front end is frozen.
+
+    Raises:
+        UserError: audio that cannot be read, a label that the model does not know, or soft labels without raters.
+    """
+    model = unwrap(start.model)
+    tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
+    with args.main_process_first(desc="decoding"):
+        corpus = with_samples(utterances)
+    corpus = corpus.add_column("row", list(range(len(corpus))))
+    corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels)
+    if args.front_end_cache == "auto" and front_end_is_frozen(model):
+        with args.main_process_first(desc="front end"):
+            corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)
+    return corpus
+
+
+def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
+    """The rows of each part that go into batches, without text; dev and test sorted by length, to save padding.
+
+    Args:
+        corpus: of `model_inputs`.
+        parts: the split corpus.
+    """
+    row_of = {name: row for row, name in enumerate(corpus["id"])}
+    lengths = np.asarray(corpus["length"])
+    inputs = without_text(corpus)
+    rows = {name: np.array([row_of[utterance] for utterance in part["id"]]) for name, part in parts.items()}
+    for name in rows.keys() - {"train"}:
+        rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
+    return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})
+
+
+def without_text(corpus: Dataset) -> Dataset:
+    """The columns of numbers that a collator needs."""
+    audio = [name for name in ("samples", "features", "frames") if name in corpus.column_names]
+    targets = [name for name in corpus.column_names if name.endswith("_labels")]
+    return corpus.select_columns(["row", "length", *audio, *targets]).with_format("numpy")

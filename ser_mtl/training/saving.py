@@ -1,0 +1,19 @@
+"""Saving a trained model so that `from_pretrained` finds all it needs."""
+
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import Wav2Vec2Processor
+from transformers.dynamic_module_utils import custom_object_save
+
+from modeling_ser_mtl import SerMtlModel
+from ser_mtl.training.adapters import unwrap
+
+
+def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
+    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file."""
+    model.save_pretrained(folder)
+    # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
+    custom_object_save(unwrap(model), folder, config=unwrap(model).config)
+    unwrap(model).config.save_pretrained(folder)
+    processor.save_pretrained(folder)

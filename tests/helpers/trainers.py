@@ -1,0 +1,61 @@
+"""A Trainer on a few noises, with a model without any randomness."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+
+from helpers.encoders import LABELS, all_tasks_config
+from modeling_ser_mtl import SerMtlModel
+from ser_mtl.corpora.targets import character_tokenizer
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.training.adapters import freeze_for_full_finetuning
+from ser_mtl.training.arguments import SerMtlArguments, Stage1
+from ser_mtl.training.start import Start
+from ser_mtl.training.trainer import SerMtlTrainer
+
+N = 8
+
+
+def noises(folder: Path, n: int = N) -> Dataset:
+    """Noises of different lengths; every second one lacks a label, differently for each task."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        path = folder / f"noise{i:02}.wav"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            samples = random.integers(-9000, 9000, 3000 + 500 * i).astype(np.int16)
+            soundfile.write(path, samples, 16_000, subtype="PCM_16")
+        row = dict.fromkeys(FEATURES) | {"id": f"{i:02}", "path": str(path), "corpus": "noises", "raters": []}
+        row |= {"speaker": f"s{i}", "fold": 1}
+        row["emotion"] = LABELS["emotion"][i % 4] if i != 1 else None
+        row["gender"] = LABELS["gender"][i % 2] if i % 4 else None
+        row["style"] = LABELS["style"][i // 4] if i < 6 else None
+        row["text"] = "ab ba abba"[: 2 + i] if i % 3 else None
+        rows.append(row)
+    return Dataset.from_list(rows, features=FEATURES)
+
+
+def noise_trainer(folder: Path, utterances: int = N, trainer_class=SerMtlTrainer, **flags) -> SerMtlTrainer:
+    """A Trainer of all tasks on `noises`, all of them in training."""
+    tokenizer = character_tokenizer(["ab ba"])
+    torch.manual_seed(0)
+    config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
+    config.encoder_config.mask_time_prob = 0.0
+    for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
+        setattr(config.encoder_config, name, 0.0)
+    model = SerMtlModel(config)
+    freeze_for_full_finetuning(model, train_front_end=True)
+    extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    processor = Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
+    flags = {"save_strategy": "no", "use_cpu": True, "num_train_epochs": 1.0, "selection": "last"} | flags
+    return trainer_class(
+        Stage1(tasks=list(config.tasks), fusion="concat", scl="cos", train_front_end=True),
+        SerMtlArguments(output_dir=str(folder / "run"), disable_tqdm=True, **flags),
+        DatasetDict({"train": noises(folder / "noises", utterances)}),
+        start=Start(model, processor, LABELS, "noise"),
+    )
