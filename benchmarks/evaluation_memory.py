@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measuring import peak_memory, reset_peak_memory
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.start import demo_encoder
+from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.training.arguments import SerMtlArguments
 
 TIMES = (1, 4, 16)
 
@@ -22,7 +22,7 @@ def main() -> None:
     with scratch_folder() as folder:
         encoder = demo_encoder(folder / "encoder")
         write_noise(folder / "noise", utterances_of_batches(6))
-        run = RunArguments(output_dir=str(folder / "run"), report_to="none", **QUIET)
+        run = SerMtlArguments(output_dir=str(folder / "run"), report_to="none", **QUIET)
         trainer = prepare_stage1(Path(encoder), folder / "noise", run).trainer
         rows = trainer.train_dataset
         trainer.predict(rows)  # what is made once, and stays

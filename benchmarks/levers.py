@@ -18,8 +18,7 @@ from benchmarks.measuring import Epoch, measure, train_an_epoch
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
 from modeling_ser_mtl import SerMtlModel
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.start import demo_encoder
+from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.training.trainer import SerMtlTrainer
 
 

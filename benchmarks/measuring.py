@@ -40,7 +40,7 @@ def now() -> float:
 def train_an_epoch(trainer: Trainer, clock: Epoch, warming_up: bool) -> float:
     """Seconds that one epoch takes; to warm up, of its first update."""
     trainer.args.max_steps = 1 if warming_up else -1
-    trainer.train()
+    Trainer.train(trainer)  # the training alone: no run folder, no model saved
     return clock.seconds
 
 
@@ -67,7 +67,7 @@ def waits_an_update(trainer: Trainer) -> dict[str, float]:
     """How often an update waits for the device, by what the profiler calls it; empty where it never does."""
     trainer.add_callback(watch := Watch())
     trainer.args.max_steps = watch.FIRST + watch.UPDATES
-    trainer.train()
+    Trainer.train(trainer)  # the training alone: no run folder, no model saved
     trainer.remove_callback(watch)
     return {event.key: event.count / watch.UPDATES for event in watch.seen.key_averages() if event.key in WAITS}
 

@@ -3,66 +3,50 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
-from datasets import Dataset, DatasetDict
-
+from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.folds import split
-from ser_mtl.corpora.targets import label_sets
-from ser_mtl.training import steps
-from ser_mtl.training.arguments import CorpusArguments, MethodArguments, RunArguments, Stage1Arguments, Stage2Arguments
-from ser_mtl.training.start import Start, stage1_start, stage2_start
+from ser_mtl.corpora.utterances import joined
+from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage1, Stage2
+from ser_mtl.training.data import model_inputs
+from ser_mtl.training.start import Start, start_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
-QUIET = {"save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+QUIET = {"save_strategy": "no", "selection": "last", "logging_strategy": "no", "disable_tqdm": True}
 """Flags of a run that does nothing but train."""
 
 
 @dataclass
 class Prepared:
-    """A stage that is ready to train, and audio-seconds a second of its frozen front end, once for all epochs."""
+    """A stage that is ready to train, and the speed of its frozen front end in audio-seconds per second."""
 
     trainer: SerMtlTrainer
     start: Start
     front_end_speed: float
 
 
-def read_noise(folder: Path, run: RunArguments) -> tuple[Dataset, DatasetDict]:
-    """What `benchmarks.workload.write_noise` wrote into a folder, and its splits; the leak check is passed."""
-    corpus = steps.load_corpus(CorpusArguments(fold=1, corpus="folder", data_dir=[str(folder)], dev="none"), run)
-    splits = split(corpus, 1, "none")
-    steps.look_for_leaks(splits, run)
-    return corpus, splits
-
-
-def prepare_stage1(encoder: Path, noise: Path, run: RunArguments, front_end: str = "once") -> Prepared:
+def prepare_stage1(encoder: Path, noise: Path, args: SerMtlArguments, train_front_end: bool = False) -> Prepared:
     """Stage 1 on a pretrained encoder.
 
     Args:
         encoder: its folder.
         noise: folder of the corpus.
-        run: how it trains.
-        front_end: "once" an utterance; "every step", frozen; or "trained".
+        args: of the training.
+        train_front_end: whether the front end is trained.
     """
-    corpus, splits = read_noise(noise, run)
-    method = Stage1Arguments(encoder=str(encoder), selection="last", train_front_end=front_end == "trained")
-    start = stage1_start(method, label_sets(corpus, method.tasks), splits["train"])
-    with patch.object(steps, "front_end_is_frozen", return_value=front_end == "once"):
-        return _prepare(corpus, splits, start, method, run)
+    return _prepare(Stage1(encoder=str(encoder), train_front_end=train_front_end), noise, args)
 
 
-def prepare_stage2(stage1: Path, noise: Path, run: RunArguments) -> Prepared:
+def prepare_stage2(stage1: Path, noise: Path, args: SerMtlArguments) -> Prepared:
     """Stage 2 on a folder that holds stage 1's model and processor."""
-    corpus, splits = read_noise(noise, run)
-    method = Stage2Arguments(stage1=str(stage1), selection="last")
-    return _prepare(corpus, splits, stage2_start(method, label_sets(corpus, method.tasks)), method, run)
+    return _prepare(Stage2(stage1=str(stage1)), noise, args)
 
 
-def _prepare(
-    corpus: Dataset, splits: DatasetDict, start: Start, method: MethodArguments, run: RunArguments
-) -> Prepared:
+def _prepare(stage: Stage, noise: Path, args: SerMtlArguments) -> Prepared:
+    parts = split(load_corpus("folder", [noise]), 1, "none")
+    start = start_of(stage, parts)
     begun = time.perf_counter()
-    corpus, rows = steps.training_rows(corpus, splits, start, method, run)
-    speed = sum(corpus["length"]) / SAMPLING_RATE / (time.perf_counter() - begun)
-    return Prepared(steps.build_trainer(corpus, rows, start, method, run), start, speed)
+    lengths = model_inputs(joined(parts), start, stage, args)["length"]  # kept on disk, where the Trainer finds it
+    speed = sum(lengths) / SAMPLING_RATE / (time.perf_counter() - begun)
+    return Prepared(SerMtlTrainer(stage, args, parts, start=start), start, speed)

@@ -17,15 +17,15 @@ from transformers.utils import logging
 from benchmarks.measuring import CUDA
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import iemocap_lengths, save_untrained, write_noise, xls_r_300m
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.start import demo_encoder
+from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.training.arguments import SerMtlArguments
 
 
 def first_batch(folder: Path) -> None:
     """Do what run_stage1.py does up to the first batch, and print the seconds."""
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     begun = time.perf_counter()
-    run = RunArguments(output_dir=str(folder / "run"), **QUIET)
+    run = SerMtlArguments(output_dir=str(folder / "run"), **QUIET)
     trainer = prepare_stage1(folder / "encoder", folder / "noise", run).trainer
     next(iter(trainer.get_train_dataloader()))
     print(f"{len(trainer.corpus)} utterances: {time.perf_counter() - begun:.1f} s to the first batch")

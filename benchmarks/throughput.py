@@ -47,8 +47,9 @@ from benchmarks.workload import (
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.files import write_json
 from ser_mtl.inference.recognizer import infer
-from ser_mtl.training.arguments import RunArguments
-from ser_mtl.training.start import Start, demo_encoder
+from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.start import Start
 
 OURS = ("ours, stage 1", "ours, stage 2")
 Noise = tuple[np.ndarray, list[np.ndarray]]
@@ -67,7 +68,7 @@ def run_flags(folder: Path) -> dict:
 
 def our_stages(encoder: Path, folder: Path) -> dict[str, Prepared]:
     """Stage 1, and stage 2 on top of it."""
-    run = RunArguments(**run_flags(folder))
+    run = SerMtlArguments(**run_flags(folder))
     stage1 = prepare_stage1(encoder, folder / "noise", run)
     for part in (stage1.start.model, stage1.start.processor):
         part.save_pretrained(folder / "stage1")

@@ -18,7 +18,15 @@ from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.errors import UserError
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.research.arguments import ResearchArguments
-from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage, Stage1, Stage2, check_together
+from ser_mtl.training.arguments import (
+    CorpusArguments,
+    SerMtlArguments,
+    Stage,
+    Stage1,
+    Stage2,
+    check_together,
+    local_or_hub,
+)
 from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -65,18 +73,23 @@ class Formatter(RawDescriptionHelpFormatter):
 
 
 class Parser(HfArgumentParser):
-    """A command line of dataclasses. Mistakes are one line; `--help` is short, `--help_all` complete."""
-
-    def __init__(self, dataclasses, **kwargs):
-        super().__init__(dataclasses, formatter_class=Formatter, allow_abbrev=False, **kwargs)
-        self.usage = "%(prog)s [FILE.yaml | args.json] --fold N [--flag value ...]"
-        self.add_argument(
-            "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
-        )
+    """A command line of dataclasses, whose mistakes are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print every flag before it."""
         raise UserError(f"{message}; --help explains every flag")
+
+
+class StageParser(Parser):
+    """The command line of a stage's script. `--help` shows the project's own flags, `--help_all` all."""
+
+    def __init__(self, stage: type[Stage], description: str | None = None):
+        subjects = (CorpusArguments, stage, SerMtlArguments, ResearchArguments)
+        super().__init__(subjects, description=description, formatter_class=Formatter, allow_abbrev=False)
+        self.usage = "%(prog)s [FILE.yaml | args.json] --fold N [--flag value ...]"
+        self.add_argument(
+            "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
+        )
 
     def check_flags(self, argv: list[str]) -> None:
         """Name the first flag that does not exist, before argparse asks for one that is missing."""
@@ -100,11 +113,6 @@ class Parser(HfArgumentParser):
         super().print_help(file)
 
 
-def parser_of(stage: type[Stage], description: str | None = None) -> Parser:
-    """The command line of a stage's script."""
-    return Parser((CorpusArguments, stage, SerMtlArguments, ResearchArguments), description=description)
-
-
 def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Settings:
     """Read the command line, and the file it begins with, if it does.
 
@@ -114,7 +122,7 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     """
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     argv = sys.argv[1:] if argv is None else argv
-    parser = parser_of(stage, sys.modules["__main__"].__doc__)
+    parser = StageParser(stage, sys.modules["__main__"].__doc__)
     if "--help_all" in argv:
         parser.print_help()
         sys.exit(0)
@@ -131,7 +139,7 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     return settings
 
 
-def words_of_file(file: Path, parser: Parser, stage: int) -> list[str]:
+def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     """A yaml file, or the `args.json` of a run, as words of a command line.
 
     Of an `args.json`, settings of the machine and the output folder are left out.
@@ -181,10 +189,10 @@ def _fill_in(settings: Settings) -> None:
     corpus, stage, args, _ = settings
     if isinstance(stage, Stage1) and stage.encoder is None and corpus.corpus == "demo":
         with args.main_process_first(desc="making the demo's encoder"):
-            stage.encoder = str(Path(demo_encoder()).resolve())
+            stage.encoder = local_or_hub(demo_encoder())
         stage.train_front_end = stage.trainable == "all"  # it is untrained
     if isinstance(stage, Stage2) and stage.stage1 is None:
-        stage.stage1 = str(Path(f"runs/{corpus.corpus}/stage1/fold{corpus.fold}").resolve())
+        stage.stage1 = local_or_hub(f"runs/{corpus.corpus}/stage1/fold{corpus.fold}")
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
@@ -193,7 +201,8 @@ def _fill_in(settings: Settings) -> None:
 def record_of(settings: Settings) -> dict:
     """The content of `args.json`."""
     surgery = settings.research.gradient_surgery
-    return run_record(settings.stage, settings.args, asdict(settings.corpus), gradient_surgery=surgery)
+    script = f"run_stage{settings.stage.number}.py"
+    return run_record(settings.stage, settings.args, asdict(settings.corpus), script, gradient_surgery=surgery)
 
 
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:

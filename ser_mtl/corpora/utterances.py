@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from datasets import Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 
 FEATURES = Features(
     {
@@ -59,3 +59,9 @@ def _spoken(text: str) -> Iterator[str]:
         is_mark = on_letter and unicodedata.category(character).startswith("M")
         before = character if character.isalnum() or character == "'" or is_mark else " "
         yield before
+
+
+def joined(parts: DatasetDict) -> Dataset:
+    """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
+    rows = [row for part in parts.values() for row in part.to_list()]
+    return Dataset.from_list(sorted(rows, key=lambda row: row["id"]), features=next(iter(parts.values())).features)

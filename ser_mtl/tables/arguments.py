@@ -12,7 +12,7 @@ from transformers.hf_argparser import HfArg
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
-from ser_mtl.recipe import Parser, parser_of
+from ser_mtl.recipe import Parser, StageParser
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tasks import TASKS
@@ -172,7 +172,7 @@ def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> Corp
     given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
     if taken := sorted(given & set(_OF_THE_ROWS)):
         raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
-    parser = parser_of(stage)
+    parser = StageParser(stage)
     try:
         values = vars(parser.parse_args(["--fold", "1", *words]))
     except UserError as error:

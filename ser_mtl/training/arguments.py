@@ -265,7 +265,7 @@ class SerMtlArguments(TrainingArguments):
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
         for name in ("adam_beta1", "adam_beta2", "head_start"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be from 0 to less than 1")
+                raise UserError(f"--{name} {getattr(self, name)}: must be a share, from 0 to less than 1")
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "

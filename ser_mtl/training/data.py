@@ -11,12 +11,6 @@ from ser_mtl.training.arguments import SerMtlArguments, Stage
 from ser_mtl.training.start import Start
 
 
-def joined(parts: DatasetDict) -> Dataset:
-    """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
-    rows = [row for part in parts.values() for row in part.to_list()]
-    return Dataset.from_list(sorted(rows, key=lambda row: row["id"]), features=next(iter(parts.values())).features)
-
-
 def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlArguments) -> Dataset:
     """Add the columns that a batch is made of.
 

@@ -31,17 +31,21 @@ _DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
 }
 
 
-def run_record(stage: Stage, args: SerMtlArguments, corpus: dict, **experiments: str) -> dict:
+def run_record(
+    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str
+) -> dict:
     """Every setting of a run, resolved: the content of `args.json`.
 
     Args:
         stage: the method.
         args: of training.
         corpus: name, folders, fold and development set of the corpus.
+        script: the script that runs it and will write its results; None for a Trainer used from Python.
         **experiments: settings of `ser_mtl.research` that change the result.
     """
     return {
         "stage": stage.number,
+        "script": script,
         "corpus": corpus,
         "method": asdict(stage) | experiments,
         "training": json.loads(args.to_json_string()) | {"batch_size": args.utterances_per_update},
@@ -113,13 +117,18 @@ def settings_of(record: dict) -> dict:
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, with a `+` if its files were changed since; None outside a git checkout.
+    """The commit of this code, with a `+` if its files were changed since; None if git does not know this file.
 
-    Files that git does not know, such as recordings in the checkout, change no code.
+    An installed package may lie in somebody else's checkout, whose commit says nothing about this code. Files that git
+    does not know, such as recordings in the checkout, change no code.
     """
-    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
     try:
-        return subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()

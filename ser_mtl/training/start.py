@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
@@ -19,6 +19,7 @@ from transformers.utils.hub import extract_commit_hash
 from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.targets import character_tokenizer, label_sets
+from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
 from ser_mtl.training.adapters import (
@@ -58,7 +59,7 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
         UserError: a model that cannot be loaded or does not fit the corpus or the flags, or a corpus without the
             annotations that a task needs.
     """
-    labels = label_sets(concatenate_datasets(list(parts.values())), stage.tasks)
+    labels = label_sets(joined(parts), stage.tasks)
     if isinstance(stage, Stage1):
         stage.encoder = stage.encoder or XLS_R
         return stage1_start(stage, labels, parts)
@@ -209,11 +210,13 @@ def check_run_of_stage1(folder: Path) -> None:
     """
     if not (folder / "args.json").is_file():
         return
-    with hub_errors(f"--stage1 {folder}"):
-        stage = dict(read_json(folder / "args.json")).get("stage")
+    record, results = read_json(folder / "args.json"), folder / "results.json"
+    stage = read_json(results)["stage"] if results.is_file() else record["stage"]
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model it started from")
-    if not has_weights(folder):
+    # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
+    by_script = record.get("script", "run_stage1.py") is not None
+    if not has_weights(folder) or (by_script and not results.is_file()):
         raise UserError(f"--stage1 {folder}: its run is not finished; start run_stage1.py again, which resumes it")
 
 
@@ -259,20 +262,26 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict) -> None:
         return
     corpus, split_record = read_json(args)["corpus"], read_json(split)
     ids = [name for part in ("train", "dev") if part in split_record for name in split_record[part]["ids"]]
-    folders = [Path(folder).resolve().name for folder in corpus["data_dir"] or []]
-    name = folders[0] if corpus["corpus"] == "folder" else corpus["corpus"]
-    heard = set(ids) if len(folders) > 1 else {f"{name}/{utterance}" for utterance in ids}
+    folders = [Path(folder) for folder in corpus["data_dir"] or []]
+    names = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
+    heard = set(ids) if len(folders) > 1 else {f"{name}/{utterance}" for name in names for utterance in ids}
     if both := sorted(heard & utterance_keys(parts["test"])):
         raise UserError(
             f"--stage1 {stage1}: was trained with fold {split_record['fold']} held out, on {both[0]} and "
-            f"{len(both) - 1} more utterances of the test set; use the stage 1 of the same --fold"
+            f"{len(both) - 1} more utterances of the test set; use the stage 1 of the same fold"
         )
 
 
 def utterance_keys(part: Dataset) -> set[str]:
-    """The ids of a part, each with the name of its corpus in front, as joined folders have them already."""
-    pairs = zip(part["corpus"], part["id"], strict=True)
-    return {name if name.startswith(f"{corpus}/") else f"{corpus}/{name}" for corpus, name in pairs}
+    """The ids of a part with the name of their corpus in front, as joined folders have them already.
+
+    A folder that is a link goes by the name of the link as well.
+    """
+    keys = set()
+    for corpus, name, path in zip(part["corpus"], part["id"], part["path"], strict=True):
+        folder = Path(path.removesuffix(name)).name if path.endswith(name) else corpus
+        keys |= {name} if name.startswith(f"{corpus}/") else {f"{corpus}/{name}", f"{folder}/{name}"}
+    return keys
 
 
 # -------------------------------------------------------------------------------------------------------- both stages

@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.targets import check_annotated
+from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
@@ -25,7 +26,7 @@ from ser_mtl.metrics import METRICS
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage, check_together
 from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
-from ser_mtl.training.data import batch_rows, joined, model_inputs, without_text
+from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.run_folder import check_run_folder, last_checkpoint, run_record
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.start import Start, start_of

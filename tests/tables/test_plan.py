@@ -10,7 +10,7 @@ from helpers.tiny import ROOT
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
-from ser_mtl.recipe import parser_of
+from ser_mtl.recipe import StageParser
 from ser_mtl.tables.arguments import keep_settings, parse_arguments
 from ser_mtl.tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
 from ser_mtl.tables.rows import CLAIMS, ROWS
@@ -42,7 +42,7 @@ def test_the_rows_are_those_of_the_documentation_with_its_figures():
 def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
     command = documented_rows()[row.id][0].replace("<run>", "somewhere")
     stage = Stage1 if "run_stage1" in command else Stage2
-    parser = parser_of(stage)
+    parser = StageParser(stage)
     last = row.stage2 or row.stage1
     given, documented = (
         parser.parse_args(["--fold", "1", *words]) for words in (last.flags(), shlex.split(command)[1:])
@@ -205,7 +205,7 @@ def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
     flags = ["t3-scl-norm --num_train_epochs 120", "t1-full-ser-asr --warmup_steps 9"]
     told = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
     args = parse_arguments([*told, "--row_flags", *flags])
-    parser = parser_of(Stage2)
+    parser = StageParser(Stage2)
     runs = plan(choose_rows([3], [], []), [1], [0], args.output_dir)
     epochs = {run.name: parser.parse_args(args.flags_of(run)).num_train_epochs for run in runs if run.stage == 2}
     assert epochs == {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120, "t3-scl-cos": 8}

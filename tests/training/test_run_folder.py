@@ -134,13 +134,14 @@ def test_the_commit_is_marked_where_its_code_was_changed_and_not_where_recording
         who = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
         return subprocess.run(["git", "-C", tmp_path, *who, *words], capture_output=True, text=True, check=True).stdout
 
-    (tmp_path / "code.py").write_text("x = 1\n")
+    (tmp_path / "run_folder.py").write_text("x = 1\n")
     git("init", "--quiet")
-    git("add", "code.py")
-    git("commit", "--quiet", "-m", "first")
     monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+    assert run_folder.commit.__wrapped__() is None  # somebody else's checkout
+    git("add", "run_folder.py")
+    git("commit", "--quiet", "-m", "first")
     head = git("rev-parse", "HEAD").strip()
     (tmp_path / "clip.wav").write_bytes(b"RIFF")
     assert run_folder.commit.__wrapped__() == head
-    (tmp_path / "code.py").write_text("x = 2\n")
+    (tmp_path / "run_folder.py").write_text("x = 2\n")
     assert run_folder.commit.__wrapped__() == head + "+"
