@@ -20,8 +20,8 @@ ALL = choose_rows([1, 2, 3], [], [])
 
 
 def documented_rows() -> dict[str, tuple[str, list[float]]]:
-    """The last command and the figures of each row in docs/method.md and docs/earlier_systems.md."""
-    text = "".join((ROOT / "docs" / name).read_text() for name in ("method.md", "earlier_systems.md"))
+    """The last command and the figures of each row in docs/tables.md and docs/earlier_systems.md."""
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md"))
     lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
     return {
         name: (command, [float(cell) for cell in cells.split("|") if cell.strip(" -")])
