@@ -235,9 +235,9 @@ def plot_reliability(
         title: printed above the diagram.
         temperature: fitted on the development set; adds a second line.
     """
-    curves = {"plain": probabilities}
+    curves = {"uncalibrated": probabilities}
     if temperature is not None:
-        curves[f"T = {temperature:.2f}"] = tempered(probabilities, temperature)
+        curves[f"temperature {temperature:.2f}"] = tempered(probabilities, temperature)
     figure = blank_figure(5.8)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 100], [0, 100], label="perfectly calibrated", **_DOTTED)
@@ -264,9 +264,9 @@ def plot_reliability(
 
 
 def figure_bins(confidence: np.ndarray, right: np.ndarray) -> Reliability:
-    """Sort utterances by confidence into at most ten bins, each of at least 25 utterances and 5 points of confidence.
+    """Sort utterances by confidence into bins of a tenth of them and at least 25, which span 5 points or more.
 
-    Bins have about the same size, but for the last, where confidences crowd near 1. Utterances of equal confidence
+    The last bin is larger: it takes the rest, which often crowds near a confidence of 1. Utterances of equal confidence
     share a bin. Fewer than 50 utterances are one bin.
 
     Args:
@@ -274,7 +274,7 @@ def figure_bins(confidence: np.ndarray, right: np.ndarray) -> Reliability:
         right: (utterances,), whether the prediction is right.
     """
     n = len(confidence)
-    smallest = n // int(np.clip(n // _FEWEST_IN_A_BIN, 1, _MOST_BINS))
+    smallest = max(_FEWEST_IN_A_BIN, n // _MOST_BINS)
     order = np.argsort(confidence, kind="stable")
     starts = [0]
     confidence, right = confidence[order], right[order].astype(float)

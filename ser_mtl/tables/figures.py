@@ -1,5 +1,6 @@
 """The figures of the report; see `ser_mtl.evaluation.figures` for what they have in common."""
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ser_mtl.evaluation.figures import LEGEND, blank_figure, line_style, save_figure, tidy
 from ser_mtl.tables.statistics import Interval
-from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+from ser_mtl.tasks import TASKS
 
 _MOST_POINTS = 150  # utterances in a panel of embeddings
 
@@ -60,7 +61,7 @@ def _draw_references(axes: Axes, references: dict[str, float]) -> None:
     """A vertical line for each reference on the scale, a line of text for each that is off it."""
     low, high = axes.get_xlim()
     below, above = [], []
-    for (name, value), dashes in zip(references.items(), ((6, 3), (2, 2)), strict=True):
+    for (name, value), dashes in zip(references.items(), cycle(((6, 3), (2, 2))), strict=False):
         if low <= value <= high:
             axes.axvline(value, color="0.4", dashes=dashes, linewidth=1.2, label=name)
         elif value < low:
@@ -86,7 +87,7 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         figure.subplots(len(points), squeeze=False)[:, 0], points.items(), strict=True
     ):
         drawn = np.random.default_rng(0).permutation(len(utterances))[:_MOST_POINTS]
-        for index, task in enumerate(CLASSIFICATION_TASKS):
+        for index, task in enumerate(TASKS):
             if task in utterances[0]:
                 x, y = np.array([utterances[i][task] for i in np.sort(drawn)]).T
                 style = line_style(index) | {"linestyle": "", "markersize": 3.5 + 2.5 * index, "markeredgewidth": 0.8}
@@ -95,10 +96,11 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         axes.set(xlabel="First component (no unit)", ylabel="Second component (no unit)")
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_title(title, fontsize="medium")
+        axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(),
-        ncols=len(CLASSIFICATION_TASKS),
+        ncols=3,
         loc="outside lower center",
         **LEGEND,
     )
