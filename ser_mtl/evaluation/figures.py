@@ -264,10 +264,10 @@ def plot_reliability(
 
 
 def figure_bins(confidence: np.ndarray, right: np.ndarray) -> Reliability:
-    """Sort utterances by confidence into bins of a tenth of them and at least 25, which span 5 points or more.
+    """Sort utterances by confidence into bins of a tenth of them, at least 25, that span at least 5 points.
 
-    The last bin is larger: it takes the rest, which often crowds near a confidence of 1. Utterances of equal confidence
-    share a bin. Fewer than 50 utterances are one bin.
+    The last bin takes the rest, so it is larger, and narrower where confidences crowd near 1. Utterances of equal
+    confidence share a bin. Fewer than 50 utterances are one bin.
 
     Args:
         confidence: (utterances,), probability of the predicted class.

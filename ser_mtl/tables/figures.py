@@ -43,7 +43,7 @@ def plot_ua(
         axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for place, name in zip(places, intervals, strict=True):
         above = {"xycoords": ("axes fraction", "data"), "xytext": (0, 6), "textcoords": "offset points", "va": "bottom"}
-        above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the lines behind the text
         axes.annotate(titles[name], (0.01, place), **above, fontsize=9)
         axes.annotate(name, (1, place), **above, fontsize=8, color="0.35", ha="right")
     axes.set(xlim=axes.get_xlim(), ylim=(len(intervals) - 0.5, -0.9), yticks=[])
@@ -83,9 +83,8 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         path: where the figure is written (PNG).
     """
     figure = blank_figure(0.6 + 3.7 * len(points))
-    for axes, (title, utterances) in zip(
-        figure.subplots(len(points), squeeze=False)[:, 0], points.items(), strict=True
-    ):
+    panels = figure.subplots(len(points), squeeze=False)[:, 0]
+    for axes, (title, utterances) in zip(panels, points.items(), strict=True):
         drawn = np.random.default_rng(0).permutation(len(utterances))[:_MOST_POINTS]
         for index, task in enumerate(TASKS):
             if task in utterances[0]:
@@ -98,11 +97,6 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         axes.set_title(title, fontsize="medium")
         axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        ncols=3,
-        loc="outside lower center",
-        **LEGEND,
-    )
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", **LEGEND)
     save_figure(figure, path)
     return figure
