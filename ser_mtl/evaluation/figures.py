@@ -147,7 +147,7 @@ def plot_training_curves(
         (terms, "Training: other terms", "Loss (no unit)"),
         (metrics, evaluated_on, "Metric (%)"),
     ]
-    panels = [panel for panel in panels if panel[0]]
+    panels = [panel for panel in panels if panel[0]] or panels[:1]
     figure = blank_figure(3.1 * len(panels) + (0.3 if title else 0))
     for axes, (curves, heading, unit) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         for curve in curves:

@@ -62,6 +62,11 @@ def test_without_other_terms_the_weighted_sum_is_among_the_tasks(tmp_path):
     assert list(curves(figure, 0)) == ["weighted sum", "emotion", "ASR"] and len(figure.axes) == 1
 
 
+def test_a_run_that_logged_nothing_has_an_empty_panel(tmp_path):
+    figure = plot_training_curves(SUMMARY, tmp_path / "curves.png", chosen_epoch=2.0)
+    assert list(curves(figure, 0)) == ["kept: epoch 2"] and len(figure.axes) == 1
+
+
 def test_an_unknown_loss_is_drawn_under_its_own_name(tmp_path):
     log = [entry | {"loss_centre": 0.25} for entry in TRAINING]
     figure = plot_training_curves(log, tmp_path / "curves.png")
