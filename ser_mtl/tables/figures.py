@@ -1,73 +1,102 @@
-"""The pictures of the report. All can be read in grey."""
+"""The figures of the report; see `ser_mtl.evaluation.figures` for what they have in common."""
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from ser_mtl.evaluation.figures import save_figure
+from ser_mtl.evaluation.figures import LEGEND, blank_figure, line_style, save_figure, tidy
 from ser_mtl.tables.statistics import Interval
+from ser_mtl.tasks import TASKS
 
-# Colours of Okabe and Ito, and a marker that tells them apart in grey.
-_TASKS = {
-    "emotion": ("$x_e$, emotion", "#D55E00", "o"),
-    "gender": ("$x_g$, gender", "#0072B2", "s"),
-    "style": ("$x_s$, style", "#009E73", "^"),
-}
+_MOST_POINTS = 150  # utterances in a panel of embeddings
 
 
 def plot_ua(
-    intervals: dict[str, Interval], path: Path, paper: dict[str, float], references: dict[str, float] | None = None
+    intervals: dict[str, Interval],
+    path: Path,
+    titles: dict[str, str],
+    paper: dict[str, float],
+    references: dict[str, float] | None = None,
 ) -> Figure:
-    """Draw the UA of each row with its 95 % interval as a PNG.
+    """Draw the UA of each row with its 95 % interval.
+
+    The rows set the scale. A reference within it is a vertical line; one outside is named at the edge.
 
     Args:
-        intervals: by row, from top to bottom, fractions.
-        path: of the picture.
-        paper: the paper's UA of the rows that it has, percent; empty where it is of another corpus.
-        references: UA by name, fractions, drawn as vertical lines.
+        intervals: UA by row id, from top to bottom, fractions.
+        path: where the figure is written (PNG).
+        titles: by row id.
+        paper: the paper's UA by row id, percent; empty for another corpus than the paper's.
+        references: UA of baselines by name, fractions.
     """
-    figure = Figure(figsize=(8, 1.6 + 0.32 * len(intervals)), layout="constrained")
+    figure = blank_figure(1.6 + 0.44 * len(intervals))
     axes = figure.add_subplot()
     places = np.arange(len(intervals))
     ours, low, high = (100 * np.array(values) for values in zip(*intervals.values(), strict=True))
     axes.errorbar(ours, places, xerr=[ours - low, high - ours], fmt="o", color="black", capsize=4, label="these runs")
     if paper:
-        figures = [paper.get(name, np.nan) for name in intervals]
-        axes.plot(figures, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
-    for (name, value), dashes in zip((references or {}).items(), ((6, 3), (2, 2)), strict=False):
-        axes.axvline(100 * value, color="0.4", dashes=dashes, linewidth=1.2, label=name)
-    axes.set_yticks(places, list(intervals))
-    axes.invert_yaxis()
-    axes.set_xlabel("Emotion UA (%), all folds together, 95 % interval over speakers")
-    axes.grid(axis="x", color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        papers = [paper.get(name, np.nan) for name in intervals]
+        axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
+    for place, name in zip(places, intervals, strict=True):
+        above = {"xycoords": ("axes fraction", "data"), "xytext": (0, 6), "textcoords": "offset points", "va": "bottom"}
+        above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the lines behind the text
+        axes.annotate(titles[name], (0.01, place), **above, fontsize=9)
+        axes.annotate(name, (1, place), **above, fontsize=8, color="0.35", ha="right")
+    axes.set(xlim=axes.get_xlim(), ylim=(len(intervals) - 0.5, -0.9), yticks=[])
+    _draw_references(axes, {name: 100 * value for name, value in (references or {}).items()})
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10)))
+    axes.set_xlabel("Emotion UA (%), all folds together,\nwith 95 % intervals over speakers")
+    tidy(axes, grid="x")
+    axes.spines["left"].set_visible(False)
+    figure.legend(ncols=2, loc="outside lower center", **LEGEND)
     save_figure(figure, path)
     return figure
 
 
+def _draw_references(axes: Axes, references: dict[str, float]) -> None:
+    """A vertical line for each reference on the scale, a line of text for each that is off it."""
+    low, high = axes.get_xlim()
+    below, above = [], []
+    for (name, value), dashes in zip(references.items(), cycle(((6, 3), (2, 2))), strict=False):
+        if low <= value <= high:
+            axes.axvline(value, color="0.4", dashes=dashes, linewidth=1.2, label=name)
+        elif value < low:
+            below.append(f"◀ {name}: {value:.1f}")
+        else:
+            above.append(f"{name}: {value:.1f} ▶")
+    for side, notes in (("left", below), ("right", above)):
+        axes.set_title("\n".join(notes), loc=side, fontsize=9, color="0.3")
+
+
 def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path) -> Figure:
-    """Draw the points of `predictions.jsonl`, a panel for each of several runs, as a PNG.
+    """Draw the points of `predictions.jsonl`, one panel for each run, each on a scale of its own.
+
+    At most 150 utterances are drawn in a panel. Markers are hollow and grow from task to task, so that points in the
+    same place are seen inside one another.
 
     Args:
         points: by title of the panel, for each utterance its point by task.
-        path: of the picture.
+        path: where the figure is written (PNG).
     """
-    figure = Figure(figsize=(4.2 * len(points), 4.8), layout="constrained")
-    furthest = 1.05 * max(
-        abs(x) for of_run in points.values() for of_one in of_run for xy in of_one.values() for x in xy
-    )
-    for axes, (title, of_run) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
-        for task, (label, color, marker) in _TASKS.items():
-            if task in of_run[0]:
-                x, y = np.array([of_one[task] for of_one in of_run]).T
-                axes.plot(x, y, marker, color=color, markersize=4.5, alpha=0.6, markeredgewidth=0, label=label)
-        axes.set(title=title, xlabel="First main component (no unit)", aspect="equal")
-        axes.set(xlim=(-furthest, furthest), ylim=(-furthest, furthest))
+    figure = blank_figure(0.6 + 3.7 * len(points))
+    panels = figure.subplots(len(points), squeeze=False)[:, 0]
+    for axes, (title, utterances) in zip(panels, points.items(), strict=True):
+        drawn = np.random.default_rng(0).permutation(len(utterances))[:_MOST_POINTS]
+        for index, task in enumerate(TASKS):
+            if task in utterances[0]:
+                x, y = np.array([utterances[i][task] for i in np.sort(drawn)]).T
+                style = line_style(index) | {"linestyle": "", "markersize": 3.5 + 2.5 * index, "markeredgewidth": 0.8}
+                label = f"$x_{task[0]}$, {TASKS[task].title}"
+                axes.plot(x, y, **style, markerfacecolor="none", alpha=0.8, label=label)
+        axes.set(xlabel="First component (no unit)", ylabel="Second component (no unit)")
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_title(title, fontsize="medium")
+        axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("Second main component (no unit)")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, markerscale=1.6)
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", **LEGEND)
     save_figure(figure, path)
     return figure

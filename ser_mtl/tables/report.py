@@ -156,7 +156,8 @@ def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselin
     references = {"words alone": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
     references |= {"one listener against the others": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
     paper = {row.row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
-    plot_ua({name: interval(of_row) for name, of_row in sure.items()}, folder / "ua.png", paper, references)
+    titles = {row.row.id: row.row.name for row in rows}
+    plot_ua({name: interval(of_row) for name, of_row in sure.items()}, folder / "ua.png", titles, paper, references)
     pictures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:
         name, labels = row.row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
@@ -166,7 +167,8 @@ def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselin
         by_epochs = row.by_epochs()
         for epochs, alike in by_epochs.items():
             told = f"-{epochs:g}-epochs" if len(by_epochs) > 1 else ""
-            plot_training_curves(alike.mean_history(), folder / f"curves-{name}{told}.png", evaluated_on=on)
+            title = f"{name}, {epochs:g} epochs"
+            plot_training_curves(alike.mean_history(), folder / f"curves-{name}{told}.png", None, on, title)
             pictures["curves"][name + told] = f"curves-{name}{told}.png"
     return pictures | {"embeddings": _draw_embeddings(folder, rows), "cosines": _draw_cosines(folder, rows)}
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.folds import split_record
-from ser_mtl.evaluation.calibration import calibration, emotion_probabilities, reliability, tempered
+from ser_mtl.evaluation.calibration import calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
@@ -110,10 +110,7 @@ def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
     title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
-    after, temperature = None, fitted.get("temperature", 1.0)
-    if "temperature" in fitted:
-        after = reliability(tempered(probabilities, temperature), targets)
-    plot_reliability(reliability(probabilities, targets), folder / "reliability.png", title, after, temperature)
+    plot_reliability(probabilities, targets, folder / "reliability.png", title, fitted.get("temperature"))
 
 
 def show(results: dict, args: SerMtlArguments) -> None:

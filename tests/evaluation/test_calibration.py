@@ -16,7 +16,7 @@ from ser_mtl.evaluation.calibration import (
     reliability,
     tempered,
 )
-from ser_mtl.evaluation.figures import plot_reliability
+from ser_mtl.evaluation.figures import figure_bins, plot_reliability
 from ser_mtl.evaluation.predictions import read_predictions
 
 RNG = np.random.default_rng(0)
@@ -115,12 +115,47 @@ def test_a_run_stores_its_temperature_and_draws_its_reliability(good_corpus, enc
     assert (tmp_path / "out/reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_picture_shows_accuracy_over_confidence(tmp_path):
-    before = reliability(two_classes([0.9, 0.9, 0.9, 0.6, 0.6]), np.array([0, 0, 1, 0, 0]))
-    figure = plot_reliability(before, tmp_path / "r.png", "fold 1", after=before, temperature=2.0)
-    diagonal, plain, hot = figure.axes[0].get_lines()
+def test_the_diagram_shows_accuracy_over_confidence(tmp_path):
+    probabilities, targets = two_classes([0.9] * 30 + [0.6] * 40), np.array([0] * 20 + [1] * 10 + [0] * 40)
+    figure = plot_reliability(probabilities, targets, tmp_path / "r.png", "fold 1", temperature=2.0)
+    diagonal, plain, tempered_line = (line for line in figure.axes[0].get_lines() if line.get_linestyle() != "None")
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
     assert list(plain.get_xdata()) == pytest.approx([60, 90])
     assert list(plain.get_ydata()) == pytest.approx([100, 200 / 3])
-    assert plain.get_label() == "plain: ECE 30.0 %" and hot.get_label().startswith("T = 2.00")
-    assert plain.get_linestyle() != hot.get_linestyle() and plain.get_marker() != hot.get_marker()
+    looks = {(line.get_linestyle(), line.get_marker()) for line in (plain, tempered_line)}
+    assert len(looks) == 2
+    ece = 100 * reliability(probabilities, targets).error
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[1] == f"uncalibrated: ECE {ece:.1f} %" and labels[2].startswith("temperature 2.00: ECE")
+
+
+def test_the_error_bars_are_wilson_intervals(tmp_path):
+    # By hand: (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with z = 1.96, n = 30, p = 2/3.
+    probabilities, targets = two_classes([0.9] * 30), np.array([0] * 20 + [1] * 10)
+    figure = plot_reliability(probabilities, targets, tmp_path / "r.png", "fold 1")
+    (bar,) = figure.axes[0].containers[0].lines[2][0].get_segments()
+    assert [y for _, y in bar] == pytest.approx([48.78, 80.77], abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "bins"), [(3, 1), (49, 1), (50, 2), (144, 5), (250, 10), (5000, 10)])
+def test_the_number_of_bins_grows_with_the_utterances(n, bins):
+    confidence = RNG.permutation(np.linspace(0.3, 1, n))
+    measured = figure_bins(confidence, confidence > 0.5)
+    assert len(measured.count) == bins and measured.count.sum() == n
+    assert measured.count.min() >= min(n, 25)
+
+
+def test_bins_are_means_of_neighbours_and_do_not_crowd_near_one():
+    confidence = RNG.permutation(np.concatenate([np.linspace(0.5, 0.9, 60), np.linspace(0.98, 1, 300)]))
+    right = RNG.random(360) < confidence
+    measured = figure_bins(confidence, right)
+    assert np.diff(measured.confidence).min() > 0.05 and measured.count[-1] > 280
+    order, ends = np.argsort(confidence), np.cumsum(measured.count)
+    for values, means in ((confidence, measured.confidence), (right, measured.accuracy)):
+        np.testing.assert_allclose([part.mean() for part in np.split(values[order], ends[:-1])], means)
+
+
+def test_utterances_of_equal_confidence_share_a_bin():
+    confidence = np.array([0.5, 0.7, 1.0]).repeat([30, 10, 200])
+    measured = figure_bins(confidence, np.ones(240, dtype=bool))
+    assert measured.count.tolist() == [30, 210]

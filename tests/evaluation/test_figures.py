@@ -1,13 +1,18 @@
-"""Pins the pictures: what is drawn is what was logged, and the files are whole PNGs."""
+"""The figures of a run: what is drawn is what was logged, it can be read, and the files are whole PNGs."""
 
+from importlib.util import find_spec, module_from_spec
 from itertools import pairwise
+from types import ModuleType
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_training_curves
+from ser_mtl.evaluation.figures import line_style, plot_confusion_matrix, plot_training_curves
+from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.tasks import TASKS, Task
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TRAINING = [
@@ -31,35 +36,114 @@ def cell_texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_every_logged_loss_and_score_is_one_curve(tmp_path):
+def test_every_logged_loss_and_main_metric_is_one_curve(tmp_path):
     figure = plot_training_curves(TRAINING + DEVELOPMENT + SUMMARY, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
-    losses, scores = curves(figure, 0), curves(figure, 1)
-    assert len(losses) == 4 and len(scores) == 2
-    assert losses["emotion"] == ([1.0, 2.0], [1.2, 0.8])
-    assert losses["weighted sum"] == ([1.0, 2.0], [0.3, -1.1])
-    assert scores["emotion UA"][1] == pytest.approx([40, 60])
-    assert scores["WER"][1] == pytest.approx([120, 50])
-    assert figure.axes[1].get_ylim()[1] > 120
+    tasks, _, metrics = (curves(figure, panel) for panel in range(3))
+    assert list(tasks) == ["emotion", "gender"]
+    assert tasks["emotion"] == ([1.0, 2.0], [1.2, 0.8])
+    assert list(metrics) == ["emotion UA", "WER"]
+    assert metrics["emotion UA"][1] == pytest.approx([40, 60])
+    assert metrics["WER"][1] == pytest.approx([120, 50])
+    assert figure.axes[2].get_ylim()[1] > 120
 
 
-def test_the_kept_epoch_is_marked_in_both_panels(tmp_path):
+def test_scl_and_the_sum_it_dominates_are_off_the_axis_of_the_tasks(tmp_path):
+    figure = plot_training_curves(TRAINING, tmp_path / "curves.png")
+    tasks, terms = curves(figure, 0), curves(figure, 1)
+    assert not {"SCL", "weighted sum"} & set(tasks)
+    assert terms["SCL"] == ([1.0, 2.0], [-0.4, -1.9]) and terms["weighted sum"] == ([1.0, 2.0], [0.3, -1.1])
+    assert figure.axes[0].get_ylim()[0] > 0 and figure.axes[0].get_yscale() == "log"
+
+
+def test_without_other_terms_the_weighted_sum_is_among_the_tasks(tmp_path):
+    log = [{"epoch": 1.0, "loss": 1.1, "loss_emotion": 1.2, "loss_asr": 3.0}]
+    figure = plot_training_curves(log, tmp_path / "curves.png")
+    assert list(curves(figure, 0)) == ["weighted sum", "emotion", "ASR"] and len(figure.axes) == 1
+
+
+def test_a_run_that_logged_nothing_has_an_empty_panel(tmp_path):
+    figure = plot_training_curves(SUMMARY, tmp_path / "curves.png", chosen_epoch=2.0)
+    assert list(curves(figure, 0)) == ["kept: epoch 2"] and len(figure.axes) == 1
+
+
+def test_an_unknown_loss_is_drawn_under_its_own_name(tmp_path):
+    log = [entry | {"loss_centre": 0.25} for entry in TRAINING]
+    figure = plot_training_curves(log, tmp_path / "curves.png")
+    assert curves(figure, 1)["centre"] == ([1.0, 2.0], [0.25, 0.25])
+    assert len({line.get_color() for line in figure.axes[1].get_lines()}) == 3
+
+
+def test_a_fifth_task_needs_no_change_of_the_figures(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "age", Task("age", "age", "classes", "age group", "audio-classification"))
+    metrics = (*METRICS, Metric("age", "ua", "age UA", "recall"))
+    monkeypatch.setattr("ser_mtl.metrics.METRICS", metrics)
+    figures, report_figures = map(loaded_again, ("ser_mtl.evaluation.figures", "ser_mtl.tables.figures"))
+    log = [entry | {"loss_age": 0.5} for entry in TRAINING] + [entry | {"eval_age_ua": 0.3} for entry in DEVELOPMENT]
+    figure = figures.plot_training_curves(log, tmp_path / "curves.png")
+    assert curves(figure, 0)["age group"][1] == [0.5, 0.5]
+    assert curves(figure, 2)["age UA"][1] == pytest.approx([30, 30])
+    cosines = {"age scl": (np.array([1]), np.array([0.5])), "emotion age": (np.array([1]), np.array([0.1]))}
+    axes = figures.plot_gradient_cosines({"run": (cosines, cosines)}, tmp_path / "cosines.png").axes[0]
+    assert [line.get_label() for line in axes.get_lines()[:2]] == ["age group and SCL", "emotion and age group"]
+    points = {"run": [{"emotion": [0, 0], "age": [1, 1]}]}
+    axes = report_figures.plot_embeddings(points, tmp_path / "points.png").axes[0]
+    assert [line.get_label() for line in axes.get_lines()] == ["$x_e$, emotion", "$x_a$, age group"]
+
+
+def loaded_again(name: str) -> ModuleType:
+    """A module as a new import would give it, beside the one that is already there."""
+    spec = find_spec(name)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_two_of_many_lines_look_alike_in_grey():
+    looks = {(style["marker"], str(style["linestyle"])) for style in map(line_style, range(40))}
+    assert len(looks) == 40
+
+
+def test_the_same_figure_gives_the_same_bytes_and_a_small_file(tmp_path):
+    for name in ("one.png", "two.png"):
+        plot_training_curves(TRAINING + DEVELOPMENT, tmp_path / name, chosen_epoch=2.0, title="fold 1")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert (tmp_path / "one.png").stat().st_size < 60_000
+
+
+def test_text_is_readable_where_a_figure_is_shrunk_to_400_pixels(tmp_path):
+    matrix = np.eye(8, dtype=int).tolist()
+    for figure in (
+        plot_training_curves(TRAINING + DEVELOPMENT, tmp_path / "curves.png", chosen_epoch=2.0, title="fold 1"),
+        plot_confusion_matrix(matrix, ["surprised"] * 8, tmp_path / "matrix.png", title="fold 1"),
+    ):
+        pixels = [400 * text.get_fontsize() / 72 / figure.get_figwidth() for text in figure.findobj(Text)]
+        assert min(pixels) > 9
+
+
+def test_nothing_is_cut_at_the_edges(tmp_path):
+    figure = plot_training_curves(TRAINING + DEVELOPMENT, tmp_path / "curves.png", chosen_epoch=2.0, title="fold 1")
+    drawn = figure.get_tightbbox()
+    assert drawn.x0 >= 0 and drawn.y0 >= 0
+    assert drawn.x1 <= figure.get_figwidth() and drawn.y1 <= figure.get_figheight()
+
+
+def test_the_kept_epoch_is_marked_in_every_panel(tmp_path):
     figure = plot_training_curves(TRAINING + DEVELOPMENT, tmp_path / "curves.png", chosen_epoch=2.0)
-    for panel in (0, 1):
+    for panel in (0, 1, 2):
         assert curves(figure, panel)["kept: epoch 2"][0] == [2.0, 2.0]
 
 
 def test_a_panel_of_the_test_fold_says_so(tmp_path):
     path = tmp_path / "curves.png"
-    assert plot_training_curves(TRAINING + DEVELOPMENT, path).axes[1].get_title() == "Development set"
-    assert (
-        plot_training_curves(TRAINING + DEVELOPMENT, path, evaluated_on="Test fold").axes[1].get_title() == "Test fold"
-    )
+    assert plot_training_curves(TRAINING + DEVELOPMENT, path).axes[-1].get_title() == "Development set"
+    figure = plot_training_curves(TRAINING + DEVELOPMENT, path, evaluated_on="Test fold")
+    assert figure.axes[-1].get_title() == "Test fold"
 
 
-def test_without_a_development_set_there_is_one_panel(tmp_path):
+def test_without_a_development_set_there_is_no_panel_of_metrics(tmp_path):
     figure = plot_training_curves(TRAINING, tmp_path / "curves.png")
-    assert len(figure.axes) == 1
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss (nats)", "Loss (no unit)"]
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-1.0, "linear")])
@@ -79,12 +163,12 @@ def test_the_labels_of_a_log_axis_do_not_touch(tmp_path, lowest):
 
 
 def test_curves_can_be_told_apart_without_colour(tmp_path):
-    log = [
-        {"epoch": 1.0} | {f"loss_{task}": 1.0 for task in ("emotion", "gender", "style", "asr", "scl")} | {"loss": 1}
-    ]
-    lines = plot_training_curves(log, tmp_path / "curves.png").axes[0].get_lines()
+    names = ("emotion", "gender", "style", "asr", "scl", "centre")
+    log = [{"epoch": 1.0} | {f"loss_{name}": 1.0 for name in names} | {"loss": 1}]
+    figure = plot_training_curves(log, tmp_path / "curves.png")
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
     looks = {(line.get_linestyle(), line.get_marker(), line.get_linewidth()) for line in lines}
-    assert len(looks) == len(lines) == 6
+    assert len(looks) == len(lines) == 7
 
 
 def test_the_confusion_matrix_shows_row_percentages_and_counts(tmp_path):

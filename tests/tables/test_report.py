@@ -345,18 +345,32 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------------- figures
 
 
-def test_the_picture_of_ua_shows_each_row_its_interval_and_the_paper(tmp_path):
+def test_the_figure_of_ua_shows_each_row_its_interval_and_the_paper(tmp_path):
     intervals = {"one": Interval(0.7, 0.6, 0.75), "two": Interval(0.5, np.nan, np.nan)}
-    axes = plot_ua(intervals, tmp_path / "ua.png", {"one": 71.0, "two": 52.0}, {"words": 0.4}).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    titles = {"one": "all parameters", "two": "adapters"}
+    axes = plot_ua(intervals, tmp_path / "ua.png", titles, {"one": 71.0, "two": 52.0}, {"words": 0.55}).axes[0]
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights["all parameters"] == heights["one"] < heights["adapters"] == heights["two"]
     ends = axes.containers[0].lines[2][0].get_segments()[0]
     assert sorted(x for x, _ in ends) == pytest.approx([60, 75])
+    assert {y for _, y in ends} == {heights["one"]}
     drawn = {line.get_label(): list(line.get_xdata()) for line in axes.get_lines()}
-    assert drawn["the paper"] == [71, 52] and drawn["words"] == pytest.approx([40, 40])
+    assert drawn["the paper"] == [71, 52] and drawn["words"] == pytest.approx([55, 55])
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # from top to bottom
+
+
+def test_a_baseline_off_the_scale_is_named_and_does_not_stretch_it(tmp_path):
+    intervals = {"one": Interval(0.8, 0.75, 0.85), "two": Interval(0.82, 0.78, 0.86)}
+    titles = {"one": "1", "two": "2"}
+    alone = plot_ua(intervals, tmp_path / "ua.png", titles, {}).axes[0]
+    axes = plot_ua(intervals, tmp_path / "ua.png", titles, {}, {"words": 0.25, "people": 0.95}).axes[0]
+    assert axes.get_xlim() == alone.get_xlim()
+    assert 70 < axes.get_xlim()[0] < 75 and 86 < axes.get_xlim()[1] < 90
+    assert axes.get_title(loc="left") == "◀ words: 25.0" and axes.get_title(loc="right") == "people: 95.0 ▶"
+    assert not {"words", "people"} & {line.get_label() for line in axes.get_lines()}
 
 
 def test_embeddings_are_drawn_by_task_with_markers_of_their_own(tmp_path):
@@ -366,9 +380,22 @@ def test_embeddings_are_drawn_by_task_with_markers_of_their_own(tmp_path):
         emotion, gender = axes.get_lines()
         assert list(emotion.get_xdata()) == [0, 0.5] and list(gender.get_ydata()) == [0, 0.5]
         assert emotion.get_marker() != gender.get_marker()
+        assert emotion.get_markersize() < gender.get_markersize()  # seen inside one another
 
 
-def test_cosines_are_means_by_epoch_and_by_layer_of_all_runs_together():
+def test_each_panel_of_embeddings_fits_its_points(tmp_path):
+    random = np.random.default_rng(0)
+    wide, narrow = ([{"emotion": list(scale * random.normal(size=2))} for _ in range(400)] for scale in (1.0, 0.01))
+    figure = plot_embeddings({"wide": wide, "narrow": narrow}, tmp_path / "points.png")
+    for axes in figure.axes:
+        (drawn,) = axes.get_lines()
+        assert len(drawn.get_xdata()) == 150
+        assert np.ptp(axes.get_ylim()) < 2 * np.ptp(drawn.get_ydata())
+    again = plot_embeddings({"wide": wide, "narrow": narrow}, tmp_path / "again.png")
+    assert np.array_equal(again.axes[0].get_lines()[0].get_xydata(), figure.axes[0].get_lines()[0].get_xydata())
+
+
+def test_cosines_are_means_over_runs_by_epoch_and_by_layer():
     def measured(epoch: float, values: list[float | None]) -> dict:
         return {"epoch": epoch, "cosines": {"emotion asr": [*values, 0.9], "emotion scl": [None] * 4}}
 
@@ -382,7 +409,7 @@ def test_cosines_are_means_by_epoch_and_by_layer_of_all_runs_together():
     assert len(by_epoch["emotion scl"][0]) == 0 and np.isnan(by_layer["emotion scl"][1]).all()
 
 
-def test_cosines_are_drawn_by_epoch_and_layer_and_a_pair_looks_the_same_in_each_panel(tmp_path):
+def test_a_pair_of_losses_looks_the_same_in_each_panel_of_cosines(tmp_path):
     def lines(**values: list[float]) -> dict:
         return {name.replace("_", " "): (np.arange(1, len(y) + 1), y) for name, y in values.items()}
 
