@@ -67,11 +67,12 @@ def _values(dataset: Dataset, name: str) -> list:
         values = [None if value is None or value < 0 else feature.int2str(value) for value in values]
     kind = FEATURES.arrow_schema.field(name if name in FEATURES else "path").type
     try:
-        values = pa.array(values, type=kind).to_pylist()
+        # Only a cast refuses 1.5 for an integer, and only `type` refuses 1 for a string.
+        array = pa.array(values).cast(kind) if pa.types.is_integer(kind) else pa.array(values, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"dataset: column {name!r} holds other values than {kind} ({reason}); cast it") from error
-    return [value.strip() or None if isinstance(value, str) else value for value in values]
+    return [value.strip() or None if isinstance(value, str) else value for value in array.to_pylist()]
 
 
 def _check_rows(rows: list[dict]) -> None:

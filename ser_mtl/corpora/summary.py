@@ -72,8 +72,8 @@ def _size(table: pd.DataFrame) -> str:
     ]
     if table["speaker"].notna().any():
         sizes = table["speaker"].value_counts().sort_index()
-        fewest, most = (f"{sizes[name]} ({name})" for name in (sizes.idxmin(), sizes.idxmax()))
-        lines.append(f"speakers: {len(sizes)}, with {fewest} to {most} utterances")
+        fewest, most = sizes.idxmin(), sizes.idxmax()
+        lines.append(f"speakers: {len(sizes)}, with {sizes[fewest]} ({fewest}) to {sizes[most]} ({most}) utterances")
     return "\n".join(lines)
 
 
