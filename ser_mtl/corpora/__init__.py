@@ -1,19 +1,17 @@
-"""From a corpus on disk to batches."""
+"""A corpus on disk -> utterances -> folds -> samples -> batches."""
 
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ser_mtl.corpora.loading import load_corpus
+
+__all__ = ["load_corpus"]
 
 
-def load_corpus(name, data_dir=None, check_counts=True):
-    """Temporary."""
-    from ser_mtl.corpora.demo.corpus import make_demo_corpus
-    from ser_mtl.corpora.folder import read_folder
-    from ser_mtl.corpora.iemocap import read_iemocap
+def __getattr__(name: str):
+    """Import `load_corpus` on first use: the libraries that it needs take seconds to import."""
+    if name in __all__:
+        from ser_mtl.corpora.loading import load_corpus
 
-    if name == "folder":
-        return read_folder(data_dir)
-    if name == "demo":
-        folder = Path(data_dir[0]) if data_dir else Path("runs/demo/corpus")
-        return read_iemocap(make_demo_corpus(folder), check_counts=False)
-    folder = data_dir[0] if data_dir else os.environ.get("IEMOCAP_DIR", "IEMOCAP_full_release")
-    return read_iemocap(Path(folder), check_counts=check_counts)
+        return load_corpus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

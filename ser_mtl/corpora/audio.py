@@ -1,7 +1,8 @@
-"""From audio files to samples: decoded once, mono, 16 kHz, 16 bit, kept in an Arrow file that later runs open again."""
+"""Audio files to samples: mono, 16 kHz, 16 bit. A corpus is decoded once, into an Arrow file that later runs reopen."""
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO
 
 import datasets
 import numpy as np
@@ -15,36 +16,68 @@ from ser_mtl.errors import UserError
 SAMPLING_RATE = 16_000
 
 
-def decode(path: str | Path) -> np.ndarray:
-    """Read one audio file as int16 samples, (samples,), mono (the mean of the channels) at 16 kHz.
+def read_audio(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
+    """Read an audio file at its own sampling rate.
+
+    Args:
+        file: a path or a binary file object.
+
+    Returns:
+        Samples from -1 to 1, (samples, channels) float32, and the sampling rate in hertz.
 
     Raises:
-        UserError: the file is missing, unreadable, without samples, or holds values that are not numbers.
+        UserError: the file is missing, unreadable or empty, or holds samples that are NaN or infinite.
     """
+    name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
-        raise UserError(f"{path}: cannot be read as audio ({error}); replace the file or drop its row") from error
+        raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
     if len(samples) == 0:
-        raise UserError(f"{path}: holds no samples; replace the file or drop its row")
+        raise UserError(f"{name}: holds no samples; replace or remove it")
     if not np.isfinite(samples).all():
-        raise UserError(f"{path}: holds samples that are not numbers (NaN or infinite); export it again")
+        raise UserError(f"{name}: holds NaN or infinite samples; export it again")
+    return samples, rate
+
+
+def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Average the channels, resample to 16 kHz and quantise to 16 bits.
+
+    Args:
+        samples: from -1 to 1, (samples, channels) float32; larger values are clipped.
+        rate: their sampling rate in hertz.
+
+    Returns:
+        (samples at 16 kHz,) int16.
+    """
     mono = samples.mean(axis=1)
     if rate != SAMPLING_RATE:
         mono = resample(torch.from_numpy(mono), rate, SAMPLING_RATE).numpy()
     return np.rint(mono * 32768).clip(-32768, 32767).astype(np.int16)
 
 
+def decode(file: str | Path | BinaryIO) -> np.ndarray:
+    """Read an audio file as mono at 16 kHz: (samples,) int16.
+
+    Raises:
+        UserError: see `read_audio`.
+    """
+    return to_mono_16k(*read_audio(file))
+
+
 def with_samples(corpus: Dataset) -> Dataset:
     """Add the columns `samples` (int16) and `length` (number of samples) to a corpus.
 
-    The result is kept in the cache folder of `datasets` under a name made of every file's path, size and time of
-    change, so that a corpus seen before is opened and not decoded again.
+    The result is cached under a name made from the path, size and modification time of every file, so a corpus is
+    decoded again only after a file has changed.
+
+    Raises:
+        UserError: a file is missing or cannot be decoded.
     """
     identity = files_identity(corpus)
     samples = corpus.select_columns("path").map(
         _decode_row,
-        desc="decoding audio",
+        desc="Decoding audio",
         features=Features({"path": Value("string"), "samples": List(Value("int16")), "length": Value("int64")}),
         cache_file_name=str(cache_file("samples", identity)),
         new_fingerprint=_digest("samples", identity),
@@ -54,7 +87,7 @@ def with_samples(corpus: Dataset) -> Dataset:
 
 
 def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of every audio file: what computed data is kept under.
+    """Path, size in bytes and modification time of every audio file: the key of everything computed from the audio.
 
     Raises:
         UserError: a file is missing.
@@ -67,7 +100,7 @@ def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
 
 
 def cache_file(kind: str, identity: object) -> Path:
-    """Where something computed from `identity` (anything with a stable `repr`) is kept between runs."""
+    """The file that caches something computed from `identity`, which may be anything with a stable `repr`."""
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{kind}-{_digest(kind, identity)}.arrow"

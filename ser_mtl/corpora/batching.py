@@ -1,4 +1,4 @@
-"""From rows to batches: utterances of like length together, padded to the longest."""
+"""Rows to batches: utterances of similar length are batched together and padded to the longest."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,17 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Every utterance once an epoch, in groups of like length, in an order that changes with the epoch.
+    """Yield every utterance once an epoch, in groups of similar length, in a new order each epoch.
 
-    The corpus is sorted by its lengths, each first multiplied by a random factor within `jitter` of 1 so that groups
-    change from epoch to epoch; it is cut into groups of `group_size` and the groups are shuffled. A group is what one
-    update sees: the batches of all processes and accumulation steps, so that their number does not change an update.
+    The utterances are sorted by length, cut into groups of `group_size`, and the groups are shuffled. Before sorting,
+    each length is multiplied by a random factor within `jitter` of 1, so that the groups differ between epochs. A group
+    is one update: the batches of all processes and accumulation steps. How an update is divided does not change it.
+
+    Args:
+        lengths: length of every utterance, in any unit.
+        group_size: utterances in one update.
+        seed: two samplers with the same seed yield the same order.
+        jitter: largest relative change of a length before sorting.
     """
 
     def __init__(self, lengths: np.ndarray, group_size: int, seed: int, jitter: float = 0.02):
@@ -27,7 +33,7 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch; the Trainer calls it before each."""
+        """Select the order of this epoch. The Trainer calls it before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -38,7 +44,7 @@ class LengthGroupedSampler(Sampler[int]):
         factors = random.uniform(1 - self.jitter, 1 + self.jitter, size=len(self.lengths))
         order = np.argsort(self.lengths * factors, kind="stable")
         whole = len(order) // self.group_size * self.group_size
-        # Which utterances make up the last, smaller group must change too, so it is cut out at a random place.
+        # The last, smaller group is cut out at a random place: otherwise it would always be the longest utterances.
         start = random.integers(0, whole // self.group_size + 1) * self.group_size
         rest = order[start : start + len(order) - whole]
         groups = np.delete(order, np.s_[start : start + len(rest)]).reshape(-1, self.group_size)
@@ -46,17 +52,21 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class Collator:
-    """Make a batch of rows: pad the waveforms (or the front end's features) and the CTC targets.
+    """Make a batch of rows: pad the waveforms, or the features of the front end, and the CTC targets.
 
     Args:
-        feature_extractor: the encoder's own; normalises each waveform where the encoder was trained so, and pads.
+        feature_extractor: the encoder's own. It pads, and normalises each waveform if the encoder expects that.
     """
 
     def __init__(self, feature_extractor: SequenceFeatureExtractor):
         self.feature_extractor = feature_extractor
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """Rows with `row`, labels, and `features` with `frames` or else `samples` -> the model's arguments."""
+        """Collate rows into the arguments of the model.
+
+        Args:
+            rows: each with `row`, the labels, and either `samples` or `features` with `frames`.
+        """
         batch = self._features(rows) if "features" in rows[0] else self._waveforms(rows)
         batch["row"] = torch.tensor([row["row"] for row in rows])
         for task in CLASSIFICATION_TASKS:
@@ -64,7 +74,7 @@ class Collator:
                 batch[f"{task}_labels"] = torch.from_numpy(np.stack([row[f"{task}_labels"] for row in rows]))
         if "asr_labels" in rows[0]:
             targets = [torch.tensor(row["asr_labels"], dtype=torch.long) for row in rows]
-            # One column at least: a batch without any transcript still has a shape.
+            # At least one column, so that a batch without any transcript still has two dimensions.
             targets = [target if len(target) else torch.tensor([-100]) for target in targets]
             batch["asr_labels"] = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-100)
         return batch
@@ -73,17 +83,17 @@ class Collator:
         return waveforms([row["samples"] for row in rows], self.feature_extractor)
 
     def _features(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        frames = [torch.tensor(row["features"]).view(row["frames"], -1) for row in rows]
+        features = [torch.tensor(row["features"]).view(row["frames"], -1) for row in rows]
         return {
-            "features": torch.nn.utils.rnn.pad_sequence(frames, batch_first=True),
-            "frame_lengths": torch.tensor([len(f) for f in frames]),
+            "features": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
+            "frame_lengths": torch.tensor([len(frames) for frames in features]),
         }
 
 
-def waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> dict[str, torch.Tensor]:
-    """Samples, (samples,) each -> `input_values` (batch, longest) and `attention_mask` for the encoder."""
+def waveforms(utterances: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> dict[str, torch.Tensor]:
+    """Pad waveforms at 16 kHz, (samples,) each, to `input_values` and `attention_mask`, (batch, longest) each."""
     batch = feature_extractor(
-        [as_floats(one) for one in samples],
+        [as_floats(samples) for samples in utterances],
         sampling_rate=SAMPLING_RATE,
         padding=True,
         return_attention_mask=True,
@@ -93,6 +103,6 @@ def waveforms(samples: list[np.ndarray], feature_extractor: SequenceFeatureExtra
 
 
 def as_floats(samples: np.ndarray) -> np.ndarray:
-    """Samples that are integers of 16 bits, or floats from -1 to 1 -> float32, from -1 to 1."""
+    """Convert samples, int16 or floats from -1 to 1, to float32 from -1 to 1."""
     samples = np.asarray(samples)
     return samples.astype(np.float32) / (32768 if samples.dtype.kind == "i" else 1)

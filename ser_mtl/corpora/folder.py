@@ -1,5 +1,6 @@
-"""A folder of recordings with `metadata.csv`, or several joined, to utterances. No audio is read here."""
+"""Folder corpora: recordings with a `metadata.csv`, read as utterances and written from them. No audio is decoded."""
 
+import os
 from collections.abc import Sequence
 from os.path import isabs, normpath
 from pathlib import Path
@@ -7,63 +8,96 @@ from pathlib import Path
 import pandas as pd
 from datasets import Dataset
 
-from ser_mtl.corpora.folds import FOLDS, deal_speakers
+from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
+from ser_mtl.files import replacing
+from ser_mtl.tasks import TASKS
 
 METADATA = "metadata.csv"
 
-COLUMNS = ("file_name", "emotion", "text", "gender", "style", "speaker", "dialog", "fold")
-"""What `metadata.csv` may hold. Only `file_name` is required; an empty cell means "not annotated"."""
+ANNOTATIONS = (*(task.column for task in TASKS.values()), "speaker", "dialog", "fold")
+COLUMNS = ("file_name", *ANNOTATIONS)
+"""The columns of `metadata.csv`. Only `file_name` is required; an empty cell means "not annotated"."""
 
-_FIRST_ROW = 2  # as a spreadsheet counts: row 1 is the header
+_FIRST_ROW = 2  # as spreadsheets count: the header is row 1
 
 
 def read_folder(data_dirs: Sequence[Path | str]) -> Dataset:
-    """Read one folder corpus, or several joined, one row an utterance, sorted by id.
+    """Read one folder corpus, or join several, one row an utterance, sorted by id.
 
-    Without a column `fold` the speakers of each folder are dealt into five folds. Where several folders are
-    joined, ids, speakers and dialogs carry the folder's name in front, so that they stay unique.
+    Without a column `fold`, the speakers of each folder are dealt into five folds. If several folders are joined, the
+    name of the folder is put in front of ids, speakers and dialogs to keep them unique.
 
     Raises:
-        UserError: names the file, and the row or column, that cannot be used.
+        UserError: names the file, and the row or column, that is wrong.
     """
     folders = [Path(folder) for folder in data_dirs]
     names = [folder.resolve().name for folder in folders]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or name each once")
+            raise UserError(f"data_dir: two folders are called {name!r}; rename one, or list each folder once")
     utterances = []
     for folder, name in zip(folders, names, strict=True):
         prefix = f"{name}/" if len(folders) > 1 else ""
-        utterances += _read_one(folder, name, prefix)
+        utterances += _read_one_folder(folder, name, prefix)
     return Dataset.from_list(sorted(utterances, key=lambda row: row["id"]), features=FEATURES)
 
 
-def _read_one(folder: Path, name: str, prefix: str) -> list[dict]:
+def write_metadata(corpus: Dataset, path: Path | str) -> None:
+    """Write a corpus as a folder corpus: `path` is the table, and the audio stays where it is.
+
+    Args:
+        corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
+        path: of the table to write, called `metadata.csv` if `read_folder` is to find it. All audio must be below its
+            folder.
+
+    Raises:
+        UserError: audio outside the folder of the table, or the table exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path}: exists; remove it, or write to another file")
+    folder = os.path.abspath(path.parent)  # not `resolve`: audio may be linked into the folder
+    audio = [os.path.abspath(file) for file in corpus["path"]]
+    outside = [file for file in audio if not Path(file).is_relative_to(folder)]
+    if outside:
+        common = os.path.commonpath([os.path.dirname(file) for file in audio])
+        raise UserError(
+            f"{path}: {outside[0]} is outside the folder of this table; write it into the folder that holds the audio: "
+            f"{os.path.join(common, METADATA)}"
+        )
+    table = corpus.select_columns(list(ANNOTATIONS)).to_pandas()
+    table.insert(0, "file_name", [Path(file).relative_to(folder).as_posix() for file in audio])
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, columns=COLUMNS, encoding="utf-8")
+
+
+def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
     metadata = folder / METADATA
     if not folder.is_dir():
-        raise UserError(f"--data_dir: no such folder: {folder}")
+        raise UserError(f"data_dir: no such folder: {folder}")
     if not metadata.is_file():
-        raise UserError(f"--data_dir: no {METADATA} in {folder}; it needs at least the column 'file_name'")
+        raise UserError(f"data_dir: no {METADATA} in {folder}; it needs at least the column 'file_name'")
     rows = _read_rows(metadata)
     _check_files(metadata, rows)
+    folds = assign_folds(rows, lambda row: f"{metadata}, row {row + _FIRST_ROW}")
     return [
         dict.fromkeys(FEATURES)
-        | {task: row[task] for task in ("emotion", "gender", "style", "text")}
-        | {key: prefix + row[key] for key in ("speaker", "dialog") if row[key]}
+        | {task.column: row[task.column] for task in TASKS.values()}
+        | {column: prefix + row[column] for column in ("speaker", "dialog") if row[column]}
         | {
             "id": prefix + row["file_name"],
             "path": str(folder / row["file_name"]),
             "corpus": name,
             "fold": fold,
         }
-        for row, fold in zip(rows, _folds(metadata, rows), strict=True)
+        for row, fold in zip(rows, folds, strict=True)
     ]
 
 
 def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
-    """Rows of `metadata.csv` with every known column; None where a cell is empty or a column missing."""
+    """The rows of `metadata.csv` with all of `COLUMNS`; None for an empty cell or a missing column."""
     try:
         table = pd.read_csv(metadata, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError:
@@ -76,8 +110,8 @@ def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
         raise UserError(f"{metadata}: unknown column {unknown[0]!r}; known columns: {', '.join(COLUMNS)}")
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes cells in excess for an index
-        raise UserError(f"{metadata}: rows have more cells than the header; put text with commas into quotes")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of surplus cells
+        raise UserError(f"{metadata}: rows have more cells than the header; put quotes around text with commas")
     if table.empty:
         raise UserError(f"{metadata}: holds no rows")
     records = table.fillna("").to_dict("records")
@@ -87,42 +121,23 @@ def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
 
 
 def _check_files(metadata: Path, rows: list[dict]) -> None:
-    seen: dict[str, int] = {}
+    row_of_file: dict[str, int] = {}
     missing = []
     for number, row in enumerate(rows, _FIRST_ROW):
         name = row["file_name"]
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
         file = normpath(name)  # "./a.wav" is "a.wav"
-        if isabs(file) or file.split("/")[0] == "..":  # it names the utterance, and is published
+        if isabs(file) or file.split("/")[0] == "..":  # the name is the id of the utterance, and ids are published
             raise UserError(
-                f"{metadata}, row {number}: file_name {name!r} is outside the folder; name files relative to the "
-                "folder, and move or link them into it"
+                f"{metadata}, row {number}: file_name {name!r} is outside the folder; use paths relative to the "
+                "folder, and move or link the files into it"
             )
-        if file in seen:
-            raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {seen[file]}")
-        seen[file] = number
+        if file in row_of_file:
+            raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {row_of_file[file]}")
+        row_of_file[file] = number
         if not (metadata.parent / name).is_file():
             missing.append((number, name))
     if missing:
         number, name = missing[0]
         raise UserError(f"{metadata}, row {number}: no audio file {name} ({len(missing)} missing in all)")
-
-
-def _folds(metadata: Path, rows: list[dict]) -> list[int]:
-    """The fold of every row: the column's, or dealt by speaker."""
-    if any(row["fold"] for row in rows):
-        for number, row in enumerate(rows, _FIRST_ROW):
-            if row["fold"] is None:
-                raise UserError(f"{metadata}, row {number}: no 'fold', but other rows have one; fill in all")
-            if row["fold"] not in map(str, FOLDS):
-                raise UserError(f"{metadata}, row {number}: fold {row['fold']!r} is none of 1, 2, 3, 4, 5")
-        return [int(row["fold"]) for row in rows]
-    for number, row in enumerate(rows, _FIRST_ROW):
-        if row["speaker"] is None:
-            raise UserError(
-                f"{metadata}, row {number}: neither 'fold' nor 'speaker'; every row needs one of them, "
-                "for speakers of the test must not be in training"
-            )
-    dealt = deal_speakers([row["speaker"] for row in rows], [row["gender"] for row in rows])
-    return [dealt[row["speaker"]] for row in rows]

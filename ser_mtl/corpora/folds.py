@@ -1,14 +1,13 @@
-"""Who is train, dev and test: dealing speakers into folds and choosing dev.
+"""Train, dev and test: speakers are dealt into five folds, one fold is the test set, and dev comes from the rest.
 
-Every choice here is the same on every machine and for every seed of a run: two runs compare only on the same
-utterances.
+No choice here depends on the machine or on the seed of a run: runs are comparable only on the same utterances.
 """
 
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 from datasets import Dataset, DatasetDict
 
@@ -19,61 +18,90 @@ FOLDS = (1, 2, 3, 4, 5)
 
 DevChoice = Literal["dialog", "session", "none"]
 
-_DRAWS = 20  # of dev, of which the one with most emotions is kept
+_DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
+
+
+def assign_folds(rows: Sequence[dict], place: Callable[[int], str]) -> list[int]:
+    """The fold of every row: from its annotation or, if no row has one, dealt by speaker.
+
+    Args:
+        rows: with `fold`, `speaker` and `gender`, None if not annotated.
+        place: names a row, by its index, in messages.
+
+    Raises:
+        UserError: an unknown fold, some rows without a fold, or rows without both fold and speaker.
+    """
+    if any(row["fold"] is not None for row in rows):
+        for index, row in enumerate(rows):
+            if row["fold"] is None:
+                raise UserError(f"{place(index)}: no 'fold', but other rows have one; fill in all")
+            if str(row["fold"]) not in map(str, FOLDS):
+                raise UserError(f"{place(index)}: fold {row['fold']!r} is not one of 1, 2, 3, 4, 5")
+        return [int(row["fold"]) for row in rows]
+    for index, row in enumerate(rows):
+        if row["speaker"] is None:
+            raise UserError(
+                f"{place(index)}: neither 'fold' nor 'speaker'; every row needs one of them, because test speakers "
+                "must not be in training"
+            )
+    folds = deal_speakers([row["speaker"] for row in rows], [row["gender"] for row in rows])
+    return [folds[row["speaker"]] for row in rows]
 
 
 def deal_speakers(speakers: Sequence[str], genders: Sequence[str | None]) -> dict[str, int]:
     """Deal speakers into five folds, balanced by gender and by number of utterances.
 
     Args:
-        speakers: of every utterance, in any order.
-        genders: of every utterance; a speaker annotated in two ways counts as what it is most often.
+        speakers: the speaker of every utterance, in any order.
+        genders: the gender of every utterance. If those of a speaker differ, the most frequent one counts.
 
     Returns:
         The fold (1..5) of every speaker.
     """
-    size = Counter(speakers)
-    by_gender = defaultdict(list)
-    for speaker, gender in _most_frequent(speakers, genders).items():
-        by_gender[gender or ""].append(speaker)
+    sizes = Counter(speakers)
+    speakers_by_gender = defaultdict(list)
+    for speaker, gender in _most_frequent_values(speakers, genders).items():
+        speakers_by_gender[gender or ""].append(speaker)
     folds: dict[str, int] = {}
-    number, utterances = Counter(), Counter()
-    for gender in sorted(by_gender):
-        of_gender = Counter()
-        for speaker in sorted(by_gender[gender], key=lambda name: (-size[name], name)):
-            fold = min(FOLDS, key=lambda f: (of_gender[f], number[f], utterances[f], f))
+    fold_speakers, fold_utterances = Counter(), Counter()
+    for gender in sorted(speakers_by_gender):
+        gender_utterances = Counter()
+        for speaker in sorted(speakers_by_gender[gender], key=lambda name: (-sizes[name], name)):
+            fold = min(FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f))
             folds[speaker] = fold
-            of_gender[fold] += size[speaker]
-            number[fold] += 1
-            utterances[fold] += size[speaker]
+            gender_utterances[fold] += sizes[speaker]
+            fold_speakers[fold] += 1
+            fold_utterances[fold] += sizes[speaker]
     return folds
 
 
-def split(corpus: Dataset, fold: int, dev: DevChoice) -> DatasetDict:
+def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
     """Split a corpus into `train`, `test` and, unless `dev` is "none", `dev`.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
-        fold: 1..5, held out for the test.
-        dev: "session": the fold after the test one, cyclic. "dialog": a tenth of the training dialogs, whole
-            dialogs, of each joined corpus; where it has none, a tenth of its training speakers.
+        fold: the test fold, 1..5.
+        dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus; a tenth of the training
+            speakers where a corpus has no dialogs. "session": the fold after the test fold; fold 1 follows fold 5.
 
     Raises:
-        UserError: no such fold, a fold without utterances, nothing left to train on, or a leak.
+        UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
     """
     if fold not in FOLDS:
-        raise UserError(f"--fold {fold}: must be one of 1 to 5")
+        raise UserError(f"fold {fold}: must be one of 1 to 5")
+    if dev not in get_args(DevChoice):
+        raise UserError(f"dev {dev!r}: must be one of {', '.join(get_args(DevChoice))}")
     folds = list(corpus["fold"])
-    test = _rows_of_fold(folds, fold, f"--fold {fold}")
+    test = _rows_of_fold(folds, fold)
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
     if dev == "session":
-        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
+        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "dev session: ")
     elif dev == "dialog":
         dev_rows = [train[row] for row in _choose_dev(corpus.select(train), fold)]
     train = sorted(set(train) - set(dev_rows))
     if not train:
-        raise UserError(f"--fold {fold} --dev {dev} leaves no utterance to train on")
+        raise UserError(f"fold {fold} with dev {dev} leaves no utterance to train on; choose another fold or dev")
     rows = {"train": train, "dev": dev_rows, "test": test}
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
@@ -81,11 +109,11 @@ def split(corpus: Dataset, fold: int, dev: DevChoice) -> DatasetDict:
 
 
 def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
-    """What `split.json` holds: fold, choice of dev, and the ids of every split with a SHA-256 over them.
+    """The content of `split.json`: the test fold, the choice of dev, and the ids of every split.
 
     Returns:
-        {"fold": 1, "dev_choice": "dialog", "train": {"ids": [...], "sha256": "..."}, "dev": ..., "test": ...}
-        with sorted ids, the hash taken over them joined by newlines, and no "dev" where there is none.
+        {"fold": 1, "dev_choice": "dialog", "train": {"ids": [...], "sha256": "..."}, "dev": ..., "test": ...} with
+        sorted ids and the hash of the ids joined by newlines. There is no "dev" if `dev` is "none".
     """
     record: dict = {"fold": fold, "dev_choice": dev}
     for name, rows in splits.items():
@@ -94,69 +122,73 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
-def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
+def _rows_of_fold(folds: list[int], fold: int, prefix: str = "") -> list[int]:
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
         present = ", ".join(str(number) for number in sorted(set(folds))) or "none"
-        raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
+        raise UserError(f"{prefix}fold {fold} holds no utterance; folds with utterances: {present}")
     return rows
 
 
 def _choose_dev(train: Dataset, fold: int) -> list[int]:
-    """Rows of `train` that become dev, chosen in each joined corpus by itself."""
-    rows_of = defaultdict(list)
+    """The rows of `train` that become dev. Each joined corpus gives its own share."""
+    rows_by_corpus = defaultdict(list)
     for row, name in enumerate(train["corpus"]):
-        rows_of[name].append(row)
+        rows_by_corpus[name].append(row)
     chosen: list[int] = []
-    for name in sorted(rows_of, key=str):
-        rows = train.select(rows_of[name])
+    for name in sorted(rows_by_corpus, key=str):
+        rows = train.select(rows_by_corpus[name])
         columns = rows.select_columns(["dialog", "speaker", "style", "gender", "emotion"])[:]
         if any(columns["dialog"]):
             units, groups = columns["dialog"], columns["style"]
         elif any(columns["speaker"]):
             units, groups = columns["speaker"], columns["gender"]
         else:
-            raise UserError(f"--dev dialog: corpus {name!r} has no dialogs and no speakers; use --dev session")
-        drawn = _draw_with_most_emotions(units, groups, columns["emotion"], fold)
-        chosen += [row for row, unit in zip(rows_of[name], units, strict=True) if unit in drawn]
+            raise UserError(f"dev dialog: corpus {name!r} has no dialogs and no speakers; choose dev session or none")
+        dev_units = _draw_with_most_emotions(units, groups, columns["emotion"], fold)
+        chosen += [row for row, unit in zip(rows_by_corpus[name], units, strict=True) if unit in dev_units]
     return sorted(chosen)
 
 
 def _draw_with_most_emotions(
     units: Sequence[str | None], groups: Sequence[str | None], emotions: Sequence[str | None], fold: int
 ) -> set[str]:
-    """Dialogs or speakers for dev: labelled ones where there are any, with as many emotions as can be."""
-    heard = defaultdict(set)
+    """Draw dialogs or speakers for dev, with as many emotions as possible; only labelled ones if there are any."""
+    emotions_by_unit = defaultdict(set)
     for unit, emotion in zip(units, emotions, strict=True):
         if unit and emotion:
-            heard[unit].add(emotion)
-    group_of = _most_frequent(units, groups)
-    group_of = {unit: group for unit, group in group_of.items() if unit in heard} or group_of
-    draws = [_draw(group_of, random.Random(f"dev of fold {fold}, draw {number}")) for number in range(_DRAWS)]
-    return max(draws, key=lambda drawn: len(set().union(*(heard[unit] for unit in drawn))))
+            emotions_by_unit[unit].add(emotion)
+    unit_groups = _most_frequent_values(units, groups)
+    labelled = {unit: group for unit, group in unit_groups.items() if unit in emotions_by_unit}
+    draws = [
+        _draw(labelled or unit_groups, random.Random(f"dev of fold {fold}, draw {number}")) for number in range(_DRAWS)
+    ]
+    return max(draws, key=lambda draw: len(set().union(*(emotions_by_unit[unit] for unit in draw))))
 
 
-def _draw(group_of: dict[str, str | None], generator: random.Random) -> set[str]:
-    """A tenth of the units, at least one, in proportion to their groups; one of each group of two or more."""
+def _draw(unit_groups: dict[str, str | None], generator: random.Random) -> set[str]:
+    """Draw a tenth of the units, in proportion to their groups; at least one, and one of each group of two or more."""
     members = defaultdict(list)
-    for unit in sorted(group_of):
-        members[group_of[unit] or ""].append(unit)
+    for unit in sorted(unit_groups):
+        members[unit_groups[unit] or ""].append(unit)
     ranked = []
     for group in sorted(members):
         size = len(members[group])
         generator.shuffle(members[group])
         for rank, unit in enumerate(members[group]):
-            must_come = rank == 0 and size > 1
-            ranked.append((not must_come, (rank + 0.5) / size, unit))
+            required = rank == 0 and size > 1
+            ranked.append((not required, (rank + 0.5) / size, unit))
     number = max(1, round(len(ranked) / 10), sum(len(units) > 1 for units in members.values()))
     return {unit for _, _, unit in sorted(ranked)[:number]}
 
 
-def _most_frequent(keys: Sequence[str | None], values: Sequence[str | None]) -> dict[str, str | None]:
-    """The value that each key has most often, whatever the order; None only where it has no other."""
+def _most_frequent_values(keys: Sequence[str | None], values: Sequence[str | None]) -> dict[str, str | None]:
+    """The most frequent value of each key, the first in the alphabet if tied; None only for keys without a value."""
     counts: dict[str, Counter] = defaultdict(Counter)
     for key, value in zip(keys, values, strict=True):
         if key:
-            counts[key][value or ""] += 1
-    best = {key: min(of, key=lambda v, of=of: (v == "", -of[v], v)) for key, of in counts.items()}
-    return {key: value or None for key, value in best.items()}
+            counts[key].update([value] if value else [])
+    return {
+        key: min(key_counts, key=lambda value: (-key_counts[value], value), default=None)
+        for key, key_counts in counts.items()
+    }

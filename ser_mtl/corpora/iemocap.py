@@ -1,7 +1,7 @@
-"""IEMOCAP, as it lies on disk, to utterances: the four-class set, fully annotated. No audio is read here.
+"""IEMOCAP from disk to utterances: the four-class set with all annotations. No audio is decoded.
 
-The F or M after the session number of an id (Ses01F_impro01_M003) is the actor who wore the motion-capture
-markers in that dialog, not the speaker. The speaker is the letter of the last field.
+The F or M after the session number of an id (Ses01F_impro01_M003) is the actor who wore the motion-capture markers in
+that dialog, not the speaker. The letter in the last field is the speaker.
 """
 
 import logging
@@ -19,10 +19,10 @@ from ser_mtl.errors import UserError
 logger = logging.getLogger(__name__)
 
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}
-"""Consensus codes of the four-class set; excitement counts as happiness."""
+"""Consensus codes of the four-class set. Excitement counts as happiness."""
 
 OTHER_CODES = {"fru", "fea", "sur", "dis", "oth", "xxx"}
-"""Consensus codes left out; xxx: the raters did not agree."""
+"""Consensus codes outside the four-class set. xxx means that the raters did not agree."""
 
 EXPECTED_COUNTS = {
     1: {"neutral": 384, "happy": 278, "angry": 229, "sad": 194},
@@ -37,7 +37,7 @@ SESSIONS = (1, 2, 3, 4, 5)
 STYLES = {"impro": "improvised", "script": "scripted"}
 GENDERS = {"F": "female", "M": "male"}
 
-# Utterances such as Ses01F_impro01_MXX0 are in no label set; the digits of the last field rule them out.
+# Utterances such as Ses01F_impro01_MXX0 are not part of the corpus; the digits in the last field exclude them.
 _ID = re.compile(r"(?P<dialog>Ses\d\d[FM]_(?P<style>impro|script)\w*)_(?P<speaker>[FM])\d+")
 _LABEL = re.compile(
     r"\[\s*(?P<start>[\d.]+)\s*-\s*(?P<end>[\d.]+)\s*\]\s+(?P<id>\S+)\s+(?P<code>\w+)\s+\[(?P<consensus>[\d.,\s]*)\]"
@@ -48,10 +48,16 @@ _TRANSCRIPT = re.compile(r"(?P<id>Ses\w+)\s*(?:\[[\d.\s-]*\])?\s*:(?P<text>.*)")
 
 
 def load_iemocap(data_dir: Path | str, fold: int, dev: DevChoice = "dialog", check_counts: bool = True) -> DatasetDict:
-    """IEMOCAP split by session: `train`, `test` (session `fold`) and, unless `dev` is "none", `dev`.
+    """Read IEMOCAP and split it by session: `train`, `test` (session `fold`) and, unless `dev` is "none", `dev`.
+
+    Args:
+        data_dir: see `read_iemocap`.
+        fold: see `ser_mtl.corpora.folds.split`.
+        dev: see `ser_mtl.corpora.folds.split`.
+        check_counts: see `read_iemocap`.
 
     Raises:
-        UserError: as `read_iemocap` and `ser_mtl.corpora.folds.split` do.
+        UserError: see `read_iemocap` and `ser_mtl.corpora.folds.split`.
     """
     return split(read_iemocap(data_dir, check_counts), fold, dev)
 
@@ -60,26 +66,51 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     """Read the four-class set of IEMOCAP, one row an utterance, sorted by id.
 
     Args:
-        data_dir: the folder IEMOCAP_full_release, or the one that holds it.
-        check_counts: stop where a session has not as many utterances of an emotion as the full release.
+        data_dir: the folder IEMOCAP_full_release, or the folder above it.
+        check_counts: refuse a tree that is not the full release.
 
     Raises:
-        UserError: no corpus there, no labelled utterance, other counts than expected, missing audio files.
+        UserError: no corpus there, no labelled utterance, wrong counts, or missing audio files.
     """
     root = _find_root(Path(data_dir))
-    latin1: list[Path] = []
-    rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1)}
-    if latin1:
-        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", latin1[0], len(latin1))
+    latin1_files: list[Path] = []
+    rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1_files)}
+    if latin1_files:
+        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", latin1_files[0], len(latin1_files))
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
+    corpus = Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
     if check_counts:
-        _check_counts(root, rows.values())
-    _check_audio(rows.values())
-    silent = sum(row["text"] is None for row in rows.values())
-    if silent:
-        logger.warning("%d of %d utterances have no transcript in %s", silent, len(rows), root)
-    return Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
+        check_full_release(corpus, root)
+    _check_audio(corpus["path"])
+    without_text = sum(text is None for text in corpus["text"])
+    if without_text:
+        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), root)
+    return corpus
+
+
+def check_full_release(corpus: Dataset, data_dir: Path | str) -> None:
+    """Check that each session has as many utterances of each emotion as the full release.
+
+    Args:
+        corpus: IEMOCAP, or what was read of it.
+        data_dir: where it was read from.
+
+    Raises:
+        UserError: lists the sessions and emotions whose counts differ.
+    """
+    counts = Counter(zip(corpus["fold"], corpus["emotion"], strict=True))
+    differences = [
+        f"Session{session} {emotion}: {expected} expected, {counts[session, emotion]} found"
+        for session, session_counts in EXPECTED_COUNTS.items()
+        for emotion, expected in session_counts.items()
+        if counts[session, emotion] != expected
+    ]
+    if differences:
+        raise UserError(
+            f"{data_dir}: not the full release of IEMOCAP: {'; '.join(differences)}. Unpack all of it again, or turn "
+            "check_counts off (--no_check_counts) to use the utterances that are there"
+        )
 
 
 def _find_root(data_dir: Path) -> Path:
@@ -87,51 +118,55 @@ def _find_root(data_dir: Path) -> Path:
         if any((root / f"Session{session}").is_dir() for session in SESSIONS):
             return root
     raise UserError(
-        f"No IEMOCAP: looked for Session1 .. Session5 in {data_dir.absolute()}. The corpus is licensed; "
-        "the request form is at https://sail.usc.edu/iemocap/ . Where you have it, set $IEMOCAP_DIR or pass "
-        "--data_dir; meanwhile `make demo` runs without it."
+        f"{data_dir.absolute()}: no IEMOCAP here: none of Session1 .. Session5. The corpus is licensed; request it at "
+        "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or data_dir to its folder; until then, "
+        "`make demo` runs without it"
     )
 
 
-def _read_session(root: Path, session: int, latin1: list[Path]) -> Iterator[dict]:
-    """Four-class utterances of one session. `Ses*.txt` leaves out ._*, .DS_Store and what else lies about."""
+def _read_session(root: Path, session: int, latin1_files: list[Path]) -> Iterator[dict]:
+    """The four-class utterances of one session. The pattern `Ses*.txt` skips ._* files, .DS_Store and the like."""
     folder = root / f"Session{session}"
     texts: dict[str, str] = {}
     for path in sorted((folder / "dialog" / "transcriptions").glob("Ses*.txt")):
-        texts |= _parse_transcripts(_read_lines(path, latin1))
+        texts |= _parse_transcripts(_read_lines(path, latin1_files))
     for path in sorted((folder / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
-        for label in _parse_labels(_read_lines(path, latin1)):
+        for label in _parse_labels(_read_lines(path, latin1_files)):
             code, name = label.pop("code"), _ID.fullmatch(label["id"])
             if code not in EMOTIONS and code not in OTHER_CODES:
                 raise UserError(f"{path}: utterance {label['id']} has the unknown emotion code {code!r}")
             if code in EMOTIONS and name:
-                yield label | {
-                    "path": str(folder / "sentences" / "wav" / name["dialog"] / f"{label['id']}.wav"),
-                    "corpus": "iemocap",
-                    "speaker": f"Ses{session:02d}{name['speaker']}",
-                    "dialog": name["dialog"],
-                    "fold": session,
-                    "emotion": EMOTIONS[code],
-                    "gender": GENDERS[name["speaker"]],
-                    "style": STYLES[name["style"]],
-                    "text": texts.get(label["id"]),
-                }
+                yield (
+                    dict.fromkeys(FEATURES)
+                    | label
+                    | {
+                        "path": str(folder / "sentences" / "wav" / name["dialog"] / f"{label['id']}.wav"),
+                        "corpus": "iemocap",
+                        "speaker": f"Ses{session:02d}{name['speaker']}",
+                        "dialog": name["dialog"],
+                        "fold": session,
+                        "emotion": EMOTIONS[code],
+                        "gender": GENDERS[name["speaker"]],
+                        "style": STYLES[name["style"]],
+                        "text": texts.get(label["id"]),
+                    }
+                )
 
 
-def _read_lines(path: Path, latin1: list[Path]) -> list[str]:
-    """Lines of a text file; appends its path to `latin1` where it is not UTF-8."""
+def _read_lines(path: Path, latin1_files: list[Path]) -> list[str]:
+    """The lines of a text file. A file that is not UTF-8 is read as latin-1 and appended to `latin1_files`."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        latin1.append(path)
+        latin1_files.append(path)
         text = raw.decode("latin-1")
-    # Not splitlines: it also breaks at 0x85, which in such files is the ellipsis of Windows.
+    # Not splitlines: it also splits at 0x85, which is the ellipsis of Windows in these files.
     return [line.strip() for line in text.split("\n")]
 
 
 def _parse_transcripts(lines: Iterable[str]) -> dict[str, str]:
-    """Transcript by utterance id, as written; lines of other forms (`M: ...`) or without words go."""
+    """Transcripts by utterance id, as written. Lines of other forms (`M: ...`) and empty transcripts are skipped."""
     matches = filter(None, map(_TRANSCRIPT.fullmatch, lines))
     return {match["id"]: match["text"].strip() for match in matches if match["text"].strip()}
 
@@ -142,7 +177,7 @@ def _parse_labels(lines: Iterable[str]) -> list[dict]:
     raters: list[dict] = []
     for line in lines:
         if line.startswith("["):
-            raters = []  # also for a line of another form, so that its raters do not go to the one before
+            raters = []  # also for a malformed label, so that its raters are not added to the label before it
         if label := _LABEL.match(line):
             consensus = [_number(value) for value in label["consensus"].split(",")] + [None] * 3
             labels.append(
@@ -161,10 +196,10 @@ def _parse_labels(lines: Iterable[str]) -> list[dict]:
 
 
 def _parse_rater(rater: re.Match) -> dict:
-    """A line such as `C-E4: Anger; Frustration; (tense)` or `A-E3: val 3; act 2; dom  ; ()`."""
-    of_categories = rater["rater"].startswith("C")
-    categories = [category.strip() for category in rater["answer"].split(";")] if of_categories else []
-    attributes = {} if of_categories else dict(_ATTRIBUTE.findall(rater["answer"]))
+    """The rater in a line such as `C-E4: Anger; Frustration; (tense)` or `A-E3: val 3; act 2; dom  ; ()`."""
+    names_categories = rater["rater"].startswith("C")
+    categories = [category.strip() for category in rater["answer"].split(";")] if names_categories else []
+    attributes = {} if names_categories else dict(_ATTRIBUTE.findall(rater["answer"]))
     return {
         "rater": rater["rater"],
         "categories": [category for category in categories if category],
@@ -179,22 +214,7 @@ def _number(text: str) -> float | None:
     return float(text) if text.strip() else None
 
 
-def _check_counts(root: Path, rows: Iterable[dict]) -> None:
-    found = Counter((row["fold"], row["emotion"]) for row in rows)
-    differing = [
-        f"Session{session} {emotion}: {number} expected, {found[session, emotion]} found"
-        for session, numbers in EXPECTED_COUNTS.items()
-        for emotion, number in numbers.items()
-        if found[session, emotion] != number
-    ]
-    if differing:
-        raise UserError(
-            f"{root} is not the full release of IEMOCAP: {'; '.join(differing)}. Unpack all of it anew, "
-            "or pass --no_check_counts to go on with what is there."
-        )
-
-
-def _check_audio(rows: Iterable[dict]) -> None:
-    missing = sorted(row["path"] for row in rows if not Path(row["path"]).is_file())
+def _check_audio(paths: Iterable[str]) -> None:
+    missing = sorted(path for path in paths if not Path(path).is_file())
     if missing:
-        raise UserError(f"No audio file {missing[0]} ({len(missing)} missing in all); unpack IEMOCAP anew")
+        raise UserError(f"no audio file {missing[0]} ({len(missing)} missing in all); unpack IEMOCAP again")

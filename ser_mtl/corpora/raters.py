@@ -1,4 +1,4 @@
-"""What the raters of an utterance heard, as a distribution over the emotions that a model knows."""
+"""The votes of an utterance's raters, as a distribution over the emotions of a model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,39 +10,40 @@ EMOTIONS_OF_CATEGORIES = {
     "Anger": "angry",
     "Sadness": "sad",
 }
-"""IEMOCAP's categories that are among its four classes, as the consensus merges them."""
+"""IEMOCAP's categories that belong to its four classes, merged as in the consensus labels."""
 
-_OUTSIDE = "C-E"  # how the names of those begin who only listened; C-F1 and C-M1 are the actors themselves
+_OUTSIDE = "C-E"  # prefix of the raters who only listened; C-F1 and C-M1 are the actors themselves
 
 
 def outside_votes(raters: Sequence[dict]) -> list[dict[str, float]]:
-    """The one vote of each outside rater, divided evenly among what he or she named; categories of one emotion are one.
+    """The votes of the outside raters. A rater has one vote, divided evenly if he or she named several categories.
 
     Args:
-        raters: as the column `raters` holds them.
+        raters: a cell of the column `raters`.
 
     Returns:
-        Of each who named anything: shares, together 1, by emotion, or by category where it is of none.
+        One vote for each outside rater who named a category: shares that sum to 1, by emotion. A category that is none
+        of the four classes keeps its own name.
     """
     votes = []
     for rater in raters:
         if rater["rater"].startswith(_OUTSIDE) and rater["categories"]:
-            named = Counter(EMOTIONS_OF_CATEGORIES.get(category, category) for category in rater["categories"])
-            votes.append({emotion: count / named.total() for emotion, count in named.items()})
+            emotions = Counter(EMOTIONS_OF_CATEGORIES.get(category, category) for category in rater["categories"])
+            votes.append({emotion: count / emotions.total() for emotion, count in emotions.items()})
     return votes
 
 
 def emotion_distribution(raters: Sequence[dict], labels: Sequence[str]) -> list[float] | None:
-    """Shares of the outside raters' votes: one for each of `labels`, together 1.
+    """The distribution of the outside raters' votes over `labels`.
 
-    Votes for what is not among `labels` are dropped, and the rest is scaled to 1.
+    Votes for anything else are dropped, and the rest is scaled to sum to 1.
 
     Args:
-        raters: as the column `raters` holds them.
-        labels: the emotions, in the order of the shares.
+        raters: a cell of the column `raters`.
+        labels: the emotions, in the order of the result.
 
     Returns:
-        The shares; None where no vote is left.
+        A share for each label; None if no vote is for any of them.
     """
     votes = outside_votes(raters)
     shares = [sum(vote.get(label, 0.0) for vote in votes) for label in labels]

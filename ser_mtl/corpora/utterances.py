@@ -1,4 +1,4 @@
-"""What one utterance is: its columns, its tasks and its text. The one vocabulary of the whole project."""
+"""The columns of an utterance, shared by all corpora, and the normal form of its transcript."""
 
 import re
 import unicodedata
@@ -6,21 +6,20 @@ from collections.abc import Iterator
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ser_mtl.tasks import TASKS
+
 FEATURES = Features(
     {
         "id": Value("string"),  # unique in the corpus
         "path": Value("string"),  # of the audio file
-        "corpus": Value("string"),  # folder the utterance comes from, where several are joined
-        "speaker": Value("string"),  # the person who speaks, unique over joined corpora
-        "dialog": Value("string"),  # None where the corpus has none
-        "fold": Value("int32"),  # 1..5, the fold that holds this utterance out for the test
-        "emotion": Value("string"),
-        "gender": Value("string"),
-        "style": Value("string"),
-        "text": Value("string"),  # as transcribed; `normalise_text` makes the target of CTC
-        "start": Value("float32"),  # seconds in its dialog
+        "corpus": Value("string"),  # name of the corpus or folder it comes from
+        "speaker": Value("string"),  # unique over joined corpora
+        "dialog": Value("string"),  # unique over joined corpora
+        "fold": Value("int32"),  # 1..5: this utterance is in the test set of this fold
+        **{task.column: Value("string") for task in TASKS.values()},
+        "start": Value("float32"),  # seconds from the start of the dialog
         "end": Value("float32"),
-        "valence": Value("float32"),  # consensus, 1..5
+        "valence": Value("float32"),  # consensus of the raters, 1..5
         "activation": Value("float32"),
         "dominance": Value("float32"),
         "raters": List(
@@ -35,24 +34,24 @@ FEATURES = Features(
         ),
     }
 )
-"""Columns of every corpus. A corpus that lacks a column holds None there."""
+"""The columns of every corpus. None means "not annotated"; only id, path and fold are always there."""
 
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
 def normalise_text(text: str) -> str:
-    """Reduce a transcript to what is spoken: lower-case letters, digits, apostrophes inside words, single spaces.
+    """Reduce a transcript to the spoken words: lower-case letters, digits, inner apostrophes, single spaces.
 
-    Tags in brackets ([LAUGHTER], <unk>) and punctuation go. The result may be empty, which for speech recognition
-    means "not annotated".
+    Tags in brackets ([LAUGHTER], <unk>) and punctuation are removed. The result may be empty; for speech recognition
+    that means "not annotated".
     """
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
-    text = "".join(_spoken(_TAG.sub(" ", text))).replace("''", " ")
+    text = "".join(_spoken_characters(_TAG.sub(" ", text))).replace("''", " ")
     return " ".join(word for word in (piece.strip("'") for piece in text.split()) if word)
 
 
-def _spoken(text: str) -> Iterator[str]:
-    """Letters and digits of every script, marks on letters (the vowels of Hindi) and apostrophes; else a space."""
+def _spoken_characters(text: str) -> Iterator[str]:
+    """Letters, digits, apostrophes and marks on letters (the vowels of Hindi) as they are; a space for the rest."""
     before = " "
     for character in text:
         on_letter = before.isalpha() or unicodedata.category(before).startswith("M")

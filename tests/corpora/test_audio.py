@@ -1,11 +1,13 @@
 """Pins that audio of any rate, channels and format gives 16 kHz mono of the same length, pitch and level."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import soundfile
 from helpers.tiny import SAMPLING_RATE, tone
 
-from ser_mtl.corpora.audio import decode
+from ser_mtl.corpora.audio import decode, read_audio, to_mono_16k
 from ser_mtl.errors import UserError
 
 
@@ -41,3 +43,25 @@ def test_samples_at_its_own_rate_are_read_as_they_are(tmp_path):
 def test_values_beyond_full_scale_are_clipped_not_wrapped(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.array([1.5, -1.5]), SAMPLING_RATE, subtype="FLOAT")
     np.testing.assert_array_equal(decode(tmp_path / "a.wav"), [32767, -32768])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_file_object_gives_the_samples_of_the_file(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    channels = np.stack([tone(440, 0.3, 22_050), tone(660, 0.3, 22_050)], axis=1)
+    soundfile.write(file, channels, 22_050)
+    samples, rate = read_audio(file)
+    assert (samples.dtype, samples.shape[1], rate) == (np.float32, 2, 22_050)
+    np.testing.assert_allclose(samples[2000:6000], channels[2000:6000], atol=0.05)
+    with file.open("rb") as opened:
+        for source in (str(file), opened, BytesIO(file.read_bytes())):
+            np.testing.assert_array_equal(read_audio(source)[0], samples)
+    np.testing.assert_array_equal(to_mono_16k(samples, rate), decode(file))
+
+
+def test_a_file_object_without_audio_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^the audio: cannot be read as audio"):
+        read_audio(BytesIO(b"no audio"))
+    (tmp_path / "a.wav").write_bytes(b"no audio")
+    with (tmp_path / "a.wav").open("rb") as opened, pytest.raises(UserError, match=r"a\.wav: cannot be read as audio"):
+        read_audio(opened)

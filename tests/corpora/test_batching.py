@@ -43,7 +43,7 @@ def test_every_epoch_has_its_own_order_and_its_own_batches():
     assert len(epochs[0] & epochs[1]) < 0.1 * len(epochs[0])
 
 
-def test_an_epoch_is_the_same_for_the_same_seed_and_another_for_another():
+def test_the_seed_decides_the_order_of_an_epoch():
     first, again, other = (list(LengthGroupedSampler(lengths(), 16, seed)) for seed in (0, 0, 1))
     assert first == again
     assert first != other
@@ -69,7 +69,7 @@ def rows() -> list[dict]:
     ]
 
 
-def test_waveforms_are_normalised_by_their_own_samples_and_padded_with_zeros():
+def test_each_waveform_is_normalised_on_its_own_and_zero_padded():
     batch = Collator(Wav2Vec2FeatureExtractor(do_normalize=True))(rows())
     values, mask = batch["input_values"], batch["attention_mask"]
     assert mask.sum(dim=1).tolist() == [700, 400]

@@ -59,6 +59,11 @@ def test_same_seed_gives_the_same_bytes_in_another_process(folder, tmp_path):
     assert digest(again) == digest(folder)
 
 
+def test_the_words_of_a_seed_never_change(corpus):
+    digest_of_words = hashlib.sha256("\n".join(corpus["text"]).encode()).hexdigest()
+    assert digest_of_words == "5d2b80a336894af98ed640e48200c6abc2028c79f84e94ca130a7aef909cb573"
+
+
 def test_another_seed_gives_other_words_and_other_sound(folder, tmp_path):
     other = make_demo_corpus(tmp_path / "other", seed=4, utterances=SIZE)
 

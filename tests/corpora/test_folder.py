@@ -1,10 +1,12 @@
-"""Pins a folder with metadata.csv as a corpus: what is read, how folders join, and the line each mistake gives."""
+"""Pins a folder with metadata.csv as a corpus: reading, joining, writing, and the line each mistake gives."""
 
 from pathlib import Path
 
 import pytest
+from helpers.iemocap_tree import write_tree
 
-from ser_mtl.corpora.folder import read_folder
+from ser_mtl.corpora.folder import read_folder, write_metadata
+from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 
@@ -123,3 +125,49 @@ def test_two_folders_of_the_same_name_are_refused(tmp_path):
     folders = [write_folder(tmp_path / part / "same", "file_name,speaker\na.wav,x\n") for part in ("p", "q")]
     with pytest.raises(UserError, match="two folders are called 'same'"):
         read_folder(folders)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def test_what_is_written_is_read_as_the_same_corpus(tmp_path):
+    write_tree(tmp_path)
+    corpus = read_iemocap(tmp_path, check_counts=False)
+    write_metadata(corpus, tmp_path / "metadata.csv")
+    written = read_folder([tmp_path])
+    columns = ["emotion", "gender", "style", "text", "speaker", "dialog", "fold"]
+    by_path = {row.pop("path"): row for row in written.select_columns(["path", *columns])}
+    assert by_path == {row.pop("path"): row for row in corpus.select_columns(["path", *columns])}
+    assert written["id"][0] == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+
+
+def test_joined_folders_are_written_above_both_with_their_folds(tmp_path):
+    one = write_folder(tmp_path / "one", 'file_name,speaker,text\na.wav,x,"well, ""NA"" "\nb.wav,y,\n')
+    two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,x,d\n")
+    corpus = read_folder([one, two])
+    write_metadata(corpus, tmp_path / "metadata.csv")
+    written = read_folder([tmp_path])
+    assert written.remove_columns("corpus").to_list() == corpus.remove_columns("corpus").to_list()
+
+
+def test_audio_that_is_linked_into_the_folder_is_below_it(tmp_path):
+    folder = write_folder(tmp_path / "elsewhere", "file_name,speaker\na.wav,x\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/linked").symlink_to(folder)
+    write_metadata(read_folder([tmp_path / "mine/linked"]), tmp_path / "mine/metadata.csv")
+    assert read_folder([tmp_path / "mine"])["id"][:] == ["linked/a.wav"]
+
+
+def test_a_table_away_from_the_audio_names_the_folder_to_write_to(tmp_path):
+    folder = write_folder(tmp_path / "mine", "file_name,speaker\nclips/a.wav,x\nb.wav,y\n", "clips/a.wav b.wav")
+    corpus = read_folder([folder])
+    with pytest.raises(UserError, match=rf"b\.wav is outside .* holds the audio: {folder}/metadata\.csv$"):
+        write_metadata(corpus, tmp_path / "other/metadata.csv")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_table_that_exists_is_not_overwritten(tmp_path):
+    folder = write_folder(tmp_path / "mine", "file_name,speaker\na.wav,x\n")
+    with pytest.raises(UserError, match=r"metadata\.csv: exists"):
+        write_metadata(read_folder([folder]), folder / "metadata.csv")
+    assert (folder / "metadata.csv").read_text() == "file_name,speaker\na.wav,x\n"

@@ -74,7 +74,7 @@ def test_speakers_are_dealt_evenly_by_gender_and_size():
         assert max(map(sum, dealt)) < 1.1 * least
 
 
-def test_ties_go_to_fewest_speakers_then_fewest_utterances_then_the_first_fold():
+def test_ties_go_to_fewest_speakers_then_utterances_then_first_fold():
     sizes = {"f1": 9, "f2": 3, "f3": 3, "f4": 3, "f5": 3, "f6": 2, "f7": 1, "f8": 1, "f9": 1, "m1": 8, "m2": 7}
     speakers = [speaker for speaker, size in sizes.items() for _ in range(size)]
     women = {"f1": 1, "f2": 2, "f3": 3, "f4": 4, "f5": 5, "f6": 2, "f7": 3, "f8": 4, "f9": 5}
@@ -99,7 +99,7 @@ def test_dev_session_is_the_next_fold_and_fold_1_follows_5(fold):
 
 
 @pytest.mark.parametrize("fold", range(1, 6))
-def test_dev_dialog_is_a_tenth_of_the_dialogs_whole_over_styles_and_emotions(fold):
+def test_dev_is_a_tenth_of_the_dialogs_with_all_styles_and_emotions(fold):
     splits = split(with_dialogs(), fold, "dialog")
     dev = splits["dev"]
     styles = dict(zip(dev["dialog"], dev["style"], strict=True))
@@ -110,7 +110,7 @@ def test_dev_dialog_is_a_tenth_of_the_dialogs_whole_over_styles_and_emotions(fol
     assert sorted(name for rows in splits.values() for name in rows["id"]) == with_dialogs()["id"][:]
 
 
-def test_dev_is_the_same_whatever_the_seed_and_the_order_of_rows_and_another_for_every_fold():
+def test_dev_depends_on_the_fold_but_not_on_seed_or_row_order():
     corpus = with_dialogs()
     random.seed(1)
     first = split(corpus, 1, "dialog")["dev"]["id"][:]
@@ -121,7 +121,7 @@ def test_dev_is_the_same_whatever_the_seed_and_the_order_of_rows_and_another_for
     assert len(dialogs) == 5
 
 
-def test_dev_of_a_corpus_without_dialogs_is_a_tenth_of_its_speakers_of_both_genders():
+def test_without_dialogs_dev_is_a_tenth_of_the_speakers():
     splits = split(corpus_of(with_speakers()), 2, "dialog")
     genders = dict(zip(splits["dev"]["speaker"], splits["dev"]["gender"], strict=True))
     assert len(genders) == 5
@@ -155,15 +155,26 @@ def test_without_dev_there_are_train_and_test_alone():
 @pytest.mark.parametrize(
     ("rows", "fold", "dev", "said"),
     [
-        ([{"fold": 1}, {"fold": 2}], 0, "none", "--fold 0: must be one of 1 to 5"),
-        ([{"fold": 1}, {"fold": 2}], 6, "none", "--fold 6: must be one of 1 to 5"),
-        ([{"fold": 1}, {"fold": 3}], 2, "none", "--fold 2: fold 2 holds no utterance; folds with utterances: 1, 3"),
-        ([{"fold": 1}, {"fold": 3}], 1, "session", "--dev session: fold 2 holds no utterance"),
-        ([{"fold": 1}, {"fold": 2, "speaker": "x"}], 1, "dialog", "--dev dialog leaves no utterance to train on"),
-        ([{"fold": 1}, {"fold": 2, "dialog": "x"}], 1, "dialog", "--dev dialog leaves no utterance to train on"),
-        ([{"fold": 1}, {"fold": 2}], 1, "session", "--dev session leaves no utterance to train on"),
-        ([{"fold": 1}], 1, "none", "--dev none leaves no utterance to train on"),
+        ([{"fold": 1}, {"fold": 2}], 0, "none", "fold 0: must be one of 1 to 5"),
+        ([{"fold": 1}, {"fold": 2}], 6, "none", "fold 6: must be one of 1 to 5"),
+        ([{"fold": 1}, {"fold": 3}], 2, "none", "^fold 2 holds no utterance; folds with utterances: 1, 3"),
+        ([{"fold": 1}, {"fold": 3}], 1, "session", "dev session: fold 2 holds no utterance"),
+        (
+            [{"fold": 1}, {"fold": 2, "speaker": "x"}],
+            1,
+            "dialog",
+            "fold 1 with dev dialog leaves no utterance to train on",
+        ),
+        (
+            [{"fold": 1}, {"fold": 2, "dialog": "x"}],
+            1,
+            "dialog",
+            "fold 1 with dev dialog leaves no utterance to train on",
+        ),
+        ([{"fold": 1}, {"fold": 2}], 1, "session", "fold 1 with dev session leaves no utterance to train on"),
+        ([{"fold": 1}], 1, "none", "fold 1 with dev none leaves no utterance to train on"),
         ([{"fold": 1}, {"fold": 2}], 1, "dialog", "corpus 'c' has no dialogs and no speakers"),
+        ([{"fold": 1}, {"fold": 2}], 1, "dialogue", "dev 'dialogue': must be one of dialog, session, none"),
     ],
 )
 def test_a_split_that_cannot_be_made_says_why(rows, fold, dev, said):
@@ -187,7 +198,7 @@ def test_every_leak_stops(train, dev, test, said):
         check_no_leak(splits)
 
 
-def test_a_speaker_may_be_in_train_and_dev_and_what_is_not_annotated_is_no_leak():
+def test_shared_dev_speakers_and_missing_annotations_are_no_leak():
     splits = DatasetDict(
         train=corpus_of([{"speaker": "x", "dialog": "d"}, {}]),
         dev=corpus_of([{"speaker": "x", "dialog": "e"}, {}]),

@@ -32,7 +32,7 @@ def own_tree(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_four_classes_with_excitement_as_happiness_and_nothing_else_are_read(corpus, tree):
+def test_only_the_four_classes_are_read_with_excited_as_happy(corpus, tree):
     columns = ["id", "speaker", "gender", "emotion", "style", "dialog", "fold"]
     read = {row.pop("id"): row for row in corpus.select_columns(columns)}
     assert read == tree[1]
@@ -153,11 +153,11 @@ def test_an_unknown_emotion_code_is_named(own_tree):
         read_iemocap(own_tree, check_counts=False)
 
 
-def test_a_missing_corpus_says_what_was_looked_for_and_what_to_do(tmp_path):
+def test_a_missing_corpus_says_where_and_what_to_do(tmp_path):
     with pytest.raises(UserError) as stop:
         read_iemocap(tmp_path / "nowhere")
     message = str(stop.value)
-    for part in (str(tmp_path / "nowhere"), "https://sail.usc.edu/iemocap/", "$IEMOCAP_DIR", "--data_dir", "make demo"):
+    for part in (str(tmp_path / "nowhere"), "https://sail.usc.edu/iemocap/", "$IEMOCAP_DIR", "data_dir", "make demo"):
         assert part in message
     assert "\n" not in message
 

@@ -19,7 +19,7 @@ def rows(*utterances: dict) -> Dataset:
     return Dataset.from_list([dict.fromkeys(FEATURES) | utterance for utterance in utterances], features=FEATURES)
 
 
-def test_shares_are_counted_by_style_over_transcripts_of_five_words_and_more():
+def test_near_duplicates_are_counted_by_style_from_five_words_on():
     test = rows(
         {"speaker": "x", "style": "scripted", "text": "I have waited for you all night... [SIGH] long!"},
         {"speaker": "x", "style": "scripted", "text": "Something that nobody else has ever said"},
@@ -39,7 +39,7 @@ def test_shares_are_counted_by_style_over_transcripts_of_five_words_and_more():
         },
     }
     assert leaks_line(leaks) == (
-        "Leaks: 1 test utterances without speaker, not checked; test transcripts like one in train: "
+        "Leaks: 1 test utterances without a speaker, not checked; test transcripts with a near-duplicate in train: "
         "all 50.0 % of 4, improvised 0.0 % of 1, scripted 50.0 % of 2"
     )
 

@@ -54,7 +54,7 @@ def corpus_of(*rows: dict) -> Dataset:
     return Dataset.from_list([dict.fromkeys(FEATURES) | {"raters": []} | row for row in rows], features=FEATURES)
 
 
-def test_where_nobody_named_a_class_the_label_counts_and_without_a_label_nothing_does():
+def test_without_votes_the_label_counts_and_without_label_nothing():
     disagreeing = [rater("C-E1", "Frustration")]
     heard = [rater("C-E1", "Sadness")]
     corpus = corpus_of(
@@ -99,7 +99,7 @@ def test_a_batch_holds_a_row_of_shares_for_each_utterance():
 
 def test_a_corpus_without_raters_is_refused(good_corpus, encoder, tmp_path):
     flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder)
-    check_refused("run_stage1", [*flags, "--soft_labels"], "--soft_labels", "raters")
+    check_refused("run_stage1", [*flags, "--soft_labels"], "soft_labels: ", "no rater")
 
 
 def test_a_run_trains_on_soft_labels_and_is_scored_on_the_consensus(tmp_path, encoder):

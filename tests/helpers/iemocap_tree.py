@@ -1,4 +1,4 @@
-"""A small IEMOCAP tree for tests: its real layout, with everything odd that real trees hold. All words are invented."""
+"""A small IEMOCAP tree for tests: the real layout, with all the oddities of real trees. All words are invented."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ KINDS = {"impro01": "improvised", "impro05a": "improvised", "script01_1": "scrip
 LATIN1_DIALOG = "Ses01F_impro01"
 LATIN1_TEXT = "At the café\x85 [LAUGHTER] no {pause} 2 cups."
 SILENT = "Ses03M_script01_1_F000"
-"""The utterance without a line in the transcription."""
+"""The utterance without a transcript."""
 
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 RATERS = (
@@ -28,8 +28,8 @@ def write_tree(root: Path) -> dict[str, dict]:
     """Write five sessions of eight dialogs under `root`.
 
     Returns:
-        What a right reader finds, by utterance id: speaker, gender, emotion, style, dialog, fold. Each of the ten
-        speakers has 20 utterances, 4 of them neutral, 8 happy, 4 angry and 4 sad, half of them improvised.
+        The expected annotations by utterance id: speaker, gender, emotion, style, dialog, fold. Each of the ten
+        speakers has 40 utterances: 8 neutral, 16 happy, 8 angry and 8 sad, half of them improvised.
     """
     truth: dict[str, dict] = {}
     for session in range(1, 6):
@@ -74,7 +74,7 @@ def _write_dialog(folder: Path, session: int, dialog: str, style: str) -> dict[s
 
 
 def _write_junk(folder: Path) -> None:
-    """AppleDouble and desktop files beside every file, and sub-folders whose same-named files say something else."""
+    """Write AppleDouble and desktop files beside every file, and sub-folders with wrong labels for the same dialogs."""
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         (path.parent / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07\xff\xfe")
         (path.parent / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")

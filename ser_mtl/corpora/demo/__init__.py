@@ -1,1 +1,1 @@
-"""The demo corpus: synthesised speech in IEMOCAP's layout, to try the whole program out."""
+"""The demo corpus: synthesised speech in IEMOCAP's layout, for trying out the whole program."""

@@ -1,9 +1,9 @@
-"""A small acted corpus in IEMOCAP's folder layout, synthesised on the spot, to try the whole program out.
+"""A small acted corpus in IEMOCAP's folder layout, synthesised on first use, for trying out the whole program.
 
-eSpeak NG (GPL-3), used as the installed package `espeakng-loader` only, speaks sentences written for this project. Ten
-voices act five sessions; the voice's pitch, range, rate, loudness and brightness carry the emotion, never the words;
-improvised speech has fillers, pauses and restarts. Faint noise, the same for all, lets loudness survive a model that
-normalises its input.
+eSpeak NG (GPL-3, used only as the installed package `espeakng-loader`) speaks sentences written for this project. Ten
+voices act five sessions. Pitch, pitch range, rate, loudness and brightness express the emotion; the words do not.
+Improvised speech has fillers, pauses and restarts. All recordings have the same faint noise, so that loud and quiet
+speech still differ after a model has normalised its input.
 """
 
 import json
@@ -30,9 +30,9 @@ from ser_mtl.files import write_json
 
 SAMPLE_RATE = 16_000
 MARKER = "demo.json"
-"""Written last into a finished corpus: the seed and the size it was made with."""
+"""File that marks a complete corpus. It is written last and holds the seed and the number of utterances."""
 
-_SMALLEST = 20  # utterances: one of each gender and style in each session
+_SMALLEST = 20  # utterances: one for each gender and style in each session
 _NOISE = 0.001  # standard deviation; full scale is 1
 _GAP = 0.5  # seconds between the turns of a dialog
 
@@ -44,7 +44,7 @@ _VOICES = {
 
 @dataclass(frozen=True)
 class _Emotion:
-    """How an emotion is spoken (as `ser_mtl.corpora.demo.espeak.Manner` has it; `treble` in dB) and how it is rated."""
+    """How an emotion is spoken (as in `ser_mtl.corpora.demo.espeak.Manner`; `treble` in dB) and how it is rated."""
 
     rate: int
     pitch: int
@@ -67,76 +67,80 @@ _CATEGORIES = {"neu": "Neutral", "hap": "Happiness", "exc": "Excited", "ang": "A
 
 @dataclass(frozen=True)
 class _Turn:
-    """One utterance of the plan: who says what, and how."""
+    """One planned utterance: speaker, emotion and words."""
 
     session: int
     gender: str
     emotion: _Emotion
     code: str
-    spoken: list[str | int]  # words, and pauses in milliseconds
+    speech: list[str | int]  # words, and pauses in milliseconds
 
     @property
     def text(self) -> str:
-        words = " ".join(part for part in self.spoken if isinstance(part, str))
+        words = " ".join(part for part in self.speech if isinstance(part, str))
         return f"{words[0].upper()}{words[1:]}."
 
     @property
     def ssml(self) -> str:
-        return " ".join(p if isinstance(p, str) else f'<break time="{p}ms"/>' for p in self.spoken)
+        return " ".join(part if isinstance(part, str) else f'<break time="{part}ms"/>' for part in self.speech)
 
 
 def make_demo_corpus(folder: Path | str, seed: int = 0, utterances: int = 480) -> Path:
-    """Synthesise the demo corpus, or reuse the one that is there.
+    """Synthesise the demo corpus, or reuse it if it is already there.
 
-    Sessions, genders, styles and emotions are balanced: exactly over all of them where `utterances` is a multiple of
-    80, and each taken alone where it is a multiple of 20. The same seed gives the same bytes on the same machine.
+    Sessions, genders, styles and emotions are balanced: in all combinations if `utterances` is a multiple of 80, and
+    each by itself if it is a multiple of 20. The same seed gives the same bytes on the same machine.
 
     Args:
-        folder: of the corpus to be; the folder appears when the corpus is complete.
-        seed: of words, raters and manner of speaking.
-        utterances: how many, at least 20, of about 2 seconds each.
+        folder: where the corpus is written. It appears only when the corpus is complete.
+        seed: of the words, the raters and the manner of speaking.
+        utterances: how many, at least 20; each takes about 2 seconds.
 
     Returns:
-        `folder`, which `ser_mtl.corpora.iemocap.read_iemocap(folder, check_counts=False)` reads.
+        `folder`, to be read by `ser_mtl.corpora.iemocap.read_iemocap(folder, check_counts=False)`.
 
     Raises:
-        UserError: the folder holds something else, or a demo corpus of another seed or size.
+        UserError: the folder holds something else, or a demo corpus with another seed or size.
         ValueError: fewer than 20 utterances.
     """
     if utterances < _SMALLEST:
         raise ValueError(f"utterances must be at least {_SMALLEST}, not {utterances}")
     folder = Path(folder).absolute()
-    made_with = {"corpus": "demo", "seed": seed, "utterances": utterances}
-    if _is_finished(folder, made_with):
+    settings = {"corpus": "demo", "seed": seed, "utterances": utterances}
+    if _is_finished(folder, settings):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name
         _synthesise(partial, seed, utterances)
-        write_json(partial / MARKER, made_with)
+        write_json(partial / MARKER, settings)
         try:
             partial.rename(folder)
-        except OSError:  # another process of the same run was faster
-            if not _is_finished(folder, made_with):
+        except OSError:  # another process of the same run finished first
+            if not _is_finished(folder, settings):
                 raise
     return folder
 
 
-def _is_finished(folder: Path, made_with: dict) -> bool:
-    """Whether this very corpus is there; UserError where something else is."""
+def _is_finished(folder: Path, settings: dict) -> bool:
+    """Whether the folder holds exactly this corpus.
+
+    Raises:
+        UserError: it holds something else.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        is_demo = found["corpus"] == made_with["corpus"]
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        is_demo = marker["corpus"] == settings["corpus"]
     except (OSError, ValueError, TypeError, KeyError):
         is_demo = False
     if not is_demo:
-        raise UserError(f"{folder} exists and is no demo corpus; name another folder or remove it")
-    if found != made_with:
+        raise UserError(f"{folder}: exists and is no demo corpus; name another folder or remove it")
+    if marker != settings:
         raise UserError(
-            f"{folder} holds a demo corpus of seed {found.get('seed')} and {found.get('utterances')} utterances, not "
-            f"of seed {made_with['seed']} and {made_with['utterances']}; name another folder or remove it"
+            f"{folder}: holds a demo corpus of seed {marker.get('seed')} and {marker.get('utterances')} utterances, "
+            f"not of seed {settings['seed']} and {settings['utterances']}; name another folder or remove it"
         )
     return True
 
@@ -151,55 +155,55 @@ def _synthesise(root: Path, seed: int, utterances: int) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Filter on one thread: more gain nothing on signals this short, and lose much where other work fills the cores."""
-    before = torch.get_num_threads()
+    """Limit torch to one thread: more do not help on signals this short, and are slow on busy cores."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def _plan(rng: Random, utterances: int) -> dict[str, list[_Turn]]:
-    """Cast every utterance and deal them into dialogs, each of both genders where it holds more than one utterance."""
-    dialogs_of_each = max(2, min(len(PLAYS), utterances // 40))  # session and style
+    """Give every utterance a session, gender, style and emotion, and sort them into dialogs of both genders."""
+    dialogs = max(2, min(len(PLAYS), utterances // 40))  # in each session and style
     casts: dict[tuple[int, str, int], list[tuple[int, str]]] = {}
     for number in range(utterances):
         session, female, scripted = number % 5 + 1, number // 5 % 2, number // 10 % 2
-        # Any four utterances of a session differ in emotion, and so do any four of a gender or a style.
+        # Four successive utterances of a session, a gender or a style have four different emotions.
         emotion = (((2 * female + scripted) ^ (0, 3, 1, 2)[number // 20 % 4]) + session) % 4
-        dialog = (emotion + female + number // 80) % dialogs_of_each
+        dialog = (emotion + female + number // 80) % dialogs
         casts.setdefault((session, "script" if scripted else "impro", dialog), []).append((emotion, "MF"[female]))
     return {_dialog_name(*key): _cast_dialog(rng, *key, cast) for key, cast in sorted(casts.items())}
 
 
 def _dialog_name(session: int, style: str, index: int) -> str:
-    """As `Ses01F_script01_1`; the letter is who wears the markers in the dialog, not who speaks."""
+    """A name like `Ses01F_script01_1`. The letter is the wearer of the markers, not the speaker."""
     return f"Ses{session:02d}{'FM'[index % 2]}_{style}{index + 1:02d}{'_1' if style == 'script' else ''}"
 
 
 def _cast_dialog(rng: Random, session: int, style: str, index: int, cast: list[tuple[int, str]]) -> list[_Turn]:
-    """Give each of (emotion, gender), in a random order, the next line of the play or an improvised one."""
+    """Shuffle the (emotion, gender) pairs and give each the next line of the play, or an improvised one."""
     play = PLAYS[index]
     turns = []
     for line, (emotion, gender) in enumerate(rng.sample(cast, len(cast))):
-        spoken = [play[line % len(play)]] if style == "script" else improvise(rng)
+        speech = [play[line % len(play)]] if style == "script" else improvise(rng)
         acted = _EMOTIONS[emotion]
-        turns.append(_Turn(session, gender, acted, rng.choice(acted.codes), spoken))
+        turns.append(_Turn(session, gender, acted, rng.choice(acted.codes), speech))
     return turns
 
 
 def _write_dialog(root: Path, dialog: str, turns: list[_Turn], rng: Random, progress: tqdm) -> None:
-    """Write the audio, the labels and the transcript of one dialog."""
+    """Write the audio, the labels and the transcripts of one dialog."""
     session = root / f"Session{turns[0].session}"
     wavs = session / "sentences" / "wav" / dialog
     wavs.mkdir(parents=True)
     labels, transcripts = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n"], []
-    spoken_by = {"F": 0, "M": 0}
+    next_number = {"F": 0, "M": 0}
     start = _GAP
     for turn in turns:
-        name = f"{dialog}_{turn.gender}{spoken_by[turn.gender]:03d}"
-        spoken_by[turn.gender] += 1
+        name = f"{dialog}_{turn.gender}{next_number[turn.gender]:03d}"
+        next_number[turn.gender] += 1
         samples = _speak(turn, rng)
         soundfile.write(wavs / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
         end = start + len(samples) / SAMPLE_RATE
@@ -214,7 +218,7 @@ def _write_dialog(root: Path, dialog: str, turns: list[_Turn], rng: Random, prog
 
 
 def _speak(turn: _Turn, rng: Random) -> np.ndarray:
-    """Samples of one utterance at 16 kHz, float32, within full scale."""
+    """Synthesise one utterance: (samples at 16 kHz,) float32, from -1 to 1."""
     emotion = turn.emotion
     manner = espeak.Manner(
         voice=_VOICES[turn.gender][turn.session - 1],
@@ -238,12 +242,12 @@ def _resampler() -> Resample:
 
 
 def _labels(turn: _Turn, name: str, start: float, end: float, rng: Random) -> list[str]:
-    """The label line of an utterance and its raters' lines: three outside raters and the actor."""
+    """The label line of an utterance and the lines of its raters: three outside raters and the actor."""
     category = _CATEGORIES[turn.code]
-    heard = [category] * 3
-    if rng.random() < 0.45:  # never two, so that the majority stands
-        heard[rng.randrange(3)] = turn.emotion.mistaken_for
-    raters = [f"C-E{number}:\t{answer};\t()\n" for number, answer in enumerate(heard, start=2)]
+    answers = [category] * 3
+    if rng.random() < 0.45:  # at most one rater disagrees, so that the majority is right
+        answers[rng.randrange(3)] = turn.emotion.mistaken_for
+    raters = [f"C-E{number}:\t{answer};\t()\n" for number, answer in enumerate(answers, start=2)]
     raters.append(f"C-{turn.gender}1:\t{category};\t()\n")
     attributes = [
         [_within(rng.gauss(mean, 0.5), 1, 5) for mean in turn.emotion.attributes] for _outside_rater in range(2)

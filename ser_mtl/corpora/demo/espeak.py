@@ -1,7 +1,7 @@
-"""eSpeak NG as one function: a text and a manner of speaking in, samples out.
+"""eSpeak NG as one function: text and manner of speaking in, samples out.
 
-The library comes in the `espeakng-loader` wheel and is used as an installed package only: eSpeak NG is licensed under
-GPL-3, and none of its code, voices or data is part of this project.
+The library comes with the `espeakng-loader` wheel. eSpeak NG is licensed under GPL-3; this project only uses the
+installed package and contains none of its code, voices or data.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import espeakng_loader
 import numpy as np
 
 SAMPLE_RATE = 22_050
-"""Of what `speak` returns, in hertz."""
+"""Sampling rate of the samples that `speak` returns, in hertz."""
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000  # samples go to the callback; an error returns instead of ending the process
 _UTF8, _SSML = 1, 0x10
@@ -21,10 +21,10 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _SampleCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _SYNTH_ARGUMENTS = (
     ctypes.c_char_p,  # text
-    ctypes.c_size_t,  # its bytes, the closing zero included
-    ctypes.c_uint,  # where to start
+    ctypes.c_size_t,  # its bytes, including the terminating zero
+    ctypes.c_uint,  # start position
     ctypes.c_int,  # unit of that position
-    ctypes.c_uint,  # where to end, 0 for no limit
+    ctypes.c_uint,  # end position, 0 for no limit
     ctypes.c_uint,  # flags
     ctypes.c_void_p,
     ctypes.c_void_p,
@@ -37,10 +37,10 @@ class Manner:
 
     Args:
         voice: language and variant, such as `en-us+f2`.
-        rate: words a minute, 80 to 450.
-        pitch: 0 to 99; 50 is the voice's own.
-        pitch_range: 0 to 99; 0 is a monotone, 50 the voice's own.
-        volume: 0 to 200; 100 is full.
+        rate: words per minute, 80 to 450.
+        pitch: 0 to 99; 50 is normal for the voice.
+        pitch_range: 0 to 99; 0 is a monotone, 50 is normal for the voice.
+        volume: 0 to 200; 100 is full volume.
     """
 
     voice: str
@@ -51,14 +51,14 @@ class Manner:
 
 
 def speak(ssml: str, manner: Manner) -> np.ndarray:
-    """Speak one utterance; the same arguments give the same samples, whatever was spoken before.
+    """Speak one utterance. The same arguments give the same samples, whatever was spoken before.
 
     Args:
-        ssml: what to say; `<break time="300ms"/>` is a pause.
-        manner: how to say it.
+        ssml: the text; `<break time="300ms"/>` is a pause.
+        manner: how to speak it.
 
     Returns:
-        Samples at 22,050 Hz, int16, shape (samples,).
+        (samples at 22,050 Hz,) int16.
 
     Raises:
         RuntimeError: eSpeak NG did not start, or refused the voice or the text.
@@ -73,10 +73,10 @@ def speak(ssml: str, manner: Manner) -> np.ndarray:
 
 @contextmanager
 def _fresh_library() -> Iterator[ctypes.CDLL]:
-    """Load and start eSpeak NG, and unload it again.
+    """Load and start eSpeak NG, and unload it afterwards.
 
-    Noise, flutter and filters live in the library's static variables, which its own start and end do not reset: without
-    the unloading an utterance depends on all that were spoken before it (about 5 ms for each).
+    The library keeps the state of noise, flutter and filters in static variables that starting and ending it do not
+    reset. Without unloading it, an utterance would depend on those spoken before. That costs about 5 ms an utterance.
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     library.espeak_Synth.argtypes = _SYNTH_ARGUMENTS
@@ -84,7 +84,7 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
         data = espeakng_loader.get_data_path()
         if library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT) != SAMPLE_RATE:
             raise RuntimeError(f"eSpeak NG did not start from {data}; reinstall the package espeakng-loader")
-        library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of the noise in breathy voices; by default the time
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # for the noise in breathy voices; the default is the time
         yield library
         library.espeak_Terminate()
     finally:
@@ -94,18 +94,18 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
 
 
 def _synthesise(library: ctypes.CDLL, ssml: str) -> np.ndarray:
-    pieces = [np.zeros(0, np.int16)]
+    chunks = [np.zeros(0, np.int16)]
 
     @_SampleCallback
-    def keep(samples, count, _events):
+    def collect(samples, count, _events):
         if samples and count:
-            pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    library.espeak_SetSynthCallback(keep)
+    library.espeak_SetSynthCallback(collect)
     text = ssml.encode()
     _check(library.espeak_Synth(text, len(text) + 1, 0, 0, 0, _UTF8 | _SSML, None, None), f"the text {ssml!r}")
-    return np.concatenate(pieces)
+    return np.concatenate(chunks)
 
 
 def _check(status: int, what: str) -> None:

@@ -1,6 +1,6 @@
-"""What is said in the demo corpus: short plays that every session acts, and a grammar for improvised speech.
+"""The words of the demo corpus: short plays that every session acts, and a grammar for improvised speech.
 
-All written for this project. The words say nothing about the emotion: that is for the voice.
+All of it was written for this project. The words do not depend on the emotion; only the voice does.
 """
 
 from random import Random
@@ -63,7 +63,7 @@ PLAYS = (
         "It says that they come on Monday",
     ),
 )
-"""Lines of each play in their order."""
+"""The lines of each play, in order."""
 
 FILLERS = ("um", "uh", "well")
 
@@ -108,10 +108,10 @@ _WHEN_OR_WHERE = (
 
 
 def improvise(rng: Random) -> list[str | int]:
-    """Make up a sentence as people do: with fillers, pauses and restarts, one or two of them in 19 of 20 sentences.
+    """Make up a sentence; 19 of 20 have one or two hesitations: a filler, a pause or a restart.
 
     Returns:
-        What is spoken in turn: words, and pauses in milliseconds.
+        The sentence in order: words, and pauses in milliseconds.
     """
     who, what, when = (rng.choice(parts) for parts in (_WHO_DID, _WHAT, _WHEN_OR_WHERE))
     habits = rng.sample(("filler", "pause", "restart"), rng.choice((1, 2, 2))) if rng.random() < 0.95 else []

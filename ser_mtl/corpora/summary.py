@@ -1,0 +1,172 @@
+"""Tables of a corpus for people: what it holds, what may be wrong with it, and how a fold splits it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from textwrap import fill
+
+import pandas as pd
+import soundfile
+from datasets import Dataset
+
+from ser_mtl.corpora.folds import FOLDS, DevChoice, split
+from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.utterances import normalise_text
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+
+_WIDTH = 80  # characters a line
+_EXAMPLES = 5  # names in one warning
+_MISSING = "(none)"  # label of utterances without one
+
+_CLASSES = [TASKS[task].column for task in CLASSIFICATION_TASKS]
+
+
+def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> str:
+    """Describe a corpus: size, annotations, likely mistakes and, for one fold, the splits. For a terminal.
+
+    Of the audio files, only the headers are read.
+
+    Args:
+        corpus: as `ser_mtl.corpora.load_corpus` returns it.
+        fold: the test fold of the splits; None leaves the splits out.
+        dev: see `ser_mtl.corpora.folds.split`.
+
+    Raises:
+        UserError: the corpus has no such split, see `ser_mtl.corpora.folds.split`.
+    """
+    table = corpus.remove_columns("raters").to_pandas()
+    table["text"] = [normalise_text(text or "") or None for text in corpus["text"]]
+    with ThreadPoolExecutor() as threads:
+        table["hours"] = list(threads.map(_hours, table["path"]))
+    sections = {
+        "Size": _size(table),
+        "Utterances by fold and emotion": _emotions_by_fold(table),
+        **({"By corpus": _groups(table, "corpus")} if table["corpus"].nunique() > 1 else {}),
+        **{
+            f"By {TASKS[task].title}": _groups(table, TASKS[task].column)
+            for task in CLASSIFICATION_TASKS
+            if task != "emotion" and table[TASKS[task].column].notna().any()
+        },
+        "Annotations": _annotations(table),
+        "Likely mistakes": "\n".join(_bullet(warning) for warning in _warnings(table)) or "none found",
+    }
+    if fold is not None:
+        sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
+    return "\n\n".join(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
+
+
+def _hours(path: str) -> float:
+    """Length of an audio file in hours, by its header; NaN for a file that is unreadable or empty."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError, TypeError):  # TypeError: headerless audio (.raw)
+        return float("nan")
+    return info.frames / info.samplerate / 3600 if info.frames else float("nan")
+
+
+def _size(table: pd.DataFrame) -> str:
+    seconds = 3600 * table["hours"]
+    lines = [
+        f"utterances: {len(table)}, {table['hours'].sum():.2f} hours",
+        f"seconds: {seconds.mean():.2f} on average, from {seconds.min():.2f} to {seconds.max():.2f}",
+    ]
+    if table["speaker"].notna().any():
+        sizes = table["speaker"].value_counts().sort_index()
+        fewest, most = sizes.idxmin(), sizes.idxmax()
+        lines.append(f"speakers: {len(sizes)}, with {sizes[fewest]} ({fewest}) to {sizes[most]} ({most}) utterances")
+    return "\n".join(lines)
+
+
+def _emotions_by_fold(table: pd.DataFrame) -> str:
+    emotions = table["emotion"].fillna(_MISSING)
+    counts = pd.crosstab(table["fold"], emotions, margins=True, margins_name="all")
+    hours = table.groupby("fold")["hours"].sum()
+    hours["all"] = hours.sum()
+    return _text(counts.assign(hours=hours))
+
+
+def _groups(table: pd.DataFrame, column: str) -> str:
+    """Utterances, hours and speakers of each label."""
+    groups = table.groupby(table[column].fillna(_MISSING))
+    return _text(
+        pd.DataFrame(
+            {"utterances": groups.size(), "hours": groups["hours"].sum(), "speakers": groups["speaker"].nunique()}
+        )
+    )
+
+
+def _annotations(table: pd.DataFrame) -> str:
+    """How many utterances have each annotation, and how many different values it has."""
+    columns = table[[*(task.column for task in TASKS.values()), "speaker", "dialog"]]
+    return _text(
+        pd.DataFrame(
+            {"annotated": columns.notna().sum(), "missing": columns.isna().sum(), "different": columns.nunique()}
+        )
+    )
+
+
+def _warnings(table: pd.DataFrame) -> Iterator[str]:
+    unreadable = table["path"][table["hours"].isna()]
+    if len(unreadable):
+        yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
+    for column in (*_CLASSES, "speaker"):
+        for spellings in _spellings(table[column].dropna().unique()):
+            yield f"{column}: {_names(map(repr, spellings))} differ only in case or spaces"
+    for column in _CLASSES:
+        if table[column].nunique() == 1:
+            yield f"{column}: all utterances have the same label, {table[column].dropna().iloc[0]!r}"
+    if table["speaker"].nunique() == 1:
+        yield f"speaker: there is only one, {table['speaker'].dropna().iloc[0]!r}"
+    if table["speaker"].isna().any():
+        yield f"speaker: missing in {table['speaker'].isna().sum()} rows; the same person may be in train and test"
+    if table["text"].notna().any() and table["text"].isna().any():
+        yield f"text: missing in {table['text'].isna().sum()} rows, or without words"
+    yield from _fold_warnings(table)
+
+
+def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
+    if empty := sorted(set(FOLDS) - set(table["fold"])):
+        yield f"fold: no utterance in {_names(map(str, empty))}"
+    for column in _CLASSES:
+        counts = pd.crosstab(table[column], table["fold"]).reindex(columns=sorted(table["fold"].unique()), fill_value=0)
+        for label, row in counts.iterrows():
+            if (row == 0).any():
+                yield f"{column}: no {label!r} in fold {_names(map(str, row.index[row == 0]))}"
+
+
+def _spellings(values: Iterable[str]) -> list[list[str]]:
+    """Groups of values that are equal but for case and spaces."""
+    groups = defaultdict(list)
+    for value in sorted(values):
+        groups["".join(value.split()).casefold()].append(value)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _splits(corpus: Dataset, table: pd.DataFrame, fold: int, dev: DevChoice) -> str:
+    splits = split(corpus, fold, dev)
+    table = table.set_index("id")
+    rows = {}
+    for name, part in splits.items():
+        utterances = table.loc[part["id"][:]]
+        row = {"utterances": len(utterances), "hours": utterances["hours"].sum()}
+        row |= {f"{column}s": utterances[column].nunique() for column in ("speaker", "dialog")}
+        rows[name] = row | utterances["emotion"].value_counts().sort_index().to_dict()
+    counts = pd.DataFrame.from_dict(rows, orient="index")
+    whole = counts.columns.drop("hours")
+    counts[whole] = counts[whole].fillna(0).astype(int)
+    return f"{_text(counts)}\n{fill(leaks_line(find_leaks(splits)), _WIDTH)}"
+
+
+def _text(table: pd.DataFrame) -> str:
+    table = table.rename_axis(index=None, columns=None)
+    return table.to_string(line_width=_WIDTH, float_format="{:.2f}".format)
+
+
+def _bullet(text: str) -> str:
+    return fill(f"- {text}", _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _names(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _EXAMPLES
+    return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,145 @@
+"""Pins the tables of a corpus: counts and hours against the files, the splits against `split`, each likely mistake."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+from helpers.iemocap_tree import write_tree
+
+from ser_mtl.corpora.folds import split
+from ser_mtl.corpora.iemocap import read_iemocap
+from ser_mtl.corpora.summary import corpus_tables
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError
+
+
+def corpus_of(folder: Path, *rows: dict) -> Dataset:
+    """Utterances with their audio: one second, silent, unless `seconds` or `bytes` say otherwise."""
+    utterances = []
+    for number, row in enumerate(rows):
+        path = folder / f"{number}.wav"
+        seconds, content = row.pop("seconds", 1), row.pop("bytes", None)
+        soundfile.write(path, np.zeros(seconds * 8000), 8000)
+        if content is not None:
+            path.write_bytes(content)
+        utterances.append(dict.fromkeys(FEATURES) | {"id": f"u{number}", "path": str(path), "fold": 1} | row)
+    return Dataset.from_list(utterances, features=FEATURES)
+
+
+def complete(folds: range = range(1, 6), emotions: tuple = ("angry", "sad")) -> list[dict]:
+    """Rows without a mistake: two speakers in each fold, each with all emotions."""
+    return [
+        {"fold": fold, "emotion": emotion, "gender": gender, "style": "acted", "speaker": f"{gender}{fold}"}
+        | {"text": f"words of {gender}", "dialog": f"d{fold}"}
+        for fold in folds
+        for gender in ("female", "male")
+        for emotion in emotions
+    ]
+
+
+def section(tables: str, title: str) -> str:
+    return re.search(rf"^{re.escape(title)}\n-+\n(.*?)(\n\n|\Z)", tables, re.DOTALL | re.MULTILINE)[1]
+
+
+def cells(tables: str, title: str) -> dict[str, list[str]]:
+    """The cells of each row, by its name; the header's name is empty."""
+    header, *rows = section(tables, title).splitlines()
+    return {"": header.split()} | {row.split()[0]: row.split()[1:] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def iemocap(tmp_path_factory) -> Dataset:
+    root = tmp_path_factory.mktemp("corpus")
+    write_tree(root)
+    return read_iemocap(root, check_counts=False)
+
+
+def test_utterances_are_counted_by_fold_and_label(iemocap):
+    tables = corpus_tables(iemocap)
+    by_fold = cells(tables, "Utterances by fold and emotion")
+    assert by_fold[""] == ["angry", "happy", "neutral", "sad", "all", "hours"]
+    assert [by_fold[str(fold)][:5] for fold in range(1, 6)] == [["16", "32", "16", "16", "80"]] * 5
+    assert by_fold["all"][:5] == ["80", "160", "80", "80", "400"]
+    assert cells(tables, "By gender") == {
+        "": ["utterances", "hours", "speakers"],
+        "female": ["200", "0.00", "5"],
+        "male": ["200", "0.00", "5"],
+    }
+    annotations = cells(tables, "Annotations")
+    assert annotations["emotion"] == ["400", "0", "4"]
+    assert annotations["text"][:2] == ["399", "1"]
+    assert annotations["speaker"] == ["400", "0", "10"]
+    assert "Splits" not in tables
+
+
+def test_hours_and_speakers_are_those_of_the_files(tmp_path):
+    rows = [{"seconds": 1800, "speaker": "x", "emotion": "sad"}, {"seconds": 3600, "speaker": "y"}, {"speaker": "y"}]
+    tables = corpus_tables(corpus_of(tmp_path, *rows))
+    assert section(tables, "Size") == (
+        "utterances: 3, 1.50 hours\n"
+        "seconds: 1800.33 on average, from 1.00 to 3600.00\n"
+        "speakers: 2, with 1 (x) to 2 (y) utterances"
+    )
+    by_fold = cells(tables, "Utterances by fold and emotion")
+    assert by_fold == {"": ["(none)", "sad", "all", "hours"], "1": ["2", "1", "3", "1.50"], "all": by_fold["1"]}
+
+
+@pytest.mark.parametrize("dev", ["dialog", "session", "none"])
+def test_the_splits_are_those_of_training(iemocap, dev):
+    tables = corpus_tables(iemocap, 2, dev)
+    table = cells(tables, f"Splits of fold 2, dev {dev}")
+    for name, part in split(iemocap, 2, dev).items():
+        utterances, _, speakers, dialogs, *emotions = map(float, table[name])
+        assert utterances == sum(emotions) == len(part)
+        assert (speakers, dialogs) == (len(set(part["speaker"])), len(set(part["dialog"])))
+        assert emotions == [part["emotion"][:].count(name) for name in ("angry", "happy", "neutral", "sad")]
+    assert ("dev" in table) == (dev != "none")
+    assert "Leaks: no shared speaker; " in tables
+
+
+def test_a_split_that_cannot_be_made_is_refused(iemocap):
+    with pytest.raises(UserError, match="fold 6: must be"):
+        corpus_tables(iemocap, 6)
+
+
+def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
+    rows = complete()
+    for number, row in enumerate(rows):
+        row["style"] = ("read", "acted")[number // 2 % 2]
+    assert section(corpus_tables(corpus_of(tmp_path, *rows)), "Likely mistakes") == "none found"
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({0: {"emotion": "Sad"}}, "emotion: 'Sad', 'sad' differ only in case or spaces"),
+        ({0: {"gender": "fe male"}}, "gender: 'fe male', 'female' differ only in case or spaces"),
+        ({0: {"speaker": "FEMALE1"}}, "speaker: 'FEMALE1', 'female1' differ only in case or spaces"),
+        ({}, "style: all utterances have the same label, 'acted'"),
+        ({n: {"speaker": "x"} for n in range(20)}, "speaker: there is only one, 'x'"),
+        ({0: {"speaker": None}}, "speaker: missing in 1 rows; the same person may be in train and test"),
+        ({0: {"text": None}, 1: {"text": "[SIGH]"}}, "text: missing in 2 rows, or without words"),
+        ({n: {"emotion": "angry"} for n in (5, 7, 17, 19)}, "emotion: no 'sad' in fold 2, 5"),
+        ({n: {"fold": 1} for n in range(8, 20)}, "fold: no utterance in 3, 4, 5"),
+        ({3: {"bytes": b"no audio"}, 5: {"seconds": 0}}, "audio: 2 unreadable or empty: {0}/3.wav, {0}/5.wav"),
+        ({n: {"bytes": b""} for n in range(7)}, "{0}/3.wav, {0}/4.wav and 2 more"),
+    ],
+)
+def test_a_likely_mistake_is_named(tmp_path, change, warning):
+    rows = complete()
+    for number, columns in change.items():
+        rows[number] |= columns
+    warnings = section(corpus_tables(corpus_of(tmp_path, *rows)), "Likely mistakes")
+    assert warning.format(tmp_path) in " ".join(warnings.split())
+
+
+def test_tables_fit_in_eighty_columns(tmp_path):
+    emotions = tuple(f"emotion-number-{number}" for number in range(12))
+    rows = complete(emotions=emotions)
+    rows[0]["emotion"] = "EMOTION-NUMBER-0"
+    tables = corpus_tables(corpus_of(tmp_path, *rows), 1)
+    assert max(map(len, tables.splitlines())) <= 80
+    assert all(emotion in tables for emotion in emotions)
