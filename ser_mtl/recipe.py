@@ -159,13 +159,13 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
             )
         content = _settings_of_run(content)
-    flags = {action.dest: action for action in parser._actions}
+    flags = {action.dest: action for action in reversed(parser._actions)}  # --flag comes before --no_flag
     words = []
     for name, value in content.items():
         if name not in flags:
             near = parser.near(str(name))
             raise UserError(f"{file}: {name!r} is not a flag" + (f"; did you mean {near!r}?" if near else ""))
-        if value is not None and value != flags[name].default:
+        if value not in (None, [], {}, flags[name].default):
             words += [f"--{name}", *_as_words(value)]
     return words
 

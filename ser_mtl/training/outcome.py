@@ -4,11 +4,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from datasets import DatasetDict
 from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.corpora.folds import split_record
 from ser_mtl.evaluation.calibration import calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
@@ -86,7 +84,6 @@ def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> Non
         return
     folder = Path(trainer.args.output_dir)
     write_predictions(folder / "predictions.jsonl", rows)
-    write_json(folder / "split.json", split_of(trainer.parts, trainer.record))
     history = trainer.state.log_history
     write_json(folder / "history.json", history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
@@ -97,11 +94,6 @@ def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> Non
     write_json(folder / "results.json", results)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-
-
-def split_of(parts: DatasetDict, record: dict) -> dict:
-    """The content of `split.json`."""
-    return split_record(parts, record["corpus"]["fold"], record["corpus"]["dev"])
 
 
 def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:

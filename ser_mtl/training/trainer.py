@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, annotated, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
+from ser_mtl.corpora.folds import split_record
 from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
@@ -125,6 +126,8 @@ class SerMtlTrainer(Trainer):
             raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
         if self.is_world_process_zero():
             write_json(folder / "args.json", self.record)
+            corpus = self.record["corpus"]
+            write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
         self.accelerator.wait_for_everyone()
         output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
         self._calibrate()

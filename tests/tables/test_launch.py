@@ -221,7 +221,9 @@ def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
 def test_an_interrupted_run_is_resumed_and_a_finished_one_left_as_it_is(good_corpus, encoder, tmp_path):
     flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
     script = "import sys, test_launch as t; run, machine = t.only_run(sys.argv[1:]); t.run_all([run], machine)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "tests/tables"))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "tests/tables"))
+    }
     first = subprocess.Popen([sys.executable, "-c", script, *flags], env=environment, start_new_session=True)
     run, machine = only_run(flags)
     while not list(run.folder.glob("checkpoint-*/trainer_state.json")):

@@ -1,0 +1,81 @@
+"""The Python interface to training gives what the scripts give."""
+
+import json
+
+import pytest
+from helpers.tiny import run_flags, run_script, write_corpus
+
+from ser_mtl.corpora import load_corpus
+from ser_mtl.corpora.folds import split
+from ser_mtl.errors import UserError
+from ser_mtl.training.arguments import SerMtlArguments, Stage1, Stage2
+from ser_mtl.training.trainer import SerMtlTrainer
+
+
+def parts_of(corpus, dev: str = "dialog"):
+    return split(load_corpus("folder", corpus), fold=1, dev=dev)
+
+
+def short_run(output, **more) -> SerMtlArguments:
+    """The arguments of `helpers.tiny.run_flags`."""
+    return SerMtlArguments(output_dir=str(output), **{"num_train_epochs": 2, "per_device_train_batch_size": 8} | more)
+
+
+@pytest.fixture(scope="module")
+def trained(good_corpus, encoder, tmp_path_factory) -> SerMtlTrainer:
+    """A stage 1 trained from Python, as the fixture `finished` is by its script."""
+    trainer = SerMtlTrainer(
+        Stage1(encoder=str(encoder)), short_run(tmp_path_factory.mktemp("python") / "out"), parts_of(good_corpus)
+    )
+    trainer.train()
+    return trainer
+
+
+def test_the_trainer_gives_the_metrics_of_the_script(trained, finished):
+    scores = trained.evaluate(trained.parts["test"])
+    expected = json.loads((finished / "results.json").read_text())["test"]["all"]
+    for task, values in (("emotion", ("ua", "wa", "macro_f1")), ("asr", ("wer", "cer"))):
+        for key in values:
+            assert scores[f"eval_{task}_{key}"] == expected[task][key]
+
+
+def test_what_it_saved_loads_and_is_calibrated(trained, finished):
+    from modeling_ser_mtl import SerMtlModel
+
+    config = SerMtlModel.from_pretrained(trained.args.output_dir).config
+    assert config.temperature == json.loads((finished / "results.json").read_text())["calibration"]["temperature"]
+
+
+def test_stage_two_starts_from_a_stage_one_trained_from_python(trained, good_corpus, tmp_path):
+    stage = Stage2(stage1=trained.args.output_dir)
+    trainer = SerMtlTrainer(stage, short_run(tmp_path / "out"), parts_of(good_corpus))
+    trainer.train()
+    assert {"eval_emotion_ua", "eval_gender_ua", "eval_style_ua"} <= set(trainer.evaluate(trainer.parts["test"]))
+    assert (tmp_path / "out/adapter_model.safetensors").is_file()
+
+
+def test_another_corpus_can_be_evaluated(trained, tmp_path):
+    other = split(load_corpus("folder", write_corpus(tmp_path / "other")), fold=2, dev="none")["test"]
+    other = other.map(lambda row: {"id": f"other/{row['id']}"})
+    scores = trained.evaluate(other)
+    rows = trained.rows(*trained.predict(other)[:2])
+    assert sorted(row["id"] for row in rows) == sorted(other["id"])
+    right = [row["emotion"]["predicted"] == row["emotion"]["label"] for row in rows]
+    assert scores["eval_emotion_wa"] == pytest.approx(sum(right) / len(right))
+
+
+def test_a_folder_of_another_run_is_refused_before_training(trained, good_corpus, encoder):
+    args = short_run(trained.args.output_dir, learning_rate=3e-4)
+    trainer = SerMtlTrainer(Stage1(encoder=str(encoder)), args, parts_of(good_corpus))
+    with pytest.raises(UserError, match=r"another run .*--learning_rate 0\.0001, not 0\.0003"):
+        trainer.train()
+
+
+def test_a_selection_on_dev_needs_dev(good_corpus, encoder, tmp_path):
+    with pytest.raises(UserError, match="--selection dev needs a development set"):
+        SerMtlTrainer(Stage1(encoder=str(encoder)), short_run(tmp_path), parts_of(good_corpus, dev="none"))
+
+
+def test_a_script_does_not_start_on_a_stage_one_that_heard_the_test(trained, good_corpus, tmp_path):
+    ended = run_script("run_stage2", run_flags(good_corpus, tmp_path / "out", stage1=trained.args.output_dir, fold=2))
+    assert (ended.code, "use the stage 1 of the same fold" in ended.stderr) == (2, True)
