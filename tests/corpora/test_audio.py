@@ -11,7 +11,7 @@ from ser_mtl.corpora.audio import decode, read_audio, to_mono_16k
 from ser_mtl.errors import UserError
 
 
-def test_headerless_audio_is_named(tmp_path):
+def test_headerless_audio_is_refused(tmp_path):
     (tmp_path / "a.raw").write_bytes(bytes(100))
     with pytest.raises(UserError, match=r"a\.raw: cannot be read"):
         decode(tmp_path / "a.raw")
@@ -34,19 +34,19 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(decode(tmp_path / "a.flac"), channels.mean(axis=1) * 32768, atol=0.51)
 
 
-def test_samples_at_its_own_rate_are_read_as_they_are(tmp_path):
+def test_16_bit_samples_at_16_khz_are_read_unchanged(tmp_path):
     samples = np.arange(-32768, 32768, 13, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", samples, SAMPLING_RATE)
     np.testing.assert_array_equal(decode(tmp_path / "a.wav"), samples)
 
 
-def test_values_beyond_full_scale_are_clipped_not_wrapped(tmp_path):
+def test_samples_beyond_full_scale_are_clipped(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.array([1.5, -1.5]), SAMPLING_RATE, subtype="FLOAT")
     np.testing.assert_array_equal(decode(tmp_path / "a.wav"), [32767, -32768])
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-def test_a_file_object_gives_the_samples_of_the_file(tmp_path, suffix):
+def test_a_file_object_gives_the_same_samples_as_its_file(tmp_path, suffix):
     file = tmp_path / f"a.{suffix}"
     channels = np.stack([tone(440, 0.3, 22_050), tone(660, 0.3, 22_050)], axis=1)
     soundfile.write(file, channels, 22_050)

@@ -1,4 +1,4 @@
-"""Batches: every utterance once an epoch, a new order each epoch, little padding, nothing but padding added."""
+"""Pins batches: each utterance once per epoch, a new order every epoch, little padding, samples unchanged."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def batches_of(order: list[int], size: int) -> list[list[int]]:
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def test_every_utterance_comes_once_an_epoch():
+def test_every_utterance_comes_once_per_epoch():
     for n in (1, 15, 16, 17, 1000):
         sampler = LengthGroupedSampler(lengths(n), group_size=16, seed=0)
         for epoch in range(3):
@@ -29,12 +29,12 @@ def test_every_utterance_comes_once_an_epoch():
             assert len(sampler) == n
 
 
-def test_under_three_percent_of_the_frames_are_padding():
+def test_less_than_three_percent_of_the_frames_are_padding():
     sampler = LengthGroupedSampler(lengths(), group_size=16, seed=0)
     assert padded_share([lengths()[batch] for batch in batches_of(list(sampler), 16)]) < 0.03
 
 
-def test_every_epoch_has_its_own_order_and_its_own_batches():
+def test_every_epoch_has_different_batches():
     sampler = LengthGroupedSampler(lengths(), group_size=16, seed=0)
     epochs = []
     for epoch in (0, 1):
@@ -54,7 +54,7 @@ def test_short_and_long_groups_are_mixed():
     assert abs(np.corrcoef(range(len(means)), means)[0, 1]) < 0.3
 
 
-def test_two_halves_of_a_group_make_the_update_of_one_batch():
+def test_two_half_batches_make_the_same_update_as_one_batch():
     whole = batches_of(list(LengthGroupedSampler(lengths(160), 16, 0)), 16)
     halves = batches_of(list(LengthGroupedSampler(lengths(160), 16, 0)), 8)
     assert [a + b for a, b in zip(halves[::2], halves[1::2], strict=True)] == whole
@@ -80,14 +80,14 @@ def test_each_waveform_is_normalised_on_its_own_and_zero_padded():
         np.testing.assert_allclose(values[i, :n], expected, atol=1e-5)
 
 
-def test_targets_keep_missing_labels_missing():
+def test_missing_labels_stay_missing():
     batch = Collator(Wav2Vec2FeatureExtractor())(rows())
     assert batch["row"].tolist() == [4, 2]
     assert batch["emotion_labels"].tolist() == [1, -100]
     assert batch["asr_labels"].tolist() == [[5], [-100]]
 
 
-def test_features_come_back_frame_by_frame():
+def test_features_are_unflattened_and_padded():
     features = [torch.randn(3, 4), torch.randn(2, 4)]
     made = [{"row": i, "features": f.numpy().ravel(), "frames": len(f)} for i, f in enumerate(features)]
     batch = Collator(Wav2Vec2FeatureExtractor())(made)

@@ -30,7 +30,7 @@ def test_missing_columns_are_not_annotated(folder):
     ]
 
 
-def test_it_is_read_as_the_same_table_in_a_folder_is(folder):
+def test_a_dataset_is_read_like_the_same_table_in_a_folder(folder):
     table = pd.DataFrame({"file_name": NAMES[::-1]})
     table["speaker"] = table["file_name"].str[0]
     table["gender"] = ["female" if speaker < "d" else "male" for speaker in table["speaker"]]
@@ -40,7 +40,7 @@ def test_it_is_read_as_the_same_table_in_a_folder_is(folder):
     assert set(corpus["fold"]) == {1, 2, 3, 4, 5}
 
 
-def test_a_corpus_comes_back_as_it_is(folder):
+def test_a_complete_corpus_is_returned_unchanged(folder):
     rows = [
         dict.fromkeys(FEATURES)
         | {"id": name, "path": str(folder / name), "corpus": "mine", "fold": 2, "valence": 2.5}

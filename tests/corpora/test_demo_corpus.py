@@ -1,4 +1,4 @@
-"""Pins the demo corpus: same seed, same bytes; balanced; reads as IEMOCAP; whole or absent; overwrites nothing."""
+"""Pins the demo corpus: same seed, same bytes; balanced; readable as IEMOCAP; never partial; overwrites nothing."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def corpus(folder):
 
 
 def test_an_utterance_does_not_depend_on_what_was_spoken_before():
-    manner = espeak.Manner("en-us+f5", rate=150, pitch=70)  # a breathy voice: with noise
+    manner = espeak.Manner("en-us+f5", rate=150, pitch=70)  # a breathy voice, with noise
     first = espeak.speak("The train is late again", manner)
     espeak.speak("Something else", espeak.Manner("en-us+m1"))
     assert np.array_equal(first, espeak.speak("The train is late again", manner))
@@ -64,7 +64,7 @@ def test_the_words_of_a_seed_never_change(corpus):
     assert digest_of_words == "5d2b80a336894af98ed640e48200c6abc2028c79f84e94ca130a7aef909cb573"
 
 
-def test_another_seed_gives_other_words_and_other_sound(folder, tmp_path):
+def test_another_seed_gives_different_words_and_sound(folder, tmp_path):
     other = make_demo_corpus(tmp_path / "other", seed=4, utterances=SIZE)
 
     def contents(root: Path, pattern: str) -> set[bytes]:
@@ -82,19 +82,19 @@ def test_labels_are_balanced(corpus):
 
 
 @pytest.mark.parametrize("size", [20, 40])
-def test_a_smaller_corpus_is_balanced_in_each_label(tmp_path, size):
+def test_each_label_of_a_smaller_corpus_is_balanced(tmp_path, size):
     small = read_iemocap(make_demo_corpus(tmp_path / "small", utterances=size), check_counts=False)
     for column, classes in (("emotion", 4), ("gender", 2), ("style", 2), ("fold", 5)):
         assert sorted(Counter(small[column]).values()) == [size // classes] * classes
 
 
-def test_each_style_of_each_session_has_several_dialogs_of_both_genders(corpus):
+def test_each_style_of_a_session_has_several_dialogs_of_both_genders(corpus):
     for _, part in corpus.groupby(["fold", "style"]):
         assert part["dialog"].nunique() >= 2
         assert (part.groupby("dialog")["gender"].nunique() == 2).all()
 
 
-def test_the_letter_of_the_dialog_is_not_always_the_speakers(corpus):
+def test_the_letter_of_a_dialog_is_not_always_its_speakers(corpus):
     assert {name[5] + name.split("_")[-1][0] for name in corpus["id"]} == {"FF", "FM", "MF", "MM"}
 
 
@@ -125,7 +125,7 @@ def test_recordings_are_16_khz_mono_16_bit_short_and_unclipped(corpus):
     assert 1.5 < (corpus["end"] - corpus["start"]).mean() < 3
 
 
-def test_loudness_tells_anger_from_sadness(corpus):
+def test_anger_is_louder_than_sadness(corpus):
     level = {path: np.std(soundfile.read(path)[0]) for path in corpus["path"]}
     by_emotion = corpus["path"].map(level).groupby(corpus["emotion"]).mean()
     assert by_emotion["angry"] > 2 * by_emotion["sad"]
@@ -163,7 +163,7 @@ def test_a_corpus_of_another_seed_or_size_is_refused_and_kept(folder):
 
 
 @pytest.mark.parametrize("marker", [None, "not json", "[]"])
-def test_a_foreign_folder_is_refused_and_kept(tmp_path, marker):
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, marker):
     (tmp_path / "notes.txt").write_text("mine")
     if marker is not None:
         (tmp_path / demo_corpus.MARKER).write_text(marker)
@@ -172,7 +172,7 @@ def test_a_foreign_folder_is_refused_and_kept(tmp_path, marker):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_file_of_that_name_is_refused(tmp_path):
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "demo").write_text("mine")
     with pytest.raises(UserError, match="is no demo corpus"):
         make_demo_corpus(tmp_path / "demo", utterances=20)
@@ -200,7 +200,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_at_once_end_with_one_whole_corpus(tmp_path):
+def test_two_processes_at_once_make_one_complete_corpus(tmp_path):
     code = (
         f"from ser_mtl.corpora.demo.corpus import make_demo_corpus; make_demo_corpus({str(tmp_path / 'demo')!r}, 0, 20)"
     )
@@ -210,6 +210,6 @@ def test_two_processes_at_once_end_with_one_whole_corpus(tmp_path):
     assert len(read_iemocap(tmp_path / "demo", check_counts=False)) == 20
 
 
-def test_too_small_a_corpus_is_refused(tmp_path):
+def test_a_corpus_that_is_too_small_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 20"):
         make_demo_corpus(tmp_path / "demo", utterances=19)

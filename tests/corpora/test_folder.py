@@ -37,13 +37,13 @@ def test_every_column_is_read_and_empty_cells_are_not_annotated(tmp_path):
     ]
 
 
-def test_words_that_pandas_takes_for_missing_stay_words(tmp_path):
+def test_words_like_NA_and_null_are_not_missing_values(tmp_path):
     folder = write_folder(tmp_path / "mine", "file_name,text,speaker\na.wav,NA,None\nb.wav,null,nan\n")
     corpus = read_folder([folder])
     assert (corpus["text"][:], corpus["speaker"][:]) == (["NA", "null"], ["None", "nan"])
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path):
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     folder = write_folder(tmp_path / "mine", b"\xef\xbb\xbffile_name,speaker\r\na.wav,x\r\n")
     assert read_folder([folder])["speaker"][:] == ["x"]
 
@@ -53,7 +53,7 @@ def test_files_in_sub_folders_are_found(tmp_path):
     assert read_folder([folder])["path"][:] == [str(folder / "clips" / "a.wav")]
 
 
-def test_joined_folders_keep_ids_speakers_and_dialogs_apart(tmp_path):
+def test_joined_folders_keep_their_ids_speakers_and_dialogs_apart(tmp_path):
     one = write_folder(tmp_path / "one", "file_name,speaker,dialog\na.wav,x,d\n")
     two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,x,\n")
     corpus = read_folder([two, one])
@@ -63,7 +63,7 @@ def test_joined_folders_keep_ids_speakers_and_dialogs_apart(tmp_path):
     assert corpus["corpus"][:] == ["one", "two"]
 
 
-def test_a_folder_is_dealt_alike_alone_and_joined(tmp_path):
+def test_a_folder_has_the_same_folds_alone_and_joined(tmp_path):
     names = " ".join(f"{speaker}{i}.wav" for speaker in "abcdefghijk" for i in range(ord(speaker) % 4 + 1))
     rows = [f"{name},{name[0]},{'female' if name[0] < 'f' else 'male'}\n" for name in names.split()]
     one = write_folder(tmp_path / "one", "file_name,speaker,gender\n" + "".join(rows), names)
@@ -114,7 +114,7 @@ def test_a_mistake_in_the_table_gives_one_line_with_its_place(tmp_path, metadata
     assert "\n" not in str(stop.value)
 
 
-def test_a_missing_folder_and_a_missing_table_are_named(tmp_path):
+def test_a_missing_folder_or_table_is_named(tmp_path):
     with pytest.raises(UserError, match=f"no such folder: {tmp_path / 'nowhere'}"):
         read_folder([tmp_path / "nowhere"])
     with pytest.raises(UserError, match=rf"no metadata\.csv in {tmp_path}"):
@@ -130,7 +130,7 @@ def test_two_folders_of_the_same_name_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def test_what_is_written_is_read_as_the_same_corpus(tmp_path):
+def test_a_written_corpus_is_read_back_with_the_same_annotations(tmp_path):
     write_tree(tmp_path)
     corpus = read_iemocap(tmp_path, check_counts=False)
     write_metadata(corpus, tmp_path / "metadata.csv")
@@ -141,7 +141,7 @@ def test_what_is_written_is_read_as_the_same_corpus(tmp_path):
     assert written["id"][0] == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
 
 
-def test_joined_folders_are_written_above_both_with_their_folds(tmp_path):
+def test_joined_folders_are_written_with_their_folds(tmp_path):
     one = write_folder(tmp_path / "one", 'file_name,speaker,text\na.wav,x,"well, ""NA"" "\nb.wav,y,\n')
     two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,x,d\n")
     corpus = read_folder([one, two])
@@ -150,7 +150,7 @@ def test_joined_folders_are_written_above_both_with_their_folds(tmp_path):
     assert written.remove_columns("corpus").to_list() == corpus.remove_columns("corpus").to_list()
 
 
-def test_audio_that_is_linked_into_the_folder_is_below_it(tmp_path):
+def test_audio_may_be_linked_into_the_folder(tmp_path):
     folder = write_folder(tmp_path / "elsewhere", "file_name,speaker\na.wav,x\n")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/linked").symlink_to(folder)
@@ -158,7 +158,7 @@ def test_audio_that_is_linked_into_the_folder_is_below_it(tmp_path):
     assert read_folder([tmp_path / "mine"])["id"][:] == ["linked/a.wav"]
 
 
-def test_a_table_away_from_the_audio_names_the_folder_to_write_to(tmp_path):
+def test_a_table_away_from_the_audio_is_refused(tmp_path):
     folder = write_folder(tmp_path / "mine", "file_name,speaker\nclips/a.wav,x\nb.wav,y\n", "clips/a.wav b.wav")
     corpus = read_folder([folder])
     with pytest.raises(UserError, match=rf"b\.wav is outside .* holds the audio: {folder}/metadata\.csv$"):
@@ -166,7 +166,7 @@ def test_a_table_away_from_the_audio_names_the_folder_to_write_to(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_table_that_exists_is_not_overwritten(tmp_path):
+def test_an_existing_table_is_not_overwritten(tmp_path):
     folder = write_folder(tmp_path / "mine", "file_name,speaker\na.wav,x\n")
     with pytest.raises(UserError, match=r"metadata\.csv: exists"):
         write_metadata(read_folder([folder]), folder / "metadata.csv")

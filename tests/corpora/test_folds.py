@@ -1,4 +1,4 @@
-"""Pins who is train, dev and test: balanced dealing, the choice of dev, and that a leak stops the run."""
+"""Pins train, dev and test: balanced folds, the choice of dev, and that a leak is refused."""
 
 import hashlib
 import random
@@ -21,7 +21,7 @@ def corpus_of(rows: list[dict]) -> Dataset:
 
 
 def with_dialogs() -> Dataset:
-    """Five folds of 20 dialogs, three quarters of them improvised; a dialog has one emotion, sadness is rare."""
+    """Five folds of 20 dialogs, three quarters of them improvised. A dialog has one emotion; sadness is rare."""
     return corpus_of(
         [
             {
@@ -40,7 +40,7 @@ def with_dialogs() -> Dataset:
 
 
 def with_speakers(name: str = "c", labelled: int = 60) -> list[dict]:
-    """60 speakers of three utterances in folds of 12, a third of them men; those below `labelled` have emotions."""
+    """60 speakers, 12 a fold, a third of them men, three utterances each; the first `labelled` have emotions."""
     return [
         {
             "id": f"{name}/{speaker}-{number}",
@@ -69,7 +69,7 @@ def test_speakers_are_dealt_evenly_by_gender_and_size():
     for gender in ("female", "male"):
         dealt = [[size[s] for s in folds if s.startswith(gender) and folds[s] == fold] for fold in range(1, 6)]
         least = min(map(sum, dealt))
-        # Whoever came last to a fold, the smallest of it, came while no fold held less.
+        # The last speaker dealt to a fold is its smallest, and was dealt when no fold was smaller.
         assert all(sum(sizes) - min(sizes) <= least for sizes in dealt)
         assert max(map(sum, dealt)) < 1.1 * least
 
@@ -81,7 +81,7 @@ def test_ties_go_to_fewest_speakers_then_utterances_then_first_fold():
     assert deal_speakers(speakers, [speaker[0] for speaker in speakers]) == women | {"m1": 1, "m2": 3}
 
 
-def test_dealing_does_not_depend_on_the_order_of_rows():
+def test_dealing_does_not_depend_on_the_row_order():
     utterances = [(f"s{i % 23}", (None, "female", "male")[i % 23 % 3]) for i in range(300)]
     utterances += [("s1", "male"), ("s1", None)]
     dealt = deal_speakers(*zip(*utterances, strict=True))
@@ -91,7 +91,7 @@ def test_dealing_does_not_depend_on_the_order_of_rows():
 
 
 @pytest.mark.parametrize("fold", range(1, 6))
-def test_dev_session_is_the_next_fold_and_fold_1_follows_5(fold):
+def test_dev_session_is_the_next_fold_and_1_follows_5(fold):
     splits = split(with_dialogs(), fold, "session")
     held_out = {name: set(rows["fold"]) for name, rows in splits.items()}
     following = {1: 2, 2: 3, 3: 4, 4: 5, 5: 1}[fold]
@@ -141,14 +141,14 @@ def test_dev_prefers_speakers_with_emotions():
     assert None not in dev["emotion"]
 
 
-def test_dev_takes_its_share_of_each_joined_corpus_and_the_same_as_alone():
+def test_dev_is_the_same_part_of_a_corpus_alone_and_joined():
     joined = split(corpus_of(with_speakers("one") + with_speakers("two", labelled=0)), 4, "dialog")["dev"]
     for name, labelled in (("one", 60), ("two", 0)):
         alone = split(corpus_of(with_speakers(name, labelled)), 4, "dialog")["dev"]["speaker"][:]
         assert [speaker for speaker in joined["speaker"] if speaker.startswith(name)] == alone
 
 
-def test_without_dev_there_are_train_and_test_alone():
+def test_without_dev_there_are_only_train_and_test():
     assert {name: len(rows) for name, rows in split(with_dialogs(), 5, "none").items()} == {"train": 160, "test": 40}
 
 
@@ -192,7 +192,7 @@ def test_a_split_that_cannot_be_made_says_why(rows, fold, dev, said):
         ({}, {"dialog": "d"}, {"dialog": "d"}, "dialog 'd' is in both dev and test"),
     ],
 )
-def test_every_leak_stops(train, dev, test, said):
+def test_every_leak_is_refused(train, dev, test, said):
     splits = DatasetDict(train=corpus_of([{}, train]), dev=corpus_of([{}, dev]), test=corpus_of([{}, test]))
     with pytest.raises(UserError, match=said):
         check_no_leak(splits)
@@ -207,7 +207,7 @@ def test_shared_dev_speakers_and_missing_annotations_are_no_leak():
     check_no_leak(splits)
 
 
-def test_split_stops_where_a_speaker_lies_in_two_folds():
+def test_a_speaker_in_two_folds_is_refused():
     with pytest.raises(UserError, match="speaker 'x' is in both train and test"):
         split(corpus_of([{"fold": 1, "speaker": "x"}, {"fold": 2, "speaker": "x"}]), 1, "none")
 

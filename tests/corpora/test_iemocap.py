@@ -1,4 +1,4 @@
-"""Pins how IEMOCAP is read: who speaks, which labels count, what is skipped, and what stops with a clear message."""
+"""Pins how IEMOCAP is read: speakers, labels, skipped files, and a clear message for each mistake."""
 
 import logging
 from collections import Counter
@@ -70,7 +70,7 @@ def test_one_utterance_with_all_its_annotations(corpus, tree):
     }
 
 
-def test_the_raters_of_a_skipped_utterance_go_to_nobody(corpus):
+def test_raters_of_a_skipped_utterance_are_skipped(corpus):
     assert {len(raters) for raters in corpus["raters"]} == {5}
 
 
@@ -83,7 +83,7 @@ def test_the_wearer_of_the_markers_is_not_the_speaker(corpus):
 
 @pytest.mark.parametrize("dev", ["dialog", "session", "none"])
 @pytest.mark.parametrize("fold", range(1, 6))
-def test_speakers_of_the_test_are_never_in_train_or_dev(tree, fold, dev):
+def test_test_speakers_are_never_in_train_or_dev(tree, fold, dev):
     splits = load_iemocap(tree[0], fold, dev, check_counts=False)
     tested = set(splits["test"]["speaker"])
     assert tested == {f"Ses0{fold}F", f"Ses0{fold}M"}
@@ -92,7 +92,7 @@ def test_speakers_of_the_test_are_never_in_train_or_dev(tree, fold, dev):
     assert sum(map(len, splits.values())) == len(tree[1])
 
 
-def test_a_latin1_file_is_read_whole_and_said_once(tree, caplog):
+def test_a_latin1_file_is_read_with_one_warning(tree, caplog):
     with caplog.at_level(logging.WARNING):
         corpus = read_iemocap(tree[0], check_counts=False)
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
@@ -102,15 +102,15 @@ def test_a_latin1_file_is_read_whole_and_said_once(tree, caplog):
     assert "Session1/dialog/transcriptions/Ses01F_impro01.txt (1 files in all)" in said[0]
 
 
-def test_an_utterance_without_a_transcript_has_no_text_and_others_do(corpus):
+def test_only_utterances_without_a_transcript_have_no_text(corpus):
     assert [row["id"] for row in corpus if row["text"] is None] == [SILENT]
 
 
-def test_the_folder_above_the_release_will_do(tree, corpus):
+def test_the_folder_above_the_release_is_accepted(tree, corpus):
     assert read_iemocap(tree[0].parent, check_counts=False)["path"][:] == corpus["path"][:]
 
 
-def test_expected_counts_are_those_of_the_release():
+def test_expected_counts_are_the_published_ones():
     by_emotion = Counter()
     for numbers in iemocap_loader.EXPECTED_COUNTS.values():
         by_emotion.update(numbers)
@@ -119,12 +119,12 @@ def test_expected_counts_are_those_of_the_release():
     assert sessions == [1085, 1023, 1151, 1031, 1241]
 
 
-def test_counts_as_expected_pass(tree, monkeypatch):
+def test_expected_counts_are_accepted(tree, monkeypatch):
     monkeypatch.setattr(iemocap_loader, "EXPECTED_COUNTS", COUNTS)
     assert len(read_iemocap(tree[0])) == 400
 
 
-def test_other_counts_stop_and_say_expected_found_and_the_flag(own_tree, monkeypatch):
+def test_wrong_counts_are_listed_with_the_flag(own_tree, monkeypatch):
     monkeypatch.setattr(iemocap_loader, "EXPECTED_COUNTS", COUNTS)
     labels = own_tree / "Session4/dialog/EmoEvaluation/Ses04M_impro01.txt"
     labels.write_text(labels.read_text().replace("\tsad\t", "\tfru\t"))
@@ -153,7 +153,7 @@ def test_an_unknown_emotion_code_is_named(own_tree):
         read_iemocap(own_tree, check_counts=False)
 
 
-def test_a_missing_corpus_says_where_and_what_to_do(tmp_path):
+def test_a_missing_corpus_is_refused_with_advice(tmp_path):
     with pytest.raises(UserError) as stop:
         read_iemocap(tmp_path / "nowhere")
     message = str(stop.value)
@@ -162,7 +162,7 @@ def test_a_missing_corpus_says_where_and_what_to_do(tmp_path):
     assert "\n" not in message
 
 
-def test_sessions_without_labels_stop(tmp_path):
+def test_sessions_without_labels_are_refused(tmp_path):
     (tmp_path / "Session1").mkdir()
     with pytest.raises(UserError, match="no labelled utterance"):
         read_iemocap(tmp_path, check_counts=False)

@@ -1,4 +1,4 @@
-"""Pins the program that checks a copy of IEMOCAP: counts beside the expected ones, a folder corpus, one-line errors."""
+"""Pins the program that checks a copy of IEMOCAP: counts next to expected ones, a folder corpus, one-line errors."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 def run_program(cwd: Path, *argv: object) -> subprocess.CompletedProcess:
-    """Run it in any folder; PYTHONPATH takes the place of the installed package."""
+    """Run the program in `cwd`. PYTHONPATH stands in for an installed package."""
     command = [sys.executable, str(ROOT / "data/iemocap_loader.py"), *map(str, argv)]
     return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
@@ -34,7 +34,7 @@ def error_line(ended: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
-def test_a_partial_copy_is_shown_beside_the_release_and_refused(tree, tmp_path):
+def test_a_partial_copy_is_compared_with_the_release_and_refused(tree, tmp_path):
     ended = run_program(tmp_path, tree)
     rows = [" ".join(line.split()) for line in ended.stdout.splitlines()]
     assert "1 16 / 384 32 / 278 16 / 229 16 / 194 80 / 1085" in rows
@@ -50,7 +50,7 @@ def test_a_copy_is_written_as_a_folder_corpus(tree, tmp_path):
     assert "Written to metadata.csv" in ended.stdout
     written = load_corpus("folder", tree)
     assert len(written) == 400
-    error_line(run_program(tree, ".", "--no_check_counts", "--write", "metadata.csv"))  # it is there already
+    error_line(run_program(tree, ".", "--no_check_counts", "--write", "metadata.csv"))  # it exists now
     (tree / "metadata.csv").unlink()
 
 
@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line(tmp_path, argv, said):
     assert ended.stderr.count("\n") == 1
 
 
-def test_load_iemocap_is_imported_from_it():
+def test_load_iemocap_can_be_imported():
     code = "from data.iemocap_loader import load_iemocap; print(load_iemocap.__module__)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == f"{load_iemocap.__module__}\n"

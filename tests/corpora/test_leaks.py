@@ -1,4 +1,4 @@
-"""Pins the leak check: a planted leak is found, alike transcripts are counted as defined, a run says so."""
+"""Pins the leak check: planted leaks are found, near-duplicates counted as defined, and a run reports both."""
 
 import json
 import random
@@ -45,21 +45,21 @@ def test_near_duplicates_are_counted_by_style_from_five_words_on():
 
 
 @pytest.mark.parametrize(
-    ("transcript", "alike"),
+    ("transcript", "near_duplicate"),
     [
         ("a b c d e", True),
-        ("a b c d x", True),  # one word in five is another
+        ("a b c d x", True),  # one word in five is replaced
         ("a b c d", True),  # one of five is missing
-        ("a b c d e f", True),  # one of six is in excess
+        ("a b c d e f", True),  # one of six is added
         ("a b c x y", False),
-        ("e d c b a", False),  # the words, but not their order
+        ("e d c b a", False),  # the same words in another order
     ],
 )
-def test_transcripts_are_alike_where_at_most_one_word_in_five_differs(transcript, alike):
-    assert has_near_duplicate([transcript.split()], [["q"], list("abcde")]).tolist() == [alike]
+def test_near_duplicates_differ_in_one_word_in_five_at_most(transcript, near_duplicate):
+    assert has_near_duplicate([transcript.split()], [["q"], list("abcde")]).tolist() == [near_duplicate]
 
 
-def test_every_pair_is_looked_at_and_all_of_iemocap_takes_seconds():
+def test_all_pairs_of_iemocap_are_compared_in_seconds():
     generator = random.Random(0)
     words = [f"w{i}" for i in range(3000)]
     transcripts = [[generator.choice(words) for _ in range(generator.randint(1, 20))] for _ in range(5531)]
@@ -79,19 +79,19 @@ def test_without_transcripts_there_is_nothing_to_compare():
     assert has_near_duplicate([PLAY.split()], []).tolist() == [False]
 
 
-def test_a_planted_speaker_stops_the_run(tmp_path, encoder):
+def test_a_run_with_a_planted_speaker_is_refused(tmp_path, encoder):
     import pandas as pd
 
     corpus = write_corpus(tmp_path / "mine")
     table = pd.read_csv(corpus / "metadata.csv")
     table["fold"] = [int(speaker[1:]) for speaker in table["speaker"]]
-    table.loc[len(table) - 1, "speaker"] = "f1"  # who is in fold 1, in an utterance of fold 5
+    table.loc[len(table) - 1, "speaker"] = "f1"  # a speaker of fold 1, in fold 5
     table.to_csv(corpus / "metadata.csv", index=False)
     flags = run_flags(corpus, tmp_path / "out", encoder=encoder)
     check_refused("run_stage1", flags, "speaker 'f1'", "train and test", "fold")
 
 
-def test_a_run_says_what_it_found_and_keeps_it(good_corpus, encoder, tmp_path):
+def test_a_run_prints_and_records_its_leaks(good_corpus, encoder, tmp_path):
     flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, tasks=["emotion"], num_train_epochs=1)
     ended = run_script("run_stage1", flags)
     assert ended.code == 0, ended.stderr

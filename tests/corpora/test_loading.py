@@ -1,4 +1,4 @@
-"""Pins the one way into a corpus: names, default folders, and that nothing heavy is imported before it is needed."""
+"""Pins `load_corpus`: names, default folders, and that heavy libraries are imported only when needed."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def run_python(code: str, *argv: object) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_package_is_imported_without_any_library():
+def test_importing_the_package_imports_no_library():
     code = "import sys, ser_mtl.corpora; print(*{'datasets', 'numpy', 'torch', 'transformers'} & set(sys.modules))"
     assert run_python(code) == "\n"
 
@@ -72,7 +72,7 @@ def test_the_counts_of_iemocap_are_checked_unless_turned_off(tree):
         load_corpus("iemocap", tree)
 
 
-def test_the_demo_lies_in_data_dir_or_else_below_runs(tmp_path, monkeypatch):
+def test_the_demo_is_in_data_dir_or_else_in_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("runs/demo/corpus", "mine"):
         Path(folder).mkdir(parents=True)
@@ -99,6 +99,6 @@ def test_a_dataset_is_completed(tmp_path):
         ("demo", ["a", "b"], "data_dir: only corpus folder joins several folders"),
     ],
 )
-def test_a_corpus_that_cannot_be_meant_is_refused(name, data_dir, said):
+def test_a_wrong_name_or_data_dir_is_refused(name, data_dir, said):
     with pytest.raises(UserError, match=said):
         load_corpus(name, data_dir)

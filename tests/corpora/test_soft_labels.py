@@ -1,4 +1,4 @@
-"""Pins soft labels: the raters' distribution, its way into a batch, and the loss against a computation by hand."""
+"""Pins soft labels: the raters' distribution, the batch, and the loss against a computation by hand."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def rater(name: str, *categories: str) -> dict:
     ],
     ids=["shares", "merged", "divided vote", "outside raters only", "none left", "no raters"],
 )
-def test_every_outside_rater_has_one_vote_for_what_is_among_the_classes(raters, expected):
+def test_every_outside_rater_has_one_vote_among_the_classes(raters, expected):
     found = emotion_distribution(raters, LABELS)
     assert found is None if expected is None else found == pytest.approx(expected)
 
@@ -46,7 +46,7 @@ def test_every_outside_rater_has_one_vote_for_what_is_among_the_classes(raters, 
 def test_the_raters_of_iemocap_files_become_targets(tmp_path):
     write_tree(tmp_path)
     corpus = with_targets(read_iemocap(tmp_path, check_counts=False), {"emotion": LABELS}, None, soft_labels=True)
-    # Everywhere one for neutral and, divided, half a vote for anger; the other half and the actor's do not count.
+    # Each has one vote for neutral and half a vote for anger. The other half and the actor's vote do not count.
     assert all(target == pytest.approx([1 / 3, 0, 2 / 3, 0]) for target in corpus["emotion_labels"])
 
 
@@ -66,7 +66,7 @@ def test_without_votes_the_label_counts_and_without_label_nothing():
     assert list(targets) == [[0, 0, 0, 1], [-100] * 4, [0, 0, 0, 1]]
 
 
-def test_the_loss_is_the_cross_entropy_with_the_distribution():
+def test_the_loss_is_the_cross_entropy_to_the_distribution():
     logits = torch.tensor([[1.0, 2.0, 0.5], [0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
     targets = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0], [-100.0, -100.0, -100.0]])
     log_sum = math.log(math.exp(1) + math.exp(2) + math.exp(0.5))
@@ -75,19 +75,19 @@ def test_the_loss_is_the_cross_entropy_with_the_distribution():
     assert annotated("emotion", targets).tolist() == [True, True, False]
 
 
-def test_an_utterance_without_label_has_no_gradient():
+def test_an_utterance_without_a_label_has_no_gradient():
     logits = torch.randn(2, 3, requires_grad=True)
     classification_loss(logits, torch.tensor([[-100.0] * 3, [0.2, 0.3, 0.5]])).sum().backward()
     assert logits.grad[0].tolist() == [0, 0, 0] and logits.grad[1].abs().sum() > 0
 
 
-def test_a_certain_distribution_is_the_hard_label():
+def test_a_one_hot_distribution_gives_the_loss_of_the_hard_label():
     logits, hard = torch.randn(5, 4), torch.tensor([0, 3, 1, 2, -100])
     soft = torch.nn.functional.one_hot(hard.clamp(min=0), 4).float().masked_fill(hard[:, None] < 0, -100)
     torch.testing.assert_close(classification_loss(logits, soft), classification_loss(logits, hard))
 
 
-def test_a_batch_holds_a_row_of_shares_for_each_utterance():
+def test_a_batch_holds_a_distribution_for_each_utterance():
     corpus = corpus_of({"emotion": "sad", "raters": [rater("C-E1", "Sadness"), rater("C-E2", "Anger")]}, {})
     corpus = with_targets(corpus, {"emotion": LABELS}, None, soft_labels=True)
     corpus = corpus.add_column("row", [0, 1]).add_column("samples", [[1, 2, 3], [4, 5]])
@@ -102,7 +102,7 @@ def test_a_corpus_without_raters_is_refused(good_corpus, encoder, tmp_path):
     check_refused("run_stage1", [*flags, "--soft_labels"], "soft_labels: ", "no rater")
 
 
-def test_a_run_trains_on_soft_labels_and_is_scored_on_the_consensus(tmp_path, encoder):
+def test_a_run_trains_on_soft_labels_and_is_scored_on_hard_ones(tmp_path, encoder):
     flags = ["--corpus", "iemocap", "--data_dir", tmp_path / "tree", "--no_check_counts", "--fold", 1]
     write_tree(tmp_path / "tree")
     flags += ["--encoder", encoder, "--output_dir", tmp_path / "out", "--soft_labels", "--selection", "last"]
@@ -111,7 +111,7 @@ def test_a_run_trains_on_soft_labels_and_is_scored_on_the_consensus(tmp_path, en
     loss = [
         entry["loss_emotion"] for entry in json.loads((tmp_path / "out/history.json").read_text()) if "loss" in entry
     ]
-    # All recordings are silent and all targets 1/3 and 2/3: only their entropy is left, far below that of the labels.
+    # All recordings are silent and all targets are 1/3 and 2/3, so the loss approaches the entropy of the targets.
     assert loss[-1] == pytest.approx(math.log(3) - 2 / 3 * math.log(2), abs=0.1)
     emotion = json.loads((tmp_path / "out/results.json").read_text())["test"]["all"]["emotion"]
     assert [sum(row) for row in emotion["confusion_matrix"]] == [16, 32, 16, 16]

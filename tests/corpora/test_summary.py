@@ -17,7 +17,7 @@ from ser_mtl.errors import UserError
 
 
 def corpus_of(folder: Path, *rows: dict) -> Dataset:
-    """Utterances with their audio: one second, silent, unless `seconds` or `bytes` say otherwise."""
+    """Write utterances and their audio: `seconds` of silence, by default one, or `bytes`."""
     utterances = []
     for number, row in enumerate(rows):
         path = folder / f"{number}.wav"
@@ -75,7 +75,7 @@ def test_utterances_are_counted_by_fold_and_label(iemocap):
     assert "Splits" not in tables
 
 
-def test_hours_and_speakers_are_those_of_the_files(tmp_path):
+def test_hours_are_the_lengths_of_the_files(tmp_path):
     rows = [{"seconds": 1800, "speaker": "x", "emotion": "sad"}, {"seconds": 3600, "speaker": "y"}, {"speaker": "y"}]
     tables = corpus_tables(corpus_of(tmp_path, *rows))
     assert section(tables, "Size") == (
@@ -100,7 +100,7 @@ def test_the_splits_are_those_of_training(iemocap, dev):
     assert "Leaks: no shared speaker; " in tables
 
 
-def test_a_split_that_cannot_be_made_is_refused(iemocap):
+def test_an_impossible_split_is_refused(iemocap):
     with pytest.raises(UserError, match="fold 6: must be"):
         corpus_tables(iemocap, 6)
 

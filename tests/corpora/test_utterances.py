@@ -1,4 +1,4 @@
-"""Pins what is left of a transcript: what was spoken, in any script."""
+"""Pins the normal form of a transcript: only the spoken words are left, in any script."""
 
 import pytest
 
@@ -23,9 +23,9 @@ from ser_mtl.corpora.utterances import normalise_text
         ("[BREATHING]", ""),
     ],
 )
-def test_what_is_left_is_what_was_spoken(text, spoken):
+def test_only_spoken_words_are_left(text, spoken):
     assert normalise_text(text) == spoken
 
 
-def test_marks_that_can_be_composed_are():
+def test_combining_marks_are_composed():
     assert normalise_text("cafe\u0301") == "caf\u00e9"
