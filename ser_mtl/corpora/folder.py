@@ -36,7 +36,7 @@ def read_folder(data_dirs: Sequence[Path | str]) -> Dataset:
     names = [folder.resolve().name for folder in folders]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"data_dir: two folders are called {name!r}; rename one, or list each folder once")
+            raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")
     utterances = []
     for folder, name in zip(folders, names, strict=True):
         prefix = f"{name}/" if len(folders) > 1 else ""
@@ -76,9 +76,9 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
 def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
     metadata = folder / METADATA
     if not folder.is_dir():
-        raise UserError(f"data_dir: no such folder: {folder}")
+        raise UserError(f"--data_dir: no such folder: {folder}")
     if not metadata.is_file():
-        raise UserError(f"data_dir: no {METADATA} in {folder}; it needs at least the column 'file_name'")
+        raise UserError(f"--data_dir: no {METADATA} in {folder}; it needs at least the column 'file_name'")
     rows = _read_rows(metadata)
     _check_files(metadata, rows)
     folds = assign_folds(rows, lambda row: f"{metadata}, row {row + _FIRST_ROW}")

@@ -88,20 +88,20 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
         UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
     """
     if fold not in FOLDS:
-        raise UserError(f"fold {fold}: must be one of 1 to 5")
+        raise UserError(f"--fold {fold}: must be one of 1 to 5")
     if dev not in get_args(DevChoice):
-        raise UserError(f"dev {dev!r}: must be one of {', '.join(get_args(DevChoice))}")
+        raise UserError(f"--dev {dev!r}: must be one of {', '.join(get_args(DevChoice))}")
     folds = list(corpus["fold"])
-    test = _rows_of_fold(folds, fold)
+    test = _rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
     if dev == "session":
-        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "dev session: ")
+        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
     elif dev == "dialog":
         dev_rows = [train[row] for row in _choose_dev(corpus.select(train), fold)]
     train = sorted(set(train) - set(dev_rows))
     if not train:
-        raise UserError(f"fold {fold} with dev {dev} leaves no utterance to train on; choose another fold or dev")
+        raise UserError(f"--fold {fold} with --dev {dev} leaves no utterance to train on; use another --fold or --dev")
     rows = {"train": train, "dev": dev_rows, "test": test}
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
@@ -122,11 +122,11 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
-def _rows_of_fold(folds: list[int], fold: int, prefix: str = "") -> list[int]:
+def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
         present = ", ".join(str(number) for number in sorted(set(folds))) or "none"
-        raise UserError(f"{prefix}fold {fold} holds no utterance; folds with utterances: {present}")
+        raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
     return rows
 
 
@@ -144,7 +144,7 @@ def _choose_dev(train: Dataset, fold: int) -> list[int]:
         elif any(columns["speaker"]):
             units, groups = columns["speaker"], columns["gender"]
         else:
-            raise UserError(f"dev dialog: corpus {name!r} has no dialogs and no speakers; choose dev session or none")
+            raise UserError(f"--dev dialog: corpus {name!r} has no dialogs and no speakers; use --dev session or none")
         dev_units = _draw_with_most_emotions(units, groups, columns["emotion"], fold)
         chosen += [row for row, unit in zip(rows_by_corpus[name], units, strict=True) if unit in dev_units]
     return sorted(chosen)

@@ -119,7 +119,7 @@ def _find_root(data_dir: Path) -> Path:
             return root
     raise UserError(
         f"{data_dir.absolute()}: no IEMOCAP here: none of Session1 .. Session5. The corpus is licensed; request it at "
-        "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or data_dir to its folder; until then, "
+        "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or --data_dir to its folder; until then, "
         "`make demo` runs without it"
     )
 

@@ -40,10 +40,10 @@ def load_corpus(
         raise UserError(f"corpus {name!r}: must be one of {', '.join(get_args(CorpusName))}, or a datasets.Dataset")
     if name == "folder":
         if not folders:
-            raise UserError("corpus folder needs data_dir: one or more folders with a metadata.csv")
+            raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         return read_folder(folders)
     if len(folders) > 1:
-        raise UserError("data_dir: only corpus folder joins several folders; name one")
+        raise UserError("--data_dir: only corpus folder joins several folders; name one")
     folder = folders[0] if folders else None
     if isinstance(name, Dataset):
         return read_dataset(name, folder)

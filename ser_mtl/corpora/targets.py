@@ -25,10 +25,10 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
         column = TASKS[task].column
         values = sorted(set(corpus.unique(column)) - {None})
         if not values:
-            raise UserError(f"tasks {task}: no utterance of the corpus is annotated for it (column {column!r})")
+            raise UserError(f"--tasks {task}: no utterance of the corpus is annotated for it (column {column!r})")
         if TASKS[task].kind == "classes":
             if len(values) == 1:
-                raise UserError(f"tasks {task}: the corpus has one label only, {values[0]!r}; drop the task")
+                raise UserError(f"--tasks {task}: the corpus has one label only, {values[0]!r}; drop the task")
             labels[task] = values
     return labels
 
@@ -44,8 +44,8 @@ def check_annotated(splits: DatasetDict, tasks: Iterable[str]) -> None:
             column = TASKS[task].column
             if not any(rows[column]):
                 raise UserError(
-                    f"tasks {task}: none of the {len(rows)} utterances of {name} is annotated for it (column "
-                    f"{column!r}); choose another fold or dev"
+                    f"--tasks {task}: none of the {len(rows)} utterances of {name} is annotated for it (column "
+                    f"{column!r}); use another --fold or --dev"
                 )
 
 
@@ -97,7 +97,7 @@ def _soft_targets(hard_targets: list[int], raters: Iterable[list[dict]], labels:
     """
     distributions = [emotion_distribution(utterance_raters or [], labels) for utterance_raters in raters]
     if not any(distributions):
-        raise UserError("soft_labels: no rater of any utterance named one of the corpus's emotions; turn it off")
+        raise UserError("--soft_labels: no rater of any utterance named one of the corpus's emotions; turn it off")
     targets = []
     for hard_target, distribution in zip(hard_targets, distributions, strict=True):
         one_hot = [float(i == hard_target) for i in range(len(labels))]

@@ -93,8 +93,8 @@ def test_a_dataset_is_completed(tmp_path):
     ("name", "data_dir", "said"),
     [
         ("iemocapp", None, "corpus 'iemocapp': must be one of iemocap, folder, demo, or a datasets.Dataset"),
-        ("folder", None, "corpus folder needs data_dir"),
-        ("folder", [], "corpus folder needs data_dir"),
+        ("folder", None, "corpus folder needs --data_dir"),
+        ("folder", [], "corpus folder needs --data_dir"),
         ("iemocap", ["a", "b"], "data_dir: only corpus folder joins several folders"),
         ("demo", ["a", "b"], "data_dir: only corpus folder joins several folders"),
     ],
