@@ -1,89 +1,62 @@
 """Multi-task speech emotion recognition on a pretrained speech encoder, in one self-contained file.
 
-The method is that of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu,
-Kawahara, ICASSP 2024); the equation numbers below are the paper's. From bottom to top: `SerMtlConfig`,
-`SerMtlOutput`, the adapters, the heads, the losses, `SerMtlModel`.
+The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
+ICASSP 2024), with the paper's equation numbers. Config, output, adapters, heads, losses, encoder families, model, loading.
 
-What is special:
-- The encoder is any raw-waveform encoder of transformers: wav2vec 2.0 / XLS-R, HuBERT, WavLM, data2vec-audio, and the
-  encoder half of Moonshine. It is run in two parts, the convolutional front end and the Transformer, so that a frozen
-  front end can be computed once for each utterance (`extract_features`) and passed in again (`features=`).
-- Padding never changes an utterance's result: means are over real frames, and a front end that normalises over time
-  sees each utterance alone.
-- The adapters are exact no-ops until trained: the model with new adapters computes what it computed without them.
-- Every loss is kept as one value an utterance, so that the mean over annotated utterances is exact for any batch,
-  accumulation or number of processes.
+- Padding never changes an utterance's result. Adapters are exact no-ops until they are trained.
+- The convolutional front end and the Transformer run apart, so that the features of a frozen front end can be computed
+  once (`extract_features`) and passed in again (`features=`).
+- Every loss is kept as one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from types import MethodType
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 
-CLASSIFICATION_TASKS = ("emotion", "gender", "style")
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-PLAIN_ATTENTION_FRAMES = 400
-"""Up to so many frames, attention in bfloat16 is faster on a CPU as plain products: four times with 150 of them."""
-FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "moonshine")
-TILE, TILE_STEP = 150, 10
-"""Frames that a frozen front end makes at a time on a CPU, and the step to which the last ones are rounded up."""
-
-
-# ---------------------------------------------------------------------------------------------------------- config
 
 
 class SerMtlConfig(PreTrainedConfig):
-    """What a `SerMtlModel` is.
-
-    `tasks` are those that have a loss; a classification task has a head where it is in `tasks`, the CTC head exists
-    where `vocab_size` is set. Without emotion among the tasks, the model only prepares its encoder for another stage.
-    `labels` names the classes of each classification task in the order of its logits.
-    `fusion` is "concat" (the emotion classifier sees x_e, x_g and x_s) or "none"; `scl` is "cos" (eq. 7), "norm"
-    (eq. 6) or "none". `bottleneck_dim` is the width of the adapters after each feed-forward and of those of the
-    tasks; None means a model without adapters. `layer_weights` gives the heads a learned average of all layers'
-    outputs, and two more layers of their own, for an encoder that is not trained (Pepino et al. 2021).
-    `temperature` was fitted on the development set after training, and is 1 where there was none. The model does not
-    apply it, its logits stay as they were trained: who wants calibrated probabilities of emotion takes
-    softmax(logits / temperature).
-    """
+    """The config of a `SerMtlModel`. A value that is unknown or makes no sense is a ValueError."""
 
     model_type = "ser_mtl"
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
 
     encoder_config: dict | PreTrainedConfig | None = None
-    tasks: list[str] | None = None
-    labels: dict[str, list[str]] | None = None
-    vocab_size: int | None = None
-    pad_token_id: int | None = 0
-    embedding_dim: int = 256
-    aux_weight: float = 0.1
-    fusion: str = "none"
-    scl: str = "none"
+    tasks: list[str] | None = None  # with a loss: "asr", and any with labels; without emotion, to prepare an encoder
+    labels: dict[str, list[str]] | None = None  # classes of each classification task, in the order of its logits
+    vocab_size: int | None = None  # characters of the CTC head; None for a model without one
+    pad_token_id: int | None = 0  # CTC's blank
+    embedding_dim: int = 256  # width of the task embeddings x
+    aux_weight: float = 0.1  # weight of each task except emotion (eqs. 3 to 5)
+    fusion: str = "none"  # "concat": the emotion classifier sees the embeddings of all tasks
+    scl: str = "none"  # form of the self-contrastive loss, a key of `SCL_FORMS`
     scl_weight: float = 1.0
-    bottleneck_dim: int | None = None
-    layer_weights: bool = False
-    head_dropout: float = 0.0
-    temperature: float = 1.0
+    bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
+    layer_weights: bool = False  # heads see a learned average of all layers (Pepino et al. 2021)
+    head_dropout: float = 0.0  # of the embeddings, before the classifiers
+    temperature: float = 1.0  # softmax(logits / temperature) is calibrated; fitted on dev, not applied by the model
 
     def __post_init__(self, **kwargs):
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
-        self.tasks = list(self.tasks or ["emotion"])
+        self.tasks = ["emotion"] if self.tasks is None else self.tasks
         self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
+        self._check()
         if "id2label" not in kwargs and "emotion" in self.labels:  # under the names that pipelines read
             kwargs["id2label"] = dict(enumerate(self.labels["emotion"]))
             kwargs["label2id"] = {label: i for i, label in enumerate(self.labels["emotion"])}
@@ -91,46 +64,50 @@ class SerMtlConfig(PreTrainedConfig):
 
     @property
     def classification_tasks(self) -> list[str]:
-        """The tasks that have a classification head, in a fixed order."""
-        return [task for task in CLASSIFICATION_TASKS if task in self.tasks]
+        """The tasks with a classification head."""
+        return [task for task in self.tasks if task != "asr"]
 
-
-@dataclass
-class TaskEmbeddings(ModelOutput):
-    """x_e, x_g and x_s of the tasks that have a head, (batch, embedding_dim) each.
-
-    An output of its own and no dict, which the pipelines of transformers cannot take apart into utterances.
-    """
-
-    emotion: Tensor | None = None
-    gender: Tensor | None = None
-    style: Tensor | None = None
+    def _check(self) -> None:
+        if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
+            raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
+        labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
+        wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
+        weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
+        family = getattr(self.encoder_config, "model_type", None)
+        for refused, message in (
+            (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels"),
+            (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
+            (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
+            (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
+            ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
+             "fusion, scl: need emotion and another task with labels"),
+            (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
+            (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
+            (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
+            (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
+            (self.embedding_dim < 1, f"embedding_dim {self.embedding_dim}: must be at least 1"),
+            ((self.bottleneck_dim or 1) < 1, f"bottleneck_dim {self.bottleneck_dim}: must be at least 1"),
+        ):  # fmt: skip
+            if refused:
+                raise ValueError(message)
 
 
 @dataclass
 class SerMtlOutput(ModelOutput):
-    """What `SerMtlModel` returns.
+    """The output of `SerMtlModel`."""
 
-    `loss` is the weighted loss (a scalar, where labels were given); `losses` holds each task's loss for every
-    utterance, (batch,), zero where it is not annotated. `logits` are emotion's, (batch, classes);
-    `asr_logits` (batch, frames, vocabulary) with `frame_lengths` (batch,) real frames.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    gender_logits: Tensor | None = None
-    style_logits: Tensor | None = None
-    asr_logits: Tensor | None = None
-    frame_lengths: Tensor | None = None
-    embeddings: TaskEmbeddings | None = None
-    losses: dict[str, Tensor] | None = None
-
-
-# ------------------------------------------------------------------------------------------------ adapters and heads
+    loss: Tensor | None = None  # weighted, a scalar, if labels were given
+    logits: Tensor | None = None  # of emotion, (batch, classes)
+    task_logits: ModelOutput | None = None  # of each classification task, (batch, classes)
+    asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
+    frame_lengths: Tensor | None = None  # real frames, (batch,)
+    embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
+    losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
+    hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
 
 
 class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero. A class of its own, so that `_init_weights` can tell it from the others."""
+    """A linear layer that starts at zero. A class of its own, so that `_init_weights` recognises it."""
 
 
 class BottleneckAdapter(nn.Module):
@@ -142,8 +119,16 @@ class BottleneckAdapter(nn.Module):
         self.up = ZeroLinear(bottleneck_dim, dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Add what the bottleneck makes of `hidden` to it."""
+        """Add the bottleneck's output to its input."""
         return hidden + self.up(F.gelu(self.down(hidden)))
+
+
+class BaseFingerprint(nn.Module):
+    """A few values of every frozen tensor of the base, saved with the adapters, to detect a wrong base."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("values", torch.zeros(size))
 
 
 class TaskHead(nn.Module):
@@ -171,11 +156,10 @@ class TaskHead(nn.Module):
 
 
 class Fusion(nn.Module):
-    """What x_g and x_s add to the emotion logits.
+    """The part of the emotion logits that comes from the other tasks' embeddings.
 
-    A linear classifier on the concatenation [x_e, x_g, x_s] is the sum of one linear map for each part. The part of
-    x_e is the emotion head's own classifier, so that it carries over from stage 1; the others are here and start at
-    zero.
+    A linear classifier on the concatenation [x_e, x_g, x_s] is a sum of one linear map per embedding. The map of x_e is
+    the emotion head's own classifier, so that it carries over from stage 1; the others are here and start at zero.
     """
 
     def __init__(self, config: SerMtlConfig, classes: int):
@@ -189,24 +173,16 @@ class Fusion(nn.Module):
 
 
 class LayerWeights(nn.Module):
-    """A learned average of the layers' outputs, each first brought to mean 0 and variance 1 in every frame."""
+    """A learned average of the layers' outputs, each first normalised to mean 0 and variance 1 in every frame."""
 
     def __init__(self, layers: int):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(layers))
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
-        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, all equal at the start."""
+        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, equal at the start."""
         weights = self.weights.softmax(dim=0)
         return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
-
-
-class BaseFingerprint(nn.Module):
-    """A few values of every frozen tensor of the base, saved with the adapters, by which a wrong base is known."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("values", torch.zeros(size))
 
 
 def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
@@ -214,9 +190,6 @@ def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
     mask = frame_mask.unsqueeze(-1)
     total = frames.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
     return (total / mask.sum(dim=1).clamp(min=1)).to(frames.dtype)
-
-
-# ------------------------------------------------------------------------------------------------------------ losses
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -231,241 +204,333 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """CTC of each utterance, divided by its number of characters (eq. 1).
+    """CTC of each utterance, divided by its number of characters (eq. 1). In float32: it sums small probabilities.
 
-    (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). An utterance without
-    characters is not annotated: 0. So is one with more characters than frames, which CTC cannot align.
+    (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). 0 for an utterance without
+    characters, which is not annotated, and for one with more characters than frames, which CTC cannot align.
     """
     real = labels >= 0
-    target_lengths = real.sum(dim=1)
-    # float32, since CTC sums many small probabilities
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    loss = F.ctc_loss(
-        log_probabilities,
-        labels.masked_fill(~real, blank),
-        frame_lengths,
-        target_lengths,
-        blank=blank,
-        reduction="none",
-        zero_infinity=True,
-    )
-    return (loss / target_lengths.clamp(min=1)).masked_fill(target_lengths == 0, 0)
+    arguments = (log_probabilities, labels.masked_fill(~real, blank), frame_lengths, real.sum(dim=1))
+    loss = F.ctc_loss(*arguments, blank=blank, reduction="none", zero_infinity=True)
+    return (loss / real.sum(dim=1).clamp(min=1)).masked_fill(~real.any(dim=1), 0)
+
+
+SCL_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "norm": F.pairwise_distance,
+    "cos": lambda a, b: -F.cosine_similarity(a, b, dim=-1),
+}
+"""Forms of the self-contrastive loss of two embeddings, (batch, n) each -> (batch,): eq. 6 with the plus signs its text
+calls for (as printed, minimising it would push the embeddings apart), and eq. 7."""
 
 
 def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
-    """Pull the task embeddings of an utterance together: (batch, n) each -> (batch,).
-
-    "norm" is the sum of the Euclidean distances of all pairs (eq. 6, with the plus signs its text calls for: as
-    printed, minimising it would push them apart); "cos" is minus the sum of the cosines (eq. 7).
-    """
-    pairs = list(combinations([embedding.float() for embedding in embeddings], 2))
-    if form == "norm":
-        return sum(F.pairwise_distance(a, b) for a, b in pairs)
-    return -sum(F.cosine_similarity(a, b, dim=-1) for a, b in pairs)
+    """Pull the task embeddings of an utterance together: the sum over all pairs, (batch, n) each -> (batch,)."""
+    return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
-def annotated(task: str, labels: Tensor) -> Tensor:
-    """Which utterances carry a label of the task: (batch,), or rows of characters or shares -> (batch,) bool."""
-    return (labels >= 0).any(dim=1) if task == "asr" or labels.is_floating_point() else labels >= 0
-
-
-def task_weights(config: SerMtlConfig) -> dict[str, float]:
-    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k auxiliary tasks, and SCL's own.
+def loss_weights(config: SerMtlConfig) -> dict[str, float]:
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
 
     Without emotion all tasks weigh the same, together 1.
     """
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
-    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight}
-    weights |= dict.fromkeys(auxiliary, config.aux_weight)
+    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight} | dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
 
 
+def annotated(task: str, labels: Tensor) -> Tensor:
+    """Which utterances have a label of the task: (batch,), or rows of characters or shares -> (batch,) bool."""
+    return (labels >= 0).any(dim=1) if task == "asr" or labels.is_floating_point() else labels >= 0
+
+
+def loss_counts(config: SerMtlConfig, labels: dict[str, Tensor], utterances: Tensor) -> dict[str, Tensor]:
+    """Number of utterances that each loss is a mean over: a task's annotated ones; for the other losses, all."""
+    others = [name for name in loss_weights(config) if name not in config.tasks]
+    return {task: annotated(task, rows).sum() for task, rows in labels.items()} | dict.fromkeys(others, utterances)
+
+
 def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[str, Tensor | int]) -> Tensor:
-    """Sum over tasks of weight x (sum of the utterances' losses / number of annotated ones, given in `counts`)."""
-    weights = task_weights(config)
-    return sum(
-        weights[task] * loss.sum() / torch.as_tensor(counts[task], device=loss.device).clamp(min=1)
-        for task, loss in losses.items()
-    )
+    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`)."""
+    weights = loss_weights(config)
+    counts = {name: torch.as_tensor(counts[name], device=loss.device).clamp(min=1) for name, loss in losses.items()}
+    return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
 
 
-# --------------------------------------------------------------------------------------------------------- front end
+@dataclass(frozen=True)
+class Family:
+    """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
+
+    front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
+    stack: str = "encoder"  # module that holds the layers; the encoder itself if empty
+    feed_forward: str = "feed_forward"  # module of a layer
+    stacked_positions: bool = False  # several position convolutions, into which padding would leak
+    position_bias: bool = False  # the first layer makes a bias for all; attention never calls its projections
+    rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
 
 
-def strided_convolution(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Same as `conv`, with channels last: (batch, positions, channels) -> (batch, new positions, new channels).
-
-    As a matrix product. The layer norm and the GELU that follow then work on contiguous channels, which on a CPU takes
-    half the time of convolving with channels first, or less.
-    """
-    windows = hidden.unfold(1, conv.kernel_size[0], conv.stride[0]).transpose(2, 3).flatten(2)
-    return F.linear(windows, conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
-
-
-def tile_layer(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Same as a layer of a front end (convolution, layer norm, activation), prepared for many tiles on a CPU.
-
-    (1, channels, 1, positions) -> (1, new channels, 1, new positions), channels last in memory. With weights that have
-    a mean of 0 over the new channels, whatever the convolution makes has one, too: of the layer norm only a division
-    by the root mean square is left, which takes half as long.
-    """
-    conv, norm = layer.conv, layer.layer_norm
-    weight = (conv.weight - conv.weight.mean(dim=0)).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    bias = None if conv.bias is None else conv.bias - conv.bias.mean()
-
-    def run(hidden: Tensor) -> Tensor:
-        hidden = F.conv2d(hidden, weight, bias, stride=(1, conv.stride[0])).permute(0, 2, 3, 1)
-        variance = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True).square() / conv.out_channels
-        hidden *= (variance + norm.eps).rsqrt()
-        torch.addcmul(norm.bias, hidden, norm.weight, out=hidden)
-        return layer.activation(hidden).permute(0, 3, 1, 2)
-
-    return run
+FAMILIES = {
+    "wav2vec2": Family(),
+    "hubert": Family(),
+    "unispeech": Family(),
+    "unispeech-sat": Family(),
+    "data2vec-audio": Family(stacked_positions=True),
+    "wavlm": Family(position_bias=True),
+    "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
+}
+"""The supported encoders of raw waveforms, by `model_type`."""
 
 
-# ---------------------------------------------------------------------------------------------------------- attention
+class LinearWavLMAttention(WavLMAttention):
+    """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
 
-
-def plain_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float,
-    dropout: float = 0.0,
-    **_,
-) -> tuple[Tensor, None]:
-    """Attention as plain products, in the type of its inputs, with a mask that is added.
-
-    (batch, heads, frames, head_dim) each -> (batch, frames, heads, head_dim), and no weights.
-
-    transformers' own ("eager") has Moonshine's softmax in float32. The largest tensors of a step are then written and
-    read twice more, for nothing: torch sums a softmax in float32 by itself.
-    """
-    weights = query @ key.transpose(2, 3) * scaling + attention_mask
-    weights = F.dropout(weights.softmax(dim=-1), dropout, module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("ser_mtl_plain", plain_attention)
-
-
-# -------------------------------------------------------------------------------------------------------- SpecAugment
-
-
-def span_mask(lengths: Tensor, size: int, probability: float, span: int, min_spans: int) -> Tensor:
-    """Random spans of `span` positions, covering about `probability` of each row's first `lengths` positions.
-
-    (batch,) -> (batch, size) bool. As in transformers' wav2vec2, but without leaving the device, and a row too short
-    for a span gets none.
-    """
-    positions = torch.arange(size, device=lengths.device)
-    allowed = positions <= (lengths - span).unsqueeze(1)
-    wanted = (probability * lengths / span + torch.rand(lengths.shape, device=lengths.device)).floor()
-    wanted = wanted.clamp(min=min_spans).minimum(lengths // span)
-    scores = torch.rand(allowed.shape, device=lengths.device).masked_fill(~allowed, -1)
-    rank = scores.argsort(dim=1, descending=True).argsort(dim=1)
-    starts = (allowed & (rank < wanted.unsqueeze(1))).cumsum(dim=1)
-    return starts > F.pad(starts, (span, 0))[:, :size]
-
-
-# ------------------------------------------------------------------------------------------------------------- model
+    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, None]:
+        """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
+        batch, frames, dim = hidden.shape
+        heads = (batch, frames, self.num_heads, self.head_dim)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
+        bias = bias.view(batch, self.num_heads, frames, frames).to(query.dtype)
+        bias = bias if mask is None else bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+        dropout = self.dropout if self.training else 0.0
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
 
 
 def speech_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The randomly initialised encoder of `config`; of an encoder-decoder model the encoder half."""
+    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
     model = AutoModel.from_config(config)
-    return model.get_encoder() if config.is_encoder_decoder else model
+    encoder = model.get_encoder() if config.is_encoder_decoder else model
+    for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
+        old = layer.attention
+        sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
+        layer.attention = LinearWavLMAttention(*sizes, hasattr(old, "rel_attn_embed"))
+    return encoder
+
+
+def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor) -> Tensor:
+    """(batch, samples) -> (batch, frames, channels)."""
+    if not family.rotary:
+        return encoder.feature_extractor(waveforms).transpose(1, 2)
+    hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveforms.unsqueeze(1))))
+    return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
+
+
+def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
+    """Input of the first layer of a Transformer with position convolutions, (batch, frames, d)."""
+    stack, real = encoder.encoder, frame_mask.unsqueeze(1)
+    hidden = hidden.masked_fill(~real.transpose(1, 2), 0)
+    if family.stacked_positions:
+        positions = hidden.transpose(1, 2)
+        for convolution in stack.pos_conv_embed.layers:
+            positions = convolution(positions.masked_fill(~real, 0))
+        hidden = hidden + positions.transpose(1, 2)
+    else:
+        hidden = hidden + stack.pos_conv_embed(hidden)
+    pre_norm = getattr(encoder.config, "do_stable_layer_norm", False)
+    return stack.dropout(hidden if pre_norm else stack.layer_norm(hidden))
+
+
+def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> dict:
+    """Keyword arguments of every layer: its attention mask, and positions."""
+    if family.position_bias:
+        return {"attention_mask": frame_mask, "position_bias": None}
+    mask = frame_mask[:, None, None, :]  # one row for all frames
+    if encoder.config._attn_implementation != "sdpa":
+        names = {"config": encoder.config, "inputs_embeds": hidden, "attention_mask": frame_mask}
+        # Never skipped: to find out whether there is padding, the host would have to wait for the device.
+        mask = create_bidirectional_mask(**names, allow_is_bidirectional_skip=False)
+    if not family.rotary:
+        return {"attention_mask": mask}
+    ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type
+    # In the type of the products: rotations in float32 would make queries and keys float32 as well.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=ids)
+    return {"attention_mask": mask, "position_ids": ids, "position_embeddings": rotary}
 
 
 class SerMtlModel(PreTrainedModel):
-    """A speech encoder with a CTC head, a head for each classification task, and adapters where the config has them."""
+    """A speech encoder with a CTC head, a head for each classification task, and adapters if the config has them."""
 
     config_class = SerMtlConfig
     base_model_prefix = "ser_mtl"
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    # The Trainer would else take `loss` to be scaled for gradient accumulation by the model itself.
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
+    spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 
     def __init__(self, config: SerMtlConfig):
         super().__init__(config)
+        if "asr" in config.tasks and not config.vocab_size:
+            raise ValueError("tasks 'asr': needs vocab_size")
+        self.family = FAMILIES[config.encoder_config.model_type]
         self.encoder = speech_encoder(config.encoder_config)
-        dim = config.encoder_config.hidden_size
+        dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
         classes = {task: len(config.labels[task]) for task in config.classification_tasks}
         self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in classes.items()})
         self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
-            self._add_layer_adapters(dim)
+            # Beside the encoder, not in it: inside, the encoder's own initialisation would overwrite the zeros.
+            self.layer_adapters = nn.ModuleList(BottleneckAdapter(dim, config.bottleneck_dim) for _ in layers)
+            for index, layer in enumerate(layers):
+                getattr(layer, self.family.feed_forward).register_forward_hook(partial(_adapt, self, index))
             self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
-        if config.layer_weights:
-            layers = self.transformer_layers()
-            self.layer_weights = LayerWeights(len(layers) + 1)
-            for layer in layers:
-                layer.register_forward_hook(_keep_output)
-        front_end = self._front_end_modules()
-        self._front_end_normalises_over_time = any(isinstance(module, nn.GroupNorm) for module in front_end)
-        convolutions = [module for module in front_end if isinstance(module, nn.Conv1d)]
-        self._kernels_and_strides = [(conv.kernel_size[0], conv.stride[0]) for conv in convolutions]
-        if config.encoder_config.model_type == "wavlm":
-            _let_wavlm_attention_call_its_projections(self.encoder)
-        elif hasattr(self.encoder, "feature_projection"):
-            for layer in self.transformer_layers():
-                layer.register_forward_pre_hook(_take_layer_mask, with_kwargs=True)
-        if config.encoder_config.model_type == "data2vec-audio":
-            for layer in self.encoder.encoder.pos_conv_embed.layers:
-                layer.register_forward_pre_hook(_silence_padding)
+        self.layer_weights = LayerWeights(len(layers) + 1) if config.layer_weights else None
         self.register_load_state_dict_pre_hook(_refuse_wrong_base)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, ZeroLinear):
-            init.zeros_(module.weight)
+        if isinstance(module, BaseFingerprint | LayerWeights):
+            init.zeros_(module.values if isinstance(module, BaseFingerprint) else module.weights)
         elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-        elif isinstance(module, BaseFingerprint):
-            init.zeros_(module.values)
-        elif isinstance(module, LayerWeights):
-            init.zeros_(module.weights)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            init.zeros_(module.bias)
+            init.zeros_(module.weight) if isinstance(module, ZeroLinear) else init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
 
-    # ------------------------------------------------------------------------------------------- loading
+    def get_input_embeddings(self) -> None:
+        """None: waveforms are not looked up in a table. PEFT asks."""
+
+    def front_end_modules(self) -> list[nn.Module]:
+        """Modules of the convolutional front end, in the order of the data."""
+        return [module for name in self.family.front_end for module in getattr(self.encoder, name).modules()]
+
+    def front_end_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the convolutional front end, which finetuning usually leaves as they are."""
+        return [p for module in self.front_end_modules() for p in module.parameters(recurse=False)]
+
+    def transformer_layers(self) -> nn.ModuleList:
+        """The Transformer layers, first to last."""
+        return self.encoder.get_submodule(self.family.stack).layers
+
+    def convolutions(self) -> list[tuple[int, int]]:
+        """Kernel size and stride of each convolution of the front end."""
+        return [(c.kernel_size[0], c.stride[0]) for c in self.front_end_modules() if isinstance(c, nn.Conv1d)]
+
+    def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
+        """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
+        for kernel, stride in self.convolutions():
+            sample_lengths = (sample_lengths - kernel) // stride + 1
+        return sample_lengths.clamp(min=1)
+
+    def receptive_field(self) -> tuple[int, int]:
+        """Samples that make a frame, and samples from one frame to the next."""
+        field, step = 1, 1
+        for kernel, stride in self.convolutions():
+            field, step = field + (kernel - 1) * step, step * stride
+        return field, step
+
+    def extract_features(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the front end: (batch, samples) at 16 kHz and the mask of real samples -> features, real frames (batch,).
+
+        Features are (batch, frames, channels). A front end that normalises over time sees each utterance alone.
+        """
+        mask = torch.ones_like(input_values, dtype=torch.long) if attention_mask is None else attention_mask
+        lengths, field = mask.sum(dim=1).long(), self.receptive_field()[0]
+        waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
+        with torch.set_grad_enabled(trained):
+            if any(isinstance(module, nn.GroupNorm) for module in self.front_end_modules()):
+                rows = zip(waveforms, lengths.clamp(min=field).tolist(), strict=True)
+                rows = [front_end(self.encoder, self.family, waveform[None, :n])[0] for waveform, n in rows]
+                features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            else:
+                features = front_end(self.encoder, self.family, waveforms)
+        return features, self.frame_lengths(lengths)
+
+    def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), real frames, hidden states.
+
+        f is the output of the last layer, after the final norm if there is one; with `layer_weights`, the average.
+        """
+        encoder, family = self.encoder, self.family
+        frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
+        hidden = features if family.rotary else encoder.feature_projection(features)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        if self.training and self.spec_augment is not None:
+            hidden = self.spec_augment(hidden, frame_lengths)
+        states = [hidden if family.rotary else add_positions(encoder, family, hidden, frame_mask)]
+        arguments = layer_arguments(encoder, family, states[0], frame_mask)
+        for layer in self.transformer_layers():
+            output = layer(states[-1], **arguments)
+            if family.position_bias:
+                output, arguments["position_bias"] = output
+            states.append(output)
+        last_norm = family.rotary or getattr(encoder.config, "do_stable_layer_norm", False)
+        frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
+        return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
+
+    def forward(
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        features: Tensor | None = None,
+        frame_lengths: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **task_labels: Tensor | None,
+    ) -> SerMtlOutput | tuple:
+        """Run all heads on waveforms, (batch, samples) with a mask of real samples, or on features.
+
+        `features` and `frame_lengths` are those of `extract_features`. `<task>_labels` are (batch,), -100 for "not
+        annotated", or soft ones as `classification_loss` takes them; `asr_labels` (batch, characters), padded with
+        -100. `labels` are emotion's.
+        """
+        if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
+            raise TypeError("forward() got labels and emotion_labels, which are the same")
+        targets = {task: task_labels.pop(f"{task}_labels", None) for task in {**self.config.labels, "asr": None}}
+        if task_labels:
+            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
+        if features is None:
+            features, frame_lengths = self.extract_features(input_values, attention_mask)
+        frames, frame_mask, states = self.encode(features, frame_lengths)
+        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
+        embeddings = ModelOutput({task: embedding for task, (embedding, _) in outputs.items()})
+        logits = ModelOutput({task: logits for task, (_, logits) in outputs.items()})
+        if self.fusion is not None:
+            logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
+        asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
+        states = states if output_hidden_states else None
+        output = SerMtlOutput(None, logits.get("emotion"), logits, asr_logits, frame_lengths, embeddings, None, states)
+        if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
+            output.losses = self._losses(output, targets)
+            counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
+            output.loss = weighted_loss(self.config, output.losses, counts)
+        return output if return_dict in (None, True) else output.to_tuple()
+
+    def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each loss of every utterance, (batch,)."""
+        logits, blank = output.task_logits, self.config.pad_token_id
+        losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task != "asr"}
+        if "asr" in targets:
+            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank)
+        if self.config.scl != "none":
+            losses["scl"] = self_contrastive_loss(list(output.embeddings.values()), self.config.scl)
+        return losses
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config: SerMtlConfig | None = None, **kwargs):
         """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
 
-        Args:
-            pretrained_model_name_or_path: folder or Hub id of one of the three.
-            config: needed for a stock encoder; for a model it replaces the saved config.
-            **kwargs: as for every `from_pretrained`; `revision` is that of an adapter, not of its base.
-
-        Raises:
-            ValueError: the adapter was trained on another base than the one it names.
+        `revision` is that of an adapter, not of its base. A base that the adapter was not trained on is a ValueError.
         """
-        name = str(pretrained_model_name_or_path)
-        from_auto = kwargs.pop("adapter_kwargs", None) or {}
-        if "_adapter_model_path" in from_auto:  # an Auto class has put the base, as of today, in the adapter's place
-            return cls._from_adapter(from_auto["_adapter_model_path"], kwargs | {"revision": from_auto.get("revision")})
-        if find_adapter_config_file(name, **_hub_arguments(kwargs)) is not None:
+        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
+        adapter = kwargs.pop("adapter_kwargs", None) or {}
+        if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
+            return cls._from_adapter(adapter["_adapter_model_path"], kwargs | {"revision": adapter.get("revision")})
+        if find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, kwargs)
-        saved = AutoConfig.from_pretrained(name, **_hub_arguments(kwargs)) if config is not None else None
-        if saved is not None and saved.model_type != cls.config_class.model_type:
-            return cls._from_encoder(name, config, **_hub_arguments(kwargs))
-        with _without_load_report() if config is not None else nullcontext():
-            return super().from_pretrained(name, *args, config=config, **kwargs)
-
-    @classmethod
-    def _from_encoder(cls, name: str, config: SerMtlConfig, **hub_arguments) -> "SerMtlModel":
-        model = cls(config)
+        if config is None:
+            return super().from_pretrained(name, *args, **kwargs)
         with _without_load_report():
-            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub_arguments)
+            if AutoConfig.from_pretrained(name, **hub).model_type == cls.config_class.model_type:
+                return super().from_pretrained(name, *args, config=config, **kwargs)
+            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub)
+        model = cls(config)
         stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
         model.encoder.load_state_dict(stock.state_dict())
         model.name_or_path = name
@@ -475,21 +540,18 @@ class SerMtlModel(PreTrainedModel):
     def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
         from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-        hub_arguments = _hub_arguments(arguments)
-        peft_config = PeftConfig.from_pretrained(name, **hub_arguments)
-        config = cls.config_class.from_pretrained(name, **hub_arguments)
+        hub = _hub_arguments(arguments)
+        peft_config = PeftConfig.from_pretrained(name, **hub)
+        config = cls.config_class.from_pretrained(name, **hub)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = arguments | {"revision": peft_config.revision}
         model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **arguments)
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
-        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub_arguments), device=str(model.device))
+        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
         set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
         return model.eval()
-
-    def get_input_embeddings(self) -> None:
-        """None: waveforms are not looked up in a table. PEFT asks."""
 
     def base_fingerprint(self) -> Tensor:
         """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
@@ -497,323 +559,13 @@ class SerMtlModel(PreTrainedModel):
         picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
-    # ---------------------------------------------------------------------------------------- the encoder
 
-    def _front_end_modules(self) -> list[nn.Module]:
-        """Modules of the convolutional front end, in the order of the data."""
-        if hasattr(self.encoder, "feature_extractor"):
-            return list(self.encoder.feature_extractor.modules())
-        return [self.encoder.conv1, self.encoder.groupnorm, self.encoder.conv2, self.encoder.conv3]
-
-    def front_end_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the convolutional front end, which finetuning usually leaves as they are."""
-        return [p for module in self._front_end_modules() for p in module.parameters(recurse=False)]
-
-    def transformer_layers(self) -> nn.ModuleList:
-        """The Transformer layers, first to last."""
-        return self.encoder.encoder.layers if hasattr(self.encoder, "feature_extractor") else self.encoder.layers
-
-    def _add_layer_adapters(self, dim: int) -> None:
-        layers = self.transformer_layers()
-        # Beside the encoder, not in it: inside, the encoder's own initialisation would overwrite the zeros.
-        self.layer_adapters = nn.ModuleList(
-            BottleneckAdapter(dim, self.config.bottleneck_dim) for _ in range(len(layers))
-        )
-        for index, layer in enumerate(layers):
-            feed_forward = layer.feed_forward if hasattr(layer, "feed_forward") else layer.mlp
-            feed_forward.register_forward_hook(partial(_adapt_layer, self, index))
-
-    def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
-        """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
-        for kernel, stride in self._kernels_and_strides:
-            sample_lengths = (sample_lengths - kernel) // stride + 1
-        return sample_lengths.clamp(min=1)
-
-    def _receptive_field(self) -> tuple[int, int]:
-        """Samples that make a frame, and samples from one frame to the next."""
-        field, step = 1, 1
-        for kernel, stride in self._kernels_and_strides:
-            field += (kernel - 1) * step
-            step *= stride
-        return field, step
-
-    def _convolve_in_tiles(self, utterances: list[Tensor]) -> list[Tensor]:
-        """Same as `_convolve` of each utterance, (samples,) -> (frames, channels), where a frame needs no other.
-
-        On a CPU: oneDNN prepares itself anew for each shape that it meets, of a GELU as well. So the utterances are
-        laid end to end and cut into tiles of one length; frames that reach over an end are thrown away. It can go when
-        oneDNN convolves shapes that it has not been prepared for (uxlfoundation/oneDNN#1099).
-        """
-        field, step = self._receptive_field()
-        lengths = [max(len(utterance), field) for utterance in utterances]
-        rooms = [-(-length // step) for length in lengths]  # in frames, with those thrown away
-        pairs = zip(utterances, rooms, strict=True)
-        samples = torch.cat([F.pad(utterance, (0, room * step - len(utterance))) for utterance, room in pairs])
-        layers = [tile_layer(layer) for layer in self.encoder.feature_extractor.conv_layers]
-        tiles = []
-        for first in range(0, sum(rooms), TILE):
-            count = min(TILE, -(-(sum(rooms) - first) // TILE_STEP) * TILE_STEP)
-            size = (count - 1) * step + field
-            part = samples[first * step : first * step + size]
-            # With one channel only the strides say that it is the last one, and the convolution keeps to that.
-            hidden = F.pad(part, (0, size - len(part))).view(1, 1, -1, 1).permute(0, 3, 1, 2)
-            for run in layers:
-                hidden = run(hidden)
-            tiles.append(hidden[0, :, 0].T)
-        frames = torch.cat(tiles)[: sum(rooms)].split(rooms)
-        return [made[: (length - field) // step + 1] for made, length in zip(frames, lengths, strict=True)]
-
-    def _convolve(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, frames, channels)."""
-        waveform = F.pad(waveform, (0, max(0, self._receptive_field()[0] - waveform.shape[1])))
-        encoder = self.encoder
-        if hasattr(encoder, "feature_extractor"):
-            hidden = waveform.unsqueeze(2)
-            for layer in encoder.feature_extractor.conv_layers:
-                hidden = strided_convolution(hidden, layer.conv)
-                norm = getattr(layer, "layer_norm", nn.Identity())
-                over_time = isinstance(norm, nn.GroupNorm)
-                hidden = norm(hidden.transpose(1, 2)).transpose(1, 2) if over_time else norm(hidden)
-                hidden = layer.activation(hidden)
-            return hidden
-        hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveform.unsqueeze(1))))
-        return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
-
-    def extract_features(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run the convolutional front end.
-
-        (batch, samples) at 16 kHz and the mask of real samples -> features (batch, frames, channels) and their real
-        frames (batch,).
-        """
-        if attention_mask is None:
-            sample_lengths = torch.full(input_values.shape[:1], input_values.shape[1], device=input_values.device)
-        else:
-            sample_lengths = attention_mask.sum(dim=1).long()
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
-        with torch.set_grad_enabled(trained):
-            in_tiles = not (trained or self._front_end_normalises_over_time) and input_values.device.type == "cpu"
-            if in_tiles or self._front_end_normalises_over_time:
-                rows = [row[:n] for row, n in zip(input_values, sample_lengths.tolist(), strict=True)]
-                rows = self._convolve_in_tiles(rows) if in_tiles else [self._convolve(row[None])[0] for row in rows]
-                features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            else:
-                features = self._convolve(input_values)
-        return features, self.frame_lengths(sample_lengths)
-
-    def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), mask of real frames.
-
-        With `layer_weights`, f is the learned average of what goes into the first layer and what comes out of each.
-        """
-        self._choose_attention(features)
-        frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
-        _PASS.set(ForwardPass(frame_mask))
-        if hasattr(self.encoder, "feature_projection"):
-            hidden = self.encoder.feature_projection(features)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-            hidden = self._spec_augment(hidden, frame_lengths)
-            if self.config.encoder_config.model_type == "wavlm":
-                frames = self.encoder.encoder(hidden, attention_mask=frame_mask).last_hidden_state
-            else:
-                hidden = hidden.masked_fill(~frame_mask.unsqueeze(-1), 0)
-                layer_mask = self._layer_mask(hidden, frame_mask)
-                frames = self.encoder.encoder(hidden, layer_mask=layer_mask).last_hidden_state
-        else:
-            frames = self._moonshine_transformer(self._spec_augment(features, frame_lengths), frame_mask)
-        if self.config.layer_weights:
-            frames = self.layer_weights(_PASS.get().layer_outputs)
-        _PASS.set(None)
-        return frames, frame_mask
-
-    def _choose_attention(self, features: Tensor) -> None:
-        """In bfloat16 on a CPU, torch 2.11's fused attention is slower than in float32, plain products are faster.
-
-        It can go when the fused kernel for bfloat16 (pytorch/pytorch#104863) makes use of AVX-512 BF16 as well.
-        """
-        if self.config.encoder_config.model_type == "wavlm" or features.device.type != "cpu":
-            return
-        plain = torch.is_autocast_enabled("cpu") and features.shape[1] <= PLAIN_ATTENTION_FRAMES
-        wanted = "ser_mtl_plain" if plain else "sdpa"
-        if self.encoder.config._attn_implementation != wanted:
-            self.encoder.set_attn_implementation(wanted)
-
-    def _layer_mask(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-        """The layers' attention mask, made here: the stock encoders wait for the device to see whether they need one.
-
-        For fused and for plain attention one row, the same for every frame: (batch, 1, 1, frames).
-        """
-        implementation = self.encoder.config._attn_implementation
-        if implementation == "sdpa":
-            return frame_mask[:, None, None, :]
-        if implementation == "ser_mtl_plain":
-            added = torch.zeros_like(frame_mask, dtype=torch.bfloat16)
-            return added.masked_fill_(~frame_mask, torch.finfo(torch.bfloat16).min)[:, None, None, :]
-        return create_bidirectional_mask(
-            config=self.encoder.config,
-            inputs_embeds=hidden,
-            attention_mask=frame_mask,
-            allow_is_bidirectional_skip=False,
-        )
-
-    def _moonshine_transformer(self, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-        encoder = self.encoder
-        mask = self._layer_mask(hidden, frame_mask)
-        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
-        # In the type of the products: in float32 they would make queries and keys float32 as well.
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=positions)
-        for layer in encoder.layers:
-            hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
-        return encoder.layer_norm(hidden)
-
-    def _spec_augment(self, hidden: Tensor, frame_lengths: Tensor) -> Tensor:
-        """Mask spans of frames and of channels while training, as far as the encoder's config says."""
-        config = self.config.encoder_config
-        if not (self.training and getattr(config, "apply_spec_augment", True)):
-            return hidden
-        if time_probability := getattr(config, "mask_time_prob", 0.0):
-            mask = span_mask(
-                frame_lengths,
-                hidden.shape[1],
-                time_probability,
-                config.mask_time_length,
-                config.mask_time_min_masks,
-            )
-            filler = getattr(self.encoder, "masked_spec_embed", None)
-            filler = hidden.new_zeros(()) if filler is None else filler.to(hidden.dtype)
-            hidden = torch.where(mask.unsqueeze(-1), filler, hidden)
-        if channel_probability := getattr(config, "mask_feature_prob", 0.0):
-            channels = torch.full_like(frame_lengths, hidden.shape[2])
-            mask = span_mask(
-                channels,
-                hidden.shape[2],
-                channel_probability,
-                config.mask_feature_length,
-                getattr(config, "mask_feature_min_masks", 0),  # WavLM's config has none
-            )
-            hidden = hidden.masked_fill(mask.unsqueeze(1), 0)
-        return hidden
-
-    # --------------------------------------------------------------------------------------------- forward
-
-    def forward(
-        self,
-        input_values: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        features: Tensor | None = None,
-        frame_lengths: Tensor | None = None,
-        emotion_labels: Tensor | None = None,
-        gender_labels: Tensor | None = None,
-        style_labels: Tensor | None = None,
-        asr_labels: Tensor | None = None,
-    ) -> SerMtlOutput:
-        """Run all heads on waveforms, or on the features that `extract_features` made of them.
-
-        Args:
-            input_values: (batch, samples), 16 kHz, as the encoder's feature extractor prepares them.
-            attention_mask: (batch, samples), 1 for real samples; all are where it is missing.
-            features: (batch, frames, channels), in place of `input_values`, with `frame_lengths` (batch,).
-            frame_lengths: real frames of each row of `features`.
-            emotion_labels: (batch,), -100 for "not annotated", or soft ones as `classification_loss` takes them;
-                `gender_labels` and `style_labels` alike.
-            gender_labels: see `emotion_labels`.
-            style_labels: see `emotion_labels`.
-            asr_labels: (batch, characters), padded with -100; a row of -100 alone is "not annotated".
-        """
-        if features is None:
-            features, frame_lengths = self.extract_features(input_values, attention_mask)
-        frames, frame_mask = self.encode(features, frame_lengths)
-        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
-        embeddings = {task: embedding for task, (embedding, _) in outputs.items()}
-        logits = {task: logits for task, (_, logits) in outputs.items()}
-        if self.fusion is not None:
-            logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
-        asr_logits = self.ctc_head(frames) if self.ctc_head is not None else None
-        labels = {
-            "emotion": emotion_labels,
-            "gender": gender_labels,
-            "style": style_labels,
-            "asr": asr_labels,
-        }
-        labels = {task: labels[task] for task in self.config.tasks if labels[task] is not None}
-        losses = self._losses(logits, asr_logits, frame_lengths, embeddings, labels) if labels else None
-        return SerMtlOutput(
-            loss=weighted_loss(self.config, losses, self.count_annotated(labels)) if labels else None,
-            logits=logits.get("emotion"),
-            gender_logits=logits.get("gender"),
-            style_logits=logits.get("style"),
-            asr_logits=asr_logits,
-            frame_lengths=frame_lengths,
-            embeddings=TaskEmbeddings(**embeddings),
-            losses=losses,
-        )
-
-    def _losses(
-        self,
-        logits: dict[str, Tensor],
-        asr_logits: Tensor | None,
-        frame_lengths: Tensor,
-        embeddings: dict[str, Tensor],
-        labels: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Each task's loss for every utterance, (batch,)."""
-        losses = {task: classification_loss(logits[task], target) for task, target in labels.items() if task != "asr"}
-        if "asr" in labels:
-            losses["asr"] = ctc_loss(asr_logits, frame_lengths, labels["asr"], self.config.pad_token_id)
-        if self.config.scl != "none":
-            losses["scl"] = self_contrastive_loss(list(embeddings.values()), self.config.scl)
-        return losses
-
-    def count_annotated(self, labels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Number of utterances that each loss is a mean over: tensors by task -> scalars by loss."""
-        counts = {task: annotated(task, target).sum() for task, target in labels.items()}
-        if self.config.scl != "none":
-            some = next(iter(labels.values()))
-            counts["scl"] = torch.full((), some.shape[0], device=some.device)
-        return counts
-
-
-# ------------------------------------------------------------------------------------------------------------- hooks
-
-
-def _adapt_layer(model: SerMtlModel, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+def _adapt(model: SerMtlModel, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return model.layer_adapters[index](output)
 
 
-@dataclass
-class ForwardPass:
-    """What hooks know of the forward pass that they are called in, and leave for it."""
-
-    frame_mask: Tensor
-    layer_outputs: list[Tensor] = field(default_factory=list)
-
-
-# Not in the model, which may answer in many threads; None while an encoder is called by itself.
-_PASS: ContextVar[ForwardPass | None] = ContextVar("forward pass", default=None)
-
-
-def _keep_output(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
-    if under_way := _PASS.get():
-        kept = under_way.layer_outputs
-        # WavLM's layers return tuples.
-        kept += ([] if kept else [args[0]]) + [output[0] if isinstance(output, tuple) else output]
-
-
-def _take_layer_mask(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    # Handed through the stock encoder under a name that it does not know, past the mask that it would make.
-    return args, kwargs | {"attention_mask": kwargs.pop("layer_mask", kwargs.get("attention_mask"))}
-
-
-def _silence_padding(module: nn.Module, args: tuple) -> tuple | None:
-    # data2vec-audio stacks five position convolutions; without this, padding leaks in from the second one on.
-    if under_way := _PASS.get():
-        return (args[0].masked_fill(~under_way.frame_mask.unsqueeze(1), 0), *args[1:])
-    return None
-
-
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
-    """Before adapter weights are loaded: raise where this model is not the base that they were trained on."""
+    """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
     if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
     saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
@@ -828,37 +580,14 @@ def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
 
 
-def _let_wavlm_attention_call_its_projections(encoder: PreTrainedModel) -> None:
-    """WavLM's attention reads the projections' weights and never calls them, so LoRA on them would do nothing."""
-    for layer in encoder.encoder.layers:
-        layer.attention.torch_multi_head_self_attention = MethodType(_wavlm_attention, layer.attention)
-
-
-def _wavlm_attention(
-    attention: nn.Module, hidden: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
-) -> tuple[Tensor, None]:
-    """Same as WavLM's own: (batch, frames, d), mask (batch, frames), bias (batch x heads, frames, frames)."""
-    batch, frames, dim = hidden.shape
-    heads = (batch, frames, attention.num_heads, attention.head_dim)
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
-    bias = gated_position_bias.view(batch, attention.num_heads, frames, frames).to(query.dtype)
-    if attention_mask is not None:
-        bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :], float("-inf"))
-    dropout = attention.dropout if attention.training else 0.0
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-    return attention.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
-
-
 def _hub_arguments(arguments: dict) -> dict:
-    """Those of `from_pretrained`'s arguments that say where on the Hub and how to look for files."""
     names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
     return {name: arguments[name] for name in names if name in arguments}
 
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Keep quiet about what a checkpoint lacks where that is as it should be: new heads, or an unwanted decoder."""
+    """Do not report what a checkpoint lacks by design: new heads, or an unwanted decoder."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

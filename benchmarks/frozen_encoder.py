@@ -41,7 +41,7 @@ def mean_pooled_layers(corpus: Dataset, encoder: str) -> np.ndarray:
     for samples in tqdm(corpus.with_format("numpy")["samples"], desc="encoding"):
         outputs.clear()
         batch = waveforms([samples], extractor)
-        last, _ = model.encode(*model.extract_features(**batch))
+        last, *_ = model.encode(*model.extract_features(**batch))
         pooled.append(torch.stack([out.mean(dim=1)[0] for out in (*outputs[:-1], last)]).numpy())
     return np.stack(pooled)
 

@@ -7,6 +7,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ser_mtl.evaluation.results import results_frame
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 _CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
 _IEMOCAP_TERMS = "https://sail.usc.edu/iemocap/iemocap_release.htm"
@@ -72,7 +73,7 @@ _LOAD_ON_ENCODER = """\
 config = AutoConfig.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForAudioClassification.from_pretrained(name, config=config, trust_remote_code=True).eval()"""
 _ANSWER = """\
-for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].softmax(-1).tolist()):
+for label, probability in zip(model.config.labels["{task}"], output.task_logits["{task}"][0].softmax(-1).tolist()):
     print(f"{{label}} {{probability:.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _PIPELINE = """\
@@ -236,9 +237,8 @@ def _use(results: dict, name: str) -> str:
     """How the model is loaded, as programs that run as they stand beside a `speech.wav`."""
     base = results.get("base") if _holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
-    logits = {"emotion": "logits", "gender": "gender_logits", "style": "style_logits"}
-    heads = [task for task in logits if task in results["test"]["all"] and task in results["tasks"]]
-    answers = [_ANSWER.format(task=task, logits=logits[task]) for task in heads]
+    heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
+    answers = [_ANSWER.format(task=task) for task in heads]
     if "asr" in results["test"]["all"]:
         answers.append(_TRANSCRIPT)
     load = _LOAD.format(

@@ -83,7 +83,7 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
     answers: list[dict] = [{} for _ in range(utterances)]
-    logits = {"emotion": output.logits, "gender": output.gender_logits, "style": output.style_logits}
+    logits = dict(output.task_logits)
     if output.logits is not None:  # the temperature that was fitted on dev, where there is one
         logits["emotion"] = output.logits / model.config.temperature
     for task, scores in logits.items():

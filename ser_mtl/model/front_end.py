@@ -1,4 +1,4 @@
-"""A frozen front end computed once for each utterance, and kept for later runs."""
+"""Features of a frozen front end: computed once per utterance, and kept on disk for later runs."""
 
 import hashlib
 
@@ -9,6 +9,7 @@ from transformers import SequenceFeatureExtractor
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import cache_file, files_identity
 from ser_mtl.corpora.batching import waveforms
+from ser_mtl.model.fast_front_end import extract_features
 
 
 def front_end_is_frozen(model: SerMtlModel) -> bool:
@@ -22,8 +23,8 @@ def with_features(
 ) -> Dataset:
     """Replace the column `samples` by `features` (frames x channels, flat) and `frames`, their number.
 
-    What comes after the front end, SpecAugment and dropout included, is as without this. The result is kept under a
-    name made of the samples' and the front end's content, so that a later run with the same front end opens it.
+    Everything after the front end, SpecAugment and dropout included, is unchanged. The features are kept under a name
+    made of the samples' and the front end's content, so that a later run with the same front end opens them.
     """
     model = model.to(device).eval()
     identity = (files_identity(corpus), _weights_digest(model), feature_extractor.do_normalize)
@@ -31,7 +32,7 @@ def with_features(
 
     def compute(row: dict) -> dict:
         batch = waveforms([row["samples"]], feature_extractor)
-        features, lengths = model.extract_features(batch["input_values"].to(device))
+        features, lengths = extract_features(model, batch["input_values"].to(device))
         features = features[0, : int(lengths[0])].float().cpu().numpy()
         return {"features": features.ravel(), "frames": len(features)}
 

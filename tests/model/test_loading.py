@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 
-OUTPUTS = ("logits", "gender_logits", "style_logits", "asr_logits")
 SHORT = 3000  # samples of the second utterance that are not padding
 
 # Runs in a process without our code. `outputs` is what it says of two noises, the second one padded.
-PREAMBLE = f"""
+PREAMBLE = """
 import importlib.util, sys, torch
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 assert importlib.util.find_spec("modeling_ser_mtl") is None
@@ -29,7 +28,7 @@ noise = torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))
 def outputs(model):
     with torch.inference_mode():
         output = model.eval()(noise)
-    return {{name: output[name] for name in {OUTPUTS} if name in output}}
+    return dict(output.task_logits) | {name: output[name] for name in ("logits", "asr_logits") if name in output}
 def auto(name, **more):
     return AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True, **more)
 """
@@ -38,7 +37,7 @@ def auto(name, **more):
 @torch.inference_mode()
 def outputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     output = model.eval()(torch.randn(2, 6000, generator=torch.Generator().manual_seed(0)))
-    return {name: output[name] for name in OUTPUTS if name in output}
+    return dict(output.task_logits) | {name: output[name] for name in ("logits", "asr_logits") if name in output}
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float = 0) -> None:

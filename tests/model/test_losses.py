@@ -10,12 +10,12 @@ from modeling_ser_mtl import (
     SerMtlConfig,
     classification_loss,
     ctc_loss,
+    loss_weights,
     masked_mean,
     self_contrastive_loss,
-    span_mask,
-    task_weights,
     weighted_loss,
 )
+from ser_mtl.model.spec_augment import span_mask
 
 
 def config(tasks, **more):
@@ -106,8 +106,8 @@ def test_scl_norm_of_equal_embeddings_has_a_finite_gradient():
     ],
     ids=["eq3", "eq4", "eq5+7", "emotion alone"],
 )
-def test_task_weights_are_those_of_the_equations(tasks, scl, expected):
-    assert task_weights(config(tasks, scl=scl)) == pytest.approx(expected)
+def test_loss_weights_are_those_of_the_equations(tasks, scl, expected):
+    assert loss_weights(config(tasks, scl=scl)) == pytest.approx(expected)
 
 
 def test_the_weighted_loss_is_a_mean_over_annotated_utterances():

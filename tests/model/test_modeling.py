@@ -12,7 +12,9 @@ from helpers.encoders import ENCODERS, LABELS, SIZE, all_tasks_config
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, Wav2Vec2Config, Wav2Vec2ForPreTraining, WavLMConfig, WavLMModel
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear, strided_convolution, tile_layer
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ZeroLinear
+from ser_mtl.model import fast_front_end
+from ser_mtl.model.fast_front_end import strided_convolution, tile_layer
 from ser_mtl.training.adapters import attach_adapters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +52,9 @@ def test_an_utterance_alone_and_in_a_padded_batch_gives_the_same(encoder):
         alone = model(waveforms[i : i + 1, :length])
         frames = int(alone.frame_lengths[0])
         assert frames == int(together.frame_lengths[i])
-        for name in ("logits", "gender_logits", "style_logits"):
-            torch.testing.assert_close(alone[name][0], together[name][i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.logits[0], together.logits[i], atol=1e-5, rtol=0)
+        for task in LABELS:
+            torch.testing.assert_close(alone.task_logits[task][0], together.task_logits[task][i], atol=1e-5, rtol=0)
         torch.testing.assert_close(alone.asr_logits[0], together.asr_logits[i, :frames], atol=1e-5, rtol=0)
 
 
@@ -60,7 +63,7 @@ def test_an_utterance_alone_and_in_a_padded_batch_gives_the_same(encoder):
 def test_unpadded_hidden_states_are_those_of_the_stock_encoder(encoder):
     model = random_model(all_tasks_config(encoder))
     waveform = padded_batch()[0][:1]
-    frames, _ = model.encode(*model.extract_features(waveform))
+    frames, *_ = model.encode(*model.extract_features(waveform))
     torch.testing.assert_close(frames, model.encoder(waveform).last_hidden_state, atol=1e-5, rtol=0)
 
 
@@ -97,10 +100,10 @@ def test_a_layer_for_tiles_is_convolution_then_layer_norm_then_activation(width)
 @torch.inference_mode()
 def test_tiles_of_a_frozen_front_end_make_the_frames_of_the_stock_encoder(encoder, frames):
     model = random_model(all_tasks_config(encoder))
-    field, step = model._receptive_field()
+    field, step = model.receptive_field()
     sounds = [torch.randn(field + (count - 1) * step + count % step) for count in frames]
     mask = pad_sequence([torch.ones(len(sound), dtype=torch.long) for sound in sounds], batch_first=True)
-    features, lengths = model.extract_features(pad_sequence(sounds, batch_first=True), mask)
+    features, lengths = fast_front_end.extract_features(model, pad_sequence(sounds, batch_first=True), mask)
     assert lengths.tolist() == frames
     for sound, count, found in zip(sounds, frames, features, strict=True):
         expected = model.encoder.feature_extractor(sound[None])[0].T
@@ -144,8 +147,9 @@ def test_new_adapters_change_nothing_bitwise(encoder):
     adapted = attach_adapters(adapted, "base", lora_rank=4, lora_alpha=4).eval()
     waveforms, mask = padded_batch()
     before, after = plain(waveforms, mask), adapted(waveforms, mask)
-    for name in ("logits", "gender_logits", "style_logits", "asr_logits"):
-        assert torch.equal(before[name], after[name]), name
+    assert torch.equal(before.asr_logits, after.asr_logits)
+    for task in LABELS:
+        assert torch.equal(before.task_logits[task], after.task_logits[task]), task
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -169,7 +173,7 @@ def test_wavlm_attention_equals_the_stock_one():
     ours = SerMtlModel(all_tasks_config("WavLM")).eval()
     ours.encoder.load_state_dict(stock.state_dict())
     waveforms, _mask = padded_batch()
-    frames, _frame_mask = ours.encode(*ours.extract_features(waveforms[:2]))
+    frames, *_ = ours.encode(*ours.extract_features(waveforms[:2]))
     torch.testing.assert_close(frames, stock(waveforms[:2]).last_hidden_state, atol=1e-5, rtol=0)
 
 

@@ -13,7 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2FeatureExtractor
 
-from modeling_ser_mtl import SerMtlModel, plain_attention
+from modeling_ser_mtl import SerMtlModel
+from ser_mtl.model import fast_attention
+from ser_mtl.model.fast_attention import choose_attention, plain_attention
+from ser_mtl.model.fast_front_end import extract_features, fast_inputs
 from ser_mtl.model.front_end import with_features
 from ser_mtl.training.adapters import attach_adapters, freeze_for_full_finetuning, unwrap
 
@@ -67,13 +70,15 @@ def stock_front_end(model: torch.nn.Module) -> Callable[[], dict]:
 def padded_waveforms(model: torch.nn.Module) -> Callable[[], dict]:
     """Our front end in every step, on the padded batch."""
     mask = pad_sequence([torch.ones(n, dtype=torch.long) for n in LENGTHS], batch_first=True)
-    return lambda: {"input_values": pad_sequence(sounds(), batch_first=True), "attention_mask": mask}
+    return lambda: fast_inputs(
+        unwrap(model), {"input_values": pad_sequence(sounds(), batch_first=True), "attention_mask": mask}
+    )
 
 
 def features_computed_once(model: torch.nn.Module) -> Callable[[], dict]:
     """Our front end once, before the first step."""
     with torch.no_grad():
-        rows = [unwrap(model).extract_features(sound[None])[0][0] for sound in sounds()]
+        rows = [extract_features(unwrap(model), sound[None])[0][0] for sound in sounds()]
     batch = {"features": pad_sequence(rows, batch_first=True), "frame_lengths": torch.tensor([len(r) for r in rows])}
     return lambda: batch
 
@@ -157,8 +162,9 @@ def test_plain_and_fused_attention_in_bfloat16_say_the_same(encoder, monkeypatch
     assert model.encoder.config._attn_implementation == "sdpa"
     found = []
     for frames in (400, 0):
-        monkeypatch.setattr("modeling_ser_mtl.PLAIN_ATTENTION_FRAMES", frames)
+        monkeypatch.setattr(fast_attention, "LONGEST", frames)
         with torch.autocast("cpu", torch.bfloat16):
+            choose_attention(model, features.shape[1])
             found.append(model(features=features, frame_lengths=lengths).logits.float())
         assert model.encoder.config._attn_implementation == ("ser_mtl_plain" if frames else "sdpa")
     for logits in found:

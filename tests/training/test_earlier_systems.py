@@ -11,7 +11,7 @@ from helpers.tiny import check_refused, run_flags, run_script
 from safetensors.torch import load_file
 from test_modeling import padded_batch
 
-from modeling_ser_mtl import LayerWeights, SerMtlConfig, SerMtlModel, task_weights
+from modeling_ser_mtl import LayerWeights, SerMtlConfig, SerMtlModel, loss_weights
 from ser_mtl.evaluation.predictions import read_predictions
 
 
@@ -31,7 +31,7 @@ def test_the_average_is_over_the_input_and_the_output_of_every_layer_of_the_stoc
     model = SerMtlModel(all_tasks_config(encoder, layer_weights=True)).eval()
     model.layer_weights.weights.copy_(torch.tensor([0.5, -1.0, 2.0]))
     waveform = padded_batch()[0][:1]
-    frames, _ = model.encode(*model.extract_features(waveform))
+    frames, *_ = model.encode(*model.extract_features(waveform))
     states = model.encoder(waveform, output_hidden_states=True).hidden_states
     weights = torch.tensor([0.5, -1.0, 2.0]).softmax(dim=0)
     expected = sum(w * F.layer_norm(state, state.shape[-1:]) for w, state in zip(weights, states, strict=True))
@@ -113,7 +113,7 @@ def without_emotion(good_corpus, encoder, tmp_path_factory) -> Path:
 
 def test_without_emotion_all_tasks_weigh_the_same():
     config = SerMtlConfig(tasks=["gender", "asr"], labels={"gender": ["f", "m"]})
-    assert task_weights(config) == {"gender": 0.5, "asr": 0.5}
+    assert loss_weights(config) == {"gender": 0.5, "asr": 0.5}
 
 
 def test_a_stage_without_emotion_scores_its_own_tasks_alone(without_emotion):

@@ -58,8 +58,7 @@ def noise() -> torch.Tensor:
 @torch.inference_mode()
 def logits(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     output = model.eval()(noise())
-    names = ("logits", "gender_logits", "style_logits", "asr_logits")
-    return {name: output[name] for name in names if name in output}
+    return dict(output.task_logits) | {name: output[name] for name in ("logits", "asr_logits") if name in output}
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
