@@ -1,18 +1,14 @@
 """Multi-task speech emotion recognition on a pretrained speech encoder, in one self-contained file.
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
-ICASSP 2024), with the paper's equation numbers. Config, output, adapters, heads, losses, encoder families, model, loading.
-
-- Padding never changes an utterance's result. Adapters are exact no-ops until they are trained.
-- The convolutional front end and the Transformer run apart, so that the features of a frozen front end can be computed
-  once (`extract_features`) and passed in again (`features=`).
-- Every loss is kept as one value per utterance, so that the mean over annotated utterances is exact for any batch.
+ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, encoder families, model, loading.
+Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
+one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import combinations
 
 import torch
@@ -85,8 +81,7 @@ class SerMtlConfig(PreTrainedConfig):
             (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
             (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
-            (self.embedding_dim < 1, f"embedding_dim {self.embedding_dim}: must be at least 1"),
-            ((self.bottleneck_dim or 1) < 1, f"bottleneck_dim {self.bottleneck_dim}: must be at least 1"),
+            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: must be at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)
@@ -271,11 +266,7 @@ class Family:
     rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
 
 
-FAMILIES = {
-    "wav2vec2": Family(),
-    "hubert": Family(),
-    "unispeech": Family(),
-    "unispeech-sat": Family(),
+FAMILIES = dict.fromkeys(("wav2vec2", "hubert", "unispeech", "unispeech-sat"), Family()) | {
     "data2vec-audio": Family(stacked_positions=True),
     "wavlm": Family(position_bias=True),
     "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
@@ -377,7 +368,7 @@ class SerMtlModel(PreTrainedModel):
             # Beside the encoder, not in it: inside, the encoder's own initialisation would overwrite the zeros.
             self.layer_adapters = nn.ModuleList(BottleneckAdapter(dim, config.bottleneck_dim) for _ in layers)
             for index, layer in enumerate(layers):
-                getattr(layer, self.family.feed_forward).register_forward_hook(partial(_adapt, self, index))
+                getattr(layer, self.family.feed_forward).register_forward_hook(partial(self._adapt, index))
             self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
         self.layer_weights = LayerWeights(len(layers) + 1) if config.layer_weights else None
         self.register_load_state_dict_pre_hook(_refuse_wrong_base)
@@ -390,6 +381,9 @@ class SerMtlModel(PreTrainedModel):
             init.zeros_(module.weight) if isinstance(module, ZeroLinear) else init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
+
+    def _adapt(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self.layer_adapters[index](output)
 
     def get_input_embeddings(self) -> None:
         """None: waveforms are not looked up in a table. PEFT asks."""
@@ -416,20 +410,16 @@ class SerMtlModel(PreTrainedModel):
             sample_lengths = (sample_lengths - kernel) // stride + 1
         return sample_lengths.clamp(min=1)
 
-    def receptive_field(self) -> tuple[int, int]:
-        """Samples that make a frame, and samples from one frame to the next."""
-        field, step = 1, 1
-        for kernel, stride in self.convolutions():
-            field, step = field + (kernel - 1) * step, step * stride
-        return field, step
-
     def extract_features(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the front end: (batch, samples) at 16 kHz and the mask of real samples -> features, real frames (batch,).
 
         Features are (batch, frames, channels). A front end that normalises over time sees each utterance alone.
         """
         mask = torch.ones_like(input_values, dtype=torch.long) if attention_mask is None else attention_mask
-        lengths, field = mask.sum(dim=1).long(), self.receptive_field()[0]
+        lengths, field = (
+            mask.sum(dim=1).long(),
+            reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1),
+        )
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
@@ -526,11 +516,15 @@ class SerMtlModel(PreTrainedModel):
             return cls._from_adapter(name, kwargs)
         if config is None:
             return super().from_pretrained(name, *args, **kwargs)
-        with _without_load_report():
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
+        try:
             if AutoConfig.from_pretrained(name, **hub).model_type == cls.config_class.model_type:
                 return super().from_pretrained(name, *args, config=config, **kwargs)
+            model = cls(config)
             stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub)
-        model = cls(config)
+        finally:
+            logging.set_verbosity(verbosity)
         stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
         model.encoder.load_state_dict(stock.state_dict())
         model.name_or_path = name
@@ -560,10 +554,6 @@ class SerMtlModel(PreTrainedModel):
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
 
-def _adapt(model: SerMtlModel, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    return model.layer_adapters[index](output)
-
-
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
     """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
     if not any("modules_to_save" in name or "lora_" in name for name in state):
@@ -583,17 +573,6 @@ def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None
 def _hub_arguments(arguments: dict) -> dict:
     names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
     return {name: arguments[name] for name in names if name in arguments}
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Do not report what a checkpoint lacks by design: new heads, or an unwanted decoder."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)

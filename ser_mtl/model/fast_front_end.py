@@ -53,12 +53,20 @@ def extract_features(model: SerMtlModel, waveforms: Tensor, mask: Tensor | None 
         return nn.utils.rnn.pad_sequence(frames, batch_first=True), lengths
 
 
+def receptive_field(model: SerMtlModel) -> tuple[int, int]:
+    """Samples that make a frame, and samples from one frame to the next."""
+    field, step = 1, 1
+    for kernel, stride in model.convolutions():
+        field, step = field + (kernel - 1) * step, step * stride
+    return field, step
+
+
 # ---------------------------------------------------------------------------------------------------- matrix products
 
 
 def convolve(model: SerMtlModel, waveforms: Tensor) -> Tensor:
     """(batch, samples) -> (batch, frames, channels)."""
-    field, _ = model.receptive_field()
+    field, _ = receptive_field(model)
     hidden = F.pad(waveforms, (0, max(0, field - waveforms.shape[1]))).unsqueeze(2)
     for layer in model.encoder.feature_extractor.conv_layers:
         hidden = strided_convolution(hidden, layer.conv)
@@ -89,7 +97,7 @@ def convolve_in_tiles(model: SerMtlModel, utterances: list[Tensor]) -> list[Tens
     cut into tiles of one length; frames that reach over an end are thrown away. Delete this when oneDNN convolves
     shapes it has not been prepared for (uxlfoundation/oneDNN#1099).
     """
-    field, step = model.receptive_field()
+    field, step = receptive_field(model)
     lengths = [max(len(utterance), field) for utterance in utterances]
     rooms = [-(-length // step) for length in lengths]  # in frames, with those thrown away
     pairs = zip(utterances, rooms, strict=True)

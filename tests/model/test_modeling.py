@@ -100,7 +100,7 @@ def test_a_layer_for_tiles_is_convolution_then_layer_norm_then_activation(width)
 @torch.inference_mode()
 def test_tiles_of_a_frozen_front_end_make_the_frames_of_the_stock_encoder(encoder, frames):
     model = random_model(all_tasks_config(encoder))
-    field, step = model.receptive_field()
+    field, step = fast_front_end.receptive_field(model)
     sounds = [torch.randn(field + (count - 1) * step + count % step) for count in frames]
     mask = pad_sequence([torch.ones(len(sound), dtype=torch.long) for sound in sounds], batch_first=True)
     features, lengths = fast_front_end.extract_features(model, pad_sequence(sounds, batch_first=True), mask)
