@@ -81,7 +81,7 @@ class SerMtlConfig(PreTrainedConfig):
             (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
             (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
-            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: must be at least 1"),
+            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)

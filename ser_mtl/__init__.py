@@ -1,1 +1,57 @@
-"""Two-stage finetuning for speech emotion recognition with adapters."""
+"""Two-stage finetuning for speech emotion recognition with adapters.
+
+    corpus = ser_mtl.load_corpus("folder", "my_recordings")
+    parts = ser_mtl.split(corpus, fold=1)
+    trainer = ser_mtl.SerMtlTrainer(ser_mtl.Stage1(), ser_mtl.SerMtlArguments(output_dir="out"), parts)
+    trainer.train()
+
+    recognizer = ser_mtl.load("out")
+    recognizer("call.mp3")
+
+Names are imported when they are first used: `import ser_mtl` itself imports no library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ser_mtl.corpora.folds import split
+    from ser_mtl.corpora.loading import load_corpus
+    from ser_mtl.errors import UserError
+    from ser_mtl.inference.recognizer import Recognizer, load
+    from ser_mtl.training.arguments import SerMtlArguments, Stage1, Stage2
+    from ser_mtl.training.trainer import SerMtlTrainer
+
+__version__ = "0.2.0"
+__all__ = [
+    "Recognizer",
+    "SerMtlArguments",
+    "SerMtlTrainer",
+    "Stage1",
+    "Stage2",
+    "UserError",
+    "load",
+    "load_corpus",
+    "split",
+]
+_MODULES = {
+    "Recognizer": "inference.recognizer",
+    "SerMtlArguments": "training.arguments",
+    "SerMtlTrainer": "training.trainer",
+    "Stage1": "training.arguments",
+    "Stage2": "training.arguments",
+    "UserError": "errors",
+    "load": "inference.recognizer",
+    "load_corpus": "corpora.loading",
+    "split": "corpora.folds",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module 'ser_mtl' has no attribute {name!r}")
+    return getattr(import_module(f"ser_mtl.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

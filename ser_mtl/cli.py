@@ -1,18 +1,103 @@
-"""The command line: a user's mistake is one line on standard error and exit code 2."""
+"""The command line: `ser-mtl` and its verbs. A user's mistake is one line on standard error and exit code 2."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from ser_mtl.errors import UserError
 
+VERBS = {
+    "predict": "Transcript, emotion, gender and speaking style of recordings.",
+    "publish": "Publish a finished run on the Hub.",
+    "export": "Write a finished run in another form: adapters merged, or stock transformers models.",
+    "corpus": "Show a corpus as training would read it: counts by fold, label and speaker.",
+}
+"""Verbs of the command, each a module of `ser_mtl.commands`, with the line that `ser-mtl --help` prints."""
 
-def command_line(main: Callable[[], None]) -> None:
-    """Run a program; a user's mistake is one line on standard error and exit code 2."""
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one line."""
+
+    def __init__(self, *args, **kwargs):
+        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | kwargs
+        super().__init__(*args, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        """Name the first flag that does not exist, before argparse asks for an argument that is missing."""
+        for flag in (word.split("=")[0] for word in args or () if word.startswith("--") and word != "--"):
+            if flag not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {flag}{did_you_mean(flag, self._option_string_actions)}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; argparse would print the usage before it."""
+        raise UserError(f"{message}; --help explains every flag")
+
+
+def did_you_mean(word: str, known) -> str:
+    """A hint at the known word that is spelled most like this one, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command `ser-mtl`."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        return print(overview())
+    if argv[0] == "--version":
+        from ser_mtl import __version__
+
+        return print(__version__)
+    verb, *words = argv
+    command_line(lambda: run(verb, words), program=f"ser-mtl {verb}" if verb in VERBS else "ser-mtl")
+
+
+def run(verb: str, words: list[str]) -> None:
+    """Run one verb.
+
+    Raises:
+        UserError: no such verb, or a mistake in its arguments.
+    """
+    if verb not in VERBS:
+        hint = did_you_mean(verb, VERBS)
+        raise UserError(f"{verb!r} is not one of its verbs, {', '.join(VERBS)}{hint}; --help explains them")
+    command = import_module(f"ser_mtl.commands.{verb}")
+    parser = Parser(prog=f"ser-mtl {verb}", description=command.__doc__)
+    command.add_arguments(parser)
+    command.main(parser.parse_args(words))
+
+
+def overview() -> str:
+    """The text of `ser-mtl --help`."""
+    verbs = "\n".join(f"  {verb:9} {line}" for verb, line in VERBS.items())
+    return (
+        "usage: ser-mtl VERB ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
+        f"{verbs}\n\n`ser-mtl VERB --help` explains a verb. Training: run_stage1.py, run_stage2.py, run_tables.py."
+    )
+
+
+def command_line(main: Callable[[], None], program: str | None = None) -> None:
+    """Run a program; a user's mistake is one line on standard error and exit code 2, Ctrl-C one line and 130.
+
+    Args:
+        main: the program.
+        program: its name in front of the line; by default that of the script.
+    """
+    name = program or Path(sys.argv[0]).name
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
     try:
         main()
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # each process finds it, one says it
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        if first:
+            print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        if first:
+            print(f"{name}: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -56,7 +56,7 @@ def base_on_hub(
     if base_repo_id is None:
         raise UserError(
             f"the adapters go onto {name}, which is not on the Hub: publish it first "
-            f"(python publish.py {name} --repo_id ...), or say with --base_repo_id where it is"
+            f"(ser-mtl publish {name} --repo_id ...), or say with --base_repo_id where it is"
         )
     api = HfApi(token=token)
     with hub_errors(f"the base {base_repo_id}"):

@@ -78,17 +78,17 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
     config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(
-            f"--export wav2vec2: the encoder of {run} is of another family ({config.encoder_config.model_type})"
+            f"--to wav2vec2: the encoder of {run} is of another family ({config.encoder_config.model_type})"
         )
     if config.layer_weights or "emotion" not in config.tasks:
         what = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
-        raise UserError(f"--export wav2vec2: {run} {what}, which has no stock form here; publish it as it is")
+        raise UserError(f"--to wav2vec2: {run} {what}, which has no stock form here; publish it as it is")
     if config.bottleneck_dim:
         raise UserError(
-            f"--export wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "
-            "as it is or with --merge, or export its stage 1"
+            f"--to wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "
+            "as it is, export it --to merged, or export its stage 1"
         )
-    with hub_errors(f"--export wav2vec2: {run} cannot be loaded"):
+    with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run).eval()
         processor = Wav2Vec2Processor.from_pretrained(run)
     stock = {"emotion": (stock_classifier(model), processor.feature_extractor)}

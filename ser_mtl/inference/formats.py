@@ -1,4 +1,4 @@
-"""What a model heard in files, as lines of text, JSON or CSV, written as the answers come."""
+"""Answers to files as lines of text, JSON or CSV, written as the answers come."""
 
 import csv
 import json
@@ -7,19 +7,19 @@ from io import StringIO
 from pathlib import Path
 
 Answers = Iterable[tuple[Path, dict]]
-"""Files, and for each what `ser_mtl.inference.recognizer.infer` gives."""
+"""Files, each with the answer of a `Recognizer`."""
 
 
-def as_text(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One line a file, for people: `clip.wav: angry 0.83, female 0.99, improvised 0.71: "it is what it is"`."""
+def text_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
+    """One line per file, for people: `clip.wav: angry 0.83, female 0.99, improvised 0.71: "it is what it is"`."""
     for file, answer in answers:
-        heard = [answer[task] for task in labels]
-        line = f"{file}: " + ", ".join(f"{part['label']} {part['probability']:.2f}" for part in heard)
+        parts = [answer[task] for task in labels]
+        line = f"{file}: " + ", ".join(f"{part['label']} {part['probability']:.2f}" for part in parts)
         yield line + (f': "{answer["transcript"]}"' if "transcript" in answer else "")
 
 
-def as_json(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One array, an object with `file` and the answer on each line."""
+def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
+    """One array, with an object of `file` and the answer on each line."""
     line = "["
     for file, answer in answers:
         yield line
@@ -31,14 +31,14 @@ def as_json(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
         yield "]"
 
 
-def as_csv(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One row a file: each task's label and its probability, the probability of every label, the transcript."""
-    columns = ["file"]
+def csv_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
+    """One row per file: duration, each task's label and its probability, that of every label, the transcript."""
+    columns = ["file", "duration"]
     for task, names in labels.items():
         columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)]
     yield _csv_line([*columns, "transcript"])
     for file, answer in answers:
-        row = [str(file)]
+        row = [str(file), f"{answer['duration']:g}"]
         for task in labels:
             part = answer[task]
             row += [part["label"], *(f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))]
@@ -52,7 +52,7 @@ def _csv_line(row: list[str]) -> str:
 
 
 FORMATS: dict[str, Callable[[Answers, dict[str, list[str]]], Iterator[str]]] = {
-    "text": as_text,
-    "json": as_json,
-    "csv": as_csv,
+    "text": text_lines,
+    "json": json_lines,
+    "csv": csv_lines,
 }

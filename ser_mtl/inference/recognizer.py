@@ -1,18 +1,85 @@
-"""From waveforms to answers, fast: the way a trained model is used, without labels, corpus or Trainer."""
+"""From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
+from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
+from transformers.utils import logging
 
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.batching import waveforms
+from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.inference.recordings import Recording, samples_of
+from ser_mtl.model.fast_front_end import fast_inputs
+
+
+def load(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Recognizer":
+    """Load a trained model to answer recordings.
+
+    Args:
+        name: a run folder or a Hub id.
+        device: by default the GPU if there is one.
+        dtype: of the weights, such as `torch.bfloat16`; by default float32.
+
+    Raises:
+        UserError: it cannot be loaded, or is not a model of this project.
+    """
+    name = str(name)
+    logging.disable_progress_bar()  # of steps of milliseconds
+    with hub_errors(f"model {name}"):
+        if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:
+            raise UserError(f"model {name}: is not a model of this project")
+        processor = Wav2Vec2Processor.from_pretrained(name)
+        model = SerMtlModel.from_pretrained(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Recognizer(model.eval().to(device=device, dtype=dtype or torch.float32), processor)
+
+
+class Recognizer:
+    """Answers recordings.
+
+    Args:
+        model: on its device, in evaluation mode.
+        processor: the model's own.
+    """
+
+    def __init__(self, model: SerMtlModel, processor: Wav2Vec2Processor):
+        self.model, self.processor = model, processor
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """The classes of each classification task."""
+        return {task: self.model.config.labels[task] for task in self.model.config.classification_tasks}
+
+    def __call__(self, recording: Recording | list[Recording]) -> dict | list[dict]:
+        """The answer to a recording, or a list of answers to a list of recordings.
+
+        Args:
+            recording: a path, a binary file object, or `(samples, rate)`, see `inference.recordings.samples_of`.
+
+        Returns:
+            `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
+            emotion's calibrated; and `transcript`, if the model transcribes.
+
+        Raises:
+            UserError: a recording that cannot be read or is too long.
+        """
+        if isinstance(recording, list):
+            return self.answers([samples_of(one) for one in recording])
+        return self.answers([samples_of(recording)])[0]
+
+    def answers(self, utterances: Sequence[np.ndarray]) -> list[dict]:
+        """As `__call__`, for mono samples at 16 kHz: int16, or floats from -1 to 1."""
+        durations = [{"duration": round(len(samples) / SAMPLING_RATE, 3)} for samples in utterances]
+        answers = infer(self.model, self.processor, utterances)
+        return [duration | answer for duration, answer in zip(durations, answers, strict=True)]
 
 
 def infer(
@@ -21,43 +88,42 @@ def infer(
     utterances: Sequence[np.ndarray],
     batch_seconds: float | None = None,
 ) -> list[dict]:
-    """What a model hears in each utterance.
-
-    Utterances of like length are answered together, which changes no answer.
+    """Answer utterances in batches of similar length, which changes no answer.
 
     Args:
         model: on its device, in evaluation mode.
         processor: the model's own.
-        utterances: samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1; in any order, of any length.
-        batch_seconds: audio in a batch, padding included; 32 on a CPU and 64 elsewhere, where not given. A longer
-            utterance is a batch of its own.
+        utterances: mono samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1, in any order.
+        batch_seconds: audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer utterance
+            is a batch of its own.
 
     Returns:
-        For each utterance, in the order they came: `emotion`, and `gender` and `style` where the model has them, as
-        {"label", "probability", "probabilities": {label: p}}; `transcript`, where it transcribes. Emotion's are
-        calibrated where the model has a temperature.
+        For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
     """
     on_cpu = model.device.type == "cpu"
     batch_seconds = batch_seconds or (32 if on_cpu else 64)
     groups = list(length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)))
 
-    def answers_of(rows: list[int]) -> list[dict]:
+    def answer_batch(rows: list[int]) -> list[dict]:
         with torch.inference_mode():
-            batch = waveforms([utterances[row] for row in rows], processor.feature_extractor)
-            values, mask = batch["input_values"], batch["attention_mask"]
-            output = model(values.to(model.device, model.dtype), mask.to(model.device))
+            output = _forward(model, waveforms([utterances[row] for row in rows], processor.feature_extractor))
             return _answers(model, processor, output, len(rows))
 
     answers: list[dict] = [{}] * len(utterances)
-    with _cores_for(len(groups) if on_cpu else 1) as workers:
-        for rows, found in zip(groups, workers.map(answers_of, groups), strict=True):
-            for row, answer in zip(rows, found, strict=True):
+    with _threads(len(groups) if on_cpu else 1) as threads:
+        for rows, batch in zip(groups, threads.map(answer_batch, groups), strict=True):
+            for row, answer in zip(rows, batch, strict=True):
                 answers[row] = answer
     return answers
 
 
+def _forward(model: SerMtlModel, batch: dict[str, Tensor]) -> SerMtlOutput:
+    values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
+    return model(**fast_inputs(model, {"input_values": values, "attention_mask": mask}))
+
+
 @contextmanager
-def _cores_for(batches: int) -> Iterator[ThreadPoolExecutor]:
+def _threads(batches: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that work on a batch each: a core gains more from a batch of its own than from a share of every one."""
     cores = torch.get_num_threads()
     threads = max(1, min(cores, batches))
@@ -70,7 +136,7 @@ def _cores_for(batches: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of `lengths` in groups of like length, each of at most `budget` when padded; the longest first."""
+    """Positions of `lengths` in groups of similar length, each of at most `budget` when padded; the longest first."""
     group: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if group and (len(group) + 1) * lengths[group[0]] > budget:
@@ -83,15 +149,14 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
     answers: list[dict] = [{} for _ in range(utterances)]
-    logits = dict(output.task_logits)
-    if output.logits is not None:  # the temperature that was fitted on dev, where there is one
-        logits["emotion"] = output.logits / model.config.temperature
-    for task, scores in logits.items():
-        if scores is not None:
-            for answer, p in zip(answers, scores.float().softmax(dim=-1).tolist(), strict=True):
-                answer[task] = _classified(model.config.labels[task], p)
+    for task, logits in output.task_logits.items():
+        temperature = model.config.temperature if task == "emotion" else 1.0
+        for answer, p in zip(answers, (logits.float() / temperature).softmax(dim=-1).tolist(), strict=True):
+            answer[task] = _classified(model.config.labels[task], p)
     if output.asr_logits is not None:
-        for answer, transcript in zip(answers, _transcripts(processor, output), strict=True):
+        tokenizer = processor.tokenizer
+        characters = heard_characters(output.asr_logits, output.frame_lengths, tokenizer.pad_token_id)
+        for answer, transcript in zip(answers, transcripts_of(characters.tolist(), tokenizer), strict=True):
             answer["transcript"] = transcript
     return answers
 
@@ -101,28 +166,22 @@ def _classified(labels: list[str], p: list[float]) -> dict:
     return {"label": labels[best], "probability": p[best], "probabilities": dict(zip(labels, p, strict=True))}
 
 
-def _transcripts(processor: Wav2Vec2Processor, output: SerMtlOutput) -> list[str]:
-    """What greedy CTC hears, as text."""
-    blank = processor.tokenizer.pad_token_id
-    return as_text(heard_characters(output.asr_logits, output.frame_lengths, blank).tolist(), processor.tokenizer)
-
-
-def as_text(heard: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
-    """What `heard_characters` gives -> transcripts, as the tokenizer decodes them, which takes fifty times as long."""
+def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
+    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long."""
     alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    words = ["".join(alphabet[character] for character in row if character >= 0) for row in heard]
+    words = ["".join(alphabet[character] for character in row if character >= 0) for row in characters]
     return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
 
 
 def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
     """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
 
-    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: what is kept of an utterance until
-    the end of an evaluation is its transcript, not its frames.
+    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: an evaluation then keeps the
+    transcript of an utterance until its end, not the frames.
     """
     best = logits.argmax(dim=-1)
     real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
-    kept = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
-    in_front = (~kept).byte().argsort(dim=1, stable=True)
-    longest = max(1, int(kept.sum(dim=1).max()))
-    return best.masked_fill(~kept, -100).gather(1, in_front)[:, :longest].int()
+    chosen = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
+    in_front = (~chosen).byte().argsort(dim=1, stable=True)
+    longest = max(1, int(chosen.sum(dim=1).max()))
+    return best.masked_fill(~chosen, -100).gather(1, in_front)[:, :longest].int()

@@ -22,7 +22,7 @@ from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperatur
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
-from ser_mtl.inference.recognizer import as_text, heard_characters
+from ser_mtl.inference.recognizer import heard_characters, transcripts_of
 from ser_mtl.metrics import METRICS
 from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
@@ -320,7 +320,7 @@ class SerMtlTrainer(Trainer):
 
     def transcripts(self, characters: np.ndarray) -> list[str]:
         """Characters, (utterances, characters) padded with -100 -> transcripts."""
-        return as_text(characters.tolist(), self.tokenizer)
+        return transcripts_of(characters.tolist(), self.tokenizer)
 
     def _scores(self, evaluated: EvalPrediction) -> dict[str, float]:
         rows = self.rows(evaluated.predictions, evaluated.label_ids)

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -16,15 +17,12 @@ import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, set_seed
 from transformers.utils.logging import set_verbosity_warning
 
-from ser_mtl.cli import command_line
+from ser_mtl import cli
 
 SAMPLING_RATE = 16_000
 PITCHES = {"angry": 440, "happy": 660, "neutral": 330, "sad": 220}
 SPEAKERS = {f"{gender[0]}{number}": gender for number in range(1, 6) for gender in ("female", "male")}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-COMMANDS = {"predict": "ser_mtl.commands.predict", "publish": "ser_mtl.commands.publish"}
 
 
 class Ended(NamedTuple):
@@ -84,18 +82,21 @@ def write_encoder(folder: Path) -> Path:
 
 
 def run_script(script: str, argv: Iterable[object]) -> Ended:
-    """Run `run_stage1` or `run_stage2` with these flags as its command line does, without the seconds of a process."""
+    """Run a script, or a verb of `ser-mtl`, as its command line does, without the seconds of a new process."""
     set_verbosity_warning()  # as in a new process: what failed to load may have left it at errors
-    main = importlib.import_module(COMMANDS.get(script, script)).main
+    by_script = script.startswith("run_")
+    name = f"{script}.py" if by_script else "ser-mtl"
+    words = [str(word) for word in argv]
+    main = importlib.import_module(script).main if by_script else partial(cli.run, script, words)
     stdout, stderr = StringIO(), StringIO()
     code = 0
     with (
-        patch.object(sys, "argv", [f"{script}.py", *map(str, argv)]),
+        patch.object(sys, "argv", [name, *words]),
         redirect_stdout(stdout),
         redirect_stderr(stderr),
     ):
         try:
-            command_line(main)
+            cli.command_line(main, program=name if by_script else f"ser-mtl {script}")
         except SystemExit as stop:
             code = stop.code
     return Ended(code, stdout.getvalue(), stderr.getvalue())
@@ -118,7 +119,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def check_one_line(ended: Ended, script: str, *named: object) -> None:
     """Exit code 2, and on standard error nothing of ours but one line that names all of these."""
-    ours = [line for line in ended.stderr.splitlines() if line.startswith(f"{script}.py: ")]
+    name = f"{script}.py" if script.startswith("run_") else f"ser-mtl {script}"
+    ours = [line for line in ended.stderr.splitlines() if line.startswith(f"{name}: ")]
     # What else is there are progress bars of steps that went well until then.
     others = [line for line in ended.stderr.splitlines() if line.strip() and line not in ours and "%|" not in line]
     assert (ended.code, len(ours), others) == (2, 1, []), ended.stderr

@@ -65,7 +65,7 @@ def test_with_group_norm_they_agree_where_nothing_is_padded():
 
 def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    ended = run_script("publish", [run, "--export", "wav2vec2"])
+    ended = run_script("export", [run, "--to", "wav2vec2"])
     assert ended.code == 0, ended.stderr
     waveform = torch.randn(1, 6000, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -90,7 +90,7 @@ with torch.inference_mode():
 
 def test_the_exported_models_work_in_the_stock_pipelines(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    run_script("publish", [run, "--export", "wav2vec2"])
+    run_script("export", [run, "--to", "wav2vec2"])
     sound = torch.randn(6000, generator=torch.Generator().manual_seed(0)).numpy()
     answers = pipeline("audio-classification", model=str(run / "wav2vec2/emotion"))(sound)
     assert {answer["label"] for answer in answers} == {"angry", "sad"}
@@ -103,8 +103,8 @@ def test_the_exported_models_work_in_the_stock_pipelines(finished, tmp_path):
 
 
 def test_what_the_stock_classes_cannot_hold_is_said(finished2, tmp_path):
-    ended = run_script("publish", [finished2, "--export", "wav2vec2"])
-    check_one_line(ended, "publish", "bottleneck adapters", "--merge", "stage 1")
+    ended = run_script("export", [finished2, "--to", "wav2vec2"])
+    check_one_line(ended, "export", "bottleneck adapters", "--to merged", "stage 1")
     assert not (finished2 / "wav2vec2").exists()
 
 
@@ -113,7 +113,7 @@ def test_another_family_of_encoders_is_said(finished, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["encoder_config"] = ENCODERS["HuBERT"].to_dict()
     (run / "config.json").write_text(json.dumps(config))
-    check_one_line(run_script("publish", [run, "--export", "wav2vec2"]), "publish", "hubert")
+    check_one_line(run_script("export", [run, "--to", "wav2vec2"]), "export", "hubert")
 
 
 @pytest.mark.parametrize(("changed", "named"), [({"layer_weights": True}, "layers"), ({"tasks": ["asr"]}, "emotion")])
@@ -121,6 +121,6 @@ def test_models_of_earlier_systems_are_not_exported(finished, tmp_path, changed,
     run = shutil.copytree(finished, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | changed))
-    ended = run_script("publish", [run, "--export", "wav2vec2"])
-    check_one_line(ended, "publish", "--export wav2vec2", named)
+    ended = run_script("export", [run, "--to", "wav2vec2"])
+    check_one_line(ended, "export", "--to wav2vec2", named)
     assert not (run / "wav2vec2").exists()

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from helpers.tiny import Ended, contents, run_flags, run_script
+from helpers.tiny import Ended, check_one_line, contents, run_flags, run_script
 from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.evaluation.predictions import read_predictions
@@ -50,7 +50,7 @@ def publish_well(run: Path, repo_id: str, *more: object) -> None:
 
 def check_refused(ended: Ended, *named: str) -> None:
     """Exit code 2 and one line of ours, the last, that says all of these."""
-    ours = [line for line in ended.stderr.splitlines() if line.startswith("publish.py: ")]
+    ours = [line for line in ended.stderr.splitlines() if line.startswith("ser-mtl publish: ")]
     assert (ended.code, len(ours)) == (2, 1), ended.stderr
     assert ended.stderr.endswith(ours[0] + "\n")
     for words in named:
@@ -222,8 +222,9 @@ def test_a_base_that_was_said_to_be_elsewhere_is_not_asked_for_the_commit_of_the
 def test_what_cannot_be_merged_is_said_before_anything_is_published(hub, stage1, stage2):
     check_refused(publish(stage1, "ada/stage1", "--merge"), "--merge", "whole model")
     shutil.move(stage1, stage1.parent / "elsewhere")
-    ended = run_script("publish", [stage2, "--merge"])
-    check_refused(ended, "--merge", str(stage2), "base")
+    ended = run_script("publish", [stage2, "--repo_id", "ada/stage2", "--base_repo_id", "ada/stage1", "--merge"])
+    check_refused(ended, "ada/stage1", "base")
+    check_one_line(run_script("export", [stage2, "--to", "merged"]), "export", "merge", stage2, "base")
     assert not hub.repositories and not (stage2 / "merged").exists()
 
 
@@ -308,7 +309,7 @@ def test_a_run_that_is_not_whole_is_refused(hub, stage1, name, content):
     ("flags", "named"),
     [
         ([], "--repo_id"),
-        (["--export", "onnx"], "--export"),
+        (["--repo_id", "ada/ser", "--export", "onnx"], "--export"),
         (["--all_folds"], "--repo_id"),
         (["--repo_id", "a/b/c"], "a/b/c"),
     ],

@@ -155,7 +155,7 @@ def test_a_recording_that_is_no_utterance_is_one_line_and_the_rest_goes_on(finis
     soundfile.write(tmp_path / "z.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished2, "--format", "json"])
     assert [Path(answer["file"]).name for answer in answers_in(ended.stdout)] == ["z.wav"]
-    assert f"{tmp_path / 'talk.wav'}: 2.0 minutes long" in ended.stderr
+    assert f"{tmp_path / 'talk.wav'}: 121.0 seconds long" in ended.stderr
     assert ended.code == 2 and "Traceback" not in ended.stderr
 
 
@@ -175,7 +175,7 @@ def test_text_says_it_in_a_line_and_a_stage_1_model_leaves_out_what_it_does_not_
     soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished])
     (answer,) = answers_in(run_script("predict", [tmp_path, "--model", finished, "--format", "json"]).stdout)
-    assert set(answer) == {"file", "emotion", "transcript"}
+    assert set(answer) == {"file", "duration", "emotion", "transcript"}
     emotion = f"{answer['emotion']['label']} {answer['emotion']['probability']:.2f}"
     assert ended.stdout == f'{tmp_path / "a.wav"}: {emotion}: "{answer["transcript"]}"\n'
 

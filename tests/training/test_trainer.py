@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from modeling_ser_mtl import weighted_loss
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import UserError
-from ser_mtl.inference.recognizer import as_text, heard_characters
+from ser_mtl.inference.recognizer import heard_characters, transcripts_of
 from ser_mtl.training.arguments import SerMtlArguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,7 +169,7 @@ def test_transcripts_are_those_of_the_tokenizer():
     random = np.random.default_rng(0)
     heard = [random.integers(1, len(tokenizer), n).tolist() for n in (0, 1, 9, 40)]
     padded = [row + [-100] * (40 - len(row)) for row in heard]
-    assert as_text(padded, tokenizer) == tokenizer.batch_decode(heard, group_tokens=False)
+    assert transcripts_of(padded, tokenizer) == tokenizer.batch_decode(heard, group_tokens=False)
 
 
 def test_what_is_kept_of_an_utterance_does_not_grow_with_its_length(tmp_path):

@@ -1,0 +1,120 @@
+"""The command `ser-mtl`: quick to explain itself, one line for a mistake, one file a verb."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from helpers.iemocap_tree import write_tree
+from helpers.tiny import ROOT, check_one_line, run_script
+
+from ser_mtl import cli
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "soundfile", "peft", "sklearn", "numpy")
+
+
+def command(*words: str, code: str | None = None) -> subprocess.CompletedProcess:
+    program = ["-c", code] if code else ["-m", "ser_mtl"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], *([verb, "--help"] for verb in cli.VERBS)], ids=str)
+def test_help_imports_no_heavy_library(words):
+    code = "import sys; from ser_mtl.cli import main\ntry: main()\nfinally: print([m for m in sys.argv[1:] if 0] or"
+    code += f" [m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    ended = command(*words, code=code)
+    assert ended.returncode == 0 and "usage: ser-mtl" in ended.stdout
+    assert ended.stderr.strip() == "[]"
+
+
+def test_help_and_mistakes_answer_in_half_a_second():
+    """The best of five: other programs share the cores."""
+    for words in (["--help"], ["predict", "--modle", "x"], ["pedict"]):
+        seconds = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            command(*words)
+            seconds.append(time.perf_counter() - begun)
+        assert min(seconds) < 0.5, words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["pedict", "a.wav"],
+            "ser-mtl: 'pedict' is not one of its verbs, predict, publish, export, corpus (did you mean",
+        ),
+        (["predict", "--modle", "x"], "ser-mtl predict: unrecognized arguments: --modle (did you mean --model?)"),
+        (["predict"], "ser-mtl predict: the following arguments are required: paths"),
+        (["predict", "a.wav", "--format", "xml"], "ser-mtl predict: argument --format: invalid choice: 'xml'"),
+        (["export", "somewhere", "--to", "onnxx"], "ser-mtl export: argument --to: invalid choice"),
+        (["export", "nowhere", "--to", "merged"], "ser-mtl export: nowhere: "),
+        (["corpus", "nowhere"], "ser-mtl corpus: --data_dir: no such folder: nowhere"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, said):
+    ended = command(*words)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_interruption_is_one_line_and_exit_code_130():
+    code = "from ser_mtl.cli import command_line\ndef main(): raise KeyboardInterrupt\ncommand_line(main, 'ser-mtl x')"
+    ended = command(code=code)
+    assert (ended.returncode, ended.stderr) == (130, "ser-mtl x: stopped\n")
+
+
+def test_every_verb_has_a_file_and_every_file_is_a_verb():
+    files = {path.stem for path in (ROOT / "ser_mtl/commands").glob("*.py")} - {"__init__"}
+    assert files == set(cli.VERBS)
+
+
+def test_importing_the_package_imports_no_library():
+    ended = command(code=f"import sys, ser_mtl; print([m for m in {HEAVY!r} if m in sys.modules], len(dir(ser_mtl)))")
+    assert ended.stdout.startswith("[] "), ended.stderr
+
+
+def test_the_public_names_are_there():
+    code = "import ser_mtl; print([name for name in ser_mtl.__all__ if getattr(ser_mtl, name).__name__ != name])"
+    assert command(code=code).stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------------------------------- corpus
+
+
+def test_a_corpus_is_shown_and_its_split(good_corpus):
+    ended = run_script("corpus", [good_corpus, "--fold", "1", "--dev", "session"])
+    assert ended.code == 0, ended.stderr
+    for words in ("utterances: 40", "angry", "female", "no shared speaker"):
+        assert words in ended.stdout
+
+
+def test_iemocap_is_written_as_a_folder_corpus(tmp_path):
+    root = tmp_path / "IEMOCAP_full_release"
+    write_tree(root)
+    flags = [root, "--corpus", "iemocap", "--no_check_counts", "--write", root / "metadata.csv"]
+    ended = run_script("corpus", flags)
+    assert ended.code == 0, ended.stderr
+    again = run_script("corpus", [root])
+    assert again.code == 0, again.stderr
+    assert sorted(pd.read_csv(root / "metadata.csv")["fold"].unique()) == [1, 2, 3, 4, 5]
+    check_one_line(run_script("corpus", flags), "corpus", root / "metadata.csv")
+
+
+# ------------------------------------------------------------------------------------------------------------ predict
+
+
+def test_answers_go_to_a_file_whole_or_not_at_all(finished, good_corpus, tmp_path):
+    recordings = sorted(good_corpus.glob("*.wav"))[:2]
+    flags = [*recordings, "--model", finished, "--format", "csv"]
+    ended = run_script("predict", [*flags, "--output", tmp_path / "answers.csv"])
+    assert (ended.code, ended.stdout) == (0, "")
+    table = pd.read_csv(tmp_path / "answers.csv")
+    assert table["file"].tolist() == [str(path) for path in recordings]
+    assert run_script("predict", flags).stdout == (tmp_path / "answers.csv").read_text()

@@ -1,0 +1,112 @@
+"""`ser_mtl.load`: a recording in any form gives one answer, and what is no recording is one clear line."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers.tiny import SAMPLING_RATE, tone
+
+import ser_mtl
+from ser_mtl.inference.recordings import samples_of
+
+
+@pytest.fixture(scope="module")
+def recognizer(finished2):
+    return ser_mtl.load(finished2)
+
+
+@pytest.fixture
+def mono() -> np.ndarray:
+    return (tone(440, 0.4) * 32767).astype(np.int16)
+
+
+def test_an_answer_has_the_form_of_the_contract(recognizer, mono):
+    answer = recognizer((mono, SAMPLING_RATE))
+    assert list(answer) == ["duration", "emotion", "gender", "style", "transcript"]
+    assert answer["duration"] == 0.4
+    for task in ("emotion", "gender", "style"):
+        assert set(answer[task]) == {"label", "probability", "probabilities"}
+        assert sum(answer[task]["probabilities"].values()) == pytest.approx(1)
+        assert answer[task]["probabilities"][answer[task]["label"]] == answer[task]["probability"]
+
+
+def test_every_form_of_a_recording_gives_the_same_answer(recognizer, mono, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, mono, SAMPLING_RATE, subtype="PCM_16")
+    answer = recognizer(path)
+    floats = mono.astype(np.float32) / 32768
+    with open(path, "rb") as file:
+        forms = [str(path), file, io.BytesIO(path.read_bytes()), (mono, SAMPLING_RATE), (floats, 16000.0)]
+        forms += [(floats.tolist(), SAMPLING_RATE), (torch.from_numpy(floats), np.int64(SAMPLING_RATE))]
+        forms += [(mono[None], SAMPLING_RATE), (mono[:, None], SAMPLING_RATE), (mono.astype(np.int32) * 2**16, 16000)]
+        forms += [(np.stack([mono, mono]), SAMPLING_RATE), (np.stack([mono, mono], axis=1), SAMPLING_RATE)]
+        forms += [((mono.astype(np.int32) + 2**15).astype(np.uint16), SAMPLING_RATE), (floats.astype(float), 16000)]
+        for form in forms:
+            assert recognizer(form) == answer
+
+
+def test_a_list_gives_a_list_in_its_order(recognizer, mono):
+    both = [(mono, SAMPLING_RATE), (mono[:4000], SAMPLING_RATE)]
+    answers = recognizer(both)
+    assert [answer["duration"] for answer in answers] == [0.4, 0.25]
+    assert recognizer([]) == []
+    for recording, answer in zip(both, answers, strict=True):
+        alone = recognizer(recording)
+        assert answer["emotion"]["probability"] == pytest.approx(alone["emotion"]["probability"], abs=1e-5)
+
+
+def test_the_channels_are_averaged_and_the_rate_is_made_16_khz():
+    left, right = tone(300, 0.5, 48_000), np.zeros(24_000)
+    samples = samples_of((np.stack([left, right]), 48_000)) / 32768
+    assert len(samples) == 8000
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert np.argmax(spectrum) * SAMPLING_RATE / len(samples) == pytest.approx(300, abs=2)
+    assert np.abs(samples[1000:-1000]).max() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("recording", "said"),
+    [
+        ((np.zeros(0), 16000), "shape (0,)"),
+        ((np.zeros((2, 2, 2)), 16000), "shape (2, 2, 2)"),
+        ((np.float32(0), 16000), "shape ()"),
+        (([0.1, math.nan], 16000), "NaN"),
+        (([0.1, 300.0], 16000), "within -1 and 1"),
+        (([1j, 2j], 16000), "complex"),
+        (([True, False], 16000), "bool"),
+        ((["a", "b"], 16000), "type"),
+        (([[0.1], [0.1, 0.2]], 16000), "array"),
+        (([0.1], 0), "sampling rate 0"),
+        (([0.1], -16000), "sampling rate -16000"),
+        (([0.1], 16000.5), "whole number"),
+        (([0.1], "16000"), "whole number"),
+        (([0.1], 10**9), "sampling rate"),
+        (([0.1],), "(samples, rate)"),
+        (np.zeros(16000), "ndarray"),
+        (None, "NoneType"),
+        ("nowhere.wav", "nowhere.wav"),
+        (io.BytesIO(b"no audio"), "cannot be read as audio"),
+        ((np.zeros(16000 * 121), 16000), "121.0 seconds"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_recording_is_one_clear_line(recognizer, recording, said):
+    with pytest.raises(ser_mtl.UserError) as caught:
+        recognizer(recording)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "ada/nowhere"])
+def test_a_model_that_cannot_be_loaded_is_named(hub, name):
+    with pytest.raises(ser_mtl.UserError, match=f"model {name}"):
+        ser_mtl.load(name)
+
+
+def test_it_answers_in_bfloat16_too(finished2, mono):
+    answer = ser_mtl.load(finished2, device="cpu", dtype=torch.bfloat16)((mono, SAMPLING_RATE))
+    exact = ser_mtl.load(finished2, device="cpu")((mono, SAMPLING_RATE))
+    assert answer["emotion"]["probability"] == pytest.approx(exact["emotion"]["probability"], abs=0.05)
