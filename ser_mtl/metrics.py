@@ -16,6 +16,7 @@ class Metric:
         hub_type: the Hub's name for it.
         higher_is_better: which way is better.
         in_summary: whether the short table at a run's end shows it.
+        long_title: in the Hub's index; the title if it is None.
     """
 
     group: str
@@ -24,6 +25,7 @@ class Metric:
     hub_type: str
     higher_is_better: bool = True
     in_summary: bool = True
+    long_title: str | None = None
 
     @property
     def name(self) -> str:
@@ -31,22 +33,28 @@ class Metric:
         return f"{self.group}_{self.key}"
 
 
+_UA = "UA (mean of the per-class recalls)"
+_WA = "WA (accuracy)"
+
 METRICS: tuple[Metric, ...] = (
-    Metric("emotion", "ua", "emotion UA", "recall"),
-    Metric("emotion", "wa", "emotion WA", "accuracy"),
-    Metric("emotion", "macro_f1", "emotion F1", "f1"),
+    Metric("emotion", "ua", "emotion UA", "recall", long_title=f"emotion {_UA}"),
+    Metric("emotion", "wa", "emotion WA", "accuracy", long_title=f"emotion {_WA}"),
+    Metric("emotion", "macro_f1", "emotion F1", "f1", long_title="emotion macro F1"),
     *(
         metric
         for task in CLASSIFICATION_TASKS
         if task != "emotion"
         for metric in (
-            Metric(task, "ua", f"{task} UA", "recall"),
-            Metric(task, "wa", f"{task} WA", "accuracy", in_summary=False),
+            Metric(task, "ua", f"{task} UA", "recall", long_title=f"{task} {_UA}"),
+            Metric(task, "wa", f"{task} WA", "accuracy", in_summary=False, long_title=f"{task} {_WA}"),
         )
     ),
-    Metric("asr", "wer", "WER", "wer", higher_is_better=False),
-    Metric("asr", "cer", "CER", "cer", higher_is_better=False, in_summary=False),
+    Metric("asr", "wer", "WER", "wer", higher_is_better=False, long_title="ASR WER"),
+    Metric("asr", "cer", "CER", "cer", higher_is_better=False, in_summary=False, long_title="ASR CER"),
     Metric("asr_adapters_off", "wer", "WER, adapters off", "wer", higher_is_better=False),
     Metric("asr_adapters_off", "cer", "CER, adapters off", "cer", higher_is_better=False, in_summary=False),
 )
 """All metrics, in the order of the tables."""
+
+METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+"""Metrics by name."""

@@ -1,39 +1,56 @@
-"""The figures of results.json as a table, for the terminal and the model card."""
+"""The metrics in results.json as a table, for the terminal and the model card."""
 
 import pandas as pd
 
-_COLUMNS = {
-    "emotion UA": ("emotion", "ua"),
-    "emotion WA": ("emotion", "wa"),
-    "emotion F1": ("emotion", "macro_f1"),
-    "gender UA": ("gender", "ua"),
-    "style UA": ("style", "ua"),
-    "WER": ("asr", "wer"),
-    "WER, adapters off": ("asr_adapters_off", "wer"),
-}
+from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.tasks import TASKS
+
+SPEECHLESS = 0.9
+"""Word error rate from which a model has not learned to transcribe, and its column says nothing."""
 
 
 def results_frame(results: dict) -> pd.DataFrame:
-    """Lay out `results["test"]` with one row a group and one column a figure, all as text.
+    """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
 
-    Figures are percent with one decimal, "-" where a group has none. The column of WER with the adapters off is
-    there only where a group has it.
+    Metrics are percent with one decimal, "-" if a group has none. Left out are the columns with the adapters off, if no
+    group has them, and word error rates that say nothing (`transcription_note`).
     """
     groups = results["test"]
+    transcribes = transcription_note(results) is None
+    columns = [
+        metric
+        for metric in METRICS
+        if metric.in_summary
+        and (metric.group in TASKS or any(metric.group in scores for scores in groups.values()))
+        and (transcribes or metric.key != "wer")
+    ]
     rows = {
-        group: {"n": str(figures["n"])} | {name: _percent(figures, *key) for name, key in _COLUMNS.items()}
-        for group, figures in groups.items()
+        group: {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
+        for group, scores in groups.items()
     }
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    if not any("asr_adapters_off" in figures for figures in groups.values()):
-        frame = frame.drop(columns="WER, adapters off")
-    return frame
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def results_table(results: dict) -> str:
-    """Render the test figures of `results` as a plain-text table, in percent."""
-    return results_frame(results).to_string()
+    """Render the test metrics of `results` as a plain-text table, in percent, with a note on what is left out."""
+    table = results_frame(results).to_string()
+    note = transcription_note(results)
+    return f"{table}\n\n{note}" if note else table
 
 
-def _percent(figures: dict, task: str, figure: str) -> str:
-    return f"{100 * figures[task][figure]:.1f}" if task in figures else "-"
+def transcription_note(results: dict) -> str | None:
+    """Why word error rates are left out of the table, in a sentence; None if they are not."""
+    groups = [scores[group] for scores in results["test"].values() for group in scores if group.startswith("asr")]
+    rates = [group["wer"] for group in groups]
+    if not rates or min(rates) < SPEECHLESS:
+        return None
+    return (
+        f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.0f} %). That takes a "
+        "pretrained encoder or longer training."
+    )
+
+
+def percent(scores: dict, metric: Metric) -> str:
+    """A metric of a group of utterances in percent, "-" without one."""
+    value = scores.get(metric.group, {}).get(metric.key)
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -6,8 +6,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ser_mtl.evaluation.results import results_frame
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.metrics import METRICS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 _CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
 _IEMOCAP_TERMS = "https://sail.usc.edu/iemocap/iemocap_release.htm"
@@ -22,19 +23,6 @@ _UNKNOWN_LICENCE = (
     "them here before you publish."
 )
 
-_METRICS = {
-    "ua": ("recall", "UA (mean of the per-class recalls)"),
-    "wa": ("accuracy", "WA (accuracy)"),
-    "macro_f1": ("f1", "macro F1"),
-    "wer": ("wer", "WER"),
-    "cer": ("cer", "CER"),
-}
-_TASK_TYPES = {
-    "emotion": "audio-classification",
-    "gender": "audio-classification",
-    "style": "audio-classification",
-    "asr": "automatic-speech-recognition",
-}
 _TRAINED = {
     "all": "all parameters",
     "adapters": "adapters and heads",
@@ -200,20 +188,19 @@ def metadata(results: dict, name: str, part: str) -> ModelCardData:
 
 
 def _evaluations(results: dict, part: str) -> list[EvalResult]:
-    figures = results["test"]["all"]
+    scores = results["test"]["all"]
     return [
         EvalResult(
-            task_type=task_type,
+            task_type=TASKS[metric.group].hub_type,
             dataset_type=results["corpus"],
             dataset_name=f"{corpus_name(results)}, {part}",
             dataset_split="test",
-            metric_type=_METRICS[key][0],
-            metric_name=f"{'ASR' if task == 'asr' else task} {_METRICS[key][1]}",
-            metric_value=value,
+            metric_type=metric.hub_type,
+            metric_name=metric.long_title or metric.title,
+            metric_value=scores[metric.group][metric.key],
         )
-        for task, task_type in _TASK_TYPES.items()
-        for key, value in figures.get(task, {}).items()
-        if key in _METRICS
+        for metric in METRICS
+        if metric.group in TASKS and metric.key in scores.get(metric.group, {})
     ]
 
 
@@ -267,6 +254,7 @@ def _figures(results: dict) -> str:
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
+        transcription_note(results),
         "One fold and one seed: a figure for the method is the mean over the folds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)

@@ -7,6 +7,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.results import percent
 from ser_mtl.hub.card import (
     CITATION,
     LIMITS,
@@ -20,14 +21,8 @@ from ser_mtl.hub.card import (
 from ser_mtl.hub.contents import read_results
 from ser_mtl.hub.push import make_repository, push
 from ser_mtl.hub.record import Published
-
-_COLUMNS = {
-    "emotion UA": ("emotion", "ua"),
-    "emotion WA": ("emotion", "wa"),
-    "gender UA": ("gender", "ua"),
-    "style UA": ("style", "ua"),
-    "WER": ("asr", "wer"),
-}
+from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.tasks import TASKS
 
 
 def runs_of_folds(folder: Path) -> dict[int, Path]:
@@ -102,38 +97,40 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
 def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
     columns = _columns(results)
     rows = []
-    for fold, of_fold in results.items():
-        figures = of_fold["test"]["all"]
+    for fold, fold_results in results.items():
+        scores = fold_results["test"]["all"]
         link = f"[{repositories[fold]}](https://huggingface.co/{repositories[fold]})"
-        speakers = ", ".join(of_fold.get("held_out_speakers", []))
-        values = [f"{100 * figures[task][figure]:.1f}" for task, figure in columns.values()]
-        rows.append([str(fold), link, speakers, str(figures["n"]), *values])
-    return markdown_table(["fold", "model", "test speakers", "utterances", *columns], rows)
+        speakers = ", ".join(fold_results.get("held_out_speakers", []))
+        values = [percent(scores, metric) for metric in columns]
+        rows.append([str(fold), link, speakers, str(scores["n"]), *values])
+    return markdown_table(["fold", "model", "test speakers", "utterances", *(metric.title for metric in columns)], rows)
 
 
 def _styles_table(results: dict[int, dict]) -> str:
     columns = _columns(results)
     styles = [style for style in results[1]["test"] if all(style in fold["test"] for fold in results.values())]
-    rows = [[style, *(_mean_and_spread(results, style, *key) for key in columns.values())] for style in styles]
-    return markdown_table(["utterances", *columns], rows)
+    rows = [[style, *(_mean_and_spread(results, style, metric) for metric in columns)] for style in styles]
+    return markdown_table(["utterances", *(metric.title for metric in columns)], rows)
 
 
-def _mean_and_spread(results: dict[int, dict], style: str, task: str, figure: str) -> str:
-    tested = [fold["test"][style].get(task, {}) for fold in results.values()]
-    if any(figure not in figures for figures in tested):
+def _mean_and_spread(results: dict[int, dict], style: str, metric: Metric) -> str:
+    groups = [fold["test"][style].get(metric.group, {}) for fold in results.values()]
+    if any(metric.key not in scores for scores in groups):
         return "-"
-    values = [100 * figures[figure] for figures in tested]
+    values = [100 * scores[metric.key] for scores in groups]
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
-def _columns(results: dict[int, dict]) -> dict[str, tuple[str, str]]:
-    """The figures that every fold has."""
-    tested = [fold["test"]["all"] for fold in results.values()]
-    return {
-        name: (task, figure)
-        for name, (task, figure) in _COLUMNS.items()
-        if all(figure in figures.get(task, {}) for figures in tested)
-    }
+def _columns(results: dict[int, dict]) -> list[Metric]:
+    """The metrics of the summary that every fold has."""
+    folds = [fold["test"]["all"] for fold in results.values()]
+    return [
+        metric
+        for metric in METRICS
+        if metric.in_summary
+        and metric.group in TASKS
+        and all(metric.key in scores.get(metric.group, {}) for scores in folds)
+    ]
 
 
 def _means(folds: list[dict]) -> dict:

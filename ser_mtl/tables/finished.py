@@ -1,4 +1,4 @@
-"""What the finished runs of a folder say: their json, by row, fold and seed."""
+"""The finished runs of a folder, read from their json, by row, fold and seed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,22 +9,14 @@ import numpy as np
 
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import read_json
+from ser_mtl.metrics import METRIC
 from ser_mtl.tables.plan import Run
-from ser_mtl.tables.rows import ROWS, Row
-
-FIGURES = {
-    "ua": ("emotion", "ua"),
-    "wa": ("emotion", "wa"),
-    "wer": ("asr", "wer"),
-    "gender_ua": ("gender", "ua"),
-    "style_ua": ("style", "ua"),
-}
-"""Where `results.json` holds the figures that the paper's tables give, by their names in `rows.Paper`."""
+from ser_mtl.tables.rows import PAPER_METRICS, ROWS, Row
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run, read from its folder as far as it is asked for."""
+    """One finished run; its files are read when they are first needed."""
 
     fold: int
     seed: int
@@ -42,7 +34,7 @@ class FinishedRun:
 
     @cached_property
     def history(self) -> list[dict]:
-        """`history.json`: what the Trainer logged."""
+        """`history.json`: the log of the Trainer."""
         return self._json("history.json")
 
     @cached_property
@@ -52,21 +44,21 @@ class FinishedRun:
 
     @cached_property
     def cosines(self) -> dict | None:
-        """`gradient_cosines.json`, where they were measured."""
+        """`gradient_cosines.json`, if they were measured."""
         return self._json("gradient_cosines.json") if (self.folder / "gradient_cosines.json").is_file() else None
 
-    def figure(self, name: str, group: str = "all") -> float | None:
-        """One of `FIGURES` on the test utterances of a group, a fraction; None where the run has none."""
-        task, key = FIGURES[name]
-        return self.results["test"].get(group, {}).get(task, {}).get(key)
+    def metric(self, name: str, group: str = "all") -> float | None:
+        """One of `PAPER_METRICS` on the test utterances of a group, a fraction; None if the run has none."""
+        metric = METRIC[PAPER_METRICS[name]]
+        return self.results["test"].get(group, {}).get(metric.group, {}).get(metric.key)
 
     def ua_by_rule(self) -> dict[str, float] | None:
-        """Test UA of the epoch that each selection rule keeps; None where the test was not measured after each epoch.
+        """Test UA of the epoch that each selection rule keeps; None if the test was not measured after each epoch.
 
-        "dev" is left out where no development set was evaluated.
+        "dev" is left out if no development set was evaluated.
         """
         test = {entry["epoch"]: entry["test_emotion_ua"] for entry in self.history if "test_emotion_ua" in entry}
-        if not test or self.results["selection"] == "oracle":  # which evaluates the test in the place of dev
+        if not test or self.results["selection"] == "oracle":  # its dev evaluations are the test's
             return None
         dev = {e["epoch"]: e["eval_emotion_ua"] for e in self.history if "eval_emotion_ua" in e and e["epoch"] in test}
         by_dev = {"dev": test[max(dev, key=dev.__getitem__)]} if dev else {}
@@ -78,43 +70,43 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class FinishedRow:
-    """A row of the tables with the runs that give its figures."""
+    """A row of the tables with the runs that give its metrics."""
 
     row: Row
     runs: list[FinishedRun]
 
     @property
     def tasks(self) -> list[str]:
-        """What the row trains in its last stage, where the corpus has it all."""
+        """The tasks of the row's last stage."""
         return (self.row.stage2 or self.row.stage1).tasks.split()
 
     @property
     def folds(self) -> set[int]:
-        """Folds with a run at least."""
+        """Folds with at least one run."""
         return {run.fold for run in self.runs}
 
-    def figures(self, name: str, group: str = "all") -> dict[tuple[int, int], float]:
-        """A figure by fold and seed, where the run has it."""
-        found = {(run.fold, run.seed): run.figure(name, group) for run in self.runs}
-        return {key: value for key, value in found.items() if value is not None}
+    def metrics(self, name: str, group: str = "all") -> dict[tuple[int, int], float]:
+        """One of `PAPER_METRICS` by fold and seed, of the runs that have it."""
+        values = {(run.fold, run.seed): run.metric(name, group) for run in self.runs}
+        return {key: value for key, value in values.items() if value is not None}
 
     def predictions(self, folds: Iterable[int] | None = None, group: str | None = None) -> Iterator[list[dict]]:
-        """Prediction rows of each run, of these folds and this speaking style alone where they are given."""
+        """Prediction rows of each run; only of these folds and this speaking style, if given."""
         for run in self.runs:
             if folds is None or run.fold in folds:
                 yield [row for row in run.predictions if group is None or style_of(row) == group]
 
     def confusion(self) -> np.ndarray:
-        """Confusion matrix of emotion, the sum over all runs."""
+        """Confusion matrix of emotion, summed over all runs."""
         return np.sum([run.results["test"]["all"]["emotion"]["confusion_matrix"] for run in self.runs], axis=0)
 
     def cosines(self) -> dict[str, np.ndarray]:
-        """Every cosine measured between gradients, by pair of losses: (times, groups), the first the whole encoder."""
+        """All measured cosines between gradients, by pair of losses: (times, groups), first the whole encoder."""
         found: dict[str, list] = {}
         for run in self.runs:
             for measurement in run.cosines["measurements"] if run.cosines else []:
                 for pair, values in measurement["cosines"].items():
-                    if None not in values:  # of a task that nobody in the batch was annotated for
+                    if None not in values:  # no utterance of the batch was annotated for the task
                         found.setdefault(pair, []).append(values)
         return {pair: np.array(values) for pair, values in found.items()}
 
@@ -126,7 +118,7 @@ class FinishedRow:
         return {epochs: FinishedRow(self.row, found[epochs]) for epochs in sorted(found)}
 
     def mean_history(self) -> list[dict]:
-        """An entry for each epoch that all runs logged: the mean of each number that all of them have."""
+        """An entry for each epoch that all runs logged, with the mean of each number that all have."""
         by_run = []
         for run in self.runs:
             epochs: dict[float, dict] = {}
@@ -150,12 +142,12 @@ def style_of(prediction: dict) -> str | None:
 
 
 def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
-    """All that a plan has finished."""
+    """The finished runs of a plan."""
     return [FinishedRun(run.fold, run.seed, run.folder) for run in runs if run.state == "finished"]
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
-    """The rows that a plan has finished runs of, in the order of the paper."""
+    """The rows with finished runs, in the order of the paper."""
     found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         if run.state == "finished":

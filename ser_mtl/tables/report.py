@@ -1,6 +1,6 @@
-"""report.md and report.html: the tables again, how sure they are, and whether the paper's claims hold in these runs.
+"""report.md and report.html: the tables, their uncertainty, and whether the paper's claims hold in these runs.
 
-Made from the json of finished runs, and nothing else. Every figure in percent.
+Made only from the json of finished runs. All metrics in percent.
 """
 
 import base64
@@ -37,18 +37,18 @@ _HERE = Path(__file__).resolve().parent
 
 
 def write_report(folder: Path, runs: list[Run], command: str) -> Path:
-    """Write report.md with its pictures, and report.html with the pictures in it.
+    """Write report.md with its figures, and report.html with the figures embedded.
 
     Args:
-        folder: of both, of a folder `pictures`, and of `baselines.json` where there is one.
-        runs: of the plan, finished or not, one row at least finished.
-        command: how the runs were made.
+        folder: where both are written, with a folder `figures`; it may hold `baselines.json`.
+        runs: of the plan; at least one row has finished runs.
+        command: the command of the runs.
 
     Returns:
         The path of report.html.
     """
     rows = finished_rows(runs)
-    sure = {row.row.id: counts(row.predictions()) for row in rows}
+    emotion_counts = {row.row.id: counts(row.predictions()) for row in rows}
     tested = check_claims(rows)
     file = folder / "baselines.json"
     baselines = read_json(file) if file.is_file() else {"text_only": [], "ceiling": None}
@@ -65,7 +65,7 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
         tests=tests_table(tested, rows),
         tables={number: papers_tables(rows, number) for number in sorted({row.row.table for row in rows})},
         titles=TITLES,
-        certainty=certainty_table(rows, sure),
+        certainty=certainty_table(rows, emotion_counts),
         styles=style_table(rows),
         rules=rules_table(rows),
         words=words_table(baselines["text_only"]),
@@ -74,7 +74,7 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
         calibration=calibration_table(rows),
         cosines=cosines_table(rows),
         losses=losses_table(rows),
-        pictures=draw(folder / "pictures", rows, sure, baselines),
+        figures=draw(folder / "figures", rows, emotion_counts, baselines),
         chosen_on_test=any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
     )
     text = re.sub(r"\n{3,}", "\n\n", text)
@@ -87,14 +87,14 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
 
 
 def incomplete(runs: list[Run]) -> dict[str, tuple[int, int]]:
-    """Finished and planned runs, by name, where these are more."""
+    """Numbers of finished and planned runs, by name, of the rows that are not complete."""
     planned = Counter(run.name for run in runs)
     finished = Counter(run.name for run in runs if run.state == "finished")
     return {name: (finished[name], number) for name, number in planned.items() if finished[name] < number}
 
 
 def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
-    """What the runs have in common, those too that a row only goes on from, and what differs among them."""
+    """The settings of all runs, stage-1 runs included: what they share, and what differs."""
 
     def values(*of_runs) -> str:
         return ", ".join(sorted({str(value) for value in of_runs}))
@@ -111,7 +111,7 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
         "tasks left out of all rows": values(*left_out) or "none",
         "epochs": _setting(runs, "num_train_epochs"),
         "learning rate": _setting(runs, "learning_rate"),
-        "utterances an update": _setting(runs, "batch_size"),
+        "utterances per update": _setting(runs, "batch_size"),
         "runs; minutes of training": f"{len(runs)}; {sum(run.results['minutes'] for run in runs):.0f}",
         "commit": values(*(run.results["commit"] for run in runs)),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
@@ -120,19 +120,35 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
 
 
 def _setting(runs: list[FinishedRun], name: str) -> str:
-    """Once for all runs, by stage, by what was trained, or by stage but for single rows: the first that is true."""
-    value = {run: str(run.args["training"].get(name)) for run in runs}
-    for told_by in ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}"):
-        told = {(told_by.format(**run.results), value[run]) for run in runs}
-        if len(told) == len({of for of, _ in told}):
-            break
-    else:
-        stage = {run: f"stage {run.results['stage']}" for run in runs}
-        usual = {of: mode(value[run] for run in runs if stage[run] == of) for of in stage.values()}
-        single = {run.folder.name for run in runs if value[run] != usual[stage[run]]}
-        told = {(run.folder.name if run.folder.name in single else stage[run], value[run]) for run in runs}
-    values = {of: ", ".join(sorted(told_value for other, told_value in told if other == of)) for of, _ in sorted(told)}
-    return "; ".join(f"{of}: {told_values}".removeprefix(": ") for of, told_values in values.items())
+    """A setting of the runs, as short as is true: one value for all, one per stage or kind, or one per row."""
+    titles = ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}")
+    for title in titles:
+        values = _values_by_title(name, {run: title.format(**run.results) for run in runs})
+        if all(len(group) == 1 for group in values.values()):
+            return _listed(values)
+    stages = {run: f"stage {run.results['stage']}" for run in runs}
+    usual = {stage: mode(_value(run, name) for run in runs if stages[run] == stage) for stage in stages.values()}
+    exceptions = {run.folder.name for run in runs if _value(run, name) != usual[stages[run]]}
+    rows = {run: run.folder.name if run.folder.name in exceptions else stages[run] for run in runs}
+    return _listed(_values_by_title(name, rows))
+
+
+def _value(run: FinishedRun, name: str) -> str:
+    return str(run.args["training"].get(name))
+
+
+def _values_by_title(name: str, title_of: dict[FinishedRun, str]) -> dict[str, set[str]]:
+    """The values of a setting under each title."""
+    values: dict[str, set[str]] = {}
+    for run, title in title_of.items():
+        values.setdefault(title, set()).add(_value(run, name))
+    return values
+
+
+def _listed(values: dict[str, set[str]]) -> str:
+    """As "stage 1: 12; stage 2: 6, 8"; without a title, the values alone."""
+    lines = (f"{title}: {', '.join(sorted(values[title]))}" for title in sorted(values))
+    return "; ".join(line.removeprefix(": ") for line in lines)
 
 
 def _corpus(rows: list[FinishedRow]) -> str:
@@ -148,33 +164,35 @@ def _named(run: FinishedRun) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------------------- figures
 
 
-def draw(folder: Path, rows: list[FinishedRow], sure: dict[str, Counts], baselines: dict) -> dict[str, dict[str, str]]:
-    """Draw all pictures; returns, by kind, the file names of `folder` by title."""
-    references = {"words alone": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
-    references |= {"one listener against the others": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
+def draw(
+    folder: Path, rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict
+) -> dict[str, dict[str, str]]:
+    """Draw all figures. Returns, by kind, their file names in `folder` by title."""
+    references = {"text-only baseline": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
+    references |= {"human agreement": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
     paper = {row.row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
     titles = {row.row.id: row.row.name for row in rows}
-    plot_ua({name: interval(of_row) for name, of_row in sure.items()}, folder / "ua.png", titles, paper, references)
-    pictures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
+    plot_ua({name: interval(row) for name, row in emotion_counts.items()}, folder / "ua.png", titles, paper, references)
+    figures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:
         name, labels = row.row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
         plot_confusion_matrix(row.confusion(), labels, folder / f"confusion-{name}.png", f"{name}, all runs")
-        pictures["confusion"][name] = f"confusion-{name}.png"
+        figures["confusion"][name] = f"confusion-{name}.png"
         on = "Test fold (oracle)" if row.runs[0].results["selection"] == "oracle" else "Development set"
         by_epochs = row.by_epochs()
-        for epochs, alike in by_epochs.items():
-            told = f"-{epochs:g}-epochs" if len(by_epochs) > 1 else ""
+        for epochs, runs in by_epochs.items():
+            suffix = f"-{epochs:g}-epochs" if len(by_epochs) > 1 else ""
             title = f"{name}, {epochs:g} epochs"
-            plot_training_curves(alike.mean_history(), folder / f"curves-{name}{told}.png", None, on, title)
-            pictures["curves"][name + told] = f"curves-{name}{told}.png"
-    return pictures | {"embeddings": _draw_embeddings(folder, rows), "cosines": _draw_cosines(folder, rows)}
+            plot_training_curves(runs.mean_history(), folder / f"curves-{name}{suffix}.png", None, on, title)
+            figures["curves"][name + suffix] = f"curves-{name}{suffix}.png"
+    return figures | {"embeddings": _draw_embeddings(folder, rows), "cosines": _draw_cosines(folder, rows)}
 
 
 def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
-    """x_e, x_g and x_s of one run each, without and with self-contrastive loss, on the same test set."""
+    """x_e, x_g and x_s of one run each, without and with the self-contrastive loss, on the same test set."""
     titles = {"t3-concat": "no SCL", "t3-scl-norm": "SCL_norm", "t3-scl-cos": "SCL_cos"}
     runs = {row.row.id: {(run.seed, run.fold): run for run in row.runs} for row in rows if row.row.id in titles}
     shared = set.intersection(*map(set, runs.values())) if runs else set()
@@ -182,15 +200,15 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
         return {}
     seed, fold = min(shared)
     points = {
-        f"{name}: {titles[name]}": [row["points"] for row in of_row[seed, fold].predictions]
-        for name, of_row in runs.items()
+        f"{name}: {titles[name]}": [row["points"] for row in row_runs[seed, fold].predictions]
+        for name, row_runs in runs.items()
     }
     plot_embeddings(points, folder / "embeddings.png")
     return {f"Embeddings of the test utterances of fold {fold}, seed {seed}": "embeddings.png"}
 
 
 def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
-    """Cosines where the paper speaks of them: all tasks in one stage, and both of its two stages."""
+    """Cosines of all tasks in one stage, and of the two stages of the proposed system."""
     chosen = [row for row in rows if row.row.id in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
     means = {}
     for row in chosen:
@@ -200,11 +218,11 @@ def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     if not means:
         return {}
     plot_gradient_cosines(means, folder / "cosines.png")
-    return {"Cosines between the gradients of every two losses": "cosines.png"}
+    return {"Cosines between the gradients of each pair of losses": "cosines.png"}
 
 
 def as_page(text: str, folder: Path, environment: jinja2.Environment) -> str:
-    """Markdown as one page of HTML that needs no other file: pictures are in it."""
+    """Markdown as one page of HTML that needs no other file: figures are embedded."""
     body = MarkdownIt("commonmark").enable("table").render(text)
 
     def inlined(match: re.Match) -> str:

@@ -1,7 +1,7 @@
-"""The rows of the tables as data: what each trains, and the paper's figures beside it.
+"""The rows of the tables as data: what each trains, and the paper's metrics.
 
-A row of one stage is a model of stage 1; a row of two stages goes on from such a model. Stage-1 models that are told
-the same are the same model, trained once (`ser_mtl.tables.plan`).
+A row of one stage is a model of stage 1; a row of two stages continues from one. Stage-1 models with the same
+settings are the same model, trained once (`ser_mtl.tables.plan`).
 """
 
 from dataclasses import dataclass, replace
@@ -11,14 +11,14 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 @dataclass(frozen=True)
 class Stage:
-    """One training, as the flags of run_stage1.py or run_stage2.py say it."""
+    """One training, as flags of run_stage1.py or run_stage2.py."""
 
     tasks: str
     trainable: str
     fusion: str = "none"
     scl: str = "none"
-    more: str = ""  # further flags, which those of the command line override
-    one_process: bool = False  # whatever GPUs there are: what is trained is told by the batch of one process
+    more: str = ""  # further flags; those of the command line override them
+    one_process: bool = False  # whatever GPUs there are: the method works on the batch of one process
 
     def without(self, tasks: list[str]) -> "Stage":
         """The same stage, less these tasks."""
@@ -34,7 +34,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper's figures of a row on IEMOCAP, percent; None where it gives none. WER is better when lower."""
+    """The paper's metrics of a row on IEMOCAP, percent; None if it gives none."""
 
     ua: float | None = None
     wa: float | None = None
@@ -43,9 +43,19 @@ class Paper:
     style_ua: float | None = None
 
 
+PAPER_METRICS = {
+    "ua": "emotion_ua",
+    "wa": "emotion_wa",
+    "wer": "asr_wer",
+    "gender_ua": "gender_ua",
+    "style_ua": "style_ua",
+}
+"""The metrics of `Paper`, by their names in `ser_mtl.metrics.METRICS`."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its id, the table's number, how the paper names it, its stages, the paper's figures."""
+    """A row of a table: its id, the table's number, the paper's name for it, its stages, the paper's metrics."""
 
     id: str
     table: int
@@ -104,15 +114,15 @@ TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
-    4: "two earlier systems, rebuilt under the protocol of all other rows; the figures beside them are quoted",
-    5: "not in the paper: a single stage with PCGrad, its reference 12, which takes conflicts between gradients away",
+    4: "two earlier systems, rebuilt under the protocol of all other rows; the numbers beside them are quoted",
+    5: "not in the paper: a single stage with PCGrad (its reference 12), which removes conflicts between gradients",
 }
-"""What the tables compare, by number: the paper's, and one of ours."""
+"""Titles of the tables: the paper's, and one of ours."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That row `better` beats row `worse` on UA: what the paper says, or else what follows from its hypothesis."""
+    """The claim that row `better` beats row `worse` on UA: the paper's, or one that follows from its hypothesis."""
 
     text: str
     better: str
@@ -121,11 +131,11 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("Recognising the words as well helps emotion (one stage).", "t1-full-ser-asr", "t1-full-ser"),
-    Claim("The same where adapters alone are trained.", "t1-adapters-ser-asr", "t1-adapters-ser"),
+    Claim("Recognising speech as well helps emotion (one stage).", "t1-full-ser-asr", "t1-full-ser"),
+    Claim("The same if only adapters are trained.", "t1-adapters-ser-asr", "t1-adapters-ser"),
     Claim("In one stage, all parameters are better than adapters.", "t1-full-ser-asr", "t1-adapters-ser-asr"),
     Claim("In stage 2, adapters are better than all parameters.", "t2-full-adapters", "t2-full-full"),
-    Claim("Adapters want a first stage that trains all parameters.", "t2-full-adapters", "t2-adapters-adapters"),
+    Claim("Adapters need a first stage that trains all parameters.", "t2-full-adapters", "t2-adapters-adapters"),
     Claim("A second stage of adapters beats a single stage.", "t2-full-adapters", "t1-full-ser-asr"),
     Claim("Gender and style help emotion in stage 2.", "t3-mtl", "t2-full-adapters"),
     Claim("With fusion, SCL_norm is better than no self-contrastive loss.", "t3-scl-norm", "t3-concat"),
@@ -133,8 +143,8 @@ CLAIMS = (
     Claim("SCL_cos is better than SCL_norm.", "t3-scl-cos", "t3-scl-norm"),
     Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
     Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
-    Claim("PCGrad mends single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
+    Claim("PCGrad improves single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
     Claim("Two stages need no PCGrad: the proposed system beats a single stage with it.",
           "t3-scl-cos", "t5-full-all-pcgrad", False),
 )  # fmt: skip
-"""Each a paired test of the report."""
+"""Each is a paired test of the report."""

@@ -1,34 +1,35 @@
-"""The tables of the report, each from the finished runs; None where they do not have what it is about."""
+"""The tables of the report, each made from the finished runs; None if they lack what it needs."""
 
 import numpy as np
 
+from ser_mtl.metrics import METRIC
 from ser_mtl.tables.finished import FinishedRow, style_of
+from ser_mtl.tables.rows import PAPER_METRICS
 from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
 from ser_mtl.tables.text import Table, percent, with_ends, with_spread
 from ser_mtl.tasks import TASKS
 
-_TASK_FIGURES = {"wer": "WER", "gender_ua": "gender UA", "style_ua": "style UA"}
-
 
 def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
-    """A table of the paper: emotion, and the other tasks where there are any, ours beside the paper's."""
+    """A table of the paper: emotion, and the other tasks if there are any, ours beside the paper's."""
     rows = [row for row in rows if row.row.table == number]
-    others = {name: title for name, title in _TASK_FIGURES.items() if any(row.figures(name) for row in rows)}
-    with_others = [row for row in rows if any(row.figures(name) for name in others)]
-    emotion = _beside_the_paper(rows, {"ua": "UA", "wa": "WA"})
-    return [emotion, _beside_the_paper(with_others, others)] if others else [emotion]
+    emotion = [name for name, metric in PAPER_METRICS.items() if METRIC[metric].group == "emotion"]
+    others = [name for name in PAPER_METRICS if name not in emotion and any(row.metrics(name) for row in rows)]
+    with_others = [row for row in rows if any(row.metrics(name) for name in others)]
+    tables = [_beside_the_paper(rows, emotion)]
+    return [*tables, _beside_the_paper(with_others, others)] if others else tables
 
 
-def _beside_the_paper(rows: list[FinishedRow], figures: dict[str, str]) -> Table:
+def _beside_the_paper(rows: list[FinishedRow], names: list[str]) -> Table:
     header = ["row", "trained"]
-    for title in figures.values():
-        header += [title, "paper", "difference"]
+    for name in names:
+        header += [METRIC[PAPER_METRICS[name]].title.removeprefix("emotion "), "paper", "difference"]
     lines = []
     for row in rows:
         line = [f"`{row.row.id}`", row.row.name]
-        for name in figures:
-            found, paper = row.figures(name), getattr(row.row.paper, name)
-            ours = spread(found) if found else None
+        for name in names:
+            values, paper = row.metrics(name), getattr(row.row.paper, name)
+            ours = spread(values) if values else None
             line += [
                 with_spread(ours) if ours else "",
                 "" if paper is None else f"{paper:.2f}",
@@ -38,12 +39,12 @@ def _beside_the_paper(rows: list[FinishedRow], figures: dict[str, str]) -> Table
     return Table(header, lines)
 
 
-def certainty_table(rows: list[FinishedRow], sure: dict[str, Counts]) -> Table:
+def certainty_table(rows: list[FinishedRow], emotion_counts: dict[str, Counts]) -> Table:
     """Emotion of each row: its spread over folds and seeds, and all folds together with their intervals."""
     lines = []
     for row in rows:
-        over = spread(row.figures("ua"))
-        pooled = [interval(sure[row.row.id], figure) for figure in (ua, wa)]
+        over = spread(row.metrics("ua"))
+        pooled = [interval(emotion_counts[row.row.id], metric) for metric in (ua, wa)]
         seeds = len({run.seed for run in row.runs})
         lines.append(
             [
@@ -58,7 +59,7 @@ def certainty_table(rows: list[FinishedRow], sure: dict[str, Counts]) -> Table:
 
 
 def style_table(rows: list[FinishedRow]) -> Table | None:
-    """UA and WA by speaking style, all folds together; None where utterances have no style."""
+    """UA and WA by speaking style, all folds together; None if utterances have no style."""
     styles = sorted({style for row in rows for run in row.runs for style in run.results["test"]} - {"all"})
     if not styles:
         return None
@@ -75,7 +76,7 @@ def style_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def rules_table(rows: list[FinishedRow]) -> Table | None:
-    """UA under each selection rule, where the test fold was measured after each epoch; else None."""
+    """UA under each selection rule; None if no run measured the test fold after each epoch."""
     lines = []
     for row in rows:
         measured = [by_rule for run in row.runs if (by_rule := run.ua_by_rule())]
@@ -93,7 +94,7 @@ def rules_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def words_table(rows: list[dict]) -> Table | None:
-    """Emotion from the transcripts alone, all folds together; None where the corpus has too few."""
+    """The text-only baseline, all folds together; None if the corpus has too few transcripts."""
     if not rows:
         return None
     lines = []
@@ -105,7 +106,7 @@ def words_table(rows: list[dict]) -> Table | None:
 
 
 def leaks_table(rows: list[FinishedRow]) -> Table | None:
-    """Share of each fold's test transcripts that training has a near-duplicate of; None where it was not looked at."""
+    """Share of each fold's test transcripts with a near-duplicate in training; None if it was not counted."""
     by_fold = {run.fold: run.results["leaks"] for row in rows for run in row.runs if "leaks" in run.results}
     groups = sorted({group for leaks in by_fold.values() for group in leaks["near_duplicates"]})
     if not groups:
@@ -118,7 +119,7 @@ def leaks_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def calibration_table(rows: list[FinishedRow]) -> Table | None:
-    """Expected calibration error on the test, mean of the runs, and the temperature; None where it was not computed."""
+    """Expected calibration error on the test, mean of the runs, and the temperature; None if it was not computed."""
     lines = []
     for row in rows:
         found = [run.results["calibration"] for run in row.runs if "calibration" in run.results]
@@ -137,7 +138,7 @@ def calibration_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def cosines_table(rows: list[FinishedRow]) -> Table | None:
-    """Cosines between the losses' gradients on the whole encoder, of all runs; None where they were not measured."""
+    """Cosines between the losses' gradients on the whole encoder, of all runs; None if they were not measured."""
     lines = []
     for row in rows:
         for pair, values in row.cosines().items():
@@ -155,7 +156,7 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
-    """Each task's training loss as the runs end, their mean and the highest, and the mean before; None without any."""
+    """Each task's training loss at the end of the runs: mean and highest, and the mean before; None without any."""
     lines = []
     for row in rows:
         by_run = [epochs for run in row.runs if (epochs := [entry for entry in run.history if "loss" in entry])]

@@ -65,7 +65,7 @@ def line_of(folder: Path, start: str) -> list[str]:
 
 
 def test_a_row_stands_with_its_mean_its_spread_the_papers_figure_and_the_difference(folder):
-    by_fold = np.array([list(row_of(folder, "t1-full-ser").figures("ua").values())]).reshape(2, 5).mean(axis=0)
+    by_fold = np.array([list(row_of(folder, "t1-full-ser").metrics("ua").values())]).reshape(2, 5).mean(axis=0)
     _, trained, ua, paper, difference, *_ = line_of(folder, "`t1-full-ser`")
     assert trained == "all parameters: SER"
     assert ua == f"{100 * by_fold.mean():.1f} ± {100 * by_fold.std(ddof=1):.1f}"
@@ -80,7 +80,7 @@ def test_other_tasks_stand_in_a_table_of_their_own_and_only_where_they_were_trai
     assert "gender UA" in others.header and "gender UA" not in emotion.header and "WER" not in others.header
     cells = dict(zip(others.header[2:], others.rows[0][2:], strict=False))
     assert cells["gender UA"].startswith(
-        f"{100 * np.mean(list(row_of(folder, 't3-concat').figures('gender_ua').values())):.1f}"
+        f"{100 * np.mean(list(row_of(folder, 't3-concat').metrics('gender_ua').values())):.1f}"
     )
 
 
@@ -92,7 +92,7 @@ def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
         args["training"] |= {"learning_rate": 5e-4 if run.settings.trainable == "adapters" else 2e-4}
         write_json(run.folder / "args.json", args)
     told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
-    assert told["utterances an update"] == "16"
+    assert told["utterances per update"] == "16"
     assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0"
     assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
 
@@ -159,7 +159,7 @@ def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path)
     _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
     assert papers == "-" and float(ours) > float(others)
     text = (tmp_path / "report.md").read_text()
-    assert "from its hypothesis:\n\n- PCGrad mends single-stage multi-task learning. **holds**" in text
+    assert "from its hypothesis:\n\n- PCGrad improves single-stage multi-task learning. **holds**" in text
 
 
 def test_planted_differences_come_out_as_verdicts(folder):
@@ -275,7 +275,7 @@ def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_pat
     assert "These runs are on another corpus" in text
     assert "| corpus | recordings |" in text and "some/where" not in text
     assert "None can be tested" in text
-    assert "Which epoch is kept" not in text and "Without listening" not in text and "Not complete" not in text
+    assert "Which epoch is kept" not in text and "Text-only baseline" not in text and "Not complete" not in text
 
 
 def test_runs_of_other_lengths_have_curves_of_their_own(tmp_path):
