@@ -1,5 +1,6 @@
-# Everything installs what it needs into .venv first. A fresh machine needs Python 3.11 and make.
-PYTHON ?= python3.11
+# Everything installs what it needs into .venv first. A fresh machine needs make and Python 3.11, 3.12 or 3.13.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+  $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 SEED ?= 0
@@ -10,26 +11,30 @@ DEMO := --corpus demo --fold 1 --seed $(SEED) --per_device_train_batch_size 8 --
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt requirements.lock
+.venv/installed: requirements.txt requirements-dev.txt requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements-dev.txt -c requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Both stages on a synthesised corpus, under five minutes on two cores. The demo's encoder has no pretraining, so that
-# stage 1 teaches it all four tasks (eq. 3).
+# Both stages on a synthesised corpus, under five minutes on two cores. The demo's encoder has no pretraining, so stage 1
+# teaches it all four tasks (eq. 3).
 demo: install
 	$(LAUNCH) run_stage1.py $(DEMO) --output_dir $(OUT)/stage1/fold1 \
 	  --tasks emotion asr gender style --aux_weight 0.2 --num_train_epochs 16
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
 
-test: install
+test: style
 	$(BIN)/python -m pytest
 
 # What takes minutes: what the demo learns, over three seeds.
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# Format, lint and types.
 style: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy

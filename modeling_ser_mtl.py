@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ class SerMtlConfig(PreTrainedConfig):
     model_type = "ser_mtl"
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_config: Any = None  # a config of transformers, or a dict with its `model_type`
     tasks: list[str] | None = None  # with a loss: "asr", and any with labels; without emotion, to prepare an encoder
     labels: dict[str, list[str]] | None = None  # classes of each classification task, in the order of its logits
     vocab_size: int | None = None  # characters of the CTC head; None for a model without one
@@ -424,8 +425,11 @@ class SerMtlModel(PreTrainedModel):
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
             if any(isinstance(module, nn.GroupNorm) for module in self.front_end_modules()):
-                rows = zip(waveforms, lengths.clamp(min=field).tolist(), strict=True)
-                rows = [front_end(self.encoder, self.family, waveform[None, :n])[0] for waveform, n in rows]
+                sizes = lengths.clamp(min=field).tolist()
+                rows = [
+                    front_end(self.encoder, self.family, row[None, :n])[0]
+                    for row, n in zip(waveforms, sizes, strict=True)
+                ]
                 features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
             else:
                 features = front_end(self.encoder, self.family, waveforms)

@@ -24,7 +24,7 @@ def main() -> None:
     if results := check_run_folder(Path(args.output_dir), record):
         show(results, args)
         return publish(args)
-    check_publication(args, stage.stage1 if stage.trainable == "adapters" else None)
+    check_publication(args, record["method"]["stage1"] if stage.trainable == "adapters" else None)
 
     corpus = read_corpus(corpus_args, args)
     parts = split(corpus, corpus_args.fold, corpus_args.dev)

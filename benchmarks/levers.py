@@ -17,36 +17,38 @@ from torch.utils.data import RandomSampler
 from benchmarks.measuring import Epoch, measure, train_an_epoch
 from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
-from modeling_ser_mtl import SerMtlModel
+from modeling_ser_mtl import SerMtlOutput
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.training.trainer import SerMtlTrainer
 
 
-def features_with_channels_first(
-    model: SerMtlModel, input_values: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As transformers does it, without gradients where the front end is frozen."""
-    with torch.set_grad_enabled(any(p.requires_grad for p in model.front_end_parameters())):
-        features = model.encoder.feature_extractor(input_values).transpose(1, 2)
-    return features, model.frame_lengths(attention_mask.sum(dim=1).long())
+class StockFrontEnd(SerMtlTrainer):
+    """A Trainer whose model runs the encoder's own front end, with channels first."""
+
+    def _forward(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> SerMtlOutput:
+        return model(**{name: value for name, value in inputs.items() if name != "row"})
 
 
 def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
     """Stage 1 with all levers, and without some of them."""
-    run = RunArguments(output_dir=str(folder / "run"), num_train_epochs=1, **QUIET)
-    front_ends = {
-        "all": "once",
-        "random batches": "once",
-        "front end in every step": "every step",
-        "front end in every step, channels first": "every step",
-        "front end trained": "trained",
-        "front end trained, channels first": "trained",
-    }
-    trainers = {name: prepare_stage1(encoder, folder / "noise", run, how).trainer for name, how in front_ends.items()}
+    names = (
+        "all",
+        "random batches",
+        "front end in every step",
+        "front end in every step, channels first",
+        "front end trained",
+        "front end trained, channels first",
+    )
+    trainers = {}
+    for name in names:
+        cache = "never" if "every step" in name else "auto"
+        run = {"output_dir": str(folder / "run"), "num_train_epochs": 1, "front_end_cache": cache} | QUIET
+        train_front_end = "trained" in name
+        trainers[name] = prepare_stage1(encoder, folder / "noise", SerMtlArguments(**run), train_front_end).trainer
     trainers["random batches"]._get_train_sampler = lambda rows=None: RandomSampler(trainers["all"].train_dataset)
     for name, trainer in trainers.items():
         if "channels first" in name:
-            trainer.model.extract_features = partial(features_with_channels_first, trainer.model)
+            trainer.__class__ = StockFrontEnd
     return trainers
 
 

@@ -52,9 +52,10 @@ def _reason(error: BaseException) -> str:
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    response = error.response if isinstance(error, HfHubHTTPError) else None
+    status = None if response is None else response.status_code
     if status == 429:
-        seconds = error.response.headers.get("Retry-After")
+        seconds = response.headers.get("Retry-After")
         return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
     if status in _STATUS:
         return f"{_STATUS[status]} ({status})"

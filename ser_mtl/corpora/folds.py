@@ -63,9 +63,10 @@ def deal_speakers(speakers: Sequence[str], genders: Sequence[str | None]) -> dic
     for speaker, gender in _most_frequent_values(speakers, genders).items():
         speakers_by_gender[gender or ""].append(speaker)
     folds: dict[str, int] = {}
-    fold_speakers, fold_utterances = Counter(), Counter()
+    fold_speakers: Counter[int] = Counter()
+    fold_utterances: Counter[int] = Counter()
     for gender in sorted(speakers_by_gender):
-        gender_utterances = Counter()
+        gender_utterances: Counter[int] = Counter()
         for speaker in sorted(speakers_by_gender[gender], key=lambda name: (-sizes[name], name)):
             fold = min(FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f))
             folds[speaker] = fold

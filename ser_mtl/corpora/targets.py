@@ -81,9 +81,8 @@ def with_targets(
         if unknown := sorted(set(corpus.unique(column)) - set(index)):
             raise UserError(f"{task} {unknown[0]!r} is not one of the model's labels: {', '.join(classes)}")
         targets = [index[label] for label in corpus[column]]
-        if soft_labels and task == "emotion":
-            targets = _soft_targets(targets, corpus["raters"], classes)
-        corpus = corpus.add_column(f"{task}_labels", targets)
+        soft = _soft_targets(targets, corpus["raters"], classes) if soft_labels and task == "emotion" else None
+        corpus = corpus.add_column(f"{task}_labels", soft or targets)
     if tokenizer is not None:
         texts = [normalise_text(text or "") for text in corpus["text"]]
         corpus = corpus.add_column("asr_labels", [tokenizer(text).input_ids if text else [] for text in texts])

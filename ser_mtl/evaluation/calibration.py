@@ -1,6 +1,6 @@
-"""How far probabilities can be believed: expected calibration error, and the temperature that mends it.
+"""Calibration of emotion's probabilities: expected calibration error, and temperature scaling.
 
-Everything is computed from prediction rows, whose probabilities are those of the plain logits z: softmax(z). A
+All of it is computed from prediction rows, whose probabilities are softmax(z) of the plain logits z. A
 temperature T makes them softmax(z / T), which is the softmax of log(p) / T, so the logits are not needed.
 """
 
@@ -19,7 +19,7 @@ _HOTTEST = 10.0  # T is looked for between 1 / 10 and 10
 class Reliability:
     """Utterances by the probability of the predicted class, in bins of equal width: (bins,) each.
 
-    `confidence` is the mean of these probabilities, `accuracy` the share that is right, both 0 in an empty bin.
+    `confidence` is the mean of these probabilities, `accuracy` the share of correct predictions, both 0 in empty bins.
     """
 
     count: np.ndarray
@@ -28,7 +28,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over utterances of |accuracy - confidence| of their bin."""
+        """Expected calibration error: mean over utterances of |accuracy - confidence| of their bin."""
         return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.count))
 
 
@@ -56,7 +56,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """The T between 1/10 and 10 under which the targets are likeliest (Guo et al. 2017, section 4.2).
+    """The T between 1/10 and 10 that maximises the likelihood of the targets (Guo et al. 2017, section 4.2).
 
     Args:
         probabilities: (utterances, classes), softmax(z).
@@ -73,7 +73,7 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 
 def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Of the prediction rows with an emotion label: probabilities (utterances, classes) and targets (utterances,)."""
+    """Probabilities (utterances, classes) and targets (utterances,) of the prediction rows with an emotion label."""
     emotions = [row["emotion"] for row in rows if row["emotion"]["label"] is not None]
     probabilities = np.array([list(emotion["probabilities"].values()) for emotion in emotions])
     targets = np.array([list(emotion["probabilities"]).index(emotion["label"]) for emotion in emotions])
@@ -81,22 +81,22 @@ def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calibration(test: list[dict], dev: list[dict] | None) -> dict:
-    """What `results.json` holds under "calibration", from the prediction rows of the test and of dev.
+    """The "calibration" of `results.json`, from the prediction rows of the test and of dev.
 
     Returns:
         `"bins"`; `"temperature"`, fitted on dev; and for each of `"dev"` and `"test"` the expected calibration error
-        `"before"` and `"after"` it. Without dev there is no temperature and no "after", without emotion nothing.
+        `"before"` and `"after"` scaling. Without dev there is no temperature and no "after"; without emotion, nothing.
     """
     if not any("emotion" in row for row in test):
         return {}
-    figures: dict = {"bins": BINS}
+    errors: dict = {"bins": BINS}
     if dev is not None:
-        figures["temperature"] = round(fit_temperature(*emotion_probabilities(dev)), 4)
+        errors["temperature"] = round(fit_temperature(*emotion_probabilities(dev)), 4)
     for name, rows in (("dev", dev), ("test", test)):
         if rows is not None:
             probabilities, targets = emotion_probabilities(rows)
-            figures[name] = {"before": reliability(probabilities, targets).error}
+            errors[name] = {"before": reliability(probabilities, targets).error}
             if dev is not None:
-                after = tempered(probabilities, figures["temperature"])
-                figures[name]["after"] = reliability(after, targets).error
-    return figures
+                after = tempered(probabilities, errors["temperature"])
+                errors[name]["after"] = reliability(after, targets).error
+    return errors

@@ -1,13 +1,13 @@
-"""Where the task embeddings lie, in two dimensions."""
+"""The task embeddings in two dimensions."""
 
 import numpy as np
 from sklearn.decomposition import PCA
 
 
 def two_dimensions(embeddings: dict[str, np.ndarray]) -> list[dict[str, list[float]]]:
-    """Project x_e, x_g and x_s onto the two main components that all of them together have.
+    """Project x_e, x_g and x_s onto the first two principal components of all of them together.
 
-    Embeddings are scaled to length 1 first: what the self-contrastive losses pull together is their direction.
+    Embeddings are scaled to length 1 first: the self-contrastive losses act on their direction.
 
     Args:
         embeddings: by task, (utterances, width) each.

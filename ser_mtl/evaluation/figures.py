@@ -7,11 +7,13 @@ Every line has a marker and a line style of its own: the figures can be read in 
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -60,7 +62,7 @@ def line_style(index: int) -> dict:
 def blank_figure(height: float, width: float = WIDTH) -> Figure:
     """A figure of this size in inches, with a margin around what is drawn."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure
 
 
@@ -76,7 +78,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         Image.open(drawn).convert("RGB").quantize().save(partial, optimize=True)
 
 
-def tidy(axes: Axes, grid: str = "y") -> None:
+def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     """Leave out the frame's top and right, and draw light lines across one axis."""
     axes.grid(axis=grid, color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,7 +87,7 @@ def tidy(axes: Axes, grid: str = "y") -> None:
 # --------------------------------------------------------------------------------------------------- confusion matrix
 
 
-def plot_confusion_matrix(matrix: list[list[int]], labels: list[str], path: str | Path, title: str) -> Figure:
+def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path, title: str) -> Figure:
     """Draw the counts and row percentages of a confusion matrix.
 
     Args:
@@ -108,7 +110,7 @@ def plot_confusion_matrix(matrix: list[list[int]], labels: list[str], path: str 
         axes.text(column, row, text, ha="center", va="center", fontsize=10 if cell > 0.6 else 9)
     rows = [f"{label}\n(n = {total})" for label, total in zip(labels, totals[:, 0], strict=True)]
     wide = 0.09 * max(map(len, labels)) > cell
-    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if wide else {}
+    slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if wide else {}
     axes.set_xticks(range(len(labels)), labels, **slanted)
     axes.set_yticks(range(len(labels)), rows)
     axes.set(xlabel="Predicted", ylabel="Annotated (each row: 100 %)")
@@ -281,7 +283,7 @@ def figure_bins(confidence: np.ndarray, right: np.ndarray) -> Reliability:
     for end in np.flatnonzero(np.diff(confidence)) + 1:
         wide = confidence[end] - confidence[starts[-1]] >= _NARROWEST_BIN
         if wide and min(end - starts[-1], n - end) >= smallest:
-            starts.append(end)
+            starts.append(int(end))
     count = np.diff([*starts, n])
     mean_confidence, accuracy = (np.add.reduceat(values, starts) / count for values in (confidence, right))
     return Reliability(count, mean_confidence, accuracy)

@@ -1,14 +1,14 @@
-"""predictions.jsonl: one line for each test utterance, all that the figures of a run are computed from.
+"""predictions.jsonl: one line per test utterance. All metrics of a run are computed from it.
 
 A line is an object:
 
 - `id`, `speaker`: of the utterance.
-- `emotion`, and `gender` where trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
+- `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
   are of the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature of `results.json` to them.
 - `style`: the same object where style was trained; else the annotated label alone, a string or null.
-- `asr`, where trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and for a model with
-  adapters that has been run without them too, `hypothesis_adapters_off`.
-- `points`: where the embedding of each task lies among those of the test set (`ser_mtl.evaluation.embeddings`).
+- `asr`, if trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and
+  `hypothesis_adapters_off`, if the model was also run with its adapters off.
+- `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
 """
 
 import json
@@ -31,13 +31,13 @@ def prediction_rows(
     hypotheses_adapters_off: list[str] | None = None,
     points: list[dict[str, list[float]]] | None = None,
 ) -> list[dict]:
-    """Join the test utterances with what a model says about them.
+    """Join the test utterances with a model's predictions.
 
     Args:
         utterances: the n test utterances, with the columns of `FEATURES`.
         labels: the classes of each task, in the order of the columns of `probabilities`.
         probabilities: for each classification task that was trained, an array (n, classes).
-        hypotheses: n transcripts, where speech recognition was trained.
+        hypotheses: n transcripts, if speech recognition was trained.
         hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
         points: of `ser_mtl.evaluation.embeddings.two_dimensions`.
 

@@ -1,7 +1,7 @@
 """UA, WA, macro-F1, confusion, WER and CER of predicted utterances, as a metric of the `evaluate` library.
 
 UA is the unweighted accuracy, the mean of the recalls of the classes; WA the weighted accuracy, the share of
-utterances that are right. Every figure is a fraction; WER and CER can exceed 1.
+utterances that are correct. All metrics are fractions; WER and CER can exceed 1.
 """
 
 import evaluate
@@ -17,14 +17,14 @@ _CITATION = "Gao, Shi, Chu, Kawahara: Enhancing two-stage finetuning for speech 
 
 
 class SerMtlMetric(evaluate.Metric):
-    """All figures of one set of utterances.
+    """All metrics of one set of utterances.
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
-    `emotion`, `gender`, `style`, `text`, every one a string or None; what a row lacks is None. A prediction
+    `emotion`, `gender`, `style`, `text`, each a string or None; missing ones count as None. A prediction
     may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
 
-    An utterance counts for a task where it has both a reference and a prediction. A transcript may be empty, a
-    reference text may not: an empty one is "not annotated". A task for which no utterance counts is left out.
+    An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
+    reference text may not: an empty one is "not annotated". A task that no utterance counts for is left out.
 
     Args:
         labels: the classes of each task, in the order of the confusion matrix.
@@ -36,7 +36,7 @@ class SerMtlMetric(evaluate.Metric):
         super().__init__(keep_in_memory=True)
 
     def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:
-        """Add rows; a column that a row lacks is None."""
+        """Add rows; a missing column counts as None."""
         # The library completes every row but the first, whose missing columns are a KeyError.
         empty = dict.fromkeys(_COLUMNS)
         super().add_batch(
@@ -54,20 +54,20 @@ class SerMtlMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[dict], references: list[dict]) -> dict:
-        figures = {"n": len(references)}
+        scores: dict = {"n": len(references)}
         for task in CLASSIFICATION_TASKS:
             pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
             pairs = [pair for pair in pairs if None not in pair]
             if pairs:
-                figures[task] = _classification(*zip(*pairs, strict=True))
+                scores[task] = _classification(*zip(*pairs, strict=True))
                 if task == "emotion":
-                    figures[task] |= self._emotion_details(*zip(*pairs, strict=True))
+                    scores[task] |= self._emotion_details(*zip(*pairs, strict=True))
         for task, column in _TRANSCRIPTS.items():
             pairs = [(r["text"], p[column]) for r, p in zip(references, predictions, strict=True)]
             pairs = [(text, transcript) for text, transcript in pairs if text and transcript is not None]
             if pairs:
-                figures[task] = _recognition(*zip(*pairs, strict=True))
-        return figures
+                scores[task] = _recognition(*zip(*pairs, strict=True))
+        return scores
 
     def _emotion_details(self, references: tuple[str, ...], predictions: tuple[str, ...]) -> dict:
         labels = self.labels["emotion"]
@@ -83,14 +83,14 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
 
     Returns:
         `{"all": M, <style>: M, ...}`, one entry for each style among the references, sorted. Within one style the
-        figures of the style task are those of its only class.
+        metrics of the style task are of its only class.
     """
-    figures = {"all": metric.compute(predictions=predictions, references=references)}
+    scores = {"all": metric.compute(predictions=predictions, references=references)}
     for style in sorted({row.get("style") for row in references} - {None}):
         group = [(p, r) for p, r in zip(predictions, references, strict=True) if r.get("style") == style]
         group_predictions, group_references = map(list, zip(*group, strict=True))
-        figures[style] = metric.compute(predictions=group_predictions, references=group_references)
-    return figures
+        scores[style] = metric.compute(predictions=group_predictions, references=group_references)
+    return scores
 
 
 def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the adapters of a run go onto, by Hub id and commit, so that who loads them finds the very weights."""
+"""The base of a run's adapters, by Hub id and commit, so that loading them finds the very same weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ser_mtl.hub.record import published_as
 
 @dataclass(frozen=True)
 class Base:
-    """A model on the Hub at one commit. `of_stage1`: it is a stage-1 model of this project, else a stock encoder."""
+    """A model on the Hub at one commit. `of_stage1`: a stage-1 model of this project, not a stock encoder."""
 
     repo_id: str
     revision: str
@@ -22,15 +22,15 @@ class Base:
 
 
 def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: str | None = None) -> Base | None:
-    """Where on the Hub the base of a run's adapters is.
+    """Find the base of a run's adapters on the Hub.
 
     Args:
         adapter_of: folder of the run.
-        base_repo_id: says where; else the base's own folder knows where it was published, or its name is a Hub id.
-        token: for the Hub; the one of the login where it is None.
+        base_repo_id: where it is; by default, where the base was published, or its name if that is a Hub id.
+        token: for the Hub; by default that of the login.
 
     Returns:
-        None for a run that holds a whole model.
+        None for a run of a whole model.
 
     Raises:
         UserError: the base is not on the Hub, or not the one that the adapters were trained on.
@@ -45,7 +45,7 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
 def base_on_hub(
     name: str, revision: str | None = None, base_repo_id: str | None = None, token: str | None = None
 ) -> Base:
-    """Where on the Hub the model `name`, a folder or Hub id (at the commit `revision`), is; see `find_base`."""
+    """Find the model `name`, a folder or Hub id (at the commit `revision`), on the Hub; see `find_base`."""
     folder = Path(name)
     published = published_as(folder)
     if base_repo_id is None and published is not None:
@@ -67,12 +67,14 @@ def base_on_hub(
 
 
 def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -> None:
-    """Compare by hash; where the folder is gone, the adapters' own check of their base remains, when they load."""
+    """Compare by hash. If the folder is gone, the adapters still check their base when they are loaded."""
     file = folder / "model.safetensors"
     if not file.is_file():
         return
     with file.open("rb") as weights:
         own = hashlib.file_digest(weights, "sha256").hexdigest()
-    found = api.get_paths_info(repo_id, [file.name], revision=revision)
-    if not found or found[0].lfs is None or found[0].lfs.sha256 != own:
+    published = [
+        info.lfs for info in api.get_paths_info(repo_id, [file.name], revision=revision) if hasattr(info, "lfs")
+    ]
+    if not published or published[0] is None or published[0].sha256 != own:
         raise UserError(f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish that again")

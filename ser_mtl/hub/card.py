@@ -1,6 +1,7 @@
-"""The model card of a run, README.md of its folder, made from results.json alone."""
+"""The model card of a run, README.md of its folder, made only from results.json."""
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
@@ -36,8 +37,8 @@ SELECTION = {
 
 ORACLE_WARNING = """\
 > [!WARNING]
-> The checkpoint was chosen on the test fold (`--selection oracle`). The figures below are therefore optimistic: they
-> are no estimate of how the model does on new speakers, and only comparable with figures chosen in the same way."""
+> The checkpoint was chosen on the test fold (`--selection oracle`). The metrics below are therefore optimistic:
+> they do not estimate how the model does on new speakers, and only compare with metrics chosen in the same way."""
 
 _LOAD = """\
 ## How to use it
@@ -76,7 +77,7 @@ waveform, rate = soundfile.read("speech.wav", dtype="float32")
 print(classify({{"raw": waveform, "sampling_rate": rate}}))
 ```"""
 _PEFT = """\
-The repository holds adapters; what they go onto is loaded from `{base}`, at the commit that they were trained on. With
+The repository holds adapters; their base is loaded from `{base}`, at the commit that they were trained on. With
 PEFT alone:
 
 ```python
@@ -91,7 +92,7 @@ model = PeftModel.from_pretrained(base, "{name}").eval()
 ```"""
 
 _PREPARATION = """\
-This model does not know emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
+This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
 
 _PICTURES = """\
 ![Confusion matrix of the test utterances](confusion_matrix.png)
@@ -108,7 +109,7 @@ like that of its corpus. It does not know what a person feels, and it is often w
   except for medical or safety reasons (Regulation (EU) 2024/1689, the AI Act, article 5(1)(f)).
 - The same regulation lists other emotion recognition among the high-risk uses (annex III), and has those who are
   exposed to it be told (article 50(3)).
-- Do not base a decision about a person on it, and expect worse figures for other languages, ages, microphones and for
+- Do not base a decision about a person on it, and expect worse results for other languages, ages, microphones and for
   speech that is less clearly acted."""
 
 CITATION = """\
@@ -125,21 +126,21 @@ CITATION = """\
 
 
 def model_card(results: dict, hub_model_id: str | None = None) -> str:
-    """Write the README.md of a run: metadata for the Hub, figures, how to load the model, its limits.
+    """Write the README.md of a run: metadata for the Hub, metrics, how to load the model, its limits.
 
     Args:
-        results: what `results.json` holds.
+        results: the content of `results.json`.
         hub_model_id: where the model will be published.
 
     Returns:
-        Markdown under a YAML header. Local paths are left out of both.
+        Markdown under a YAML header, without local paths.
     """
     sections = [
         f"# {_title(results)}",
         _summary(results),
         ORACLE_WARNING if results["selection"] == "oracle" else None,
         _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
-        _figures(results),
+        _metrics(results),
         _PICTURES if "emotion" in results["tasks"] else None,
         _training(results),
         LIMITS,
@@ -153,7 +154,7 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
 
 
 def hub_id(model: str) -> str | None:
-    """`model` where it reads as namespace/name and is no folder here, which `from_pretrained` would take first."""
+    """`model` if it reads as namespace/name and is not a folder here, which `from_pretrained` would prefer."""
     try:
         validate_repo_id(model)
     except HFValidationError:
@@ -162,16 +163,19 @@ def hub_id(model: str) -> str | None:
 
 
 def metadata(results: dict, name: str, part: str) -> ModelCardData:
-    """What the Hub reads of a card.
+    """The metadata of a card, for the Hub.
 
     Args:
-        results: what `results.json` holds.
+        results: the content of `results.json`.
         name: of the model.
-        part: of the corpus that the figures are of, such as "fold 1".
+        part: of the corpus that the metrics are on, such as "fold 1".
     """
     corpus, adapters = results["corpus"], _holds_adapters(results)
     base = hub_id(results.get("stage1", results["encoder"]))
     evaluations = _evaluations(results, part)
+    more: dict[str, Any] = dict(_LICENCE_DATA.get(corpus, {}))
+    if base:
+        more["base_model_relation"] = "adapter" if adapters else "finetune"
     return ModelCardData(
         model_name=name,
         library_name="peft" if adapters else "transformers",
@@ -182,8 +186,7 @@ def metadata(results: dict, name: str, part: str) -> ModelCardData:
         base_model=base,
         metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
         eval_results=evaluations,
-        **({"base_model_relation": "adapter" if adapters else "finetune"} if base else {}),
-        **_LICENCE_DATA.get(corpus, {}),
+        **more,
     )
 
 
@@ -221,7 +224,7 @@ def _summary(results: dict) -> str:
 
 
 def _use(results: dict, name: str) -> str:
-    """How the model is loaded, as programs that run as they stand beside a `speech.wav`."""
+    """Programs that load the model and answer `speech.wav`."""
     base = results.get("base") if _holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
     heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
@@ -248,22 +251,22 @@ def _holds_adapters(results: dict) -> bool:
     return results["trainable"] == "adapters" and not results.get("merged")
 
 
-def _figures(results: dict) -> str:
+def _metrics(results: dict) -> str:
     notes = [
         f"Which checkpoint this is: {SELECTION[results['selection']]}.",
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
-        "One fold and one seed: a figure for the method is the mean over the folds.",
+        "One fold and one seed; the metrics of the method are means over the folds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)
     return f"""\
-## Figures
+## Metrics
 
 On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
-{_figures_table(results)}
+{_metrics_table(results)}
 
 UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
 
@@ -275,14 +278,14 @@ def _held_out(results: dict) -> str | None:
     if not speakers:
         return None
     named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
-    return f"Test speakers, none of whom was heard in training: {len(speakers)}{named}."
+    return f"Test speakers, none of them in training: {len(speakers)}{named}."
 
 
 def _near_duplicates(results: dict) -> str | None:
     found = results.get("leaks", {}).get("near_duplicates", {}).get("all")
     if not found:
         return None
-    return f"Test transcripts that training has a near-duplicate of: {100 * found['share']:.1f} % of {found['n']}."
+    return f"Test transcripts with a near-duplicate in training: {100 * found['share']:.1f} % of {found['n']}."
 
 
 def _calibration(results: dict) -> str | None:
@@ -292,7 +295,7 @@ def _calibration(results: dict) -> str | None:
     line = f"Expected calibration error of emotion's probabilities: {100 * calibration['test']['before']:.1f} %"
     if "temperature" in calibration:
         after = 100 * calibration["test"]["after"]
-        line += f"; {after:.1f} % where the logits are divided by `model.config.temperature`"
+        line += f"; {after:.1f} % if the logits are divided by `model.config.temperature`"
     return f"{line}."
 
 
@@ -318,14 +321,14 @@ def _training(results: dict) -> str:
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
 
 
-def _figures_table(results: dict) -> str:
+def _metrics_table(results: dict) -> str:
     frame = results_frame(results)
     rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
     return markdown_table(["utterances", *frame.columns], rows)
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown, all columns but the first aligned to the right."""
+    """A table in Markdown; all columns except the first are right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -336,7 +339,7 @@ def licence(results: dict) -> str:
 
 
 def corpus_name(results: dict) -> str:
-    """The corpus, as a reader knows it."""
+    """The name of the corpus, for readers."""
     return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
 
 

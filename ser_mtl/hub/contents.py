@@ -1,4 +1,4 @@
-"""What of a run folder is published, and what is changed on the way: local paths and transcripts stay at home."""
+"""The files of a run that are published, without local paths and, unless asked for, without transcripts."""
 
 import json
 from pathlib import Path
@@ -43,16 +43,16 @@ def read_results(run: Path) -> dict:
 def files_to_publish(
     run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False
 ) -> dict[str, Path | bytes]:
-    """The files of a repository, by name: those of the run that a reader needs, and no others.
+    """The files of a repository, by name: only those of the run that a reader needs.
 
-    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths are reduced to the last
-    name, or to the Hub id of what lies there. The modeling file is the one of this code.
+    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths become their last
+    name, or the Hub id of the model there. The modeling file is this code's own.
 
     Args:
         run: folder of a finished run.
-        repo_id: where they go, which the card names.
-        base: what the adapters of the run go onto.
-        with_transcripts: leave what was said in `predictions.jsonl`.
+        repo_id: where they go; the card names it.
+        base: of the run's adapters.
+        with_transcripts: keep the transcripts in `predictions.jsonl`.
 
     Raises:
         UserError: the run is not finished, or one of its files is damaged.
@@ -98,13 +98,13 @@ def _public_config(config: dict, code: str) -> dict:
 
 
 def _public_name(model: str) -> str:
-    """A Hub id as it is; a folder by where it was published, else by its own name alone."""
+    """A Hub id as it is; a folder as the repository it was published as, else as its own name."""
     published = published_as(Path(model))
     return published.repo_id if published else hub_id(model) or Path(model).name
 
 
 def _without_paths(value: object, model: bool = False) -> object:
-    """Settings with paths reduced to their last name; what may be a Hub id is one of `_MODELS`."""
+    """Settings with paths reduced to their last name; those of `_MODELS` may be Hub ids."""
     if isinstance(value, dict):
         return {name: _without_paths(inner, name in _MODELS) for name, inner in value.items()}
     if isinstance(value, list):

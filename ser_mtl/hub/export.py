@@ -24,15 +24,15 @@ from ser_mtl.hub.contents import COMPANIONS, read_results
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
-    """Write a whole model out of a run's adapters and their base, with all else that the run left.
+    """Write a run's adapters and their base as one model, with the other files of the run.
 
     LoRA is added into the weights that it adapts, so that logits agree to rounding (1e-5); the bottlenecks, which no
-    weight can hold, become layers of the model.
+    weight can hold, stay layers of the model.
 
     Args:
         run: folder of a finished run.
-        folder: to be written; an earlier one is replaced.
-        base: where on the Hub the base is, for the card.
+        folder: where it is written; an earlier one is replaced.
+        base: the base on the Hub, for the card.
 
     Raises:
         UserError: the run has no adapters, or their base cannot be loaded.
@@ -63,7 +63,7 @@ def merged_model(run: Path) -> SerMtlModel:
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
-    """Write the stock models that give the logits of a run's model, to 1e-5: `emotion`, and `ctc` where it transcribes.
+    """Write the stock models that give the logits of a run's model, to 1e-5: `emotion`, and `ctc` if it transcribes.
 
     Of an encoder with group norm (wav2vec2-base) that holds for unpadded input, since padding changes what the stock
     classes compute there.
@@ -72,7 +72,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         Their folders.
 
     Raises:
-        UserError: names what of the model the stock classes have no place for.
+        UserError: names the part of the model that stock classes have no place for.
     """
     read_results(run)
     config = SerMtlConfig.from_pretrained(run)
@@ -149,7 +149,7 @@ def _stock_config(model: SerMtlModel, **more) -> Wav2Vec2Config:
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `folder`, an earlier form of the same run, when the block ends."""
+    """Yield a new folder that replaces `folder`, an earlier form of the same run, when the block ends."""
     with replacing(folder) as partial:
         partial.mkdir()
         yield partial

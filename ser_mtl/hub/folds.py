@@ -29,7 +29,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: one is missing, not finished, or of another fold or kind than its name and the others say.
+        UserError: one is missing, not finished, of another fold than its name says, or of another kind than the others.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
@@ -53,7 +53,7 @@ def publish_overview(
         published: where each is.
         repo_id: of the card.
         public: make the repository public.
-        token: for the Hub; the one of the login where it is None.
+        token: for the Hub; by default that of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
@@ -63,10 +63,10 @@ def publish_overview(
 
 
 def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
-    """One card over all folds: where each is, its figures, their mean and spread.
+    """One card over all folds: where each is, its metrics, their mean and spread.
 
     Args:
-        results: what each fold's `results.json` holds.
+        results: the content of each fold's `results.json`.
         repositories: where each fold is on the Hub.
         repo_id: where the card will be.
     """
@@ -77,7 +77,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds the card alone; "
         "each fold's own says how to load it.",
         ORACLE_WARNING if first["selection"] == "oracle" else None,
-        f"## Figures\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
+        f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
         f"- Which checkpoint of a fold this is: {SELECTION[first['selection']]}.\n"
         "- No speaker of a fold's test utterances was heard in its training.\n"
@@ -134,10 +134,10 @@ def _columns(results: dict[int, dict]) -> list[Metric]:
 
 
 def _means(folds: list[dict]) -> dict:
-    """The figures of one set of utterances, each the mean over the folds."""
+    """The metrics of one set of utterances, as means over the folds."""
     means = {"n": sum(fold["n"] for fold in folds)}
-    for task, figures in folds[0].items():
-        if isinstance(figures, dict) and all(task in fold for fold in folds):
-            numbers = [name for name, value in figures.items() if isinstance(value, float)]
+    for task, scores in folds[0].items():
+        if isinstance(scores, dict) and all(task in fold for fold in folds):
+            numbers = [name for name, value in scores.items() if isinstance(value, float)]
             means[task] = {name: statistics.mean(fold[task][name] for fold in folds) for name in numbers}
     return means

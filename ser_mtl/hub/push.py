@@ -1,4 +1,4 @@
-"""A run folder -> a repository on the Hub: private unless told otherwise, in one commit, and again without harm."""
+"""From a run folder to a repository on the Hub: private by default, in one commit, safe to repeat."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ def publish_run(
     with_transcripts: bool = False,
     token: str | None = None,
 ) -> Published:
-    """Publish a finished run, and remember where in its folder.
+    """Publish a finished run, and record in its folder where.
 
     Args:
         run: the folder; nothing else in it is changed.
         repo_id: "namespace/name", or a name in one's own namespace.
-        base_repo_id: where the model that its adapters go onto is; else the folder of that model knows.
+        base_repo_id: where the base of its adapters is; by default, where that was published.
         public: make the repository public, once all of it is there.
-        with_transcripts: publish what was said in the test utterances too.
-        token: for the Hub; the one of the login where it is None.
+        with_transcripts: publish the transcripts of the test utterances too.
+        token: for the Hub; by default that of the login.
 
     Raises:
-        UserError: the run is not finished or the Hub says no. A repeat is safe.
+        UserError: the run is not finished or the Hub refuses. It is safe to repeat.
     """
     read_results(run)  # raises before anything is made on the Hub
     base = find_base(run, base_repo_id, token)
@@ -61,17 +61,18 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
 
 
 def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False) -> Published:
-    """Make the repository hold these files, in a single commit; none where it holds them already.
+    """Make the repository hold these files, in one commit; no commit if it holds them already.
 
-    `upload_folder` is of no use here: it may split into several commits, between which a reader sees half a model.
+    Not `upload_folder`: it may split them into several commits, between which a reader sees half a model.
 
     Raises:
-        UserError: the Hub says no, or someone else changed the repository at the same time.
+        UserError: the Hub refuses, or someone else changed the repository at the same time.
     """
     with hub_errors(f"--repo_id {repo_id}"):
         info = api.model_info(repo_id)
         there = {sibling.rfilename for sibling in info.siblings}
-        operations = [CommitOperationDelete(name) for name in sorted(there & OWN_NAMES - set(files))]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = []
+        operations += [CommitOperationDelete(name) for name in sorted(there & OWN_NAMES - set(files))]
         operations += [
             CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
             for name, content in files.items()

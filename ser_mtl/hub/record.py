@@ -1,4 +1,4 @@
-"""Where a run was published: `published.json` in its folder, by which later runs name their base."""
+"""`published.json` of a run folder: where it was published, so that later runs can name their base."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,6 @@
 """From recordings in any form to samples: paths, file objects, and arrays with their sampling rate."""
 
 from collections.abc import Iterable
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def _pair(recording: tuple) -> tuple[Any, Any]:
 
 def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
     """Samples as float32 from -1 to 1, (samples, channels), and their rate as an integer."""
-    if isinstance(rate, bool) or not isinstance(rate, Real | np.number) or rate != int(rate):
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not float(rate).is_integer():
         raise UserError(f"sampling rate {rate!r}: must be a whole number of hertz")
     if not _RATES[0] <= rate <= _RATES[1]:
         raise UserError(f"sampling rate {rate}: must be from {_RATES[0]} to {_RATES[1]} hertz")

@@ -1,4 +1,4 @@
-"""What `run_tables.py` is told, and the flags that each run gets from it."""
+"""The arguments of `run_tables.py`, and the flags that each run gets from them."""
 
 import os
 import shlex
@@ -19,17 +19,17 @@ from ser_mtl.tasks import TASKS
 from ser_mtl.training.arguments import CorpusArguments, Stage, Stage1, Stage2
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
-# What the rows, and the flags of run_tables.py itself, say of a run.
-_OF_THE_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
+# Settings of a run that the rows, or flags of run_tables.py itself, decide.
+_SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
 
 
 @dataclass
 class TablesArguments:
-    """Which rows, on what, and how they are run."""
+    """The rows, their corpus, and how they are run."""
 
     tables: list[int] = HfArg(
         default_factory=list,
-        help="Tables of the paper, any of 1 2 3 4, or 5, PCGrad in one stage. [1 2 3 where there are no --rows]",
+        help="Tables of the paper, any of 1 2 3 4, or 5, PCGrad in one stage. [1 2 3, without --rows]",
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
     folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
@@ -39,7 +39,7 @@ class TablesArguments:
     corpus: Literal["iemocap", "folder", "demo"] = HfArg(
         default="iemocap", help="iemocap, folder or demo, as for run_stage1.py."
     )
-    data_dir: list[str] | None = HfArg(default=None, help="Where the corpus lies, as for run_stage1.py.")
+    data_dir: list[str] | None = HfArg(default=None, help="Where the corpus is, as for run_stage1.py.")
     encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
     leave_out: list[str] = HfArg(
         default_factory=list, help="Tasks, any of asr gender style, left out of all rows: the corpus lacks them."
@@ -48,7 +48,7 @@ class TablesArguments:
         default="", help="Further flags of run_stage1.py in one string: --stage1_flags '--num_train_epochs 8'"
     )
     stage2_flags: str = HfArg(
-        default="", help="Further flags of run_stage2.py. What run_tables.py does not know goes to both."
+        default="", help="Further flags of run_stage2.py. Flags unknown to run_tables.py go to both."
     )
     adapters_flags: str = HfArg(
         default="", help="Further flags of every run that trains adapters: --adapters_flags '--learning_rate 5e-4'"
@@ -57,28 +57,29 @@ class TablesArguments:
     heads_flags: str = HfArg(default="", help="Further flags of every run that trains heads on a frozen encoder.")
     row_flags: list[str] = HfArg(
         default_factory=list,
-        help="Further flags of single rows, each in one string behind its id as --dry_run lists it: "
+        help="Further flags of single rows, each in one string after its id as --dry_run lists it: "
         "--row_flags 't3-scl-norm --num_train_epochs 120'",
     )
     measure_oracle: bool = HfArg(
         default=False,
-        help="Measure UA on the test fold after each epoch, to say what choosing epochs on it would bring.",
+        help="Measure UA on the test fold after each epoch, to show what choosing epochs on it would gain.",
     )
     output_dir: Path | None = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
-    jobs: int = HfArg(default=1, help="Runs at a time on this machine; GPUs and cores are shared out among them.")
+    jobs: int = HfArg(default=1, help="Runs at a time on this machine; they share its GPUs and cores.")
     launcher: Literal["local", "slurm"] = HfArg(
         default="local", help="local: this machine; slurm: each run is a job of a cluster."
     )
     slurm_options: list[str] = HfArg(
-        default_factory=list, help="Of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ..."
+        default_factory=list,
+        help="Options of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ...",
     )
     dry_run: bool = HfArg(
-        default=False, help="Print the plan, with the hours that it takes as far as they are known, and stop."
+        default=False, help="Print the plan, with the hours it takes as far as they are known, and stop."
     )
-    report_only: bool = HfArg(default=False, help="Start no run; write the report of those that are finished.")
-    command: str = field(default="", init=False)  # as it was typed, without the folders that things lie in
+    report_only: bool = HfArg(default=False, help="Start no run; write the report of the finished ones.")
+    command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
-    corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs will read them
+    corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them
 
     def __post_init__(self):
         if unknown := sorted(set(self.tables) - set(TITLES)):
@@ -99,21 +100,21 @@ class TablesArguments:
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 
     def flags_of(self, run: Run) -> list[str]:
-        """The command line of a run behind the name of its script."""
+        """The command line of a run, after the name of its script."""
         corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
         encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
         oracle = ["--measure_oracle"] if self.measure_oracle else []
         start = ["--stage1", str(run.start.folder)] if run.start else []
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
-        of_stage = self.stage1_flags if run.stage == 1 else self.stage2_flags
-        of_trained = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
-        of_row = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
+        stage_flags = self.stage1_flags if run.stage == 1 else self.stage2_flags
+        kind_flags = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
+        row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
         more = [
             *self.flags,
-            *shlex.split(of_stage),
-            *shlex.split(of_trained[run.settings.trainable]),
-            *of_row,
-        ]  # the last one counts
+            *shlex.split(stage_flags),
+            *shlex.split(kind_flags[run.settings.trainable]),
+            *row_flags,
+        ]  # the last one wins
         return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
     def options_of_slurm(self) -> dict[str, str | int]:
@@ -123,38 +124,38 @@ class TablesArguments:
 
 
 def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
-    """Read the command line; what is not known here is checked to be a flag of both stages.
+    """Read the command line. Flags that are unknown here must be flags of both stages.
 
     Raises:
-        UserError: a flag that neither knows, one that the rows decide, or a value or a row that does not make sense.
+        UserError: an unknown flag, one that the rows set, or a value or row that makes no sense.
     """
     parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest
-    of_corpus = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
-    of_trained = [word for name in ("adapters", "full", "heads")
+    corpus_flags = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
+    kind_flags = [word for name in ("adapters", "full", "heads")
                   for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
-    for stage, of_stage in ((1, args.stage1_flags), (2, args.stage2_flags)):
-        words = [*of_corpus, *rest, *_words(f"--stage{stage}_flags", of_stage), *of_trained]
+    for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)):
+        words = [*corpus_flags, *rest, *_words(f"--stage{stage}_flags", stage_flags), *kind_flags]
         args.corpus_arguments = _corpus_arguments(_STAGES[stage], words, f"run_stage{stage}.py")
-    _check_row_flags(args, of_corpus)
+    _check_row_flags(args, corpus_flags)
     return args
 
 
-def _check_row_flags(args: TablesArguments, of_corpus: list[str]) -> None:
-    """Each must begin with a row of the plan, and go on with flags of its script."""
+def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
+    """Check that each begins with a row of the plan, followed by flags of its script."""
     rows = choose_rows(args.tables, args.rows, args.leave_out)
     stages = {run.name: run.stage for run in plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)}
     for text in args.row_flags:
         name, *words = _words("--row_flags", text) or [""]
         if name not in stages:
             raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
-        _corpus_arguments(_STAGES[stages[name]], [*of_corpus, *words], f"run_stage{stages[name]}.py")
+        _corpus_arguments(_STAGES[stages[name]], [*corpus_flags, *words], f"run_stage{stages[name]}.py")
 
 
 def _words(flag: str, text: str) -> list[str]:
-    """The words of a string of flags, as a shell splits it."""
+    """Split a string of flags as a shell does."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -162,16 +163,16 @@ def _words(flag: str, text: str) -> list[str]:
 
 
 def _as_reported(words: list[str]) -> str:
-    """The command of the runs: folders by their names alone, since a report is for readers on other machines."""
+    """The command of the runs. Folders are reduced to their names: a report is read on other machines."""
     named = [Path(word).name if Path(word).is_absolute() or os.path.exists(word) else word for word in words]
     return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
 
 
 def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> CorpusArguments:
-    """What a script makes of these flags about the corpus; all others are checked to be flags of the script."""
+    """The corpus arguments among a script's flags; all other flags are checked too."""
     given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
-    if taken := sorted(given & set(_OF_THE_ROWS)):
-        raise UserError(f"--{taken[0]}: each row says it itself; see --rows, --folds, --seeds and --output_dir")
+    if taken := sorted(given & set(_SET_BY_ROWS)):
+        raise UserError(f"--{taken[0]}: each row sets it; see --rows, --folds, --seeds and --output_dir")
     parser = StageParser(stage)
     try:
         values = vars(parser.parse_args(["--fold", "1", *words]))
@@ -181,10 +182,10 @@ def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> Corp
 
 
 def keep_settings(args: TablesArguments) -> None:
-    """Write what all runs of a folder share to `settings.json`, or check that it is what is there.
+    """Write the settings that all runs of a folder share to `settings.json`, or check them against it.
 
     Raises:
-        UserError: the folder's runs were told something else.
+        UserError: the folder's runs have other settings.
     """
     names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags",
              "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags", "row_flags")  # fmt: skip
@@ -192,12 +193,10 @@ def keep_settings(args: TablesArguments) -> None:
     file = args.output_dir / "settings.json"
     begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
     if begun and not file.is_file():
-        raise UserError(
-            f"{file}: is missing, so what the runs of this folder were told is not known; name another folder"
-        )
+        raise UserError(f"{file}: is missing, so the settings of this folder's runs are unknown; name another folder")
     if not begun:
         return write_json(file, settings)
-    # A folder from before a flag was there had its default.
+    # A folder of a version without the flag had its default.
     before = vars(TablesArguments()) | read_json(file)
     if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
                      if before[name] != settings[name]]:  # fmt: skip

@@ -1,7 +1,7 @@
-"""What a figure has to be read against: how far the words alone go, and how far a person goes.
+"""Baselines to compare a model with: a text-only model, and human agreement.
 
-A text-only baseline shows what can be answered without listening; on a corpus whose speakers all act the same scripts
-that is much. The human ceiling shows what agreement a listener reaches with other listeners.
+The text-only baseline shows how much can be answered without listening: a lot, if all speakers act the same scripts.
+Human agreement shows how well a listener agrees with other listeners.
 """
 
 from collections import Counter
@@ -20,23 +20,23 @@ from ser_mtl.files import write_json
 
 
 def write_baselines(path: str | Path, corpus: Dataset) -> None:
-    """Write both to `path`: `{"text_only": prediction rows, "ceiling": figures or null}`."""
+    """Write both to `path`: `{"text_only": prediction rows, "ceiling": scores or null}`."""
     write_json(path, {"text_only": text_baseline(corpus), "ceiling": human_ceiling(corpus)})
 
 
 def text_baseline(corpus: Dataset) -> list[dict]:
-    """Recognise emotion from a bag of words of the annotated transcripts, each fold by a model of all other folds.
+    """Recognise emotion from a bag of words of the annotated transcripts, each fold predicted by a model of the others.
 
-    Logistic regression on which words and pairs of neighbouring words occur, classes weighted equally, nothing tuned.
+    Logistic regression on the words and word pairs that occur, classes weighted equally, nothing tuned.
 
     Returns:
-        Rows as in `predictions.jsonl`, of all utterances with an emotion and a transcript; none where there are too
+        Rows as in `predictions.jsonl`, of all utterances with an emotion and a transcript; none if there are too
         few transcripts to learn from.
     """
-    texts = [normalise_text(text or "") for text in corpus["text"]]
-    chosen = [row for row, emotion in enumerate(corpus["emotion"]) if emotion and texts[row]]
+    spoken = [normalise_text(text or "") for text in corpus["text"]]
+    chosen = [row for row, emotion in enumerate(corpus["emotion"]) if emotion and spoken[row]]
     texts, emotions, folds = (np.array([column[row] for row in chosen]) for column in
-                              (texts, corpus["emotion"], corpus["fold"]))  # fmt: skip
+                              (spoken, corpus["emotion"], corpus["fold"]))  # fmt: skip
     rows: list[dict] = []
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
@@ -55,9 +55,9 @@ def text_baseline(corpus: Dataset) -> list[dict]:
 def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
     """Score a random outside rater of each utterance against the consensus of its other outside raters.
 
-    Every rater of an utterance takes the place of the model in turn, and the others' most frequent category that of
-    the annotation. A rater who named several categories is right in so far as one of them, drawn at random, would be.
-    Where the others' votes are tied, or their choice is none of the corpus's emotions, the rater is not scored.
+    Each rater of an utterance acts as the model in turn, and the others' most frequent category as the annotation. A
+    rater who named several categories scores as one of them drawn at random would, on average.
+    If the others' votes are tied, or their choice is none of the corpus's emotions, the rater is not scored.
 
     Returns:
         `ua` and `wa`; `raters`, the number of ratings scored; `tied`, the share that was not, for the others disagreed;
@@ -90,7 +90,7 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
 
 
 def _most_frequent(votes: list[dict[str, float]]) -> str | None:
-    """What most votes are for; None where two share the first place."""
+    """The category with most votes; None if two tie."""
     total: Counter = Counter()
     for vote in votes:
         total.update(vote)

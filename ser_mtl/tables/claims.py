@@ -1,4 +1,4 @@
-"""Whether the paper's claims hold in these runs: a paired test for each, and a sentence."""
+"""The paper's claims, tested in these runs: a paired test for each, and a verdict in words."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ _SURE = 0.05
 
 
 class CheckedClaim(NamedTuple):
-    """A claim with its test; `p` is corrected for the number of claims tested, and cannot be below `least`."""
+    """A claim with its test; `p` is corrected for the number of tested claims and cannot be below `least`."""
 
     claim: Claim
     comparison: Comparison
@@ -24,23 +24,22 @@ class CheckedClaim(NamedTuple):
 def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
     """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
     by_id = {row.row.id: row for row in rows}
-    found = []
+    tests: list[tuple[Claim, Comparison, float, float]] = []
     for claim in CLAIMS:
         if claim.better in by_id and claim.worse in by_id:
             better, worse = by_id[claim.better], by_id[claim.worse]
-            folds = better.folds & worse.folds
-            if folds:
-                pair = [counts(row.predictions(folds)) for row in (better, worse)]
-                found.append((claim, compare(*pair), *(one.overall() for one in pair)))
-    corrected = holm([comparison.p for _, comparison, *_ in found])
+            if folds := better.folds & worse.folds:
+                one, other = (counts(row.predictions(folds)) for row in (better, worse))
+                tests.append((claim, compare(one, other), one.overall(), other.overall()))
+    corrected = holm([comparison.p for _, comparison, _, _ in tests])
     return [
-        CheckedClaim(claim, comparison, p, len(found) * 2.0 ** (1 - comparison.speakers), *figures)
-        for (claim, comparison, *figures), p in zip(found, corrected, strict=True)
+        CheckedClaim(claim, comparison, p, len(tests) * 2.0 ** (1 - comparison.speakers), better_ua, worse_ua)
+        for (claim, comparison, better_ua, worse_ua), p in zip(tests, corrected, strict=True)
     ]
 
 
 def verdict(tested: CheckedClaim) -> str:
-    """Whether a claim holds in these runs, in words."""
+    """The verdict on a claim, in words."""
     difference = tested.comparison.difference
     p = p_value(tested.p)
     points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p {p if p.startswith('<') else f'= {p}'}"
@@ -56,7 +55,7 @@ def verdict(tested: CheckedClaim) -> str:
 
 
 def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
-    """The paired tests in figures."""
+    """The paired tests as a table."""
     paper = {row.row.id: row.row.paper.ua for row in rows}
 
     def papers(claim: Claim) -> str:

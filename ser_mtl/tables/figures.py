@@ -2,6 +2,7 @@
 
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,7 +43,12 @@ def plot_ua(
         papers = [paper.get(name, np.nan) for name in intervals]
         axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for place, name in zip(places, intervals, strict=True):
-        above = {"xycoords": ("axes fraction", "data"), "xytext": (0, 6), "textcoords": "offset points", "va": "bottom"}
+        above: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "xytext": (0, 6),
+            "textcoords": "offset points",
+            "va": "bottom",
+        }
         above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the lines behind the text
         axes.annotate(titles[name], (0.01, place), **above, fontsize=9)
         axes.annotate(name, (1, place), **above, fontsize=8, color="0.35", ha="right")
@@ -68,8 +74,8 @@ def _draw_references(axes: Axes, references: dict[str, float]) -> None:
             below.append(f"◀ {name}: {value:.1f}")
         else:
             above.append(f"{name}: {value:.1f} ▶")
-    for side, notes in (("left", below), ("right", above)):
-        axes.set_title("\n".join(notes), loc=side, fontsize=9, color="0.3")
+    axes.set_title("\n".join(below), loc="left", fontsize=9, color="0.3")
+    axes.set_title("\n".join(above), loc="right", fontsize=9, color="0.3")
 
 
 def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path) -> Figure:

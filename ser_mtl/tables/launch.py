@@ -1,9 +1,10 @@
-"""Runs are started, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
+"""Starting runs, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
 
-A failed run ends with its reason, and the runs that go on from it are skipped; all others go on.
+A failed run is reported with its reason and the runs that depend on it are skipped; all others continue.
 """
 
 import fcntl
+import importlib.util
 import os
 import re
 import subprocess
@@ -24,29 +25,29 @@ from tqdm import tqdm
 from ser_mtl.errors import UserError
 from ser_mtl.tables.plan import Run
 
-_SCRIPTS = Path(__file__).resolve().parents[2]
+_SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
-# What a launcher tells its processes: where this program was itself started by one, its runs must not hear it.
+# Settings of a launcher for its processes. If this program was started by one, its runs must not inherit them.
 _OF_A_LAUNCHER = re.compile(r"(ACCELERATE_|TORCHELASTIC_|FORK_LAUNCH|MASTER_|GROUP_|ROLE_|LOCAL_RANK|LOCAL_WORLD)\w*")
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Job(Protocol):
-    """A run under way, as `concurrent.futures` and `submitit` know it; its result is None or why the run failed."""
+    """A running job, as in `concurrent.futures` and `submitit`; its result is None, or why the run failed."""
 
     def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended."""
 
     def exception(self) -> BaseException | None:
-        """What ended the job itself: out of time, cancelled."""
+        """Why the job itself ended: out of time, cancelled."""
 
     def result(self) -> str | None:
         """None for a finished run, else why it failed."""
 
 
 class ThisMachine:
-    """Runs `jobs` at a time; each has its share of the GPUs, or of the cores where there are none."""
+    """Runs `jobs` at a time; each gets its share of the GPUs, or of the cores if there are none."""
 
     def __init__(self, jobs: int, flags_of: Callable[[Run], list[str]]):
         self.at_once = jobs
@@ -69,10 +70,10 @@ class ThisMachine:
 
 
 class Cluster:
-    """Each run is a job of a cluster, submitted as soon as the run that it goes on from is finished.
+    """Each run is a job of a cluster, submitted as soon as the run it starts from is finished.
 
     Args:
-        folder: for submitit's own files; must be seen by all machines.
+        folder: for submitit's own files, on a file system that all machines share.
         options: of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
         flags_of: the flags of a run.
         cluster: "slurm", or "local" for processes of this machine.
@@ -84,7 +85,7 @@ class Cluster:
     def __init__(self, folder: Path, options: dict, flags_of: Callable[[Run], list[str]], cluster: str = "slurm"):
         self.at_once = sys.maxsize
         self._flags_of = flags_of
-        # A job unpickles `launch` by its name, in whatever folder it starts.
+        # A job unpickles `launch` by its name, in any folder.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(_SCRIPTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         try:
             self._executor = AutoExecutor(folder, cluster=cluster)
@@ -101,17 +102,17 @@ class Cluster:
 
 
 class _Requeued(Checkpointable):
-    """A run that submitit queues again when its time is up; it resumes by itself."""
+    """A run that submitit requeues when its time is up; it resumes by itself."""
 
     def __call__(self, run: Run, flags: list[str]) -> str | None:
         return launch(run, flags, processes=len(_visible_gpus()) or 1, environment={})
 
 
 def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
-    """Bring all runs to their end that are not finished.
+    """Run all that are not finished.
 
     Returns:
-        Why each run that failed or was skipped is not finished.
+        The reason of each run that failed or was skipped.
     """
     waiting = [run for run in runs if run.state != "finished"]
     under_way: dict[Run, Job] = {}
@@ -127,7 +128,10 @@ def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
                 waiting.remove(run)
                 try:
                     under_way[run] = machine.submit(run)
-                except (FailedJobError, FailedSubmissionError) as error:  # sbatch said no, or what is not understood
+                except (
+                    FailedJobError,
+                    FailedSubmissionError,
+                ) as error:  # sbatch refused, or its answer is not understood
                     failed[run] = _said(error)
                     _say(bar, run, failed[run])
             for run in [run for run, job in under_way.items() if job.done()]:
@@ -140,9 +144,9 @@ def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
 
 
 def launch(run: Run, flags: list[str], processes: int, environment: dict[str, str]) -> str | None:
-    """Train a run to its end through `accelerate launch`, and append what it prints to its log.
+    """Train a run through `accelerate launch`, and append its output to its log.
 
-    The log is locked while the run lasts, even beyond the end of this program: whoever launches the same run meanwhile
+    The log is locked while the run lasts, even after this program ends: another program that launches the same run
     waits, and then finds it finished.
 
     Returns:
@@ -166,18 +170,18 @@ def launch(run: Run, flags: list[str], processes: int, environment: dict[str, st
 
 
 def reason_in(log: str, code: int) -> str:
-    """Why a run failed: the line that its script says, else the last one of its log."""
+    """Why a run failed: the line of its script, or else the last line of its log."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
     said = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
     return f"{said[-1]} (exit code {code})"
 
 
 def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
-    """What each of so many runs at a time gets: processes, one for each of its GPUs, and environment variables."""
+    """Each run's share of the machine: processes, one for each of its GPUs, and environment variables."""
     if not gpus:
         threads = os.environ.get("OMP_NUM_THREADS")
         by_accelerate = any(name.startswith("ACCELERATE_") for name in os.environ)
-        if threads is None or (threads == "1" and by_accelerate):  # its own default, where the user says nothing
+        if threads is None or (threads == "1" and by_accelerate):  # accelerate's own default
             threads = str(max(1, cores // jobs))
         return [{"processes": 1, "environment": {"OMP_NUM_THREADS": threads}}] * jobs
     dealt = [gpus[job::jobs] or [gpus[job % len(gpus)]] for job in range(jobs)]

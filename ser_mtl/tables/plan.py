@@ -1,4 +1,4 @@
-"""From rows to runs: which trainings the rows need for each fold and seed, where each lies, and how far it is."""
+"""From rows to runs: the trainings the rows need for each fold and seed, their folders, and their state."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ser_mtl.tables.rows import ROWS, Row, Stage
 
 @dataclass(frozen=True)
 class Run:
-    """One training. It lies in <folder of the tables>/seed<s>/fold<n>/<name>, its log beside it."""
+    """One training. Its folder is <folder of the tables>/seed<s>/fold<n>/<name>, with its log beside it."""
 
     name: str
     stage: int
@@ -26,7 +26,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What the run prints; beside its folder, which takes nothing but the run's own files."""
+        """Its log, beside its folder, which holds only the run's own files."""
         return self.folder.with_name(f"{self.name}.log")
 
     @property
@@ -37,11 +37,11 @@ class Run:
         return "interrupted" if (self.folder / "args.json").is_file() else "to do"
 
     def results(self) -> dict:
-        """What a finished run's `results.json` holds."""
+        """The `results.json` of a finished run."""
         return read_json(self.folder / "results.json")
 
     def epochs(self) -> float:
-        """Epochs that a run was told to train, from its `args.json`."""
+        """Its number of epochs, from its `args.json`."""
         return read_json(self.folder / "args.json")["training"]["num_train_epochs"]
 
 
@@ -66,7 +66,7 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
 
 
 def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder: Path) -> list[Run]:
-    """The runs that these rows need, each once, a stage-1 run before those that go on from it."""
+    """The runs that these rows need, each once, a stage-1 run before those that start from it."""
     runs: dict[tuple, Run] = {}
     rows = list(rows)
     for seed in seeds:
@@ -78,7 +78,7 @@ def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder
 
 
 def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
-    """The run or the two runs of a row; the last one gives the row's figures."""
+    """The run or the two runs of a row; the last one gives the row's metrics."""
     place = Path(folder) / f"seed{seed}" / f"fold{fold}"
     name = _name_of_stage1(row)
     first = Run(name, 1, row.stage1, fold, seed, place / name)
@@ -86,7 +86,7 @@ def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
 
 
 def _name_of_stage1(row: Row) -> str:
-    """The row that is this stage 1 and nothing else, where the tables have one."""
+    """The row that consists of this stage 1 alone, if the tables have one."""
     if row.stage2 is None:
         return row.id
     same = (one.id for one in ROWS if one.stage2 is None and one.stage1 == row.stage1)
@@ -94,14 +94,13 @@ def _name_of_stage1(row: Row) -> str:
 
 
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
-    """Minutes that a run will train, as those that are finished did; None while nothing like it is.
+    """The expected minutes of a run, from finished ones; None while no similar run is finished.
 
-    Its epochs, and the minutes of each, are those of runs of the same name, else of the same kind, else of the same
-    stage.
+    Epochs, and minutes per epoch, are those of runs of the same name, else of the same kind, else of the same stage.
 
     Args:
         run: not finished.
-        finished: others, each with its `results.json` and, as `epochs`, what it was told to train.
+        finished: other runs, each with its `results.json` and its `epochs`.
     """
     of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
     of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
@@ -113,7 +112,7 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:
-    """What there is to do: a line for each training of the rows, the count of runs and the hours they will take."""
+    """The plan as text: a line for each training, the number of runs, and the hours they will take."""
     finished = [(run, run.results() | {"epochs": run.epochs()}) for run in runs if run.state == "finished"]
     minutes = {run: minutes_of(run, finished) for run in runs if run.state != "finished"}
     lines = {}

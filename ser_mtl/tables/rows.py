@@ -23,8 +23,8 @@ class Stage:
     def without(self, tasks: list[str]) -> "Stage":
         """The same stage, less these tasks."""
         left = [task for task in self.tasks.split() if task not in tasks]
-        nothing_to_fuse = {"fusion": "none", "scl": "none"} if not set(left) & set(CLASSIFICATION_TASKS[1:]) else {}
-        return replace(self, tasks=" ".join(left), **nothing_to_fuse)
+        stage = replace(self, tasks=" ".join(left))
+        return stage if set(left) & set(CLASSIFICATION_TASKS[1:]) else replace(stage, fusion="none", scl="none")
 
     def flags(self) -> list[str]:
         """As words of a command line."""

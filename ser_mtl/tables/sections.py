@@ -72,7 +72,7 @@ def style_table(rows: list[FinishedRow]) -> Table | None:
             of_style = counts([labelled]) if labelled else None
             line += [with_ends(interval(of_style)), percent(of_style.overall(wa))] if of_style else ["", ""]
         lines.append(line)
-    return Table(["row", *(f"{style} {figure}" for style in styles for figure in ("UA (95 %)", "WA"))], lines)
+    return Table(["row", *(f"{style} {metric}" for style in styles for metric in ("UA (95 %)", "WA"))], lines)
 
 
 def rules_table(rows: list[FinishedRow]) -> Table | None:
@@ -84,7 +84,9 @@ def rules_table(rows: list[FinishedRow]) -> Table | None:
             continue
         rules = ("dev", "last", "oracle")
         means = {
-            rule: np.mean([one[rule] for one in measured]) for rule in rules if all(rule in one for one in measured)
+            rule: float(np.mean([one[rule] for one in measured]))
+            for rule in rules
+            if all(rule in one for one in measured)
         }
         inflation = [f"{100 * (means['oracle'] - means[rule]):+.1f}" if rule in means else "-" for rule in rules[:2]]
         shown = [percent(means[rule]) if rule in means else "-" for rule in rules]

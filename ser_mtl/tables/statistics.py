@@ -1,8 +1,7 @@
-"""How sure a figure is: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
+"""Uncertainty: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
 
-An utterance's speaker is the unit that is drawn: utterances of one speaker are alike, so that an interval from single
-utterances would be too narrow. What all of this cannot see is how much a training depends on chance; that is what the
-spread over seeds is for.
+Speakers are resampled, not utterances: utterances of one speaker are alike, and intervals over utterances would be too
+narrow. None of this sees how much a training depends on chance; the spread over seeds does.
 """
 
 from collections import defaultdict
@@ -17,7 +16,7 @@ RESAMPLES = 9999
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its 95 % interval; the ends are NaN where there is one speaker only."""
+    """A value and the ends of its 95 % interval; the ends are NaN if there is only one speaker."""
 
     value: float
     low: float
@@ -25,7 +24,7 @@ class Interval(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Mean of a figure, and its standard deviations; NaN where there is nothing to deviate."""
+    """Mean of a metric and its standard deviations; NaN if there is only one value."""
 
     mean: float
     over_folds: float
@@ -39,16 +38,16 @@ def ua(right: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Share of utterances that are right, (..., classes) -> (...)."""
+    """Share of correct utterances, (..., classes) -> (...)."""
     return right.sum(axis=-1) / total.sum(axis=-1)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What UA and WA of one system are functions of, for each speaker and class.
+    """Counts by speaker and class, from which UA and WA of one system are computed.
 
-    right: (speakers, classes) utterances of the class that are recognised, in the mean over seeds.
-    all: (speakers, classes) utterances of the class.
+    right: (speakers, classes) correctly recognised utterances, averaged over seeds.
+    all: (speakers, classes) all utterances.
     speakers: their names, sorted.
     """
 
@@ -56,9 +55,9 @@ class Counts:
     all: np.ndarray
     speakers: tuple[str, ...]
 
-    def overall(self, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> float:
+    def overall(self, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> float:
         """UA, or WA, of all speakers together."""
-        return float(figure(self.right.sum(axis=0), self.all.sum(axis=0)))
+        return float(metric(self.right.sum(axis=0), self.all.sum(axis=0)))
 
 
 class Comparison(NamedTuple):
@@ -69,22 +68,22 @@ class Comparison(NamedTuple):
     speakers: int
 
 
-def spread(figures: dict[tuple[int, int], float]) -> Spread:
+def spread(metrics: dict[tuple[int, int], float]) -> Spread:
     """Mean over all runs, and the standard deviations (n - 1) of the folds' means and of the seeds' means.
 
     Args:
-        figures: by fold and seed.
+        metrics: by fold and seed.
     """
     return Spread(
-        float(np.mean(list(figures.values()))), _deviation_of_means(figures, 0), _deviation_of_means(figures, 1)
+        float(np.mean(list(metrics.values()))), _deviation_of_means(metrics, 0), _deviation_of_means(metrics, 1)
     )
 
 
 def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
-    """Count the prediction rows of all runs of one system, of whatever folds and seeds.
+    """Count the prediction rows of all runs of one system, over any folds and seeds.
 
-    An utterance that several seeds have predicted counts once, right in so far as they are. One without a speaker
-    counts as a speaker of its own.
+    An utterance predicted by several seeds counts once, as correct as they are on average. One without a speaker counts
+    as a speaker of its own.
 
     Args:
         runs: the rows of each run's `predictions.jsonl`.
@@ -104,9 +103,10 @@ def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
     return Counts(right, total, tuple(speakers))
 
 
-def interval(of: Counts, figure: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua, seed: int = 0) -> Interval:
-    """A figure of all utterances together, with its 95 % interval by bootstrap over speakers (percentiles)."""
-    return _bootstrap(len(of.speakers), lambda drawn: figure(of.right[drawn].sum(-2), of.all[drawn].sum(-2)), seed)
+def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua, seed: int = 0) -> Interval:
+    """A metric of all utterances together, with its 95 % percentile interval by bootstrap over speakers."""
+    right, total = counts.right, counts.all
+    return _bootstrap(len(counts.speakers), lambda drawn: metric(right[drawn].sum(-2), total[drawn].sum(-2)), seed)
 
 
 def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
@@ -116,10 +116,10 @@ def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
 
         d_s = mean over classes k of (right_one[s, k] - right_other[s, k]) / utterances of class k.
 
-    If the systems were the same, a speaker's answers could as well have come from the other one, which turns the sign
-    of d_s. The p-value is the share of all ways to turn the signs (of 9,999 random ones, where there are more) whose
-    sum is at least as far from zero: a permutation test, two-sided, without an assumption about how errors are spread.
-    One speaker alone shows nothing: p is 1.
+    If the systems were the same, a speaker's answers could as well be the other system's, which flips the sign of d_s.
+    The p-value is the share of all ways to flip the signs (of 9,999 random ones, if there are more) whose sum is at
+    least as far from zero: a two-sided permutation test, without assumptions on the distribution of errors. With one
+    speaker p is 1.
 
     Raises:
         ValueError: the systems have not predicted the same utterances.
@@ -141,7 +141,7 @@ def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm 1979): the i-th smallest times m - i, never less than the one before."""
+    """Holm's correction (1979) of m p-values: the i-th smallest times m - i, never less than the one before."""
     order = np.argsort(p)
     corrected = np.maximum.accumulate((len(p) - np.arange(len(p))) * np.asarray(p, dtype=float)[order])
     result = np.empty(len(p))
@@ -162,7 +162,7 @@ def _bootstrap(speakers: int, statistic: Callable[[np.ndarray], np.ndarray], see
     return Interval(value, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
 
 
-def _deviation_of_means(figures: dict[tuple[int, int], float], key: int) -> float:
-    groups = {name[key] for name in figures}
-    means = [np.mean([value for name, value in figures.items() if name[key] == group]) for group in groups]
+def _deviation_of_means(metrics: dict[tuple[int, int], float], key: int) -> float:
+    groups = {name[key] for name in metrics}
+    means = [np.mean([value for name, value in metrics.items() if name[key] == group]) for group in groups]
     return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan

@@ -1,4 +1,4 @@
-"""Figures as the text of a report: percent, one decimal."""
+"""Metrics as text: percent, one decimal."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from ser_mtl.tables.statistics import Interval, Spread
 
 
 class Table(NamedTuple):
-    """A table of text: a header, and rows of as many cells."""
+    """A table of text: a header, and rows with as many cells."""
 
     header: list[str]
     rows: list[list[str]]
@@ -20,17 +20,17 @@ def percent(value: float) -> str:
 
 
 def with_spread(found: Spread) -> str:
-    """A mean and its standard deviation over folds, where there is one."""
+    """A mean, and its standard deviation over folds if there is one."""
     return percent(found.mean) + ("" if np.isnan(found.over_folds) else f" ± {percent(found.over_folds)}")
 
 
 def ends(of: Interval, form: str = ".1f") -> str:
-    """The ends of an interval in brackets, with a space before; nothing where it has none."""
+    """The ends of an interval in brackets, with a space before; nothing if it has none."""
     return "" if np.isnan(of.low) else f" ({100 * of.low:{form}} to {100 * of.high:{form}})"
 
 
 def with_ends(of: Interval, form: str = ".1f") -> str:
-    """A figure with the ends of its interval."""
+    """A metric with the ends of its interval."""
     return f"{100 * of.value:{form}}{ends(of, form)}"
 
 

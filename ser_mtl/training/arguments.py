@@ -1,28 +1,42 @@
 """The arguments of a run: one dataclass for each subject, checked when it is made; all end up in `args.json`."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRICS
 from ser_mtl.tasks import TASKS
 
+_SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
 BATCH_SIZE = 16
 """Utterances per update, summed over processes and accumulation steps (the paper's)."""
 
 
-def flag(default: Any, text: str) -> Any:
-    """A dataclass field whose help is `text`."""
+def flag(default: Any, text: str, **more: Any) -> Any:
+    """A dataclass field whose help is `text`; `more` are further arguments of argparse, such as `choices`."""
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: list(default), metadata={"help": text, **more})
+    return field(default=default, metadata={"help": text, **more})
+
+
+def check_choices(arguments: Any) -> None:
+    """Check the fields that take one of a few values: in Python, nobody else does.
+
+    Raises:
+        UserError: names the field and its choices.
+    """
+    for one in fields(arguments):
+        choices = one.metadata.get("choices") or (get_args(one.type) if get_origin(one.type) is Literal else ())
+        if choices and getattr(arguments, one.name) not in choices:
+            raise UserError(f"--{one.name} {getattr(arguments, one.name)!r}: must be one of {', '.join(choices)}")
 
 
 def local_or_hub(name: str) -> str:
@@ -51,6 +65,7 @@ class CorpusArguments:
     no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
 
     def __post_init__(self):
+        check_choices(self)
         if self.fold not in FOLDS:
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
@@ -70,10 +85,10 @@ class Stage:
     _argument_group_name: ClassVar[str] = "The method"
 
     tasks: list[str] = flag([], "Tasks to train: any of emotion asr gender style, emotion among them.")
-    trainable: Literal["all", "adapters"] = flag("all", "all parameters, or adapters on a frozen encoder.")
+    trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: Literal["none", "concat"] = flag("none", "Input of the emotion classifier: x_e, or x_e, x_g and x_s.")
-    scl: Literal["none", "cos", "norm"] = flag("none", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
+    scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
@@ -89,6 +104,9 @@ class Stage:
     )
 
     def __post_init__(self):
+        check_choices(self)
+        if isinstance(self.tasks, str):
+            raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
         self.tasks = [task for task in TASKS if task in self.tasks]
@@ -135,9 +153,10 @@ class Stage1(Stage):
         "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
         "--selection last.",
     )
-    trainable: Literal["all", "adapters", "heads"] = flag(
+    trainable: str = flag(
         "all",
         "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
+        choices=("all", "adapters", "heads"),
     )
 
     def __post_init__(self):
@@ -158,9 +177,9 @@ class Stage2(Stage):
         None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
     )
     tasks: list[str] = flag(["emotion", "gender", "style"], "Tasks to train: any of emotion asr gender style.")
-    trainable: Literal["all", "adapters"] = flag("adapters", "adapters on the frozen model, or all parameters.")
+    trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: Literal["none", "concat"] = flag("concat", "Input of the emotion classifier: x_e, or x_e, x_g and x_s.")
-    scl: Literal["none", "cos", "norm"] = flag("cos", "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none.")
+    scl: str = flag("cos", _SCL, choices=("none", *SCL_FORMS))
 
     def __post_init__(self):
         super().__post_init__()
@@ -232,6 +251,7 @@ class SerMtlArguments(TrainingArguments):
     label_names: list[str] | None = flag(["row"], "Leave as it is: rows come back beside the predictions.")
 
     def __post_init__(self):
+        check_choices(self)
         self._check_ranges()
         self._check_selection()
         self._settle_device()
@@ -287,7 +307,7 @@ class SerMtlArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
-        if self.accelerator_config is None and self.dataloader_pin_memory:
+        if not self.accelerator_config and self.dataloader_pin_memory:
             self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
 
     def _settle_batch_size(self) -> None:
@@ -301,7 +321,7 @@ class SerMtlArguments(TrainingArguments):
             self.per_device_train_batch_size = BATCH_SIZE // share
 
     def _check_processes(self) -> None:
-        dealing = self.accelerator_config
+        dealing = getattr(self, "accelerator_config")  # noqa: B009 (its type is not known to mypy)
         if self.world_size > 1 and (self.ignore_data_skip or dealing.split_batches or dealing.dispatch_batches):
             raise UserError(
                 "--ignore_data_skip, and split_batches or dispatch_batches of --accelerator_config: with several "

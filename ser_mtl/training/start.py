@@ -1,7 +1,8 @@
 """The model a stage starts from: a pretrained encoder under new heads, or the model of stage 1."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from peft import PeftConfig, PeftModel
@@ -60,12 +61,13 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
             annotations that a task needs.
     """
     labels = label_sets(joined(parts), stage.tasks)
-    if isinstance(stage, Stage1):
-        stage.encoder = stage.encoder or XLS_R
-        return stage1_start(stage, labels, parts)
-    start = stage2_start(stage, labels)
-    check_stage1_never_heard(stage.stage1, parts)
-    return start
+    if isinstance(stage, Stage2):
+        start = stage2_start(stage, labels)
+        check_stage1_never_heard(stage.stage1, parts)
+        return start
+    assert isinstance(stage, Stage1)
+    stage.encoder = stage.encoder or XLS_R
+    return stage1_start(stage, labels, parts)
 
 
 # ------------------------------------------------------------------------------------------------------------ stage 1
@@ -167,7 +169,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     if stage.trainable == "all":
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model
         freeze_for_full_finetuning(model, stage.train_front_end)
-    encoder = stage1.config.encoder_config.name_or_path
+    encoder: str = getattr(stage1.config.encoder_config, "name_or_path", "")
     return Start(model, processor, labels, encoder, base_transcribes=transcribes and stage1.lora is None)
 
 
@@ -294,21 +296,17 @@ def method_config(
     vocab_size: int | None,
     tokenizer: Wav2Vec2CTCTokenizer,
 ) -> SerMtlConfig:
-    """The model's config, from the arguments of a stage."""
+    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's."""
+    known = {one.name for one in fields(SerMtlConfig)}
+    method: dict[str, Any] = {name: value for name, value in asdict(stage).items() if name in known}
+    method["bottleneck_dim"] = stage.bottleneck_dim if stage.trainable == "adapters" else None
     return SerMtlConfig(
         encoder_config=with_overrides(encoder_config, stage),
-        tasks=stage.tasks,
         labels=labels,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
-        embedding_dim=stage.embedding_dim,
-        aux_weight=stage.aux_weight,
-        fusion=stage.fusion,
-        scl=stage.scl,
-        scl_weight=stage.scl_weight,
-        bottleneck_dim=stage.bottleneck_dim if stage.trainable == "adapters" else None,
         layer_weights=stage.trainable == "heads",
-        head_dropout=stage.head_dropout,
+        **method,
     )
 
 

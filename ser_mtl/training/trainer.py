@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -306,17 +307,17 @@ class SerMtlTrainer(Trainer):
         predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
         return outputs.loss, predictions, inputs["row"]
 
-    def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: list[str]) -> list[dict]:
-        """Predictions and their rows in the corpus -> rows of `predictions.jsonl`."""
+    def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: Any) -> list[dict]:
+        """Predictions and their rows in the corpus -> rows of `predictions.jsonl`; `more` as for `prediction_rows`."""
         utterances = self.corpus.select(rows)
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
         hypotheses = self.transcripts(predictions["asr"]) if "asr" in predictions else None
         return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
 
-    def predicted_rows(self, part: str, **more: list[str]) -> list[dict]:
+    def predicted_rows(self, part: str) -> list[dict]:
         """The rows of `predictions.jsonl` of "dev" or "test"."""
         predicted = self.predict(self.parts[part])
-        return self.rows(predicted.predictions, predicted.label_ids, **more)
+        return self.rows(predicted.predictions, predicted.label_ids)
 
     def transcripts(self, characters: np.ndarray) -> list[str]:
         """Characters, (utterances, characters) padded with -100 -> transcripts."""

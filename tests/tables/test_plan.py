@@ -215,11 +215,11 @@ def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--full_flags", "--tasks asr"], "--tasks: each row says it itself"),
+        (["--full_flags", "--tasks asr"], "--tasks: each row sets it"),
         (["--num_train_epoch", "3"], "run_stage1.py: unrecognized arguments: --num_train_epoch"),
         (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder e"),
-        (["--seed", "3"], "--seed: each row says it itself"),
-        (["--stage1_flags", "--tasks emotion"], "--tasks: each row says it itself"),
+        (["--seed", "3"], "--seed: each row sets it"),
+        (["--stage1_flags", "--tasks emotion"], "--tasks: each row sets it"),
         (["--tables", "6"], "--tables 6: must be among 1, 2, 3, 4, 5"),
         (["--folds", "6"], "--folds 6: must be among"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
@@ -231,7 +231,7 @@ def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
             ["--rows", "t3-mtl", "--row_flags", "t3-mtl --encoder e"],
             "run_stage2.py: unrecognized arguments: --encoder e",
         ),
-        (["--rows", "t3-mtl", "--row_flags", "t3-mtl --scl cos"], "--scl: each row says it itself"),
+        (["--rows", "t3-mtl", "--row_flags", "t3-mtl --scl cos"], "--scl: each row sets it"),
         (["--rows", "t3-mtl", "--row_flags", "t3-mtl 'a"], "--row_flags t3-mtl 'a: No closing quotation"),
         (["--rows", "t3-mtl", "--row_flags", ""], "must begin with the id of a row, here one of t1-full-ser-asr, t3"),
         (["--rows", "t3-mtl", "--row_flags", "t3-concat --seed 1"], "--row_flags t3-concat --seed 1: must begin"),

@@ -187,7 +187,7 @@ def _cast_dialog(rng: Random, session: int, style: str, index: int, cast: list[t
     play = PLAYS[index]
     turns = []
     for line, (emotion, gender) in enumerate(rng.sample(cast, len(cast))):
-        speech = [play[line % len(play)]] if style == "script" else improvise(rng)
+        speech: list[str | int] = [play[line % len(play)]] if style == "script" else improvise(rng)
         acted = _EMOTIONS[emotion]
         turns.append(_Turn(session, gender, acted, rng.choice(acted.codes), speech))
     return turns
