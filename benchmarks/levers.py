@@ -19,6 +19,7 @@ from benchmarks.ours import QUIET, prepare_stage1
 from benchmarks.workload import scratch_folder, utterances_of_batches, write_noise
 from modeling_ser_mtl import SerMtlOutput
 from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.trainer import SerMtlTrainer
 
 

@@ -1,7 +1,9 @@
 """The command line: `ser-mtl` and its verbs. A user's mistake is one line on standard error and exit code 2."""
 
 import argparse
+import ast
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -11,13 +13,9 @@ from typing import NoReturn
 
 from ser_mtl.errors import UserError
 
-VERBS = {
-    "predict": "Transcript, emotion, gender and speaking style of recordings.",
-    "publish": "Publish a finished run on the Hub.",
-    "export": "Write a finished run in another form: adapters merged, or stock transformers models.",
-    "corpus": "Show a corpus as training would read it: counts by fold, label and speaker.",
-}
-"""Verbs of the command, each a module of `ser_mtl.commands`, with the line that `ser-mtl --help` prints."""
+_COMMANDS = Path(__file__).with_name("commands")
+VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
+"""Verbs of the command: the modules of `ser_mtl.commands`."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,11 +73,17 @@ def run(verb: str, words: list[str]) -> None:
 
 def overview() -> str:
     """The text of `ser-mtl --help`."""
-    verbs = "\n".join(f"  {verb:9} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:9} {first_line(verb)}" for verb in VERBS)
     return (
         "usage: ser-mtl VERB ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
         f"{verbs}\n\n`ser-mtl VERB --help` explains a verb. Training: run_stage1.py, run_stage2.py, run_tables.py."
     )
+
+
+def first_line(verb: str) -> str:
+    """The first line of a verb's docstring, without importing it."""
+    text = (_COMMANDS / f"{verb}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
 
 
 def command_line(main: Callable[[], None], program: str | None = None) -> None:

@@ -307,7 +307,7 @@ class SerMtlArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
-        if not self.accelerator_config and self.dataloader_pin_memory:
+        if not self.accelerator_config and self.dataloader_pin_memory:  # type: ignore[has-type]
             self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
 
     def _settle_batch_size(self) -> None:

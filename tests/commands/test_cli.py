@@ -46,7 +46,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
     [
         (
             ["pedict", "a.wav"],
-            "ser-mtl: 'pedict' is not one of its verbs, predict, publish, export, corpus (did you mean",
+            "ser-mtl: 'pedict' is not one of its verbs, corpus, export, predict, publish (did you mean",
         ),
         (["predict", "--modle", "x"], "ser-mtl predict: unrecognized arguments: --modle (did you mean --model?)"),
         (["predict"], "ser-mtl predict: the following arguments are required: paths"),
@@ -70,9 +70,11 @@ def test_an_interruption_is_one_line_and_exit_code_130():
     assert (ended.returncode, ended.stderr) == (130, "ser-mtl x: stopped\n")
 
 
-def test_every_verb_has_a_file_and_every_file_is_a_verb():
+def test_every_file_of_a_command_is_a_verb_with_a_line_of_help():
     files = {path.stem for path in (ROOT / "ser_mtl/commands").glob("*.py")} - {"__init__"}
-    assert files == set(cli.VERBS)
+    assert files == set(cli.VERBS) == {"predict", "publish", "export", "corpus"}
+    for verb in files:
+        assert f"  {verb}" in cli.overview() and len(cli.first_line(verb)) > 20
 
 
 def test_importing_the_package_imports_no_library():

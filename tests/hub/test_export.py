@@ -72,7 +72,8 @@ def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
         output = SerMtlModel.from_pretrained(finished)(waveform)
     torch.save((waveform, output.logits, output.asr_logits), tmp_path / "expected.pt")
     code = """
-import torch
+import sys, torch
+sys.modules.update(dict.fromkeys(["ser_mtl", "modeling_ser_mtl"]))  # as if it were not installed
 from transformers import AutoModelForAudioClassification, AutoModelForCTC
 waveform, emotion, characters = torch.load("expected.pt")
 with torch.inference_mode():
