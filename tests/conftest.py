@@ -4,6 +4,9 @@ Set before any library reads them, and inherited by the processes that tests sta
 """
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -40,6 +43,31 @@ def hub(hub_server) -> HubServer:
     """The Hub, without any repository."""
     hub_server.clear()
     return hub_server
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel of the package, built of a copy of the checkout without the network."""
+    from helpers.tiny import ROOT
+
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignore = shutil.ignore_patterns(".*", "runs", "tests", "docs", "benchmarks", "*.egg-info", "build", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        source,
+    ]
+    subprocess.run(command, check=True)
+    return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")

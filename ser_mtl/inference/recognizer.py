@@ -32,6 +32,8 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: torc
         UserError: it cannot be loaded, or is not a model of this project.
     """
     name = str(name)
+    if not Path(name).exists() and name.count("/") != 1:
+        raise UserError(f"model {name}: is neither a folder here nor a Hub id (namespace/name)")
     logging.disable_progress_bar()  # of steps of milliseconds
     with hub_errors(f"model {name}"):
         if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:

@@ -28,12 +28,14 @@ def flag(default: Any, text: str, **more: Any) -> Any:
 
 
 def check_choices(arguments: Any) -> None:
-    """Check the fields that take one of a few values: in Python, nobody else does.
+    """Check this project's fields that take one of a few values: in Python, nobody else does.
 
     Raises:
         UserError: names the field and its choices.
     """
-    for one in fields(arguments):
+    classes = [base for base in type(arguments).__mro__ if base.__module__.startswith("ser_mtl.")]
+    own = {name for base in classes for name in base.__annotations__}
+    for one in (one for one in fields(arguments) if one.name in own):
         choices = one.metadata.get("choices") or (get_args(one.type) if get_origin(one.type) is Literal else ())
         if choices and getattr(arguments, one.name) not in choices:
             raise UserError(f"--{one.name} {getattr(arguments, one.name)!r}: must be one of {', '.join(choices)}")

@@ -1,0 +1,79 @@
+"""The wheel holds the package, its templates and its scripts, and the requirements name every import."""
+
+import ast
+import re
+import sys
+import tomllib
+import zipfile
+
+import pytest
+from helpers.tiny import ROOT
+
+import ser_mtl
+
+DISTRIBUTIONS = {"PIL": "pillow", "markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+"""Of imports that have another name than what is installed."""
+
+
+@pytest.fixture(scope="module")
+def names(wheel) -> list[str]:
+    """The files of the wheel."""
+    return zipfile.ZipFile(wheel).namelist()
+
+
+def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
+    for name in ("modeling_ser_mtl.py", "run_stage1.py", "run_stage2.py", "run_tables.py", "ser_mtl/__main__.py"):
+        assert name in names
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "ser_mtl").rglob("*.j2")}
+    assert len(templates) == 2 and templates <= set(names)
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(names):
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ser_mtl").rglob("*.py")}
+    assert modules == {name for name in names if name.startswith("ser_mtl/") and name.endswith(".py")}
+    assert not [name for name in names if name.startswith(("tests", "data", "benchmarks", "docs"))]
+
+
+def test_the_wheel_has_the_command_and_the_requirements(wheel, names):
+    archive = zipfile.ZipFile(wheel)
+    (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "ser-mtl = ser_mtl.cli:main" in archive.read(entry_points).decode()
+    metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert len(re.findall(r"^Requires-Dist:", metadata, re.MULTILINE)) == len(wanted)
+    assert f"Version: {ser_mtl.__version__}" in metadata
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == ser_mtl.__version__
+    assert f"version: {ser_mtl.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {ser_mtl.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_import_is_a_requirement():
+    required = {
+        re.split(r"[<>=]", line)[0].lower().replace("-", "_")
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+    }
+    for path in [*(ROOT / "ser_mtl").rglob("*.py"), *ROOT.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for module in {module.split(".")[0] for module in modules}:
+                if module in sys.stdlib_module_names or (ROOT / module).exists() or (ROOT / f"{module}.py").exists():
+                    continue
+                assert DISTRIBUTIONS.get(module, module).lower().replace("-", "_") in required, f"{path}: {module}"
+
+
+def test_the_lock_file_satisfies_the_requirements():
+    from packaging.requirements import Requirement
+
+    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
+    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            if line and not line.startswith(("#", "-")):
+                requirement = Requirement(line)
+                name = requirement.name.lower().replace("_", "-")
+                assert requirement.specifier.contains(locked[name]), line
