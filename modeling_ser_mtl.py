@@ -267,9 +267,13 @@ class Family:
     rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
 
 
-FAMILIES = dict.fromkeys(("wav2vec2", "hubert", "unispeech", "unispeech-sat"), Family()) | {
-    "data2vec-audio": Family(stacked_positions=True),
+FAMILIES = {
+    "wav2vec2": Family(),
+    "hubert": Family(),
     "wavlm": Family(position_bias=True),
+    "data2vec-audio": Family(stacked_positions=True),
+    "unispeech": Family(),
+    "unispeech-sat": Family(),
     "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
 }
 """The supported encoders of raw waveforms, by `model_type`."""

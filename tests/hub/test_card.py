@@ -138,9 +138,9 @@ def test_how_far_words_and_probabilities_can_be_believed_is_said_where_it_was_me
     plain = {"test": {"before": 0.0712}}
     tempered = {"temperature": 1.4, "test": {"before": 0.0712, "after": 0.0213}}
     text = model_card(STAGE1 | {"leaks": leaks, "calibration": plain})
-    assert "near-duplicate of: 12.5 % of 800." in text
+    assert "with a near-duplicate in training: 12.5 % of 800." in text
     assert "probabilities: 7.1 %." in text
     text = model_card(STAGE1 | {"calibration": tempered})
-    assert "probabilities: 7.1 %; 2.1 % where the logits are divided by `model.config.temperature`." in text
+    assert "probabilities: 7.1 %; 2.1 % if the logits are divided by `model.config.temperature`." in text
     for absent in ("near-duplicate", "alibration"):
         assert absent not in model_card(STAGE1)

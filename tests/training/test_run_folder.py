@@ -96,9 +96,9 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
         if epoch == 1:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(LengthGroupedSampler, "set_epoch", interrupt)
-        run_script("run_stage1", flags)
+        assert run_script("run_stage1", flags).code == 130
     assert not (output / "results.json").exists()
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-3"]
     (output / "checkpoint-5").mkdir()  # as a run leaves it that is killed while it writes
