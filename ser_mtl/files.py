@@ -1,8 +1,8 @@
-"""Files written whole or not at all: an interrupted run leaves the old file or none, never half of one."""
+"""Reading and writing files. Each is written whole or not at all: an interruption leaves the old file or none."""
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from ser_mtl.errors import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to `path` when the block ends and removed when it fails.
+    """Yield a temporary path beside `path`. It is renamed to `path` when the block ends, and removed if it fails.
 
-    The block may make a file or a folder of it. The temporary name keeps the suffix, from which many writers tell the
-    format. Missing folders above are made.
+    The block may write a file or a folder there. The suffix stays the same, because many writers choose the format by
+    it. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,16 +29,45 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
     """Read what `write_json` wrote to `path`.
+
+    Args:
+        path: of the file.
+        *keys: that its object must have; "test.all" is the key "all" of the object "test".
+        kind: of its content: dict for an object, list for an array.
+
+    Raises:
+        UserError: it is missing, damaged, of another kind, or lacks a key.
+    """
+    content = _parsed(path, json.loads)
+    if not isinstance(content, kind):
+        raise UserError(f"{path}: is damaged: it holds no {'object' if kind is dict else 'array'}")
+    for key in keys:
+        inner = content
+        for name in key.split("."):
+            if not isinstance(inner, dict) or name not in inner:
+                raise UserError(f'{path}: is damaged: it has no "{key}"')
+            inner = inner[name]
+    return content
+
+
+def read_json_lines(path: str | Path) -> list[Any]:
+    """Read what `write_json_lines` wrote to `path`.
 
     Raises:
         UserError: it is missing or damaged.
     """
+    return _parsed(path, lambda text: [json.loads(line) for line in text.split("\n") if line])
+
+
+def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is missing or damaged") from error
+        raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -49,4 +78,19 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, obj: object) -> None:
     """Write `obj` to `path` as JSON, indented for people to read."""
-    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(obj))
+
+
+def write_json_lines(path: str | Path, objects: Iterable[object]) -> None:
+    """Write `objects` to `path` as JSON, one per line."""
+    write_text(path, json_lines_text(objects))
+
+
+def json_text(obj: object) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+
+
+def json_lines_text(objects: Iterable[object]) -> str:
+    """The text that `write_json_lines` writes."""
+    return "".join(json.dumps(obj, ensure_ascii=False) + "\n" for obj in objects)

@@ -11,15 +11,13 @@ A line is an object:
 - `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
 from ser_mtl.corpora.utterances import normalise_text
-from ser_mtl.errors import UserError
-from ser_mtl.files import write_text
+from ser_mtl.files import read_json_lines, write_json_lines
 from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
@@ -63,7 +61,7 @@ def prediction_rows(
 
 def write_predictions(path: str | Path, rows: list[dict]) -> None:
     """Write the rows to `path`, one JSON object a line."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_json_lines(path, rows)
 
 
 def read_predictions(path: str | Path) -> list[dict]:
@@ -72,11 +70,7 @@ def read_predictions(path: str | Path) -> list[dict]:
     Raises:
         UserError: they are missing or damaged.
     """
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is missing or damaged") from error
+    return read_json_lines(path)
 
 
 def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:

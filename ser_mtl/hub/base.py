@@ -38,7 +38,7 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     file = Path(adapter_of) / "adapter_config.json"
     if not file.is_file():
         return None
-    adapter = read_json(file)
+    adapter = read_json(file, "base_model_name_or_path")
     return base_on_hub(adapter["base_model_name_or_path"], adapter.get("revision"), base_repo_id, token)
 
 

@@ -1,12 +1,11 @@
 """The files of a run that are published, without local paths and, unless asked for, without transcripts."""
 
-import json
 from pathlib import Path
 
 import modeling_ser_mtl
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.predictions import read_predictions
-from ser_mtl.files import read_json
+from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import hub_id, model_card
 from ser_mtl.hub.record import published_as
@@ -28,13 +27,9 @@ def read_results(run: Path) -> dict:
     Raises:
         UserError: there is none, it is damaged, or the weights are not there.
     """
-    try:
-        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        results["stage"], results["test"]["all"], results["trainable"]
-    except OSError as error:
-        raise UserError(f"{run}: holds no finished run (no results.json)") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run}: its results.json is damaged") from error
+    if not (run / "results.json").is_file():
+        raise UserError(f"{run}: holds no finished run (no results.json)")
+    results = read_json(run / "results.json", "stage", "trainable", "test.all")
     if not any((run / name).is_file() for name in WEIGHTS):
         raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
     return results
@@ -62,7 +57,7 @@ def files_to_publish(
     files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
     # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(read_json(run / "config.json"), code))
+    files["config.json"] = _json(_public_config(read_json(run / "config.json", "encoder_config"), code))
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
@@ -116,8 +111,8 @@ def _without_paths(value: object, model: bool = False) -> object:
 
 def _without_transcripts(predictions: Path) -> bytes:
     rows = [{name: value for name, value in row.items() if name != "asr"} for row in read_predictions(predictions)]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return json_lines_text(rows).encode()
 
 
 def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_text(content).encode()

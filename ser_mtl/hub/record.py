@@ -19,9 +19,9 @@ class Published:
 def published_as(run: Path) -> Published | None:
     """Where the run in this folder was published, if it was."""
     file = run / _FILE
-    return Published(**read_json(file)) if file.is_file() else None
+    return Published(**read_json(file, "repo_id", "revision")) if file.is_file() else None
 
 
 def record_publication(run: Path, published: Published) -> None:
-    """Remember where the run was published."""
+    """Record where the run was published."""
     write_json(run / _FILE, asdict(published))

@@ -25,17 +25,17 @@ class FinishedRun:
     @cached_property
     def results(self) -> dict:
         """`results.json`."""
-        return self._json("results.json")
+        return read_json(self.folder / "results.json")
 
     @cached_property
     def args(self) -> dict:
         """`args.json`."""
-        return self._json("args.json")
+        return read_json(self.folder / "args.json")
 
     @cached_property
     def history(self) -> list[dict]:
         """`history.json`: the log of the Trainer."""
-        return self._json("history.json")
+        return read_json(self.folder / "history.json", kind=list)
 
     @cached_property
     def predictions(self) -> list[dict]:
@@ -45,7 +45,8 @@ class FinishedRun:
     @cached_property
     def cosines(self) -> dict | None:
         """`gradient_cosines.json`, if they were measured."""
-        return self._json("gradient_cosines.json") if (self.folder / "gradient_cosines.json").is_file() else None
+        file = self.folder / "gradient_cosines.json"
+        return read_json(file, "groups", "measurements") if file.is_file() else None
 
     def metric(self, name: str, group: str = "all") -> float | None:
         """One of `PAPER_METRICS` on the test utterances of a group, a fraction; None if the run has none."""
@@ -63,9 +64,6 @@ class FinishedRun:
         dev = {e["epoch"]: e["eval_emotion_ua"] for e in self.history if "eval_emotion_ua" in e and e["epoch"] in test}
         by_dev = {"dev": test[max(dev, key=dev.__getitem__)]} if dev else {}
         return by_dev | {"last": test[max(test)], "oracle": max(test.values())}
-
-    def _json(self, name: str):
-        return read_json(self.folder / name)
 
 
 @dataclass(frozen=True)

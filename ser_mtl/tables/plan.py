@@ -38,11 +38,11 @@ class Run:
 
     def results(self) -> dict:
         """The `results.json` of a finished run."""
-        return read_json(self.folder / "results.json")
+        return read_json(self.folder / "results.json", "minutes")
 
     def epochs(self) -> float:
         """Its number of epochs, from its `args.json`."""
-        return read_json(self.folder / "args.json")["training"]["num_train_epochs"]
+        return read_json(self.folder / "args.json", "training.num_train_epochs")["training"]["num_train_epochs"]
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:

@@ -51,7 +51,7 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     emotion_counts = {row.row.id: counts(row.predictions()) for row in rows}
     tested = check_claims(rows)
     file = folder / "baselines.json"
-    baselines = read_json(file) if file.is_file() else {"text_only": [], "ceiling": None}
+    baselines = read_json(file, "text_only", "ceiling") if file.is_file() else {"text_only": [], "ceiling": None}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -78,7 +78,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
             f"--output_dir {folder}: holds another run ({', '.join(differences)}); name another folder or remove it"
         )
     results = folder / "results.json"
-    return _read_object(results) if results.is_file() else None
+    return _read_object(results, "test.all") if results.is_file() else None
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -87,14 +87,11 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(checkpoints, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if checkpoints else None
 
 
-def _read_object(file: Path) -> dict:
+def _read_object(file: Path, *keys: str) -> dict:
     try:
-        content = read_json(file)
-    except UserError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"--output_dir {file.parent}: {file.name} is damaged; name another folder or remove this one")
-    return content
+        return read_json(file, *keys)
+    except UserError as error:
+        raise UserError(f"--output_dir: {error}; name another folder or remove this one") from error
 
 
 def _differences(old: dict, new: dict) -> list[str]:

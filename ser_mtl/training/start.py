@@ -213,7 +213,7 @@ def check_run_of_stage1(folder: Path) -> None:
     if not (folder / "args.json").is_file():
         return
     record, results = read_json(folder / "args.json"), folder / "results.json"
-    stage = read_json(results)["stage"] if results.is_file() else record["stage"]
+    stage = read_json(results, "stage")["stage"] if results.is_file() else record["stage"]
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model it started from")
     # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
@@ -262,7 +262,7 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict) -> None:
     )
     if not (args and split and "test" in parts):
         return
-    corpus, split_record = read_json(args)["corpus"], read_json(split)
+    corpus, split_record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
     ids = [name for part in ("train", "dev") if part in split_record for name in split_record[part]["ids"]]
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     names = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}

@@ -1,4 +1,4 @@
-"""Pins predictions.jsonl: what a line holds, that figures can be recomputed from it, that it is written whole."""
+"""predictions.jsonl: the content of a line, and that metrics can be recomputed from it."""
 
 import json
 
@@ -14,7 +14,6 @@ from ser_mtl.evaluation.predictions import (
     write_predictions,
 )
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
-from ser_mtl.files import replacing, write_json, write_text
 
 LABELS = {"emotion": ["angry", "happy", "sad"], "gender": ["female", "male"], "style": ["improvised", "scripted"]}
 SENTENCES = ["Yes, I do!", "[LAUGHTER]", "It's  raining.", None]
@@ -71,7 +70,7 @@ def test_a_text_with_nothing_spoken_has_no_reference():
     assert [row["asr"]["reference"] for row in rows] == ["yes i do", None, "it's raining", None]
 
 
-def test_figures_from_the_file_equal_figures_from_the_arrays(tmp_path):
+def test_metrics_from_the_file_equal_metrics_from_the_arrays(tmp_path):
     rng = np.random.default_rng(0)
     utterances, probabilities, hypotheses = corpus(80, rng), random_probabilities(80, rng), HYPOTHESES * 20
     write_predictions(tmp_path / "p.jsonl", prediction_rows(utterances, LABELS, probabilities, hypotheses))
@@ -112,23 +111,3 @@ def test_predictions_of_another_number_are_refused(n):
         prediction_rows(utterances, LABELS, {"emotion": np.full((n, 3), 1 / 3)})
     with pytest.raises(ValueError):
         prediction_rows(utterances, LABELS, {}, ["x"] * n)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
-    path = tmp_path / "results.json"
-    write_json(path, {"ua": 0.5})
-    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
-        partial.write_text("{")
-        raise KeyboardInterrupt
-    with pytest.raises(TypeError):
-        write_json(path, {"ua": object()})
-    assert list(tmp_path.iterdir()) == [path]
-    assert json.loads(path.read_text()) == {"ua": 0.5}
-
-
-def test_a_write_that_succeeds_replaces_the_file_and_makes_its_folder(tmp_path):
-    path = tmp_path / "run" / "notes.txt"
-    write_text(path, "old")
-    write_text(path, "nowy ł")
-    assert list(path.parent.iterdir()) == [path]
-    assert path.read_text(encoding="utf-8") == "nowy ł"

@@ -1,0 +1,69 @@
+"""Files are written whole or not at all; a file that cannot be read is one line that names it."""
+
+import json
+
+import pytest
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json, read_json_lines, replacing, write_json, write_json_lines, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "results.json"
+    write_json(path, {"ua": 0.5})
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+        partial.write_text("{")
+        raise KeyboardInterrupt
+    with pytest.raises(TypeError):
+        write_json(path, {"ua": object()})
+    assert list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text()) == {"ua": 0.5}
+
+
+def test_a_write_replaces_the_file_and_creates_its_folder(tmp_path):
+    path = tmp_path / "run" / "notes.txt"
+    write_text(path, "old")
+    write_text(path, "nowy ł")
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "nowy ł"
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    content = {"test": {"all": {"text": "zażółć\u2028 \n"}}, "n": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json", "test.all.text", "n") == content
+    write_json(tmp_path / "b.json", [content])
+    assert read_json(tmp_path / "b.json", kind=list) == [content]
+    write_json_lines(tmp_path / "c.jsonl", [content, []])
+    assert read_json_lines(tmp_path / "c.jsonl") == [content, []]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "is missing"),
+        ("", "is damaged: Expecting value"),
+        ('{"test":', "is damaged: Expecting value"),
+        (b"\xff", "is damaged: "),
+        ("[]", "is damaged: it holds no object"),
+        ("{}", 'is damaged: it has no "test.all"'),
+        ('{"test": []}', 'is damaged: it has no "test.all"'),
+        ('{"test": {"improvised": {}}}', 'is damaged: it has no "test.all"'),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, text, reason):
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as refused:
+        read_json(path, "test.all")
+    assert str(refused.value).startswith(f"{path}: {reason}") and "\n" not in str(refused.value)
+
+
+def test_an_array_is_not_an_object_nor_half_a_line_a_line(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(UserError, match="it holds no array"):
+        read_json(tmp_path / "a.json", kind=list)
+    (tmp_path / "b.jsonl").write_text('{"id": 1}\n{"id"')
+    with pytest.raises(UserError, match=r"b\.jsonl: is damaged"):
+        read_json_lines(tmp_path / "b.jsonl")
