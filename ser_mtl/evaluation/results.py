@@ -5,8 +5,8 @@ import pandas as pd
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tasks import TASKS
 
-SPEECHLESS = 0.9
-"""Word error rate from which a model has not learned to transcribe, and its column says nothing."""
+UNTRAINED_WER = 0.9
+"""A model with this word error rate or more has not learned to transcribe. Its column would say nothing."""
 
 
 def results_frame(results: dict) -> pd.DataFrame:
@@ -32,17 +32,23 @@ def results_frame(results: dict) -> pd.DataFrame:
 
 
 def results_table(results: dict) -> str:
-    """Render the test metrics of `results` as a plain-text table, in percent, with a note on what is left out."""
-    table = results_frame(results).to_string()
+    """Render the test metrics of `results` as plain text of 80 columns, with a note on what is left out.
+
+    The last word of each title is on a line of its own, as in "emotion" above "UA". A table that is wider all the same
+    goes on below itself.
+    """
+    frame = results_frame(results)
+    frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
+    table = frame.to_string(line_width=80)
     note = transcription_note(results)
     return f"{table}\n\n{note}" if note else table
 
 
 def transcription_note(results: dict) -> str | None:
-    """Why word error rates are left out of the table, in a sentence; None if they are not."""
+    """The sentence on why the tables leave out word error rates; None if they do not."""
     groups = [scores[group] for scores in results["test"].values() for group in scores if group.startswith("asr")]
     rates = [group["wer"] for group in groups]
-    if not rates or min(rates) < SPEECHLESS:
+    if not rates or min(rates) < UNTRAINED_WER:
         return None
     return (
         f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.0f} %). That takes a "

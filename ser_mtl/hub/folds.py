@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.results import percent
+from ser_mtl.evaluation.results import percent, transcription_note
 from ser_mtl.hub.card import (
     CITATION,
     LIMITS,
@@ -71,23 +71,25 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         repo_id: where the card will be.
     """
     first = next(iter(results.values()))
+    note = _transcription_note(results)
     sections = [
         f"# Speech emotion recognition, stage {first['stage']}, {len(results)} folds of {corpus_name(first)}",
         "A model for each fold, trained on the others, after *Enhancing two-stage finetuning for speech emotion "
-        "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds the card alone; "
-        "each fold's own says how to load it.",
+        "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds only the card; "
+        "each model's own card says how to load it.",
         ORACLE_WARNING if first["selection"] == "oracle" else None,
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
         f"- Which checkpoint of a fold this is: {SELECTION[first['selection']]}.\n"
-        "- No speaker of a fold's test utterances was heard in its training.\n"
-        "- One seed a fold: the deviation is that between test speakers, not between repetitions.",
+        "- No speaker of a fold's test utterances is in its training.\n"
+        "- One seed per fold: the deviation is between test speakers, not between repetitions."
+        + (f"\n- {note}" if note else ""),
         LIMITS,
         licence(first),
         CITATION,
     ]
     means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
-    # Each fold has a stage 1 of its own, the encoder is what all go back to.
+    # Each fold has its own stage 1; what all share is the encoder.
     shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
     data = metadata(shared, repo_id, f"mean over {len(results)} folds")
     body = "\n\n".join(section for section in sections if section)
@@ -122,15 +124,21 @@ def _mean_and_spread(results: dict[int, dict], style: str, metric: Metric) -> st
 
 
 def _columns(results: dict[int, dict]) -> list[Metric]:
-    """The metrics of the summary that every fold has."""
+    """The metrics of the summary that every fold has; no word error rates that say nothing."""
     folds = [fold["test"]["all"] for fold in results.values()]
+    transcribes = _transcription_note(results) is None
     return [
         metric
         for metric in METRICS
         if metric.in_summary
         and metric.group in TASKS
         and all(metric.key in scores.get(metric.group, {}) for scores in folds)
+        and (transcribes or metric.key != "wer")
     ]
+
+
+def _transcription_note(results: dict[int, dict]) -> str | None:
+    return transcription_note({"test": {fold: fold_results["test"]["all"] for fold, fold_results in results.items()}})
 
 
 def _means(folds: list[dict]) -> dict:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
-from ser_mtl.evaluation.results import results_table
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 
 LABELS = {
@@ -119,15 +118,3 @@ def test_computing_leaves_no_file_behind(metric, tmp_path, monkeypatch):
     metric.compute(predictions=[{"emotion": "sad"}], references=[{"emotion": "sad"}])
     assert not list(tmp_path.iterdir())
     assert not [path for path in Path(metric.data_dir).rglob("*") if path.is_file()]
-
-
-def test_the_table_shows_percent_and_a_dash_where_there_is_nothing(metric):
-    references = [{"emotion": "sad", "style": "scripted", "text": "a b c"}, {"emotion": "sad"}]
-    predictions = [{"emotion": "sad", "text": "a b"}, {"emotion": "happy", "text": "x"}]
-    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
-    assert " ".join(lines[0].split()) == "n emotion UA emotion WA emotion F1 gender UA style UA WER"
-    assert lines[1].split() == ["all", "2", "50.0", "50.0", "33.3", "-", "-", "33.3"]
-    assert lines[2].split() == ["scripted", "1", "100.0", "100.0", "100.0", "-", "-", "33.3"]
-    predictions[0]["text_adapters_off"] = "a b c"
-    table = results_table({"test": metrics_by_group(metric, predictions, references)})
-    assert table.splitlines()[0].endswith("WER, adapters off") and table.splitlines()[1].endswith(" 0.0")

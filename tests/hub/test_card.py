@@ -1,4 +1,4 @@
-"""Pins the model card: metadata the Hub can read, the numbers of results.json, warnings, and no local path."""
+"""The model card: metadata the Hub can read, the numbers of results.json, warnings, and no local path."""
 
 import copy
 
@@ -6,9 +6,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ser_mtl.hub.card import model_card
+from ser_mtl.metrics import METRICS
+from ser_mtl.tasks import TASKS
 
 
-def figures(n: int, ua: float) -> dict:
+def scores_of(n: int, ua: float) -> dict:
     return {
         "n": n,
         "emotion": {
@@ -37,7 +39,7 @@ STAGE1 = {
     "labels": {"emotion": ["happy", "sad"]},
     "held_out_speakers": ["Ses05F", "Ses05M"],
     "sizes": {"train": 4000, "dev": 290, "test": 1241},
-    "test": {"all": figures(1241, 0.71234), "improvised": figures(700, 0.69), "scripted": figures(541, 0.75)},
+    "test": {"all": scores_of(1241, 0.71234), "improvised": scores_of(700, 0.69), "scripted": scores_of(541, 0.75)},
 }
 STAGE2 = STAGE1 | {"stage": 2, "trainable": "adapters", "stage1": "someone/xlsr-ser-stage1"}
 
@@ -67,6 +69,31 @@ def test_metadata_numbers_are_those_of_results_json():
         "ASR WER": everyone["asr"]["wer"],
         "ASR CER": everyone["asr"]["cer"],
     }
+
+
+def test_each_metric_is_in_the_index_and_those_of_the_summary_in_the_table():
+    scores: dict = {"n": 1}
+    for number, metric in enumerate(METRICS, start=1):
+        scores.setdefault(metric.group, {})[metric.key] = number / 100
+    card = ModelCard(model_card(STAGE1 | {"test": {"all": scores}}))
+    header, _, row = (line for line in card.text.splitlines() if line.count("|") > 5)
+    table = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, row)), strict=True))
+    index = {evaluation.metric_value: evaluation for evaluation in card.data.eval_results}
+    for number, metric in enumerate(METRICS, start=1):
+        assert table.get(metric.title) == (f"{number}.0" if metric.in_summary else None)
+        if metric.group in TASKS:  # the transcripts with the adapters off are the base model's
+            entry = index.pop(number / 100)
+            assert (entry.metric_type, entry.task_type) == (metric.hub_type, TASKS[metric.group].hub_type)
+    assert not index
+
+
+def test_a_wer_that_says_nothing_is_a_note_and_no_column():
+    scores = scores_of(1241, 0.7) | {"asr": {"wer": 1.0, "cer": 0.9}}
+    card = ModelCard(model_card(STAGE1 | {"test": {"all": scores}}))
+    assert "| all | 1241 | 70.0 | 71.0 | 69.0 | 98.8 | - |\n" in card.text
+    assert "- WER is left out: the model has not learned to transcribe (WER 100 %)." in card.text
+    assert [entry.metric_value for entry in card.data.eval_results if entry.metric_type == "wer"] == [1.0]
+    assert "left out" not in model_card(STAGE1)
 
 
 def test_the_table_has_a_row_for_each_style():
@@ -122,7 +149,7 @@ def test_language_and_licence_of_an_unknown_folder_are_not_guessed():
     assert "whose licence this card does not know" in text
 
 
-def test_keys_beyond_the_contract_may_be_missing_and_results_stay_untouched():
+def test_optional_keys_may_be_missing_and_results_stay_untouched():
     results = {
         k: v for k, v in STAGE2.items() if k not in ("labels", "held_out_speakers", "sizes", "minutes", "stage1")
     }
@@ -133,7 +160,7 @@ def test_keys_beyond_the_contract_may_be_missing_and_results_stay_untouched():
     assert results == before
 
 
-def test_how_far_words_and_probabilities_can_be_believed_is_said_where_it_was_measured():
+def test_near_duplicates_and_calibration_are_stated_if_measured():
     leaks = {"near_duplicates": {"all": {"n": 800, "share": 0.125}}}
     plain = {"test": {"before": 0.0712}}
     tempered = {"temperature": 1.4, "test": {"before": 0.0712, "after": 0.0213}}

@@ -1,4 +1,4 @@
-"""Pins `publish.py --all_folds`: a repository for each fold, and one card with their mean and spread."""
+"""`ser-mtl publish --all_folds`: a repository for each fold, and one card with their mean and spread."""
 
 import json
 import shutil
@@ -9,18 +9,20 @@ import pytest
 from helpers.tiny import check_one_line, run_script
 from huggingface_hub import ModelCard
 
+from ser_mtl.hub.folds import overview_card
+
 UAS = [0.5, 0.625, 0.75, 0.5, 0.875]
 
 
 @pytest.fixture
 def folds(finished, tmp_path) -> Path:
-    """Five runs, which differ in their fold and figures."""
+    """Five runs, which differ in their fold and scores."""
     for fold, ua in enumerate(UAS, start=1):
         run = shutil.copytree(finished, tmp_path / "stage1" / f"fold{fold}")
         results = json.loads((run / "results.json").read_text())
         results["fold"] = fold
-        for figures in results["test"].values():
-            figures["emotion"]["ua"] = ua
+        for scores in results["test"].values():
+            scores["emotion"]["ua"] = ua
         (run / "results.json").write_text(json.dumps(results))
     return tmp_path / "stage1"
 
@@ -53,6 +55,19 @@ def test_the_card_has_the_mean_and_the_spread_of_the_folds(hub, folds):
     assert "mean over 5 folds" in card.data.eval_results[0].dataset_name
     for needed in ("article 5(1)(f)", "## Licence", "@inproceedings{", "no part in the choice"):
         assert needed in card.text
+
+
+def test_a_wer_that_says_nothing_is_left_out_of_the_card(folds):
+    results = {fold: json.loads((folds / f"fold{fold}/results.json").read_text()) for fold in range(1, 6)}
+    repositories = {fold: f"ada/ser-fold{fold}" for fold in results}
+    note = "- WER is left out: the model has not learned to transcribe (WER 95 %)."
+    for fold_results in results.values():
+        fold_results["test"]["all"]["asr"]["wer"] = 0.95
+    text = overview_card(results, repositories, "ada/ser")
+    assert "| WER |" not in text and note in text
+    results[3]["test"]["all"]["asr"]["wer"] = 0.5
+    text = overview_card(results, repositories, "ada/ser")
+    assert "| WER |" in text and note not in text
 
 
 def test_a_fold_that_is_missing_or_of_another_kind_is_named(hub, folds):

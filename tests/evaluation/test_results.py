@@ -1,0 +1,74 @@
+"""The table of a run: percent, 80 columns, every metric of the summary, and no WER that says nothing."""
+
+import re
+
+import pytest
+
+from ser_mtl.evaluation.results import UNTRAINED_WER, results_frame, results_table
+from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
+from ser_mtl.metrics import METRICS
+
+LABELS = {"emotion": ["happy", "sad"], "gender": ["female", "male"], "style": ["improvised", "scripted"]}
+NOTE = "WER is left out: the model has not learned to transcribe (WER 100 %)."
+
+
+def results(*groups: str, wer: float = 0.2) -> dict:
+    """Results with every metric, each of another value."""
+    scores: dict = {"n": 12345}
+    for number, metric in enumerate(METRICS):
+        scores.setdefault(metric.group, {})[metric.key] = wer if metric.key == "wer" else number / 100
+    return {"test": {group: scores for group in groups}}
+
+
+def test_the_table_shows_percent_and_a_dash_without_a_value():
+    references = [{"emotion": "sad", "style": "scripted", "text": "a b c"}, {"emotion": "sad"}]
+    predictions = [{"emotion": "sad", "text": "a b"}, {"emotion": "happy", "text": "x"}]
+    metric = SerMtlMetric(LABELS)
+    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
+    assert lines[0].split() == ["emotion", "gender", "style"]
+    assert lines[1].split() == ["n", "UA", "WA", "F1", "UA", "UA", "WER"]
+    assert lines[2].split() == ["all", "2", "50.0", "50.0", "33.3", "-", "-", "33.3"]
+    assert lines[3].split() == ["scripted", "1", "100.0", "100.0", "100.0", "-", "-", "33.3"]
+    predictions[0]["text_adapters_off"] = "a b c"
+    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
+    assert lines[0].endswith("WER, adapters") and lines[1].endswith(" off") and lines[2].endswith(" 0.0")
+
+
+def test_the_table_has_80_columns_and_is_aligned_to_the_right():
+    lines = results_table(results("all", "improvised", "scripted")).splitlines()
+    assert len(lines) == 2 + 3 and {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines[0]) <= 80
+    header, *rows = ([word.end() for word in re.finditer(r"\S+", line)] for line in lines[1:])
+    assert all(row[1:] == header for row in rows)
+    wide = results_table(results("all", "a speaking style with a very long name")).splitlines()
+    assert max(map(len, wide)) <= 80 and sum("WER, adapters" in line for line in wide) == 1
+
+
+def test_each_metric_of_the_summary_is_a_column():
+    everything = results("all")
+    frame = results_frame(everything)
+    summary = [metric for metric in METRICS if metric.in_summary]
+    assert list(frame.columns) == ["n", *(metric.title for metric in summary)]
+    for metric in summary:
+        value = everything["test"]["all"][metric.group][metric.key]
+        assert frame.loc["all", metric.title] == f"{100 * value:.1f}"
+
+
+@pytest.mark.parametrize(("wer", "left_out"), [(UNTRAINED_WER - 0.001, False), (UNTRAINED_WER, True), (1.0, True)])
+def test_a_wer_that_says_nothing_is_left_out_with_the_reason(wer, left_out):
+    frame, table = results_frame(results("all", "scripted", wer=wer)), results_table(results("all", wer=wer))
+    assert [title for title in frame if "WER" in title] == ([] if left_out else ["WER", "WER, adapters off"])
+    assert ("WER is left out" in table.splitlines()[-1]) is left_out
+    if wer == 1:
+        assert table.splitlines()[-1].startswith(NOTE)
+
+
+def test_one_group_with_a_wer_is_enough_for_the_column():
+    both = results("all", wer=1.0)
+    both["test"]["scripted"] = results("all", wer=0.5)["test"]["all"]
+    assert results_frame(both)["WER"].to_list() == ["100.0", "50.0"] and "left out" not in results_table(both)
+
+
+def test_a_run_without_transcripts_has_nothing_to_leave_out():
+    lines = results_table({"test": {"all": {"n": 2, "emotion": {"ua": 0.5, "wa": 0.5, "macro_f1": 0.5}}}}).splitlines()
+    assert len(lines) == 3 and lines[2].split()[-1] == "-"
