@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.files import read_json_lines, write_json_lines
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 
 def prediction_rows(
@@ -42,11 +42,11 @@ def prediction_rows(
     Raises:
         ValueError: predictions and utterances differ in number.
     """
-    columns = utterances.select_columns(["id", "speaker", "text", *CLASSIFICATION_TASKS]).to_list()
+    columns = utterances.select_columns(["id", "speaker", *(task.column for task in TASKS.values())]).to_list()
     rows = [{key: utterance[key] for key in ("id", "speaker", "style")} for utterance in columns]
     for task, scores in probabilities.items():
         for row, utterance, p in zip(rows, columns, scores, strict=True):
-            row[task] = {"label": utterance[task], **_scored(labels[task], p)}
+            row[task] = {"label": utterance[TASKS[task].column], **_scored(labels[task], p)}
     if hypotheses is not None:
         for row, utterance, hypothesis in zip(rows, columns, hypotheses, strict=True):
             row["asr"] = {"reference": normalise_text(utterance["text"] or "") or None, "hypothesis": hypothesis}
@@ -54,8 +54,8 @@ def prediction_rows(
         for row, hypothesis in zip(rows, hypotheses_adapters_off, strict=True):
             row["asr"]["hypothesis_adapters_off"] = hypothesis
     if points is not None:
-        for row, of_utterance in zip(rows, points, strict=True):
-            row["points"] = of_utterance
+        for row, row_points in zip(rows, points, strict=True):
+            row["points"] = row_points
     return rows
 
 
