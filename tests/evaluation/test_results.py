@@ -1,6 +1,7 @@
 """The table of a run: percent, 80 columns, every metric of the summary, and no WER that says nothing."""
 
 import re
+from copy import deepcopy
 
 import pytest
 
@@ -14,34 +15,50 @@ NOTE = "WER is left out: the model has not learned to transcribe (WER 100 %)."
 
 def results(*groups: str, wer: float = 0.2) -> dict:
     """Results with every metric, each of another value."""
-    scores: dict = {"n": 12345}
+    scores: dict = {}
     for number, metric in enumerate(METRICS):
         scores.setdefault(metric.group, {})[metric.key] = wer if metric.key == "wer" else number / 100
-    return {"test": {group: scores for group in groups}}
+    return {"test": {group: {"n": 12345} | deepcopy(scores) for group in groups}}
 
 
-def test_the_table_shows_percent_and_a_dash_without_a_value():
+def test_scores_are_percent_and_a_dash_without_a_value():
     references = [{"emotion": "sad", "style": "scripted", "text": "a b c"}, {"emotion": "sad"}]
     predictions = [{"emotion": "sad", "text": "a b"}, {"emotion": "happy", "text": "x"}]
     metric = SerMtlMetric(LABELS)
-    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
-    assert lines[0].split() == ["emotion", "gender", "style"]
-    assert lines[1].split() == ["n", "UA", "WA", "F1", "UA", "UA", "WER"]
-    assert lines[2].split() == ["all", "2", "50.0", "50.0", "33.3", "-", "-", "33.3"]
-    assert lines[3].split() == ["scripted", "1", "100.0", "100.0", "100.0", "-", "-", "33.3"]
+    frame = results_frame({"test": metrics_by_group(metric, predictions, references)})
+    shown = ["n", "emotion UA", "emotion WA", "emotion F1", "gender UA", "style UA", "WER"]
+    assert [title for title in frame if title in shown] == shown and "WER, adapters off" not in frame
+    assert frame.loc["all", shown].to_list() == ["2", "50.0", "50.0", "33.3", "-", "-", "33.3"]
+    assert frame.loc["scripted", shown].to_list() == ["1", "100.0", "100.0", "100.0", "-", "-", "33.3"]
     predictions[0]["text_adapters_off"] = "a b c"
-    lines = results_table({"test": metrics_by_group(metric, predictions, references)}).splitlines()
-    assert lines[0].endswith("WER, adapters") and lines[1].endswith(" off") and lines[2].endswith(" 0.0")
+    frame = results_frame({"test": metrics_by_group(metric, predictions, references)})
+    assert frame["WER, adapters off"].to_list() == ["0.0", "0.0"]
 
 
-def test_the_table_has_80_columns_and_is_aligned_to_the_right():
-    lines = results_table(results("all", "improvised", "scripted")).splitlines()
-    assert len(lines) == 2 + 3 and {len(line) for line in lines} == {len(lines[0])}
-    assert len(lines[0]) <= 80
-    header, *rows = ([word.end() for word in re.finditer(r"\S+", line)] for line in lines[1:])
-    assert all(row[1:] == header for row in rows)
-    wide = results_table(results("all", "a speaking style with a very long name")).splitlines()
-    assert max(map(len, wide)) <= 80 and sum("WER, adapters" in line for line in wide) == 1
+def blocks_of(table: str) -> list[list[str]]:
+    """The lines of a table, apart where it goes on below itself."""
+    return [block.split("\n") for block in table.replace("\\", " ").split("\n\n")]
+
+
+@pytest.mark.parametrize("style", ["improvised", "a speaking style with a very long name"])
+def test_the_table_has_80_columns_and_is_aligned_to_the_right(style):
+    everything = results("all", style)
+    blocks = blocks_of(results_table(everything))
+    for block in blocks:
+        header, *rows = ([word.end() for word in re.finditer(r"\S+", line)] for line in block[1:])
+        assert max(map(len, block)) <= 80 and len(rows) == 2
+        assert rows[0][1:] == header == rows[1][-len(header) :]
+    shown = [word for block in blocks for word in block[2].split()[1:]]
+    assert shown == results_frame(everything).loc["all"].to_list()
+
+
+def test_the_table_of_a_run_without_adapters_is_one_block():
+    everything = results("all", "improvised", "scripted")
+    for scores in everything["test"].values():
+        del scores["asr_adapters_off"]
+    (block,) = blocks_of(results_table(everything))
+    header = [line.split() for line in block[:2]]
+    assert header[0][0] == "emotion" and header[1][:3] == ["n", "UA", "WA"] and header[1][-1] == "WER"
 
 
 def test_each_metric_of_the_summary_is_a_column():
