@@ -58,7 +58,7 @@ def test_certainty_is_perfect_or_as_wrong_as_can_be(targets, error):
 
 
 @pytest.mark.parametrize("right", [0.6, 1.0, 2.5])
-def test_the_temperature_is_the_likeliest_of_a_grid_and_near_the_one_that_drew_the_targets(right):
+def test_the_temperature_is_the_likeliest_of_a_grid(right):
     probabilities, targets = drawn(4000, right)
     grid = np.geomspace(0.1, 10, 2001)
     losses = [-np.log(tempered(probabilities, t)[np.arange(4000), targets]).mean() for t in grid]
@@ -85,7 +85,7 @@ def rows(probabilities: np.ndarray, targets: np.ndarray) -> list[dict]:
     return [{"emotion": {"label": "abcd"[t], "probabilities": p}} for p, t in zip(named, targets, strict=True)]
 
 
-def test_what_a_run_reports_comes_from_its_rows_and_only_annotated_ones_count():
+def test_calibration_of_a_run_counts_annotated_rows_only():
     dev, test = drawn(800, 3.0), drawn(600, 3.0)
     unlabelled = rows(*test)[0]
     unlabelled["emotion"]["label"] = None

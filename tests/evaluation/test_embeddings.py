@@ -9,7 +9,7 @@ from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.predictions import read_predictions
 
 
-def test_points_are_the_two_main_components_of_all_embeddings_scaled_to_length_one():
+def test_points_are_the_first_two_principal_components():
     random = np.random.default_rng(0)
     embeddings = {task: random.normal(size=(9, 5)) * size for task, size in (("emotion", 1), ("gender", 50))}
     found = two_dimensions(embeddings)
@@ -21,14 +21,14 @@ def test_points_are_the_two_main_components_of_all_embeddings_scaled_to_length_o
     np.testing.assert_allclose(points, expected * signs, atol=1e-4)
 
 
-def test_embeddings_of_one_direction_lie_on_one_point_whatever_their_length():
+def test_embeddings_of_one_direction_share_a_point():
     x = np.random.default_rng(1).normal(size=(6, 4))
     for row in two_dimensions({"emotion": x, "gender": 3 * x}):
         assert row["emotion"] == pytest.approx(row["gender"])
 
 
 @pytest.mark.parametrize("x", [np.ones((1, 4)), np.ones((3, 1)), np.full((3, 4), np.nan)])
-def test_too_little_to_project_is_a_point_and_no_error_at_the_end_of_a_run(x):
+def test_too_little_data_to_project_is_no_error(x):
     assert all(len(row["emotion"]) == 2 and np.isfinite(row["emotion"]).all() for row in two_dimensions({"emotion": x}))
 
 

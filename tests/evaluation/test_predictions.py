@@ -56,7 +56,7 @@ def test_a_row_holds_labels_prediction_probabilities_and_transcripts():
     }
 
 
-def test_style_is_the_plain_label_where_it_was_not_trained():
+def test_style_is_the_plain_label_if_not_trained():
     utterances = corpus(20, np.random.default_rng(0))
     rows = prediction_rows(utterances, LABELS, {"emotion": np.full((20, 3), 1 / 3)})
     assert [row["style"] for row in rows] == list(utterances["style"])
@@ -105,7 +105,7 @@ def test_a_small_probability_stays_above_zero():
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_predictions_of_another_number_are_refused(n):
+def test_another_number_of_predictions_is_refused(n):
     utterances = corpus(3, np.random.default_rng(0))
     with pytest.raises(ValueError):
         prediction_rows(utterances, LABELS, {"emotion": np.full((n, 3), 1 / 3)})

@@ -38,7 +38,7 @@ def metric() -> SerMtlMetric:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_classification_equals_scikit_learn_where_both_sides_are_annotated(metric, seed):
+def test_classification_equals_scikit_learn_on_annotated_pairs(metric, seed):
     rng = np.random.default_rng(seed)
     references, predictions = random_rows(rng, 200, missing=0.3), random_rows(rng, 200, missing=0.1)
     figures = metric.compute(predictions=predictions, references=references)
@@ -101,7 +101,7 @@ def test_a_class_only_ever_predicted_raises_no_warning(metric):
         metric.compute(predictions=[{"emotion": "sad"}], references=[{"emotion": "happy"}])
 
 
-def test_groups_are_the_annotated_styles_and_hold_their_own_utterances(metric):
+def test_groups_are_the_annotated_styles(metric):
     rng = np.random.default_rng(0)
     references, predictions = random_rows(rng, 120, missing=0.2), random_rows(rng, 120, missing=0.0)
     groups = metrics_by_group(metric, predictions, references)

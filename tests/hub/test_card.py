@@ -71,7 +71,7 @@ def test_metadata_numbers_are_those_of_results_json():
     }
 
 
-def test_each_metric_is_in_the_index_and_those_of_the_summary_in_the_table():
+def test_each_metric_is_in_the_index_and_in_the_table():
     scores: dict = {"n": 1}
     for number, metric in enumerate(METRICS, start=1):
         scores.setdefault(metric.group, {})[metric.key] = number / 100
@@ -136,7 +136,7 @@ def test_only_a_checkpoint_chosen_on_the_test_fold_carries_the_warning():
     assert "[!WARNING]" not in model_card(STAGE1 | {"selection": "last"})
 
 
-def test_the_text_says_what_a_reader_must_know():
+def test_the_text_holds_what_a_reader_must_know():
     text = model_card(STAGE1, "someone/ser")
     for needed in (
         "fold 5", "Ses05F, Ses05M", "best emotion UA on the development set", "0123abc", 'name = "someone/ser"',

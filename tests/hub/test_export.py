@@ -56,7 +56,7 @@ def test_the_stock_ctc_model_gives_the_logits_of_every_real_frame():
 
 
 @torch.inference_mode()
-def test_with_group_norm_they_agree_where_nothing_is_padded():
+def test_with_group_norm_they_agree_without_padding():
     model = random_model("wav2vec2, group norm")
     waveform = padded_batch()[0][:1]
     torch.testing.assert_close(stock_classifier(model)(waveform).logits, model(waveform).logits, atol=1e-5, rtol=0)
@@ -103,13 +103,13 @@ def test_the_exported_models_work_in_the_stock_pipelines(finished, tmp_path):
     assert transcribe(sound)["text"] == processor.batch_decode(characters)[0]
 
 
-def test_what_the_stock_classes_cannot_hold_is_said(finished2, tmp_path):
+def test_what_the_stock_classes_cannot_hold_is_named(finished2, tmp_path):
     ended = run_script("export", [finished2, "--to", "wav2vec2"])
     check_one_line(ended, "export", "bottleneck adapters", "--to merged", "stage 1")
     assert not (finished2 / "wav2vec2").exists()
 
 
-def test_another_family_of_encoders_is_said(finished, tmp_path):
+def test_another_encoder_family_is_named(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     config["encoder_config"] = ENCODERS["HuBERT"].to_dict()

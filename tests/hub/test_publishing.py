@@ -80,7 +80,7 @@ def test_adapters_arrive_naming_their_base_by_its_commit(hub, stage1, stage2):
     assert ModelCard(files["README.md"].decode()).data.base_model == "ada/stage1"
 
 
-def test_a_second_push_changes_nothing_and_of_another_run_only_what_differs(hub, stage1, stage2):
+def test_a_repeated_push_changes_nothing_another_run_replaces_it(hub, stage1, stage2):
     publish_well(stage1, "ada/ser")
     before = hub.repositories["ada/ser"].branches["main"]
     publish_well(stage1, "ada/ser")
@@ -110,7 +110,7 @@ def test_nothing_private_leaves_the_machine(hub, stage1, stage2):
         assert not [(file, secret) for file, content in files.items() for secret in private if secret in content]
 
 
-def test_what_was_said_stays_at_home_unless_asked_for(hub, stage1):
+def test_transcripts_are_published_only_if_asked_for(hub, stage1):
     publish_well(stage1, "ada/ser")
     rows = [json.loads(line) for line in hub.repositories["ada/ser"].files["predictions.jsonl"].splitlines()]
     own = read_predictions(stage1 / "predictions.jsonl")
@@ -120,7 +120,7 @@ def test_what_was_said_stays_at_home_unless_asked_for(hub, stage1):
     assert hub.repositories["ada/ser"].files["predictions.jsonl"] == (stage1 / "predictions.jsonl").read_bytes()
 
 
-def test_the_run_folder_gains_the_record_of_where_it_is_and_nothing_else(hub, stage1):
+def test_the_run_folder_gains_only_the_record_of_publication(hub, stage1):
     before = contents(stage1)
     publish_well(stage1, "ser")  # a name alone is one in the user's own namespace
     after = contents(stage1)
@@ -129,7 +129,7 @@ def test_the_run_folder_gains_the_record_of_where_it_is_and_nothing_else(hub, st
     assert record == {"repo_id": "ada/ser", "revision": hub.repositories["ada/ser"].branches["main"]}
 
 
-def test_adapters_merged_have_a_repository_of_their_own_and_a_second_push_changes_nothing(hub, stage1, stage2):
+def test_merged_adapters_have_their_own_repository(hub, stage1, stage2):
     publish_well(stage1, "ada/stage1")
     for _ in range(2):
         publish_well(stage2, "ada/stage2", "--merge")
@@ -143,7 +143,7 @@ def test_adapters_merged_have_a_repository_of_their_own_and_a_second_push_change
 # ----------------------------------------------------------------------------------------------------------- private
 
 
-def test_no_file_goes_into_a_public_repository_unless_told_to(hub, stage1):
+def test_nothing_is_pushed_to_a_public_repository_without_the_flag(hub, stage1):
     HfApi().create_repo("ada/open", private=False)
     check_refused(publish(stage1, "ada/open"), "ada/open", "is public", "--public")
     assert set(hub.repositories["ada/open"].files) == {".gitattributes"}
@@ -205,7 +205,7 @@ def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, goo
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", trained_on)
 
 
-def test_a_base_that_was_said_to_be_elsewhere_is_not_asked_for_the_commit_of_the_first(
+def test_the_commit_is_that_of_the_base_named_by_the_flag(
     hub, stage1, finished2, tmp_path
 ):
     for name in ("ada/stage1", "ada/copy"):
@@ -219,7 +219,7 @@ def test_a_base_that_was_said_to_be_elsewhere_is_not_asked_for_the_commit_of_the
     assert adapter["revision"] == hub.repositories["ada/copy"].branches["main"] != trained_on["revision"]
 
 
-def test_what_cannot_be_merged_is_said_before_anything_is_published(hub, stage1, stage2):
+def test_a_failed_merge_publishes_nothing(hub, stage1, stage2):
     check_refused(publish(stage1, "ada/stage1", "--merge"), "--merge", "whole model")
     shutil.move(stage1, stage1.parent / "elsewhere")
     ended = run_script("publish", [stage2, "--repo_id", "ada/stage2", "--base_repo_id", "ada/stage1", "--merge"])
@@ -265,7 +265,7 @@ def test_an_upload_that_is_cut_off_goes_on(hub, stage1):
     assert set(hub.repositories["ada/ser"].files) == STAGE1
 
 
-def test_who_commits_at_the_same_time_is_not_overwritten(hub, stage1):
+def test_a_concurrent_commit_is_not_overwritten(hub, stage1):
     def commit_in_between() -> None:
         repository = hub.repositories["ada/ser"]
         repository.commit("main", "mine", repository.commits[repository.branches["main"]])

@@ -25,7 +25,7 @@ def test_both_stages_are_published_when_they_are_done(hub, good_corpus, encoder,
     assert all(repository.private for repository in hub.repositories.values())
 
 
-def test_a_push_that_failed_is_made_up_for_by_the_same_command(hub, good_corpus, encoder, tmp_path):
+def test_the_same_command_repeats_a_failed_push(hub, good_corpus, encoder, tmp_path):
     hub.fail("POST", "/commit/", 500)
     ended = push(1, good_corpus, tmp_path / "run", "ada/ser", encoder=encoder)
     assert ended.code == 2
@@ -46,7 +46,7 @@ def test_a_token_on_the_command_line_is_used_and_written_nowhere(hub, good_corpu
     assert not [name for name, content in everything.items() if TOKEN.encode() in content]
 
 
-def test_what_cannot_be_published_is_said_before_training(hub, good_corpus, encoder, finished, tmp_path, monkeypatch):
+def test_obstacles_to_publication_are_named_before_training(hub, good_corpus, encoder, finished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     ended = run_script("run_stage1", [*run_flags(good_corpus, out, encoder=encoder), "--push_to_hub"])
     check_one_line(ended, "run_stage1", "--hub_model_id")

@@ -23,7 +23,7 @@ def raters(*answers: str | list[str], names: str = "C-E{}") -> list[dict]:
     ]
 
 
-def test_words_that_tell_the_emotion_are_enough_and_words_that_do_not_are_chance():
+def test_informative_words_are_enough_and_others_are_chance():
     telling = [{"emotion": e, "text": f"[SIGH] {t.upper()}!", "fold": f} for f in (1, 2, 3) for e, t in WORDS.items()]
     references, predictions = references_and_predictions(text_baseline(corpus(telling)))
     assert [row["emotion"] for row in references] == [row["emotion"] for row in predictions]
@@ -43,7 +43,7 @@ def test_a_fold_is_never_learned_from_itself():
     assert {row["emotion"]["predicted"] for row in predicted if row["emotion"]["label"] == "angry"} <= {"sad", "happy"}
 
 
-def test_what_has_no_transcript_or_no_emotion_is_left_out():
+def test_utterances_without_transcript_or_emotion_are_left_out():
     rows = [{"emotion": e, "text": t, "fold": f} for f in (1, 2) for e, t in WORDS.items()]
     rows += [{"emotion": "sad", "text": "[LAUGHTER]", "fold": 1}, {"emotion": None, "text": "well", "fold": 2}]
     assert len(text_baseline(corpus(rows))) == 6
@@ -78,7 +78,7 @@ def test_a_rater_with_two_answers_is_half_right():
     assert found["wa"] == pytest.approx(2.5 / 3)
 
 
-def test_others_who_agree_on_no_emotion_of_the_corpus_score_nobody():
+def test_a_consensus_outside_the_corpus_scores_nobody():
     rows = [
         {"emotion": "sad", "raters": raters("Frustration", "Frustration", "Sadness")},
         {"emotion": "sad", "raters": raters("Sadness", "Sadness", "Sadness")},
@@ -86,7 +86,7 @@ def test_others_who_agree_on_no_emotion_of_the_corpus_score_nobody():
     assert human_ceiling(corpus(rows))["raters"] == 3
 
 
-def test_the_actors_themselves_and_raters_of_attributes_do_not_count():
+def test_actors_and_raters_of_attributes_do_not_count():
     own = raters("Sadness", "Sadness", names="C-F{}") + raters([], [], names="A-E{}")
     assert human_ceiling(corpus([{"emotion": "sad", "raters": raters("Sadness", "Sadness") + own}])) is None
 

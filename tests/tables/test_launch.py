@@ -60,7 +60,7 @@ def hurry(monkeypatch):
     monkeypatch.setattr("ser_mtl.tables.launch._SECONDS_BETWEEN_LOOKS", 0.01)
 
 
-def test_what_goes_on_from_a_failed_run_is_skipped_and_all_else_goes_on(tmp_path):
+def test_runs_that_depend_on_a_failed_run_are_skipped(tmp_path):
     runs = plan(choose_rows([2], [], []), [1], [0], tmp_path)
     machine = Machine(failing=("t1-full-ser-asr",))
     failed = run_all(runs, machine)
@@ -91,7 +91,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_no_more_run_at_once_than_asked_for_and_no_stage_two_before_its_stage_one(tmp_path, at_once):
+def test_runs_at_a_time_are_limited_and_stage_1_comes_first(tmp_path, at_once):
     runs = plan(choose_rows([1, 2, 3], [], []), [1], [0], tmp_path)
     machine = Machine(at_once)
 
@@ -119,14 +119,14 @@ def test_gpus_are_shared_out(jobs, gpus, expected):
     assert dealt == expected
 
 
-def test_cores_are_shared_out_where_there_is_no_gpu(monkeypatch):
+def test_cores_are_shared_out_without_a_gpu(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert shares(3, [], 8) == [{"processes": 1, "environment": {"OMP_NUM_THREADS": "2"}}] * 3
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert shares(1, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "5"}
 
 
-def test_what_accelerate_says_of_threads_is_not_taken_for_the_users_wish(monkeypatch):
+def test_the_number_of_threads_of_accelerate_is_not_the_users(monkeypatch):
     for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -135,7 +135,7 @@ def test_what_accelerate_says_of_threads_is_not_taken_for_the_users_wish(monkeyp
     assert shares(2, [], 8)[0]["environment"] == {"OMP_NUM_THREADS": "4"}
 
 
-def test_a_row_of_one_process_has_one_whatever_its_share(tmp_path, monkeypatch):
+def test_a_row_of_one_process_gets_one_on_any_machine(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("ser_mtl.tables.launch._LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
     for name in ("t5-full-all-pcgrad", "t1-full-all"):
@@ -180,13 +180,13 @@ def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
         ({}, "slurm", "--launcher slurm: .*srun"),
     ],
 )
-def test_a_cluster_that_is_not_there_or_does_not_know_an_option_is_named(tmp_path, monkeypatch, options, cluster, said):
+def test_a_missing_cluster_or_unknown_option_is_named(tmp_path, monkeypatch, options, cluster, said):
     monkeypatch.setenv("PATH", str(tmp_path))  # no srun, on a machine of a cluster either
     with pytest.raises(UserError, match=said):
         Cluster(tmp_path, options, lambda run: [], cluster)
 
 
-def test_the_reason_is_what_the_script_says_else_the_last_line_that_is_no_bar():
+def test_the_reason_is_the_scripts_line_or_the_last_of_the_log():
     said = "run_stage1.py: --tasks style: nothing is annotated"
     assert reason_in(f"loading\n{said}\nTraceback:\nboom\n", 1) == f"{said} (exit code 1)"
     assert reason_in("Traceback:\nValueError: boom\n\r  3%|#  | 1/30\n", 1) == "ValueError: boom (exit code 1)"
@@ -218,7 +218,7 @@ def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
     return run, ThisMachine(1, args.flags_of)
 
 
-def test_an_interrupted_run_is_resumed_and_a_finished_one_left_as_it_is(good_corpus, encoder, tmp_path):
+def test_an_interrupted_run_resumes_and_a_finished_one_stays(good_corpus, encoder, tmp_path):
     flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
     script = "import sys, test_launch as t; run, machine = t.only_run(sys.argv[1:]); t.run_all([run], machine)"
     environment = os.environ | {

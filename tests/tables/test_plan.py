@@ -29,7 +29,7 @@ def documented_rows() -> dict[str, tuple[str, list[float]]]:
     }
 
 
-def test_the_rows_are_those_of_the_documentation_with_its_figures():
+def test_the_rows_are_those_of_the_documentation():
     documented = documented_rows()
     assert set(documented) == {row.id for row in ROWS}
     for row in ROWS:
@@ -56,14 +56,14 @@ def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
         assert getattr(given, name) == getattr(documented, name)
 
 
-def test_the_earlier_two_stages_have_a_first_stage_of_their_own():
+def test_the_earlier_system_has_its_own_first_stage():
     first, second = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], Path("x"))
     assert (first.name, first.settings.tasks) == ("t4-gao-2023-stage1", "asr gender")
     assert second.start is first
     assert len(plan(choose_rows([1, 2, 3, 4], [], []), [1], [0], Path("x"))) == 17
 
 
-def test_all_three_tables_are_fourteen_trainings_a_fold_not_twenty_one():
+def test_the_three_tables_need_14_trainings_per_fold():
     assert sum(len(runs_of(row, 1, 0, Path("x"))) for row in ALL) == 21
     assert len(plan(ALL, [1], [0], Path("x"))) == 14
     runs = plan(ALL, [1, 2, 3, 4, 5], [0, 1, 2], Path("x"))
@@ -71,7 +71,7 @@ def test_all_three_tables_are_fourteen_trainings_a_fold_not_twenty_one():
     assert len({run.folder for run in runs}) == len(runs)
 
 
-def test_a_stage_one_is_shared_by_the_rows_of_its_fold_and_seed_and_comes_before_them():
+def test_rows_share_the_stage_1_of_their_fold_and_seed():
     runs = plan(choose_rows([], ["t2-full-full", "t3-scl-cos"], []), [1, 2], [0], Path("x"))
     assert [(run.name, run.fold) for run in runs] == [
         ("t1-full-ser-asr", 1), ("t2-full-full", 1), ("t3-scl-cos", 1),
@@ -81,7 +81,7 @@ def test_a_stage_one_is_shared_by_the_rows_of_its_fold_and_seed_and_comes_before
         assert run.start is None or (run.start.fold == run.fold and runs.index(run.start) < runs.index(run))
 
 
-def test_adapters_in_stage_two_go_on_from_adapters_in_stage_one():
+def test_adapters_in_stage_2_start_from_adapters_in_stage_1():
     first, second = plan(choose_rows([], ["t2-adapters-adapters"], []), [3], [7], Path("x"))
     assert (first.name, first.settings.trainable) == ("t1-adapters-ser-asr", "adapters")
     assert second.start is first
@@ -102,7 +102,7 @@ def test_rows_that_would_be_the_same_without_a_task_are_refused():
     assert len(rows) == 5
 
 
-def test_without_transcripts_stage_two_goes_on_from_the_row_that_trains_emotion_alone():
+def test_without_transcripts_stage_2_starts_from_emotion_alone():
     (row,) = choose_rows([], ["t2-full-adapters"], ["asr"])
     assert runs_of(row, 1, 0, Path("x"))[0].name == "t1-full-ser"
 
@@ -112,7 +112,7 @@ def test_an_unknown_row_names_those_that_there_are():
         choose_rows([], ["t9"], [])
 
 
-def test_every_claim_is_about_rows_that_exist_and_agrees_with_the_papers_figures():
+def test_claims_name_existing_rows_and_agree_with_the_paper():
     paper = {row.id: row.paper.ua for row in ROWS}
     of_the_paper = [claim for claim in CLAIMS if claim.of_paper]
     assert len(of_the_paper) == 12
@@ -142,7 +142,7 @@ def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
 
 
-def test_the_hours_of_a_row_with_epochs_of_its_own_are_not_those_of_the_others(tmp_path):
+def test_a_row_with_its_own_epochs_has_its_own_hours(tmp_path):
     runs = plan(choose_rows([3], [], []), [1, 2, 3], [0], tmp_path)
     by_name = {(run.name, run.fold): run for run in runs}
     told = {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120}
@@ -156,7 +156,7 @@ def test_a_long_string_of_flags_is_no_file_name():
     assert flags in parse_arguments(["--rows", "t1-full-ser", "--stage1_flags", flags]).command
 
 
-def test_the_plan_counts_what_is_finished_and_what_was_interrupted(tmp_path):
+def test_the_plan_counts_finished_and_interrupted_runs(tmp_path):
     runs = plan(choose_rows([2], [], []), [1, 2], [0], tmp_path)
     write_json(runs[0].folder / "args.json", {"training": {"num_train_epochs": 8}})
     write_json(runs[0].folder / "results.json", {"minutes": 30, "audio_seconds_per_second": 20})
@@ -167,7 +167,7 @@ def test_the_plan_counts_what_is_finished_and_what_was_interrupted(tmp_path):
     assert "1.5 hours of training, 0.8 with 2 at a time; not counting 6" in table  # 3 of stage 1, at half an hour each
 
 
-def test_flags_that_it_does_not_know_go_to_both_stages_and_stage_flags_to_one():
+def test_unknown_flags_go_to_both_stages_and_stage_flags_to_one():
     args = parse_arguments(
         shlex.split(
             "--rows t3-scl-cos --encoder e --dev none --selection last --learning_rate 1e-3 "
@@ -185,7 +185,7 @@ def test_flags_that_it_does_not_know_go_to_both_stages_and_stage_flags_to_one():
     assert args.corpus_arguments.dev == "none"
 
 
-def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own():
+def test_adapters_all_parameters_and_heads_can_have_their_own_rate():
     args = parse_arguments(
         shlex.split(
             "--rows t2-full-full t3-scl-cos t4-pepino --learning_rate 1e-3 --stage2_flags '--learning_rate 2e-3' "
@@ -201,7 +201,7 @@ def test_what_trains_adapters_all_parameters_or_heads_can_have_a_rate_of_its_own
     assert rates == {"t1-full-ser-asr": "1e-4", "t2-full-full": "1e-4", "t3-scl-cos": "5e-4", "t4-pepino": "1e-2"}
 
 
-def test_a_row_can_have_flags_of_its_own_which_are_the_last_word():
+def test_the_flags_of_a_row_override_all_others():
     flags = ["t3-scl-norm --num_train_epochs 120", "t1-full-ser-asr --warmup_steps 9"]
     told = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
     args = parse_arguments([*told, "--row_flags", *flags])
@@ -243,7 +243,7 @@ def test_a_mistake_is_found_before_anything_is_trained(flags, said):
         parse_arguments(flags)
 
 
-def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
+def test_a_folder_keeps_the_settings_of_its_first_runs(tmp_path):
     def args(*more: str):
         return parse_arguments(["--output_dir", str(tmp_path), *more])
 
@@ -260,7 +260,7 @@ def test_a_folder_keeps_to_the_settings_of_its_first_runs(tmp_path):
         keep_settings(args("--num_train_epochs", "3"))
 
 
-def test_a_folder_from_before_a_flag_was_there_goes_on_with_its_default(tmp_path):
+def test_a_folder_of_a_version_without_the_flag_had_its_default(tmp_path):
     def args(*more: str):
         return parse_arguments(["--rows", "t3-mtl", "--output_dir", str(tmp_path), *more])
 

@@ -64,7 +64,7 @@ def line_of(folder: Path, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_row_stands_with_its_mean_its_spread_the_papers_figure_and_the_difference(folder):
+def test_a_row_has_mean_spread_the_papers_number_and_the_difference(folder):
     by_fold = np.array([list(row_of(folder, "t1-full-ser").metrics("ua").values())]).reshape(2, 5).mean(axis=0)
     _, trained, ua, paper, difference, *_ = line_of(folder, "`t1-full-ser`")
     assert trained == "all parameters: SER"
@@ -72,7 +72,7 @@ def test_a_row_stands_with_its_mean_its_spread_the_papers_figure_and_the_differe
     assert (paper, difference) == ("70.88", f"{100 * by_fold.mean() - 70.88:+.1f}")
 
 
-def test_other_tasks_stand_in_a_table_of_their_own_and_only_where_they_were_trained(folder):
+def test_other_tasks_have_their_own_table_if_trained(folder):
     emotion, others = papers_tables(rows_of(folder), 1)
     assert [cells[0] for cells in emotion.rows] == ["`t1-full-ser`", "`t1-full-ser-asr`"]
     assert [cells[0] for cells in others.rows] == ["`t1-full-ser-asr`"] and others.header[2] == "WER"
@@ -84,7 +84,7 @@ def test_other_tasks_stand_in_a_table_of_their_own_and_only_where_they_were_trai
     )
 
 
-def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
+def test_a_setting_is_listed_by_what_it_differs_by(tmp_path):
     runs = plan(choose_rows([], ["t2-full-full", "t2-full-adapters"], []), [1], [0], tmp_path)
     write_runs(runs, {})
     for run in runs:
@@ -97,7 +97,7 @@ def test_a_setting_is_told_by_what_it_differs_by(tmp_path):
     assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
 
 
-def test_a_setting_of_one_row_is_told_beside_those_of_the_stages(tmp_path):
+def test_a_setting_of_one_row_is_listed_after_those_of_the_stages(tmp_path):
     runs = plan(choose_rows([], ["t3-mtl", "t3-concat", "t3-scl-norm"], []), [1, 2], [0], tmp_path)
     write_runs(runs, {})
     for run in runs:
@@ -108,7 +108,7 @@ def test_a_setting_of_one_row_is_told_beside_those_of_the_stages(tmp_path):
     assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0; t3-scl-norm: 120.0"
 
 
-def test_folds_together_is_ua_of_all_predictions(folder):
+def test_folds_together_is_the_ua_of_all_predictions(folder):
     predicted = [row["emotion"] for rows in row_of(folder, "t3-scl-cos").predictions() for row in rows]
     expected = recall_score([e["label"] for e in predicted], [e["predicted"] for e in predicted], average="macro")
     lines = (folder / "report.md").read_text().splitlines()
@@ -116,7 +116,7 @@ def test_folds_together_is_ua_of_all_predictions(folder):
     assert line.split("|")[6].split()[0] == f"{100 * expected:.1f}"
 
 
-def test_figures_by_style_are_those_of_the_utterances_of_that_style(folder):
+def test_metrics_by_style_are_of_the_utterances_of_that_style(folder):
     table = style_table(rows_of(folder))
     assert table.header == ["row", "improvised UA (95 %)", "improvised WA", "scripted UA (95 %)", "scripted WA"]
     (cells,) = [cells for cells in table.rows if cells[0] == "`t3-concat`"]
@@ -129,7 +129,7 @@ def test_figures_by_style_are_those_of_the_utterances_of_that_style(folder):
     assert cells[4] == f"{100 * np.mean([e['label'] == e['predicted'] for e in of_style]):.1f}"
 
 
-def test_the_three_selection_rules_stand_side_by_side_with_what_the_oracle_adds(folder):
+def test_the_gain_of_the_oracle_over_both_rules_is_shown(folder):
     table = rules_table(rows_of(folder))
     for cells in table.rows:
         dev, last, oracle = map(float, cells[2:5])
@@ -137,7 +137,7 @@ def test_the_three_selection_rules_stand_side_by_side_with_what_the_oracle_adds(
         assert cells[5:] == ["+5.0", "+8.0"]
 
 
-def test_selection_rules_of_runs_that_did_not_measure_them_or_chose_on_the_test(tmp_path):
+def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
     write_json(tmp_path / "results.json", {"selection": "last"})
     write_json(tmp_path / "history.json", [{"epoch": 1.0, "eval_emotion_ua": 0.5}])
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
@@ -151,7 +151,7 @@ def test_selection_rules_of_runs_that_did_not_measure_them_or_chose_on_the_test(
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
 
 
-def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path):
+def test_a_row_that_the_paper_lacks_has_no_paper_numbers(tmp_path):
     runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
     write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
     write_report(tmp_path, runs, "python run_tables.py --tables 5")
@@ -162,7 +162,7 @@ def test_a_row_that_the_paper_does_not_have_stands_without_its_figures(tmp_path)
     assert "from its hypothesis:\n\n- PCGrad improves single-stage multi-task learning. **holds**" in text
 
 
-def test_planted_differences_come_out_as_verdicts(folder):
+def test_planted_differences_give_their_verdicts(folder):
     by_text = {one.claim.better + " " + one.claim.worse: one for one in check_claims(rows_of(folder))}
     assert set(by_text) == {"t1-full-ser-asr t1-full-ser", "t3-scl-norm t3-concat", "t3-scl-cos t3-concat",
                             "t3-scl-cos t3-scl-norm", "t3-scl-cos t1-full-ser"}  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_difference_that_is_nothing_but_rounding_has_no_sign():
 @pytest.mark.parametrize(
     ("folds", "said"), [([1], "**cannot be decided** with 2"), ([1, 2, 3], "**cannot"), ([1, 2, 3, 4], "**holds**")]
 )
-def test_too_few_speakers_for_so_many_claims_decide_nothing(tmp_path, folds, said):
+def test_too_few_speakers_decide_nothing(tmp_path, folds, said):
     """Three claims and two speakers a fold: no corrected p is below 3 x 2 / 2^n."""
     runs = plan(choose_rows([], ["t3-concat", "t3-scl-cos"], []), folds, [0], tmp_path)
     runs += plan(choose_rows([], ["t1-full-ser"], []), folds, [0], tmp_path)
@@ -195,7 +195,7 @@ def test_too_few_speakers_for_so_many_claims_decide_nothing(tmp_path, folds, sai
     assert verdict(of_concat).startswith(said)
 
 
-def test_one_speaker_on_both_sides_is_a_report_too(tmp_path):
+def test_a_single_speaker_gives_a_report(tmp_path):
     runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1], [0], tmp_path)
     write_runs(runs, {})
     for run in runs:
@@ -205,7 +205,7 @@ def test_one_speaker_on_both_sides_is_a_report_too(tmp_path):
     assert "**cannot be decided** with 1 test speakers" in (tmp_path / "report.md").read_text()
 
 
-def test_a_style_that_no_labelled_utterance_has_stands_without_figures(tmp_path):
+def test_a_style_without_labelled_utterances_has_empty_cells(tmp_path):
     runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1], [0], tmp_path)
     write_runs(runs, {})
     rows = FinishedRun(1, 0, runs[0].folder).predictions
@@ -217,7 +217,7 @@ def test_a_style_that_no_labelled_utterance_has_stands_without_figures(tmp_path)
     assert (ua, wa) == ("", "") and all([*improvised, *others])
 
 
-def test_what_a_row_only_goes_on_from_counts_among_the_runs(tmp_path):
+def test_stage_1_of_a_row_counts_among_the_runs(tmp_path):
     runs = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], tmp_path)
     write_runs(runs, {})
     assert dict(about(finished_rows(runs), finished_runs(runs)).rows)["runs; minutes of training"] == "2; 25"
@@ -245,18 +245,18 @@ def test_claims_are_tested_on_the_folds_that_both_rows_have(folder):
     assert next(one for one in check_claims(short) if one.claim.worse == "t1-full-ser").comparison.speakers == 6
 
 
-def test_what_is_missing_is_said(folder):
+def test_missing_runs_are_listed(folder):
     text = " ".join((folder / "report.md").read_text().split())
     assert "**Not complete**: `t1-full-ser-asr` has 5 of 10 runs, `t2-full-full` has 0 of 10 runs, `t3-concat`" in text
     assert "`t1-full-ser` has" not in text
 
 
-def test_baselines_stand_in_the_report(folder):
+def test_baselines_are_in_the_report(folder):
     assert line_of(folder, "all")[1] == "48"
     assert "UA 78.0, WA 80.0 (900 ratings" in (folder / "report.md").read_text()
 
 
-def test_the_page_holds_every_picture_and_asks_for_no_other_file(folder):
+def test_the_page_embeds_every_figure(folder):
     text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(pictures) == 2 + 2 * 5  # UA, embeddings; confusion and curves of each row
@@ -267,7 +267,7 @@ def test_the_page_holds_every_picture_and_asks_for_no_other_file(folder):
     assert "<details>" in page and "{{" not in text and "\n\n\n" not in text
 
 
-def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_path):
+def test_another_corpus_is_stated_and_named_without_its_path(tmp_path):
     runs = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
     write_runs(runs, {}, corpus="folder")
     write_report(tmp_path, runs, "")
@@ -278,7 +278,7 @@ def test_another_corpus_is_no_reproduction_and_is_named_without_its_path(tmp_pat
     assert "Which epoch is kept" not in text and "Text-only baseline" not in text and "Not complete" not in text
 
 
-def test_runs_of_other_lengths_have_curves_of_their_own(tmp_path):
+def test_runs_of_different_lengths_have_separate_curves(tmp_path):
     runs = plan(choose_rows([], ["t3-concat"], []), [1, 2, 3], [0], tmp_path)
     write_runs(runs, {})
     longer = next(run for run in runs if run.name == "t3-concat" and run.fold == 3)
@@ -305,7 +305,7 @@ def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
     assert mean == pytest.approx({"epoch": 1.0, "loss": 3.0, "eval_emotion_ua": 0.6})
 
 
-def test_losses_stand_as_each_run_ends_and_was_at_three_quarters_and_the_highest_end_beside_them(tmp_path):
+def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path):
     for fold, ctc in ((1, [9.0, 5.0, 1.0, 0.2]), (2, [9.0, 6.0, 5.0, 4.0, 3.0, 3.0, 1.0, 0.4])):
         log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": loss} for e, loss in enumerate(ctc, 1)]
         write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": len(ctc), "train_loss": 2.0}])
@@ -325,7 +325,7 @@ def row_with(folder: Path, results: list[dict], cosines: dict | None = None) -> 
     return FinishedRow(ROWS[6], [FinishedRun(fold, 0, folder / str(fold)) for fold in range(1, len(results) + 1)])
 
 
-def test_leaks_and_calibration_stand_where_the_runs_have_them(tmp_path):
+def test_leaks_and_calibration_are_shown_if_measured(tmp_path):
     leaks = {"near_duplicates": {"all": {"n": 50, "share": 0.3}, "scripted": {"n": 20, "share": 0.6}}}
     calibration = {"bins": 15, "temperature": 1.5, "test": {"before": 0.1, "after": 0.04}}
     without_dev = {"bins": 15, "test": {"before": 0.2}}

@@ -39,7 +39,7 @@ def test_a_row_is_trained_and_reported(trained, good_corpus):
     assert str(good_corpus) not in text
 
 
-def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(trained, good_corpus, encoder):
+def test_a_repeat_trains_nothing_and_other_settings_are_refused(trained, good_corpus, encoder):
     output, _ = trained
     run = output / "seed0/fold1/t1-full-ser"
     before = {path.name: path.stat().st_mtime_ns for path in [*run.iterdir(), run.with_suffix(".log")]}
@@ -49,7 +49,7 @@ def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(tr
     assert before == {path.name: path.stat().st_mtime_ns for path in [*run.iterdir(), run.with_suffix(".log")]}
 
 
-def test_a_corpus_that_is_not_there_is_said_before_anything_is_launched(encoder, tmp_path):
+def test_a_missing_corpus_is_named_before_anything_is_launched(encoder, tmp_path):
     ended = run_script("run_tables", flags(tmp_path / "nowhere", encoder, tmp_path / "out"))
     check_one_line(ended, "run_tables", "--data_dir", "nowhere")
     assert not (tmp_path / "out").exists()

@@ -63,7 +63,7 @@ def test_an_utterance_without_annotation_or_speaker():
     assert predicted[1]["id"] in of.speakers and len(of.speakers) == 4
 
 
-def test_the_interval_is_that_of_scipy_where_each_speaker_says_one_thing():
+def test_with_one_utterance_per_speaker_the_interval_is_scipys():
     # One class and one utterance a speaker: UA is a plain mean, and drawing speakers is drawing utterances.
     right = np.random.default_rng(0).random(60) < 0.7
     predicted = [
@@ -91,7 +91,7 @@ def test_the_interval_is_the_percentiles_of_ua_over_drawn_speakers():
     assert found.high == pytest.approx(high, abs=0.012)
 
 
-def test_speakers_who_differ_make_the_interval_wider_than_utterances_alone_would():
+def test_different_speakers_make_the_interval_wider():
     predicted = rows(10, 100, 0.6, of_speaker=0.3)
     alone = [row | {"speaker": None} for row in predicted]
     wide, narrow = interval(counts([predicted])), interval(counts([alone]))
@@ -128,7 +128,7 @@ def test_the_p_value_agrees_with_scipys_paired_test_on_many_speakers():
     assert compare(one, other).p == pytest.approx(stats.ttest_1samp(d, 0).pvalue, abs=0.03)
 
 
-def test_systems_that_are_equal_are_found_different_in_a_twentieth_of_cases():
+def test_equal_systems_differ_in_a_twentieth_of_the_tests():
     found = [
         compare(counts([rows(7, 12, 0.6, seed=2 * i)]), counts([rows(7, 12, 0.6, seed=2 * i + 1)])).p < 0.05
         for i in range(120)
