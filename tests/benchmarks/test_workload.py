@@ -43,7 +43,7 @@ def test_operations_of_the_transformer_are_those_that_torch_counts():
     assert transformer_flops(config, seconds, 1) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_a_fold_takes_its_front_end_once_and_two_hundred_epochs_of_four_fifths():
+def test_a_fold_is_one_front_end_pass_and_200_epochs_of_four_fifths():
     rows = [{"name": name, "audio_seconds_per_second": speed} for name, speed in zip(OURS, (100, 200), strict=True)]
     corpus = iemocap_lengths().sum()
     expected = (corpus / 50 + 160 * corpus / 100 + 160 * corpus / 200) / 60

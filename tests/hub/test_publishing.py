@@ -205,9 +205,7 @@ def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, goo
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ada/stage1", trained_on)
 
 
-def test_the_commit_is_that_of_the_base_named_by_the_flag(
-    hub, stage1, finished2, tmp_path
-):
+def test_the_commit_is_that_of_the_base_named_by_the_flag(hub, stage1, finished2, tmp_path):
     for name in ("ada/stage1", "ada/copy"):
         publish_well(stage1, name)
     run = shutil.copytree(finished2, tmp_path / "run")

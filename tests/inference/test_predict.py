@@ -41,7 +41,7 @@ def answers_in(stdout: str) -> list[dict]:
 # --------------------------------------------------------------------------------------------------------- inference
 
 
-def test_probabilities_of_emotion_are_those_under_the_temperature_of_the_model(model, monkeypatch):
+def test_emotion_probabilities_are_scaled_by_the_models_temperature(model, monkeypatch):
     monkeypatch.setattr(model[0].config, "temperature", 1.0)
     plain = infer(*model, utterances())
     monkeypatch.setattr(model[0].config, "temperature", 2.0)
@@ -150,7 +150,7 @@ def test_a_broken_file_is_one_line_and_the_rest_goes_on(finished2, tmp_path):
     assert ended.code == 2 and "Traceback" not in ended.stderr
 
 
-def test_a_recording_that_is_no_utterance_is_one_line_and_the_rest_goes_on(finished2, tmp_path):
+def test_a_recording_that_is_too_long_is_one_line_the_others_answered(finished2, tmp_path):
     soundfile.write(tmp_path / "talk.wav", np.zeros(8000 * 121, dtype=np.int16), 8000)
     soundfile.write(tmp_path / "z.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished2, "--format", "json"])
@@ -171,7 +171,7 @@ def test_csv_has_a_row_a_file_with_all_probabilities(finished2, tmp_path):
     assert row["transcript"] == answer["transcript"]
 
 
-def test_text_says_it_in_a_line_and_a_stage_1_model_leaves_out_what_it_does_not_know(finished, tmp_path):
+def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished])
     (answer,) = answers_in(run_script("predict", [tmp_path, "--model", finished, "--format", "json"]).stdout)

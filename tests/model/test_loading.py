@@ -191,7 +191,7 @@ def test_a_revision_that_is_asked_for_is_the_one_of_the_adapters(runs, tmp_path)
     publish(runs["stage2"], "ada/stage2", "--base_repo_id", "ada/stage1")
 
 
-def test_the_token_that_is_given_opens_adapters_and_base_and_no_other_does(runs, tmp_path, monkeypatch):
+def test_only_the_given_token_opens_adapters_and_base(runs, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="ada/stage2"):
         SerMtlModel.from_pretrained("ada/stage2", token="hf_made_up_of_bob", cache_dir=tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_made_up_of_bob")

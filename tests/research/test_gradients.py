@@ -147,7 +147,7 @@ def pcgrad(vectors: list[Tensor]) -> Tensor:
     return total
 
 
-def test_two_planted_gradients_that_conflict_lose_what_pulls_against_the_other():
+def test_two_conflicting_gradients_lose_the_part_that_conflicts():
     one, other = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     parameter = nn.Parameter(torch.zeros(2))
     surgery = GradientSurgery([parameter])
@@ -180,9 +180,7 @@ def test_a_loss_without_gradient_is_left_out_of_it():
 
 
 @pytest.mark.parametrize(("per_device", "accumulation"), [(8, 1), (4, 2)])
-def test_an_update_has_the_projected_gradients_of_all_its_batches_and_plain_ones_in_the_heads(
-    tmp_path, per_device, accumulation
-):
+def test_an_update_projects_the_encoders_gradients_but_not_the_heads(tmp_path, per_device, accumulation):
     flags = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation}
     made = noise_trainer(tmp_path, trainer_class=PcgradTrainer, **flags)
     shared = [p for group in shared_parameters(made.model).values() for p in group]

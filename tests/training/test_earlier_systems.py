@@ -26,7 +26,7 @@ def test_layers_are_averaged_with_the_softmax_of_their_weights():
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @torch.inference_mode()
-def test_the_average_is_over_the_input_and_the_output_of_every_layer_of_the_stock_encoder(encoder):
+def test_the_average_is_over_the_first_layers_input_and_all_outputs(encoder):
     torch.manual_seed(0)
     model = SerMtlModel(all_tasks_config(encoder, layer_weights=True)).eval()
     model.layer_weights.weights.copy_(torch.tensor([0.5, -1.0, 2.0]))

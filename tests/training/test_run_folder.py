@@ -86,9 +86,7 @@ def test_a_finished_run_shows_its_table_again_and_trains_nothing(good_corpus, en
     assert contents(finished) == before
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
-    tmp_path, good_corpus, encoder, finished, monkeypatch
-):
+def test_an_interrupted_run_resumes_and_ends_as_if_uninterrupted(tmp_path, good_corpus, encoder, finished, monkeypatch):
     output = tmp_path / "out"
     flags = run_flags(good_corpus, output, encoder=encoder, save_minutes=0)
 
@@ -129,7 +127,7 @@ def losses_in(run: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in entry.items() if "loss" in name} for entry in history if "loss" in entry]
 
 
-def test_the_commit_is_marked_where_its_code_was_changed_and_not_where_recordings_lie_beside_it(tmp_path, monkeypatch):
+def test_the_commit_is_marked_when_code_changed_not_for_recordings(tmp_path, monkeypatch):
     def git(*words: str) -> str:
         who = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
         return subprocess.run(["git", "-C", tmp_path, *who, *words], capture_output=True, text=True, check=True).stdout

@@ -89,7 +89,7 @@ def test_results_are_a_function_of_the_predictions(world):
         assert set(results["test"]) == {"all", "improvised", "scripted"}
 
 
-def test_the_test_fold_is_predicted_whole_and_by_speakers_never_trained_on(world):
+def test_the_whole_test_fold_is_predicted_and_its_speakers_are_new(world):
     split = json.loads((world["stage1"] / "split.json").read_text())
     predicted = [row["id"] for row in read_predictions(world["stage1"] / "predictions.jsonl")]
     assert sorted(predicted) == split["test"]["ids"]
@@ -97,7 +97,7 @@ def test_the_test_fold_is_predicted_whole_and_by_speakers_never_trained_on(world
     assert not speaker["test"] & (speaker["train"] | speaker["dev"])
 
 
-def test_stage_two_reports_the_word_error_rate_with_the_adapters_and_without(world):
+def test_stage_two_reports_wer_with_the_adapters_on_and_off(world):
     first, second = (
         json.loads((world[name] / "results.json").read_text())["test"]["all"] for name in ("stage1", "stage2")
     )

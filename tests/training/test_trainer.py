@@ -147,7 +147,7 @@ def test_two_processes_equal_one(tmp_path, two_processes, case):
         assert second == pytest.approx(first, rel=1e-3)
 
 
-def test_the_sampler_of_a_run_resumed_within_an_epoch_has_the_order_of_that_epoch(tmp_path):
+def test_a_run_resumed_within_an_epoch_keeps_that_epochs_order(tmp_path):
     made = noise_trainer(tmp_path)
     sampler = made._get_train_sampler()
     made.state.epoch = 3.5
