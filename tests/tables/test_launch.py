@@ -1,4 +1,4 @@
-"""Pins how runs are launched: order, failure, resuming, the shares of a machine, and the jobs of a cluster."""
+"""Launching runs: order, failure, resuming, the shares of a machine, and the jobs of a cluster."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from ser_mtl.tables.plan import Run, choose_rows, plan
 
 
 class Machine:
-    """Jobs that end when they are looked at for the second time; those of `failing` names fail, all others finish."""
+    """Jobs that end when they are polled for the second time. Those named in `failing` fail, all others finish."""
 
     def __init__(self, at_once: int = 1, failing: tuple[str, ...] = ()):
         self.at_once, self.failing = at_once, failing
@@ -181,7 +181,7 @@ def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
     ],
 )
 def test_a_missing_cluster_or_unknown_option_is_named(tmp_path, monkeypatch, options, cluster, said):
-    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, on a machine of a cluster either
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, even on a machine of a cluster
     with pytest.raises(UserError, match=said):
         Cluster(tmp_path, options, lambda run: [], cluster)
 

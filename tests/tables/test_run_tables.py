@@ -1,4 +1,4 @@
-"""The command line of run_tables.py: a plan, a row trained and reported, nothing done twice, mistakes in one line."""
+"""The command line of run_tables.py: a plan, a row trained and reported, no run trained twice, mistakes in one line."""
 
 import json
 from pathlib import Path
