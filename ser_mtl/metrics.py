@@ -1,4 +1,4 @@
-"""The metrics: one table, from which results, tables, figures, cards and the Hub's index take names and order."""
+"""The metrics: one table, the source of names and order for results, tables, figures, cards and the Hub's index."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ class Metric:
     """One number about a model's predictions; `ser_mtl.evaluation.scores` computes it.
 
     Attributes:
-        group: the object in `results.json` that holds it: a task, or "asr_adapters_off".
-        key: its name there.
+        group: the object of `results.json` that holds it: a task, or "asr_adapters_off".
+        key: its name in that object.
         title: in tables and figures.
         hub_type: the Hub's name for it.
-        higher_is_better: which way is better.
-        in_summary: whether the short table at a run's end shows it.
-        long_title: in the Hub's index; the title if it is None.
+        higher_is_better: False for error rates.
+        in_summary: whether the table at the end of a run shows it.
+        long_title: in the Hub's index, if it differs from the title there.
     """
 
     group: str

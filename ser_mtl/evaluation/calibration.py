@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BINS = 15
-_TINY = 1e-30  # in place of a probability of zero, whose logarithm has no number
-_HOTTEST = 10.0  # T is looked for between 1 / 10 and 10
+_TINY = 1e-30  # in place of a probability of zero, which has no logarithm
+_HOTTEST = 10.0  # T is searched between 1 / 10 and 10
 
 
 @dataclass

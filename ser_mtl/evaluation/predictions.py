@@ -5,7 +5,7 @@ A line is an object:
 - `id`, `speaker`: of the utterance.
 - `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
   are of the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature of `results.json` to them.
-- `style`: the same object where style was trained; else the annotated label alone, a string or null.
+- `style`: the same object if trained; else only the annotated label, a string or null.
 - `asr`, if trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and
   `hypothesis_adapters_off`, if the model was also run with its adapters off.
 - `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
@@ -60,7 +60,7 @@ def prediction_rows(
 
 
 def write_predictions(path: str | Path, rows: list[dict]) -> None:
-    """Write the rows to `path`, one JSON object a line."""
+    """Write the rows to `path`, one JSON object per line."""
     write_json_lines(path, rows)
 
 

@@ -39,7 +39,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
             raise UserError(f"{run}: holds fold {results['fold']}")
         kinds.add((results["stage"], results["corpus"], results["trainable"], results["selection"], *results["tasks"]))
     if len(kinds) > 1:
-        raise UserError(f"{folder}: its folds are runs of different kinds; one card cannot speak of all")
+        raise UserError(f"{folder}: its folds are runs of different kinds; one card cannot describe them all")
     return runs
 
 
@@ -80,7 +80,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         ORACLE_WARNING if first["selection"] == "oracle" else None,
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
-        f"- Which checkpoint of a fold this is: {SELECTION[first['selection']]}.\n"
+        f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
         "- No speaker of a fold's test utterances is in its training.\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
         + (f"\n- {note}" if note else ""),

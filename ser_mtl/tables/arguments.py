@@ -73,10 +73,8 @@ class TablesArguments:
         default_factory=list,
         help="Options of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ...",
     )
-    dry_run: bool = HfArg(
-        default=False, help="Print the plan, with the hours it takes as far as they are known, and stop."
-    )
-    report_only: bool = HfArg(default=False, help="Start no run; write the report of the finished ones.")
+    dry_run: bool = HfArg(default=False, help="Print the plan and, as far as known, its hours; start nothing.")
+    report_only: bool = HfArg(default=False, help="Start nothing; write the report of the finished runs.")
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them

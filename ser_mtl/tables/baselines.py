@@ -60,9 +60,9 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
     If the others' votes are tied, or their choice is none of the corpus's emotions, the rater is not scored.
 
     Returns:
-        `ua` and `wa`; `raters`, the number of ratings scored; `tied`, the share that was not, for the others disagreed;
-        `wa_of_label`, the agreement with the corpus's own label, in which the rater had a vote too. None where no
-        utterance has three outside raters.
+        `ua` and `wa`; `raters`, the number of scored ratings; `tied`, the share that was not, because the others
+        disagreed; `wa_of_label`, the agreement with the corpus's own label, in which the rater had a vote too. None if
+        no utterance has three outside raters.
     """
     labels = sorted(set(corpus["emotion"]) - {None})
     truth, right, right_of_label, tied = [], [], [], 0
@@ -72,7 +72,7 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
             continue
         for one, vote in enumerate(votes):
             right_of_label.append(vote.get(label, 0.0))
-            consensus = _most_frequent([other for number, other in enumerate(votes) if number != one])
+            consensus = _most_frequent(votes[:one] + votes[one + 1 :])
             tied += consensus is None
             if consensus in labels:
                 truth.append(consensus)

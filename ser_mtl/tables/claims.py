@@ -22,8 +22,8 @@ class CheckedClaim(NamedTuple):
 
 
 def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
-    """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
-    by_id = {row.row.id: row for row in rows}
+    """Test every claim whose two rows have runs, on the folds that both have; with Holm-corrected p-values."""
+    by_id = {row.id: row for row in rows}
     tests: list[tuple[Claim, Comparison, float, float]] = []
     for claim in CLAIMS:
         if claim.better in by_id and claim.worse in by_id:
@@ -47,16 +47,16 @@ def verdict(tested: CheckedClaim) -> str:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
     if tested.least >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
-    shown = round(difference.value, 3)  # as `points` has it
+    shown = round(difference.value, 3)  # as in `points`
     if shown == 0:
         return f"**not shown**: there is no difference ({points})"
-    sign = "has the claim's sign" if shown > 0 else "is against the claim"
-    return f"**not shown**: the difference {sign}, and may be chance ({points})"
+    sign = "agrees with the claim" if shown > 0 else "is against the claim"
+    return f"**not shown**: the difference {sign}, but may be chance ({points})"
 
 
 def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests as a table."""
-    paper = {row.row.id: row.row.paper.ua for row in rows}
+    paper = {row.id: row.row.paper.ua for row in rows}
 
     def papers(claim: Claim) -> str:
         better, worse = paper[claim.better], paper[claim.worse]
@@ -70,5 +70,14 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
         ]
         for one in tested
     ]  # fmt: skip
-    header = ["rows", "UA", "UA of the other", "difference (95 %)", "paper's", "p", "p, corrected", "speakers"]
+    header = [
+        "rows",
+        "UA, first row",
+        "UA, second row",
+        "difference (95 %)",
+        "paper's difference",
+        "p",
+        "p, corrected",
+        "speakers",
+    ]
     return Table(header, lines)

@@ -22,7 +22,7 @@ class Run:
     fold: int
     seed: int
     folder: Path
-    start: "Run | None" = None  # the stage-1 run whose model it goes on from
+    start: "Run | None" = None  # the stage-1 run whose model it starts from
 
     @property
     def log(self) -> Path:
@@ -78,7 +78,7 @@ def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder
 
 
 def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
-    """The run or the two runs of a row; the last one gives the row's metrics."""
+    """The one or two runs of a row; the last one gives the row's metrics."""
     place = Path(folder) / f"seed{seed}" / f"fold{fold}"
     name = _name_of_stage1(row)
     first = Run(name, 1, row.stage1, fold, seed, place / name)
@@ -136,4 +136,4 @@ def _hours(minutes: Iterable[float | None], jobs: int) -> str:
     hours = sum(value for value in minutes if value is not None) / 60
     text = f": {hours:.1f} hours of training, {hours / jobs:.1f} with {jobs} at a time" if hours else ""
     unknown = sum(value is None for value in minutes)
-    return text + (f"; not counting {unknown}, for no run of their stage is finished yet" if unknown else "")
+    return text + (f"; not counting {unknown}: no run of their stage is finished yet" if unknown else "")

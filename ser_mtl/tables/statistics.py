@@ -1,7 +1,7 @@
 """Uncertainty: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
 
 Speakers are resampled, not utterances: utterances of one speaker are alike, and intervals over utterances would be too
-narrow. None of this sees how much a training depends on chance; the spread over seeds does.
+narrow. None of this measures how much training depends on chance; the spread over seeds does.
 """
 
 from collections import defaultdict

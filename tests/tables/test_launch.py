@@ -66,8 +66,8 @@ def test_runs_that_depend_on_a_failed_run_are_skipped(tmp_path):
     failed = run_all(runs, machine)
     assert {run.name: reason for run, reason in failed.items()} == {
         "t1-full-ser-asr": "out of memory (exit code 1)",
-        "t2-full-full": "skipped, for t1-full-ser-asr failed",
-        "t2-full-adapters": "skipped, for t1-full-ser-asr failed",
+        "t2-full-full": "skipped, because t1-full-ser-asr failed",
+        "t2-full-adapters": "skipped, because t1-full-ser-asr failed",
     }
     assert [run.name for run in machine.submitted] == ["t1-adapters-ser-asr", "t2-adapters-adapters", "t1-full-ser-asr"]
 
@@ -248,4 +248,4 @@ def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path)
     failed = run_all(runs, Cluster(tmp_path / "jobs", {"timeout_min": 5}, args.flags_of, cluster="local"))
     reasons = {run.name: reason for run, reason in failed.items()}
     assert reasons["t1-full-ser-asr"].startswith("run_stage1.py: --encoder ")
-    assert reasons["t2-full-adapters"] == "skipped, for t1-full-ser-asr failed"
+    assert reasons["t2-full-adapters"] == "skipped, because t1-full-ser-asr failed"
