@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -249,3 +250,18 @@ def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path)
     reasons = {run.name: reason for run, reason in failed.items()}
     assert reasons["t1-full-ser-asr"].startswith("run_stage1.py: --encoder ")
     assert reasons["t2-full-adapters"] == "skipped, because t1-full-ser-asr failed"
+
+
+def test_runs_of_an_installed_wheel_use_its_scripts(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = """if True:
+        from pathlib import Path
+        from ser_mtl.tables import launch, plan
+        (run,) = plan.plan(plan.choose_rows([], ["t1-full-ser"], []), [1], [0], Path("tables"))
+        print(launch._SCRIPTS, launch.launch(run, ["--fold", "7"], processes=1, environment={}), sep="\\n")
+    """
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    folder, reason = ended.stdout.splitlines()
+    assert folder == str(tmp_path / "site")
+    assert reason.startswith("run_stage1.py: --fold 7: must be one of 1 to 5")
