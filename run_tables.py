@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def prepare(args: TablesArguments) -> Dataset:
-    """Read the corpus, and make what all runs share: made here, parallel runs do not make it at the same time."""
+    """Read the corpus, and create what the runs share, so that parallel runs do not create it at the same time."""
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
     corpus = args.corpus_arguments

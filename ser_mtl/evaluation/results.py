@@ -34,8 +34,7 @@ def results_frame(results: dict) -> pd.DataFrame:
 def results_table(results: dict) -> str:
     """Render the test metrics of `results` as plain text of 80 columns, with a note on what is left out.
 
-    The last word of each title is on a line of its own, as in "emotion" above "UA". A table that is wider all the same
-    goes on below itself.
+    The header has two lines, such as "emotion" above "UA". Columns beyond 80 characters continue in a second block.
     """
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])

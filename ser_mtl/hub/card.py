@@ -66,7 +66,7 @@ for label, probability in zip(model.config.labels["{task}"], output.task_logits[
     print(f"{{label}} {{probability:.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _PIPELINE = """\
-With a pipeline, for the emotion alone; utterances may be batched, and padding does not change an answer:
+With a pipeline, for emotion only; utterances may be batched, and padding does not change an answer:
 
 ```python
 import soundfile
@@ -78,7 +78,7 @@ print(classify({{"raw": waveform, "sampling_rate": rate}}))
 ```"""
 _PEFT = """\
 The repository holds adapters; their base is loaded from `{base}`, at the commit that they were trained on. With
-PEFT alone:
+only PEFT:
 
 ```python
 from peft import PeftModel
@@ -100,7 +100,7 @@ _PICTURES = """\
 ![Training losses, UA and WER over the epochs](training_curves.png)"""
 
 LIMITS = """\
-## What it must not be used for
+## Prohibited and unsuitable uses
 
 The model predicts which emotion listeners would name, of the few it knows, in speech like that of its corpus. It does
 not know what a person feels, and it is often wrong.
@@ -282,10 +282,10 @@ def _held_out(results: dict) -> str | None:
 
 
 def _near_duplicates(results: dict) -> str | None:
-    found = results.get("leaks", {}).get("near_duplicates", {}).get("all")
-    if not found:
+    counted = results.get("leaks", {}).get("near_duplicates", {}).get("all")
+    if not counted:
         return None
-    return f"Test transcripts with a near-duplicate in training: {100 * found['share']:.1f} % of {found['n']}."
+    return f"Test transcripts with a near-duplicate in training: {100 * counted['share']:.1f} % of {counted['n']}."
 
 
 def _calibration(results: dict) -> str | None:

@@ -79,8 +79,8 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
     if config.layer_weights or "emotion" not in config.tasks:
-        what = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
-        raise UserError(f"--to wav2vec2: {run} {what}, which the stock classes cannot do; publish it as it is")
+        reason = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
+        raise UserError(f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is")
     if config.bottleneck_dim:
         raise UserError(
             f"--to wav2vec2: {run} has bottleneck adapters, which the stock classes lack; publish it "

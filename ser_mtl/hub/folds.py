@@ -89,7 +89,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         CITATION,
     ]
     means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
-    # Each fold has its own stage 1; what all share is the encoder.
+    # Each fold has its own stage 1; all share the encoder.
     shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
     data = metadata(shared, repo_id, f"mean over {len(results)} folds")
     body = "\n\n".join(section for section in sections if section)

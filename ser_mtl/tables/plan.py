@@ -102,13 +102,13 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
         run: not finished.
         finished: other runs, each with its `results.json` and its `epochs`.
     """
-    of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
-    of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
-    of_name = [(one, results) for one, results in of_kind if one.name == run.name]
-    alike = [results for _, results in of_name or of_kind or of_stage]
-    if not alike:
+    same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
+    same_kind = [(one, results) for one, results in same_stage if one.settings.trainable == run.settings.trainable]
+    same_name = [(one, results) for one, results in same_kind if one.name == run.name]
+    similar = [results for _, results in same_name or same_kind or same_stage]
+    if not similar:
         return None
-    return mode(one["epochs"] for one in alike) * mean(one["minutes"] / one["epochs"] for one in alike)
+    return mode(one["epochs"] for one in similar) * mean(one["minutes"] / one["epochs"] for one in similar)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:

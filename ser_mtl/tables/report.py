@@ -101,7 +101,7 @@ def incomplete(runs: list[Run]) -> dict[str, tuple[int, int]]:
 
 
 def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
-    """The settings of all runs, stage-1 runs included: what they share, and what differs."""
+    """The settings of all runs, stage-1 runs included: shared values, and differences by row."""
 
     def values(*run_values) -> str:
         return ", ".join(sorted({str(value) for value in run_values}))
