@@ -10,13 +10,13 @@ class Metric:
     """One number about a model's predictions; `ser_mtl.evaluation.scores` computes it.
 
     Attributes:
-        group: the object of `results.json` that holds it: a task, or "asr_adapters_off".
+        group: the object in `results.json` that holds it: a task, or "asr_adapters_off".
         key: its name in that object.
-        title: in tables and figures.
+        title: its name in tables and figures.
         hub_type: the Hub's name for it.
         higher_is_better: False for error rates.
         in_summary: whether the table at the end of a run shows it.
-        long_title: in the Hub's index, if it differs from the title there.
+        long_title: its name in the Hub's index; by default, the title.
     """
 
     group: str
@@ -29,7 +29,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """As the Trainer logs it: "emotion_ua"."""
+        """The name in the Trainer's log, such as "emotion_ua"."""
         return f"{self.group}_{self.key}"
 
 

@@ -6,13 +6,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that a model predicts about an utterance.
+    """A property of an utterance that a model predicts.
 
     Attributes:
-        name: in flags, in `results.json`, and of the model's head.
-        column: the column of a corpus with its annotation; None there means "not annotated".
+        name: its name in flags, in `results.json` and in the model.
+        column: the corpus column that holds its labels; None there means "not annotated".
         kind: "classes" for one label per utterance, "text" for a transcript.
-        title: in tables and figures.
+        title: its name in tables and figures.
         hub_type: the Hub's name for tasks of this kind.
     """
 

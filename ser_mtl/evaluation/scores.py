@@ -20,11 +20,11 @@ class SerMtlMetric(evaluate.Metric):
     """All metrics of one set of utterances.
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
-    `emotion`, `gender`, `style`, `text`, each a string or None; missing ones count as None. A prediction
+    `emotion`, `gender`, `style` and `text`, each a string or None; missing keys count as None. A prediction
     may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
 
     An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
-    reference text may not: an empty one is "not annotated". A task that no utterance counts for is left out.
+    reference text may not: an empty one means "not annotated". A task without any such utterance is left out.
 
     Args:
         labels: the classes of each task, in the order of the confusion matrix.
@@ -32,7 +32,7 @@ class SerMtlMetric(evaluate.Metric):
 
     def __init__(self, labels: dict[str, list[str]]):
         self.labels = labels
-        # In memory, it needs no cache file and no lock that parallel runs would share.
+        # Kept in memory, so that parallel runs share no cache file and no lock.
         super().__init__(keep_in_memory=True)
 
     def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:

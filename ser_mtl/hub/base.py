@@ -1,4 +1,4 @@
-"""The base of a run's adapters, by Hub id and commit, so that loading them finds the very same weights."""
+"""The base model of a run's adapters, pinned by Hub id and commit so that users load exactly the same weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     """Find the base of a run's adapters on the Hub.
 
     Args:
-        adapter_of: folder of the run.
-        base_repo_id: where it is; by default, where the base was published, or its name if that is a Hub id.
-        token: for the Hub; by default that of the login.
+        adapter_of: the run's folder.
+        base_repo_id: the base's repository; by default, where the base was published, or its name if that is a Hub id.
+        token: the Hub token; by default, the one of the login.
 
     Returns:
         None for a run of a whole model.
 
     Raises:
-        UserError: the base is not on the Hub, or not the one that the adapters were trained on.
+        UserError: the base is not on the Hub, or the adapters were trained on another one.
     """
     file = Path(adapter_of) / "adapter_config.json"
     if not file.is_file():

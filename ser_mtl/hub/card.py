@@ -102,8 +102,8 @@ _PICTURES = """\
 LIMITS = """\
 ## Prohibited and unsuitable uses
 
-The model predicts which emotion listeners would name, of the few it knows, in speech like that of its corpus. It does
-not know what a person feels, and it is often wrong.
+The model predicts which of a few emotions listeners would name, in speech like that of its corpus. It does not know
+what a person feels, and it is often wrong.
 
 - Do not use it to infer the emotions of people at work or in education: in the European Union that is prohibited,
   except for medical or safety reasons (Regulation (EU) 2024/1689, the AI Act, article 5(1)(f)).
@@ -167,8 +167,8 @@ def metadata(results: dict, name: str, part: str) -> ModelCardData:
 
     Args:
         results: the content of `results.json`.
-        name: of the model.
-        part: the part of the corpus that the metrics are on, such as "fold 1".
+        name: the model's name.
+        part: the part of the corpus that was scored, such as "fold 1".
     """
     corpus, adapters = results["corpus"], _holds_adapters(results)
     base = hub_id(results.get("stage1", results["encoder"]))

@@ -1,4 +1,4 @@
-"""The files of a run that are published, without local paths and, unless asked for, without transcripts."""
+"""The files of a run that are published: no local paths and, by default, no transcripts."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read_results(run: Path) -> dict:
     """The `results.json` of a finished run.
 
     Raises:
-        UserError: there is none, it is damaged, or the weights are not there.
+        UserError: the file is missing or damaged, or the run has no weights.
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
@@ -45,8 +45,8 @@ def files_to_publish(
 
     Args:
         run: folder of a finished run.
-        repo_id: where they go; the card names it.
-        base: of the run's adapters.
+        repo_id: the repository; the card names it.
+        base: the base of the run's adapters.
         with_transcripts: keep the transcripts in `predictions.jsonl`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A run in other forms: adapters merged into their base, and the stock classes of transformers."""
+"""Export a run: adapters merged into their base, or as the stock classes of transformers."""
 
 import shutil
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
 
     Args:
         run: folder of a finished run.
-        folder: where it is written; an earlier model there is replaced.
+        folder: where the model is written; it replaces an earlier one.
         base: the base on the Hub, for the card.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Five folds as five repositories, and a sixth with one card over all."""
+"""Publish five folds: a repository for each, and one with a card that covers all."""
 
 import statistics
 from pathlib import Path
@@ -29,7 +29,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: one is missing, not finished, of another fold than its name says, or of another kind than the others.
+        UserError: a run is missing, not finished, holds another fold than its name says, or has other settings.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
@@ -46,14 +46,14 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
 def publish_overview(
     runs: dict[int, Path], published: dict[int, Published], repo_id: str, public: bool = False, token: str | None = None
 ) -> Published:
-    """Publish one card over all folds.
+    """Publish the card that covers all folds.
 
     Args:
         runs: folders of the folds.
-        published: where each is.
-        repo_id: of the card.
+        published: the repository of each fold.
+        repo_id: the repository of the card.
         public: make the repository public.
-        token: for the Hub; by default that of the login.
+        token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
@@ -63,12 +63,12 @@ def publish_overview(
 
 
 def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
-    """One card over all folds: where each is, its metrics, their mean and spread.
+    """A card for all folds: a link to each, its metrics, their mean and spread.
 
     Args:
         results: the content of each fold's `results.json`.
-        repositories: where each fold is on the Hub.
-        repo_id: where the card will be.
+        repositories: the Hub id of each fold.
+        repo_id: the Hub id of the card.
     """
     first = next(iter(results.values()))
     note = _transcription_note(results)
@@ -124,7 +124,7 @@ def _mean_and_spread(results: dict[int, dict], style: str, metric: Metric) -> st
 
 
 def _columns(results: dict[int, dict]) -> list[Metric]:
-    """The metrics of the summary that every fold has; no word error rates that say nothing."""
+    """The metrics in the summary that every fold has; without word error rates if the models cannot transcribe."""
     folds = [fold["test"]["all"] for fold in results.values()]
     transcribes = _transcription_note(results) is None
     return [

@@ -1,4 +1,4 @@
-"""The paper's claims, tested in these runs: a paired test for each, and a verdict in words."""
+"""The paper's claims, tested on these runs: a paired test of each, and a verdict in words."""
 
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
         if claim.better in by_id and claim.worse in by_id:
             better, worse = by_id[claim.better], by_id[claim.worse]
             if folds := better.folds & worse.folds:
-                one, other = (counts(row.predictions(folds)) for row in (better, worse))
-                tests.append((claim, compare(one, other), one.overall(), other.overall()))
+                first, second = (counts(row.predictions(folds)) for row in (better, worse))
+                tests.append((claim, compare(first, second), first.overall(), second.overall()))
     corrected = holm([comparison.p for _, comparison, _, _ in tests])
     return [
         CheckedClaim(claim, comparison, p, len(tests) * 2.0 ** (1 - comparison.speakers), better_ua, worse_ua)
@@ -58,17 +58,17 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests as a table."""
     paper = {row.id: row.row.paper.ua for row in rows}
 
-    def papers(claim: Claim) -> str:
+    def papers_difference(claim: Claim) -> str:
         better, worse = paper[claim.better], paper[claim.worse]
         return "-" if better is None or worse is None else f"{better - worse:+.2f}"
 
     lines = [
         [
-            f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),
-            with_ends(one.comparison.difference, "+.1f"), papers(one.claim),
-            p_value(one.comparison.p), p_value(one.p), str(one.comparison.speakers),
+            f"`{check.claim.better}` against `{check.claim.worse}`", percent(check.better), percent(check.worse),
+            with_ends(check.comparison.difference, "+.1f"), papers_difference(check.claim),
+            p_value(check.comparison.p), p_value(check.p), str(check.comparison.speakers),
         ]
-        for one in tested
+        for check in tested
     ]  # fmt: skip
     header = [
         "rows",

@@ -1,4 +1,4 @@
-"""The finished runs of a folder, read from their json, by row, fold and seed."""
+"""The finished runs of a folder, read from their JSON files, by row, fold and seed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ser_mtl.tables.rows import PAPER_METRICS, ROWS, Row
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run; its files are read when they are first needed."""
+    """A finished run. Each of its files is read when it is first needed."""
 
     fold: int
     seed: int

@@ -1,6 +1,6 @@
 """Starting runs, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
 
-A failed run is reported with its reason and the runs that depend on it are skipped; all others continue.
+If a run fails, its reason is reported, the runs that depend on it are skipped, and all others continue.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from ser_mtl.tables.plan import Run
 _SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
-# Settings of a launcher for its processes. If a launcher started this program, its runs must not inherit them.
+# Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
 _OF_A_LAUNCHER = re.compile(r"(ACCELERATE_|TORCHELASTIC_|FORK_LAUNCH|MASTER_|GROUP_|ROLE_|LOCAL_RANK|LOCAL_WORLD)\w*")
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -37,7 +37,7 @@ class Job(Protocol):
     """A running job, as in `concurrent.futures` and `submitit`; its result is None, or why the run failed."""
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the job has ended."""
 
     def exception(self) -> BaseException | None:
         """Why the job itself ended: out of time, cancelled."""
@@ -73,8 +73,8 @@ class Cluster:
     """Each run is a job of a cluster, submitted as soon as the run it starts from is finished.
 
     Args:
-        folder: for submitit's own files, on a file system that all machines share.
-        options: of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
+        folder: holds submitit's own files; all machines must share its file system.
+        options: submitit's options, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
         flags_of: the flags of a run.
         cluster: "slurm", or "local" for processes of this machine.
 

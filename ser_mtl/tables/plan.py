@@ -89,7 +89,7 @@ def _name_of_stage1(row: Row) -> str:
     """The row that consists of this stage 1 alone, if the tables have one."""
     if row.stage2 is None:
         return row.id
-    same = (one.id for one in ROWS if one.stage2 is None and one.stage1 == row.stage1)
+    same = (candidate.id for candidate in ROWS if candidate.stage2 is None and candidate.stage1 == row.stage1)
     return next(same, f"{row.id}-stage1")
 
 
@@ -99,8 +99,8 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     Epochs, and minutes per epoch, are those of runs of the same name, else of the same kind, else of the same stage.
 
     Args:
-        run: not finished.
-        finished: other runs, each with its `results.json` and its `epochs`.
+        run: a run that is not finished.
+        finished: finished runs, each with its `results.json` and its `epochs`.
     """
     same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
     same_kind = [(one, results) for one, results in same_stage if one.settings.trainable == run.settings.trainable]

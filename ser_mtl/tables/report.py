@@ -1,6 +1,6 @@
 """report.md and report.html: the tables, their uncertainty, and whether the paper's claims hold in these runs.
 
-Made only from the json of finished runs. All metrics in percent.
+Made only from the JSON files of finished runs. All metrics are percent.
 """
 
 import base64
@@ -40,8 +40,8 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     """Write report.md with its figures, and report.html with the figures embedded.
 
     Args:
-        folder: where both are written, with a folder `figures`; it may hold `baselines.json`.
-        runs: of the plan; at least one row has finished runs.
+        folder: receives both files and a folder `figures`; it may hold `baselines.json`.
+        runs: the planned runs; at least one row has finished runs.
         command: the command of the runs.
 
     Returns:
@@ -127,7 +127,7 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
 
 
 def _setting(runs: list[FinishedRun], name: str) -> str:
-    """A setting of the runs, as short as is true: one value for all, one per stage or kind, or one per row."""
+    """A setting of the runs, as briefly as possible: one value for all, one per stage or kind, or one per row."""
     titles = ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}")
     for title in titles:
         values = _values_by_title(name, {run: title.format(**run.results) for run in runs})
