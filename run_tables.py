@@ -62,7 +62,4 @@ def machine(args: TablesArguments) -> ThisMachine | Cluster:
 
 
 if __name__ == "__main__":
-    try:
-        command_line(main)
-    except KeyboardInterrupt:
-        sys.exit("run_tables.py: stopped; the same command resumes")
+    command_line(main)

@@ -20,6 +20,14 @@ def trained(good_corpus, encoder, tmp_path_factory) -> tuple[Path, str]:
     return output, ended.stdout
 
 
+def test_help_shows_each_flag_with_its_default():
+    ended = run_script("run_tables", ["--help"])
+    assert ended.code == 0 and max(map(len, ended.stdout.splitlines())) <= 120
+    for shown in ("--folds FOLDS ...", "[1 2 3 4 5]", "[1 2 3, without", "[iemocap]", "--dry_run  "):
+        assert shown in ended.stdout
+    assert "[]" not in ended.stdout and "default:" not in ended.stdout
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(good_corpus, encoder, tmp_path):
     ended = run_script("run_tables", flags(good_corpus, encoder, tmp_path / "out", "--tables", "3", "--dry_run"))
     assert "6 runs, 0 finished, 6 to do" in ended.stdout
