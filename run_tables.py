@@ -1,4 +1,4 @@
-"""Train the rows of the paper's tables over folds and seeds, and write the tables again, beside the paper's figures.
+"""Train the rows of the paper's tables over folds and seeds, and compare them with the paper's numbers.
 
 accelerate launch run_tables.py --tables 1 2 3 --folds 1 2 3 4 5 --seeds 0 1 2
 python run_tables.py --rows t1-full-ser-asr t3-scl-cos --corpus folder --data_dir my_recordings --num_train_epochs 20
@@ -22,8 +22,8 @@ from ser_mtl.tables.report import write_report
 
 
 def main() -> None:
-    """Rows in; their runs, the tables and the report out."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # one process plans, and launches the processes of each run
+    """Train the runs of the chosen rows, and write the report."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one process launches the processes of all runs
         return
     args = parse_arguments()
     rows = choose_rows(args.tables, args.rows, args.leave_out)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def prepare(args: TablesArguments) -> Dataset:
-    """The corpus, after what all runs share was made: runs side by side would all make it, and find its mistakes."""
+    """Read the corpus, and create what the runs share, so that parallel runs do not create it at the same time."""
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
     corpus = args.corpus_arguments
@@ -55,14 +55,11 @@ def prepare(args: TablesArguments) -> Dataset:
 
 
 def machine(args: TablesArguments) -> ThisMachine | Cluster:
-    """What the runs are launched on."""
+    """The machine or cluster of the runs."""
     if args.launcher == "slurm":
         return Cluster(args.output_dir / "jobs", args.options_of_slurm(), args.flags_of)
     return ThisMachine(args.jobs, args.flags_of)
 
 
 if __name__ == "__main__":
-    try:
-        command_line(main)
-    except KeyboardInterrupt:
-        sys.exit("run_tables.py: stopped; the same command goes on from here")
+    command_line(main)

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, and the errors of the Hub turned into it."""
+"""`UserError`, for mistakes that a user can fix, and the errors of the Hub turned into it."""
 
 import re
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ class UserError(ValueError):
 
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
-    403: "the token may not do this: it needs the right to write there",
-    404: "not there, or not for this token",
+    403: "the token lacks the right to write there",
+    404: "not there, or this token has no access",
     409: "someone else is changing it: run this again",
     412: "it was changed meanwhile: run this again",
 }
@@ -24,12 +24,15 @@ _STATUS = {
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn what the Hub's client, transformers and PEFT raise, where a model cannot be read or sent, into one line.
+    """Turn errors of the Hub's client, transformers and PEFT into one line, if a model cannot be loaded or sent.
 
-    The libraries are imported here: this module is read before any of them is needed.
+    The libraries are imported here, because programs that do not need them import this module.
+
+    Args:
+        what: the flag, file or model that the message begins with.
 
     Raises:
-        UserError: `what`, and what to do about it.
+        UserError: `what`, the reason, and what to do about it.
     """
     from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from safetensors import SafetensorError
@@ -42,7 +45,7 @@ def hub_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: no token for the Hub; `hf auth login`, or set HF_TOKEN") from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
-    # RuntimeError is what the client and hf_xet raise where an upload fails, ValueError what they say of a bad card.
+    # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
     except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
@@ -61,7 +64,7 @@ def _reason(error: BaseException) -> str:
         return f"{_STATUS[status]} ({status})"
     if status is not None and status >= 500:
         return f"the Hub failed ({status}): run this again later"
-    # The signatures in the addresses of uploads are secrets.
+    # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
     return text + again

@@ -1,4 +1,4 @@
-"""Reading and writing files. Each is written whole or not at all: an interruption leaves the old file or none."""
+"""Reading and writing files. A file is written whole or not at all: an interruption leaves the old file or none."""
 
 import json
 import shutil
@@ -33,12 +33,12 @@ def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
     """Read what `write_json` wrote to `path`.
 
     Args:
-        path: of the file.
-        *keys: that its object must have; "test.all" is the key "all" of the object "test".
-        kind: of its content: dict for an object, list for an array.
+        path: the file to read.
+        *keys: keys that the object must have; "test.all" is the key "all" of the object "test".
+        kind: the type of the content: dict for an object, list for an array.
 
     Raises:
-        UserError: it is missing, damaged, of another kind, or lacks a key.
+        UserError: the file is missing or damaged, holds another type, or lacks a key.
     """
     content = _parsed(path, json.loads)
     if not isinstance(content, kind):
@@ -56,7 +56,7 @@ def read_json_lines(path: str | Path) -> list[Any]:
     """Read what `write_json_lines` wrote to `path`.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     return _parsed(path, lambda text: [json.loads(line) for line in text.split("\n") if line])
 

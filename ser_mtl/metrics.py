@@ -1,4 +1,4 @@
-"""The metrics: one table, from which results, tables, figures, cards and the Hub's index take names and order."""
+"""The metrics: one table, the source of names and order for results, tables, figures, cards and the Hub's index."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ class Metric:
 
     Attributes:
         group: the object in `results.json` that holds it: a task, or "asr_adapters_off".
-        key: its name there.
-        title: in tables and figures.
+        key: its name in that object.
+        title: its name in tables and figures.
         hub_type: the Hub's name for it.
-        higher_is_better: which way is better.
-        in_summary: whether the short table at a run's end shows it.
-        long_title: in the Hub's index; the title if it is None.
+        higher_is_better: False for error rates.
+        in_summary: whether the table at the end of a run shows it.
+        long_title: its name in the Hub's index; by default, the title.
     """
 
     group: str
@@ -29,7 +29,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """As the Trainer logs it: "emotion_ua"."""
+        """The name in the Trainer's log, such as "emotion_ua"."""
         return f"{self.group}_{self.key}"
 
 

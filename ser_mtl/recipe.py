@@ -67,8 +67,8 @@ class Formatter(RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action) -> str:
         text = action.help or ""
-        quiet = action.default in (None, False, SUPPRESS) or text.endswith("]") or action.nargs == 0
-        default = " ".join(action.default) if isinstance(action.default, list) else action.default
+        quiet = action.default in (None, False, SUPPRESS, "", []) or text.endswith("]") or action.nargs == 0
+        default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return text if quiet else f"{text} [{default}]"
 
 

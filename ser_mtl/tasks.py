@@ -1,4 +1,4 @@
-"""The tasks: one table, from which columns, targets, heads, titles and the Hub's task types follow."""
+"""The tasks: one table, the source of columns, targets, heads, titles and the Hub's task types."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,13 +6,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that a model predicts about an utterance.
+    """A property of an utterance that a model predicts.
 
     Attributes:
-        name: in flags, in `results.json`, and of the model's head.
-        column: of a corpus, where its annotation is; None there means "not annotated".
-        kind: "classes" has one label an utterance, "text" a transcript.
-        title: in tables and figures.
+        name: its name in flags, in `results.json` and in the model.
+        column: the corpus column that holds its labels; None there means "not annotated".
+        kind: "classes" for one label per utterance, "text" for a transcript.
+        title: its name in tables and figures.
         hub_type: the Hub's name for tasks of this kind.
     """
 
@@ -32,7 +32,7 @@ TASKS: dict[str, Task] = {
         Task("asr", "text", "text", "ASR", "automatic-speech-recognition"),
     )
 }
-"""All tasks, in the order in which they are listed everywhere."""
+"""All tasks by name, in the order of all tables and figures."""
 
 CLASSIFICATION_TASKS = tuple(task.name for task in TASKS.values() if task.kind == "classes")
-"""Names of the tasks with one label an utterance."""
+"""Names of the tasks with one label per utterance."""

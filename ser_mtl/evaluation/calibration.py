@@ -1,7 +1,7 @@
 """Calibration of emotion's probabilities: expected calibration error, and temperature scaling.
 
-All of it is computed from prediction rows, whose probabilities are softmax(z) of the plain logits z. A
-temperature T makes them softmax(z / T), which is the softmax of log(p) / T, so the logits are not needed.
+Both are computed from prediction rows, whose probabilities p are softmax(z) of the plain logits z. A temperature T
+turns them into softmax(z / T), which equals softmax(log(p) / T), so the logits are not needed.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BINS = 15
-_TINY = 1e-30  # in place of a probability of zero, whose logarithm has no number
-_HOTTEST = 10.0  # T is looked for between 1 / 10 and 10
+_TINY = 1e-30  # in place of a probability of zero, which has no logarithm
+_HOTTEST = 10.0  # T is searched between 1 / 10 and 10
 
 
 @dataclass
@@ -41,7 +41,7 @@ def reliability(probabilities: np.ndarray, targets: np.ndarray) -> Reliability:
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
-    # A bin holds its upper edge and not its lower one.
+    # A bin includes its upper edge and excludes its lower one.
     bins = np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
     count, sum_confidence, sum_right = (
         np.bincount(bins, weights=weights, minlength=BINS) for weights in (None, confidence, right)
@@ -81,11 +81,11 @@ def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calibration(test: list[dict], dev: list[dict] | None) -> dict:
-    """The "calibration" of `results.json`, from the prediction rows of the test and of dev.
+    """The "calibration" of `results.json`, from the prediction rows of the test set and of the development set (dev).
 
     Returns:
         `"bins"`; `"temperature"`, fitted on dev; and for each of `"dev"` and `"test"` the expected calibration error
-        `"before"` and `"after"` scaling. Without dev there is no temperature and no "after"; without emotion, nothing.
+        `"before"` and `"after"` scaling. Without dev it has no temperature and no "after"; without emotion it is empty.
     """
     if not any("emotion" in row for row in test):
         return {}

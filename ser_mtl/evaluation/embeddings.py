@@ -16,10 +16,10 @@ def two_dimensions(embeddings: dict[str, np.ndarray]) -> list[dict[str, list[flo
         For each utterance its point by task, such as {"emotion": [0.12, -0.5], "gender": [0.9, 0.01]}.
     """
     unit = {task: x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for task, x in embeddings.items()}
-    together = np.nan_to_num(np.concatenate(list(unit.values())).astype(np.float64))  # a training that diverged
-    found = PCA(n_components=min(2, *together.shape), svd_solver="full").fit_transform(together)
-    points = np.split(np.pad(found, ((0, 0), (0, 2 - found.shape[1]))), len(unit))
+    together = np.nan_to_num(np.concatenate(list(unit.values())).astype(np.float64))  # NaN if training diverged
+    components = PCA(n_components=min(2, *together.shape), svd_solver="full").fit_transform(together)
+    points = np.split(np.pad(components, ((0, 0), (0, 2 - components.shape[1]))), len(unit))
     return [
-        {task: [round(float(value), 4) for value in point] for task, point in zip(unit, of_one, strict=True)}
-        for of_one in zip(*points, strict=True)
+        {task: [round(float(value), 4) for value in point] for task, point in zip(unit, utterance, strict=True)}
+        for utterance in zip(*points, strict=True)
     ]

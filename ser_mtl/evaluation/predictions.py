@@ -2,10 +2,10 @@
 
 A line is an object:
 
-- `id`, `speaker`: of the utterance.
-- `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. These
-  are of the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature of `results.json` to them.
-- `style`: the same object where style was trained; else the annotated label alone, a string or null.
+- `id`, `speaker`: identify the utterance.
+- `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. They
+  come from the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature in `results.json`.
+- `style`: the same object if trained; else only the annotated label, a string or null.
 - `asr`, if trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and
   `hypothesis_adapters_off`, if the model was also run with its adapters off.
 - `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
@@ -37,7 +37,7 @@ def prediction_rows(
         probabilities: for each classification task that was trained, an array (n, classes).
         hypotheses: n transcripts, if speech recognition was trained.
         hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
-        points: of `ser_mtl.evaluation.embeddings.two_dimensions`.
+        points: the result of `ser_mtl.evaluation.embeddings.two_dimensions`.
 
     Raises:
         ValueError: predictions and utterances differ in number.
@@ -60,7 +60,7 @@ def prediction_rows(
 
 
 def write_predictions(path: str | Path, rows: list[dict]) -> None:
-    """Write the rows to `path`, one JSON object a line."""
+    """Write the rows to `path`, one JSON object per line."""
     write_json_lines(path, rows)
 
 
@@ -68,7 +68,7 @@ def read_predictions(path: str | Path) -> list[dict]:
     """Read the rows that `write_predictions` wrote.
 
     Raises:
-        UserError: they are missing or damaged.
+        UserError: the file is missing or damaged.
     """
     return read_json_lines(path)
 
@@ -94,7 +94,7 @@ def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]
 
 
 def _scored(labels: list[str], p: np.ndarray) -> dict:
-    # Six significant digits: a float32 holds no more, and a small probability must not become zero.
+    # Six significant digits are what a float32 holds. Rounding to decimals would turn small probabilities into zero.
     return {
         "predicted": labels[int(np.argmax(p))],
         "probabilities": {label: float(f"{x:.6g}") for label, x in zip(labels, p, strict=True)},

@@ -6,14 +6,15 @@ from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tasks import TASKS
 
 UNTRAINED_WER = 0.9
-"""A model with this word error rate or more has not learned to transcribe. Its column would say nothing."""
+"""At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
 
 
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
 
-    Metrics are percent with one decimal, "-" if a group has none. Left out are the columns with the adapters off, if no
-    group has them, and word error rates that say nothing (`transcription_note`).
+    Metrics are percent with one decimal, or "-" where a group lacks one. Two kinds of column may be left out: metrics
+    with the adapters off if no group has them, and word error rates if the model cannot transcribe
+    (`transcription_note`).
     """
     groups = results["test"]
     transcribes = transcription_note(results) is None
@@ -32,10 +33,9 @@ def results_frame(results: dict) -> pd.DataFrame:
 
 
 def results_table(results: dict) -> str:
-    """Render the test metrics of `results` as plain text of 80 columns, with a note on what is left out.
+    """Render the test metrics of `results` as plain text, 80 columns wide, with a note on what is left out.
 
-    The last word of each title is on a line of its own, as in "emotion" above "UA". A table that is wider all the same
-    goes on below itself.
+    The header has two lines, such as "emotion" above "UA". Columns beyond 80 characters continue in a second block.
     """
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
@@ -45,7 +45,7 @@ def results_table(results: dict) -> str:
 
 
 def transcription_note(results: dict) -> str | None:
-    """The sentence on why the tables leave out word error rates; None if they do not."""
+    """Why the tables leave out word error rates, as a sentence; None if they show them."""
     groups = [scores[group] for scores in results["test"].values() for group in scores if group.startswith("asr")]
     rates = [group["wer"] for group in groups]
     if not rates or min(rates) < UNTRAINED_WER:
@@ -57,6 +57,6 @@ def transcription_note(results: dict) -> str | None:
 
 
 def percent(scores: dict, metric: Metric) -> str:
-    """A metric of a group of utterances in percent, "-" without one."""
+    """A metric of a group of utterances in percent; "-" if the group lacks it."""
     value = scores.get(metric.group, {}).get(metric.key)
     return "-" if value is None else f"{100 * value:.1f}"

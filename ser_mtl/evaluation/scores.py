@@ -20,11 +20,11 @@ class SerMtlMetric(evaluate.Metric):
     """All metrics of one set of utterances.
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
-    `emotion`, `gender`, `style`, `text`, each a string or None; missing ones count as None. A prediction
+    `emotion`, `gender`, `style` and `text`, each a string or None; missing keys count as None. A prediction
     may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
 
     An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
-    reference text may not: an empty one is "not annotated". A task that no utterance counts for is left out.
+    reference text may not: an empty one means "not annotated". A task without any such utterance is left out.
 
     Args:
         labels: the classes of each task, in the order of the confusion matrix.
@@ -32,19 +32,19 @@ class SerMtlMetric(evaluate.Metric):
 
     def __init__(self, labels: dict[str, list[str]]):
         self.labels = labels
-        # In memory there is neither a cache file nor a lock, so runs side by side cannot meet.
+        # Kept in memory, so that parallel runs share no cache file and no lock.
         super().__init__(keep_in_memory=True)
 
     def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:
         """Add rows; a missing column counts as None."""
-        # The library completes every row but the first, whose missing columns are a KeyError.
+        # The library fills in missing columns of every row but the first, which is a KeyError.
         empty = dict.fromkeys(_COLUMNS)
         super().add_batch(
             predictions=[empty | row for row in predictions], references=[empty | row for row in references]
         )
 
     def _info(self) -> evaluate.MetricInfo:
-        # `evaluate` refuses None in a column of type "string" (0.4.6), not in one of "large_string".
+        # `evaluate` 0.4.6 refuses None in columns of type "string", but not in "large_string".
         row = {column: Value("large_string") for column in _COLUMNS}
         return evaluate.MetricInfo(
             description="Speech emotion recognition with gender, speaking style and transcripts.",
@@ -94,7 +94,7 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
 
 
 def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -> dict[str, float]:
-    # balanced_accuracy_score is the same number, but warns at each class that is predicted and never present.
+    # balanced_accuracy_score is the same number, but warns about classes that are predicted and never present.
     present = sorted(set(references))
     return {
         "ua": float(recall_score(references, predictions, labels=present, average="macro")),

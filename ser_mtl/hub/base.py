@@ -1,4 +1,4 @@
-"""The base of a run's adapters, by Hub id and commit, so that loading them finds the very same weights."""
+"""The base model of a run's adapters, pinned by Hub id and commit so that users load exactly the same weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     """Find the base of a run's adapters on the Hub.
 
     Args:
-        adapter_of: folder of the run.
-        base_repo_id: where it is; by default, where the base was published, or its name if that is a Hub id.
-        token: for the Hub; by default that of the login.
+        adapter_of: the run's folder.
+        base_repo_id: the base's repository; by default, where the base was published, or its name if that is a Hub id.
+        token: the Hub token; by default, the one of the login.
 
     Returns:
         None for a run of a whole model.
 
     Raises:
-        UserError: the base is not on the Hub, or not the one that the adapters were trained on.
+        UserError: the base is not on the Hub, or the adapters were trained on another one.
     """
     file = Path(adapter_of) / "adapter_config.json"
     if not file.is_file():
@@ -51,12 +51,12 @@ def base_on_hub(
     if base_repo_id is None and published is not None:
         base_repo_id, revision = published.repo_id, published.revision
     elif base_repo_id not in (None, hub_id(name)):
-        revision = None  # is of another repository
+        revision = None  # that of another repository
     base_repo_id = base_repo_id or hub_id(name)
     if base_repo_id is None:
         raise UserError(
-            f"the adapters go onto {name}, which is not on the Hub: publish it first "
-            f"(ser-mtl publish {name} --repo_id ...), or say with --base_repo_id where it is"
+            f"the base of the adapters, {name}, is not on the Hub: publish it first "
+            f"(ser-mtl publish {name} --repo_id ...), or name its repository with --base_repo_id"
         )
     api = HfApi(token=token)
     with hub_errors(f"the base {base_repo_id}"):
@@ -77,4 +77,6 @@ def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -
         info.lfs for info in api.get_paths_info(repo_id, [file.name], revision=revision) if hasattr(info, "lfs")
     ]
     if not published or published[0] is None or published[0].sha256 != own:
-        raise UserError(f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish that again")
+        raise UserError(
+            f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish the folder again"
+        )

@@ -17,7 +17,7 @@ _LICENCE_DATA = {"iemocap": {"license": "other", "license_name": "iemocap", "lic
 _LICENCE_TEXTS = {
     "iemocap": "IEMOCAP is released for research by the University of Southern California, under "
     f"[its own terms]({_IEMOCAP_TERMS}). Read them before you publish or use a model that was trained on it.",
-    "demo": "The demo corpus is synthesised speech and brings no terms of its own; those of the encoder apply.",
+    "demo": "The demo corpus is synthesised speech without terms of its own; those of the encoder apply.",
 }
 _UNKNOWN_LICENCE = (
     "The model was trained on a folder of recordings whose licence this card does not know. Their terms apply: state "
@@ -66,7 +66,7 @@ for label, probability in zip(model.config.labels["{task}"], output.task_logits[
     print(f"{{label}} {{probability:.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _PIPELINE = """\
-With a pipeline, for the emotion alone; utterances may be batched, and padding changes no answer:
+With a pipeline, for emotion only; utterances may be batched, and padding does not change an answer:
 
 ```python
 import soundfile
@@ -78,7 +78,7 @@ print(classify({{"raw": waveform, "sampling_rate": rate}}))
 ```"""
 _PEFT = """\
 The repository holds adapters; their base is loaded from `{base}`, at the commit that they were trained on. With
-PEFT alone:
+only PEFT:
 
 ```python
 from peft import PeftModel
@@ -100,17 +100,17 @@ _PICTURES = """\
 ![Training losses, UA and WER over the epochs](training_curves.png)"""
 
 LIMITS = """\
-## What it must not be used for
+## Prohibited and unsuitable uses
 
-The model says which emotion listeners would probably name on hearing an utterance, among the few it knows, for speech
-like that of its corpus. It does not know what a person feels, and it is often wrong.
+The model predicts which of a few emotions listeners would name, in speech like that of its corpus. It does not know
+what a person feels, and it is often wrong.
 
 - Do not use it to infer the emotions of people at work or in education: in the European Union that is prohibited,
   except for medical or safety reasons (Regulation (EU) 2024/1689, the AI Act, article 5(1)(f)).
-- The same regulation lists other emotion recognition among the high-risk uses (annex III), and has those who are
-  exposed to it be told (article 50(3)).
-- Do not base a decision about a person on it, and expect worse results for other languages, ages, microphones and for
-  speech that is less clearly acted."""
+- The same regulation lists other emotion recognition among the high-risk uses (annex III), and requires that people
+  exposed to it are informed (article 50(3)).
+- Do not base a decision about a person on it. Expect worse results for other languages, ages and microphones, and for
+  spontaneous speech."""
 
 CITATION = """\
 ## Citation
@@ -167,8 +167,8 @@ def metadata(results: dict, name: str, part: str) -> ModelCardData:
 
     Args:
         results: the content of `results.json`.
-        name: of the model.
-        part: of the corpus that the metrics are on, such as "fold 1".
+        name: the model's name.
+        part: the part of the corpus that was scored, such as "fold 1".
     """
     corpus, adapters = results["corpus"], _holds_adapters(results)
     base = hub_id(results.get("stage1", results["encoder"]))
@@ -253,12 +253,12 @@ def _holds_adapters(results: dict) -> bool:
 
 def _metrics(results: dict) -> str:
     notes = [
-        f"Which checkpoint this is: {SELECTION[results['selection']]}.",
+        f"Checkpoint: {SELECTION[results['selection']]}.",
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
-        "One fold and one seed; the metrics of the method are means over the folds.",
+        "One fold and one seed; judge the method by its means over the folds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)
     return f"""\
@@ -268,7 +268,7 @@ On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
 {_metrics_table(results)}
 
-UA is the mean of the per-class recalls, WA the share that is right, WER the word error rate.
+UA is the mean of the per-class recalls, WA the accuracy, WER the word error rate.
 
 {listed}"""
 
@@ -282,10 +282,10 @@ def _held_out(results: dict) -> str | None:
 
 
 def _near_duplicates(results: dict) -> str | None:
-    found = results.get("leaks", {}).get("near_duplicates", {}).get("all")
-    if not found:
+    counted = results.get("leaks", {}).get("near_duplicates", {}).get("all")
+    if not counted:
         return None
-    return f"Test transcripts with a near-duplicate in training: {100 * found['share']:.1f} % of {found['n']}."
+    return f"Test transcripts with a near-duplicate in training: {100 * counted['share']:.1f} % of {counted['n']}."
 
 
 def _calibration(results: dict) -> str | None:
@@ -313,7 +313,7 @@ def _training(results: dict) -> str:
         "seed": results["seed"],
         "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",
         "minutes": results.get("minutes"),
-        "speed": f"{results['audio_seconds_per_second']} seconds of audio a second",
+        "speed": f"{results['audio_seconds_per_second']} seconds of audio per second",
         "commit": results["commit"],
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }

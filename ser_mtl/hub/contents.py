@@ -1,4 +1,4 @@
-"""The files of a run that are published, without local paths and, unless asked for, without transcripts."""
+"""The files of a run that are published: no local paths and, by default, no transcripts."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _AS_THEY_ARE = (
     "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json", "gradient_cosines.png",
 )  # fmt: skip
 COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
-"""What goes with the weights, and is the same for a model in another form."""
+"""Files that go with the weights, and are the same for the model in another form."""
 _MODELS = ("encoder", "stage1", "hub_model_id")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
@@ -25,7 +25,7 @@ def read_results(run: Path) -> dict:
     """The `results.json` of a finished run.
 
     Raises:
-        UserError: there is none, it is damaged, or the weights are not there.
+        UserError: the file is missing or damaged, or the run has no weights.
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
@@ -45,8 +45,8 @@ def files_to_publish(
 
     Args:
         run: folder of a finished run.
-        repo_id: where they go; the card names it.
-        base: of the run's adapters.
+        repo_id: the repository; the card names it.
+        base: the base of the run's adapters.
         with_transcripts: keep the transcripts in `predictions.jsonl`.
 
     Raises:
@@ -55,7 +55,7 @@ def files_to_publish(
     results = _public_results(read_results(run), base)
     files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
     files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
-    # Adapters on a stock encoder: the Auto classes look for code beside the base, unless told where else.
+    # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
     files["config.json"] = _json(_public_config(read_json(run / "config.json", "encoder_config"), code))
     files["results.json"] = _json(results)
@@ -72,7 +72,7 @@ def files_to_publish(
 
 
 OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
-"""Files that one run has and another has not: a repository that still holds one of an earlier run loses it."""
+"""Files that only some runs have. If an earlier run left one in the repository, publishing deletes it."""
 
 
 def _public_results(results: dict, base: Base | None) -> dict:

@@ -1,4 +1,4 @@
-"""A run in other forms: adapters merged into their base, and the stock classes of transformers."""
+"""Export a run: adapters merged into their base, or as the stock classes of transformers."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from ser_mtl.hub.contents import COMPANIONS, read_results
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
     """Write a run's adapters and their base as one model, with the other files of the run.
 
-    LoRA is added into the weights that it adapts, so that logits agree to rounding (1e-5); the bottlenecks, which no
-    weight can hold, stay layers of the model.
+    LoRA is added to the weights that it adapts; logits agree up to rounding (1e-5). The bottleneck adapters stay layers
+    of the model, because no weight can hold them.
 
     Args:
         run: folder of a finished run.
-        folder: where it is written; an earlier one is replaced.
+        folder: where the model is written; it replaces an earlier one.
         base: the base on the Hub, for the card.
 
     Raises:
@@ -39,7 +39,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
     """
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
     if not (run / "adapter_config.json").is_file():
-        raise UserError(f"--merge: {run} holds a whole model already; there are no adapters to merge")
+        raise UserError(f"--merge, --to merged: {run} holds a whole model; there are no adapters to merge")
     with _replacing_folder(folder) as partial:
         merged_model(run).save_pretrained(partial)
         for name in COMPANIONS:
@@ -55,7 +55,7 @@ def merged_model(run: Path) -> SerMtlModel:
     Raises:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
-    with hub_errors(f"--merge: {run} and the base of its adapters cannot be loaded"):
+    with hub_errors(f"--merge, --to merged: {run} and the base of its adapters cannot be loaded"):
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
@@ -63,30 +63,28 @@ def merged_model(run: Path) -> SerMtlModel:
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
-    """Write the stock models that give the logits of a run's model, to 1e-5: `emotion`, and `ctc` if it transcribes.
+    """Write stock models with the logits of a run's model, up to 1e-5: `emotion`, and `ctc` if it transcribes.
 
-    Of an encoder with group norm (wav2vec2-base) that holds for unpadded input, since padding changes what the stock
-    classes compute there.
+    For an encoder with group norm (wav2vec2-base), only unpadded input gives the same logits, because padding changes
+    the group norm of the stock classes.
 
     Returns:
         Their folders.
 
     Raises:
-        UserError: names the part of the model that stock classes have no place for.
+        UserError: names the part of the model that the stock classes lack.
     """
     read_results(run)
     config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
-        raise UserError(
-            f"--to wav2vec2: the encoder of {run} is of another family ({config.encoder_config.model_type})"
-        )
+        raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
     if config.layer_weights or "emotion" not in config.tasks:
-        what = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
-        raise UserError(f"--to wav2vec2: {run} {what}, which has no stock form here; publish it as it is")
+        reason = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
+        raise UserError(f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is")
     if config.bottleneck_dim:
         raise UserError(
-            f"--to wav2vec2: {run} has bottleneck adapters, for which the stock classes have no place; publish it "
-            "as it is, export it --to merged, or export its stage 1"
+            f"--to wav2vec2: {run} has bottleneck adapters, which the stock classes lack; publish it "
+            "as it is, export it with --to merged, or export its stage 1"
         )
     with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run).eval()
@@ -105,8 +103,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
 def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
     """The emotion logits of a model without adapters.
 
-    The stock class projects each frame and then takes the mean, ours takes the mean and then projects: the same, for a
-    linear projection. Fusion is one classifier on the concatenated x_e, x_g and x_s, so on concatenated projections.
+    The stock class projects each frame and then takes the mean. Ours takes the mean and then projects, which is the
+    same for a linear projection. Fusion is one classifier on the concatenated x_e, x_g and x_s, so on concatenated
+    projections.
     """
     tasks = ["emotion", *(model.fusion.parts if model.fusion is not None else [])]
     projections = [model.heads[task].projection for task in tasks]

@@ -1,4 +1,4 @@
-"""Five folds as five repositories, and a sixth with one card over all."""
+"""Publish five folds: a repository for each, and one with a card that covers all."""
 
 import statistics
 from pathlib import Path
@@ -29,7 +29,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: one is missing, not finished, of another fold than its name says, or of another kind than the others.
+        UserError: a run is missing, not finished, holds another fold than its name says, or has other settings.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
@@ -39,21 +39,21 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
             raise UserError(f"{run}: holds fold {results['fold']}")
         kinds.add((results["stage"], results["corpus"], results["trainable"], results["selection"], *results["tasks"]))
     if len(kinds) > 1:
-        raise UserError(f"{folder}: its folds are runs of different kinds; one card cannot speak of all")
+        raise UserError(f"{folder}: its folds are runs of different kinds; one card cannot describe them all")
     return runs
 
 
 def publish_overview(
     runs: dict[int, Path], published: dict[int, Published], repo_id: str, public: bool = False, token: str | None = None
 ) -> Published:
-    """Publish one card over all folds.
+    """Publish the card that covers all folds.
 
     Args:
         runs: folders of the folds.
-        published: where each is.
-        repo_id: of the card.
+        published: the repository of each fold.
+        repo_id: the repository of the card.
         public: make the repository public.
-        token: for the Hub; by default that of the login.
+        token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
@@ -63,12 +63,12 @@ def publish_overview(
 
 
 def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
-    """One card over all folds: where each is, its metrics, their mean and spread.
+    """A card for all folds: a link to each, its metrics, their mean and spread.
 
     Args:
         results: the content of each fold's `results.json`.
-        repositories: where each fold is on the Hub.
-        repo_id: where the card will be.
+        repositories: the Hub id of each fold.
+        repo_id: the Hub id of the card.
     """
     first = next(iter(results.values()))
     note = _transcription_note(results)
@@ -80,7 +80,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         ORACLE_WARNING if first["selection"] == "oracle" else None,
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
-        f"- Which checkpoint of a fold this is: {SELECTION[first['selection']]}.\n"
+        f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
         "- No speaker of a fold's test utterances is in its training.\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
         + (f"\n- {note}" if note else ""),
@@ -89,7 +89,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         CITATION,
     ]
     means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
-    # Each fold has its own stage 1; what all share is the encoder.
+    # Each fold has its own stage 1; all share the encoder.
     shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
     data = metadata(shared, repo_id, f"mean over {len(results)} folds")
     body = "\n\n".join(section for section in sections if section)
@@ -124,7 +124,7 @@ def _mean_and_spread(results: dict[int, dict], style: str, metric: Metric) -> st
 
 
 def _columns(results: dict[int, dict]) -> list[Metric]:
-    """The metrics of the summary that every fold has; no word error rates that say nothing."""
+    """The metrics in the summary that every fold has; without word error rates if the models cannot transcribe."""
     folds = [fold["test"]["all"] for fold in results.values()]
     transcribes = _transcription_note(results) is None
     return [

@@ -1,4 +1,4 @@
-"""From a run folder to a repository on the Hub: private by default, in one commit, safe to repeat."""
+"""Publish a run folder as a repository on the Hub: private by default, in one commit, safe to repeat."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def publish_run(
     """Publish a finished run, and record in its folder where.
 
     Args:
-        run: the folder; nothing else in it is changed.
-        repo_id: "namespace/name", or a name in one's own namespace.
-        base_repo_id: where the base of its adapters is; by default, where that was published.
-        public: make the repository public, once all of it is there.
+        run: the run's folder; nothing else in it changes.
+        repo_id: "namespace/name", or a name in the user's own namespace.
+        base_repo_id: the repository of the adapters' base; by default, where the base was published.
+        public: make the repository public, once it is complete.
         with_transcripts: publish the transcripts of the test utterances too.
-        token: for the Hub; by default that of the login.
+        token: the Hub token; by default, the one of the login.
 
     Raises:
         UserError: the run is not finished or the Hub refuses. It is safe to repeat.
@@ -42,7 +42,7 @@ def publish_run(
 
 
 def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
-    """Make a private repository, unless it is there.
+    """Make a private repository, unless it exists.
 
     Returns:
         Its full name.
@@ -52,7 +52,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     """
     with hub_errors(f"--repo_id {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
-        # Servers that do not know the client's way to say "private" make it public without a word.
+        # Servers that do not understand the client's "private" silently make it public.
         if not api.model_info(repo_id).private and not public:
             raise UserError(
                 f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public"

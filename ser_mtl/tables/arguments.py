@@ -12,7 +12,7 @@ from transformers.hf_argparser import HfArg
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
-from ser_mtl.recipe import Parser, StageParser
+from ser_mtl.recipe import Formatter, Parser, StageParser
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tasks import TASKS
@@ -73,10 +73,8 @@ class TablesArguments:
         default_factory=list,
         help="Options of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ...",
     )
-    dry_run: bool = HfArg(
-        default=False, help="Print the plan, with the hours it takes as far as they are known, and stop."
-    )
-    report_only: bool = HfArg(default=False, help="Start no run; write the report of the finished ones.")
+    dry_run: bool = HfArg(default=False, help="Print the plan and, as far as known, its hours; start nothing.")
+    report_only: bool = HfArg(default=False, help="Start nothing; write the report of the finished runs.")
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them
@@ -129,7 +127,9 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     Raises:
         UserError: an unknown flag, one that the rows set, or a value or row that makes no sense.
     """
-    parser = Parser(TablesArguments, description=__doc__, allow_abbrev=False)
+    description = sys.modules["__main__"].__doc__
+    parser = Parser(TablesArguments, description=description, formatter_class=Formatter, allow_abbrev=False)
+    parser.usage = "%(prog)s [--tables N ... | --rows ID ...] [--flag value ...]"
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest

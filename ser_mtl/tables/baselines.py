@@ -20,7 +20,7 @@ from ser_mtl.files import write_json
 
 
 def write_baselines(path: str | Path, corpus: Dataset) -> None:
-    """Write both to `path`: `{"text_only": prediction rows, "ceiling": scores or null}`."""
+    """Write both baselines to `path`: `{"text_only": prediction rows, "ceiling": scores or null}`."""
     write_json(path, {"text_only": text_baseline(corpus), "ceiling": human_ceiling(corpus)})
 
 
@@ -56,13 +56,13 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
     """Score a random outside rater of each utterance against the consensus of its other outside raters.
 
     Each rater of an utterance acts as the model in turn, and the others' most frequent category as the annotation. A
-    rater who named several categories scores as one of them drawn at random would, on average.
-    If the others' votes are tied, or their choice is none of the corpus's emotions, the rater is not scored.
+    rater who named several categories gets the expected score of one drawn at random. If the others' votes are tied, or
+    their choice is none of the corpus's emotions, the rater is not scored.
 
     Returns:
-        `ua` and `wa`; `raters`, the number of ratings scored; `tied`, the share that was not, for the others disagreed;
-        `wa_of_label`, the agreement with the corpus's own label, in which the rater had a vote too. None where no
-        utterance has three outside raters.
+        `ua` and `wa`; `raters`, the number of scored ratings; `tied`, the share that was not, because the others
+        disagreed; `wa_of_label`, the agreement with the corpus's own label, in which the rater had a vote too. None if
+        no utterance has three outside raters.
     """
     labels = sorted(set(corpus["emotion"]) - {None})
     truth, right, right_of_label, tied = [], [], [], 0
@@ -70,9 +70,9 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
         votes = outside_votes(raters or [])
         if label is None or len(votes) < 3:
             continue
-        for one, vote in enumerate(votes):
+        for rater, vote in enumerate(votes):
             right_of_label.append(vote.get(label, 0.0))
-            consensus = _most_frequent([other for number, other in enumerate(votes) if number != one])
+            consensus = _most_frequent(votes[:rater] + votes[rater + 1 :])
             tied += consensus is None
             if consensus in labels:
                 truth.append(consensus)
@@ -90,7 +90,7 @@ def human_ceiling(corpus: Dataset) -> dict[str, float] | None:
 
 
 def _most_frequent(votes: list[dict[str, float]]) -> str | None:
-    """The category with most votes; None if two tie."""
+    """The category with the most votes; None if two tie."""
     total: Counter = Counter()
     for vote in votes:
         total.update(vote)

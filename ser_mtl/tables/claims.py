@@ -1,4 +1,4 @@
-"""The paper's claims, tested in these runs: a paired test for each, and a verdict in words."""
+"""The paper's claims, tested on these runs: a paired test of each, and a verdict in words."""
 
 from typing import NamedTuple
 
@@ -22,15 +22,15 @@ class CheckedClaim(NamedTuple):
 
 
 def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
-    """Test every claim whose two rows have runs, on the folds that both have; p-values corrected after Holm."""
-    by_id = {row.row.id: row for row in rows}
+    """Test every claim whose two rows have runs, on the folds that both have; with Holm-corrected p-values."""
+    by_id = {row.id: row for row in rows}
     tests: list[tuple[Claim, Comparison, float, float]] = []
     for claim in CLAIMS:
         if claim.better in by_id and claim.worse in by_id:
             better, worse = by_id[claim.better], by_id[claim.worse]
             if folds := better.folds & worse.folds:
-                one, other = (counts(row.predictions(folds)) for row in (better, worse))
-                tests.append((claim, compare(one, other), one.overall(), other.overall()))
+                first, second = (counts(row.predictions(folds)) for row in (better, worse))
+                tests.append((claim, compare(first, second), first.overall(), second.overall()))
     corrected = holm([comparison.p for _, comparison, _, _ in tests])
     return [
         CheckedClaim(claim, comparison, p, len(tests) * 2.0 ** (1 - comparison.speakers), better_ua, worse_ua)
@@ -47,28 +47,37 @@ def verdict(tested: CheckedClaim) -> str:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
     if tested.least >= _SURE:
         return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
-    shown = round(difference.value, 3)  # as `points` has it
+    shown = round(difference.value, 3)  # as in `points`
     if shown == 0:
         return f"**not shown**: there is no difference ({points})"
-    sign = "has the claim's sign" if shown > 0 else "is against the claim"
-    return f"**not shown**: the difference {sign}, and may be chance ({points})"
+    sign = "agrees with the claim" if shown > 0 else "is against the claim"
+    return f"**not shown**: the difference {sign}, but may be chance ({points})"
 
 
 def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
     """The paired tests as a table."""
-    paper = {row.row.id: row.row.paper.ua for row in rows}
+    paper = {row.id: row.row.paper.ua for row in rows}
 
-    def papers(claim: Claim) -> str:
+    def papers_difference(claim: Claim) -> str:
         better, worse = paper[claim.better], paper[claim.worse]
         return "-" if better is None or worse is None else f"{better - worse:+.2f}"
 
     lines = [
         [
-            f"`{one.claim.better}` against `{one.claim.worse}`", percent(one.better), percent(one.worse),
-            with_ends(one.comparison.difference, "+.1f"), papers(one.claim),
-            p_value(one.comparison.p), p_value(one.p), str(one.comparison.speakers),
+            f"`{check.claim.better}` against `{check.claim.worse}`", percent(check.better), percent(check.worse),
+            with_ends(check.comparison.difference, "+.1f"), papers_difference(check.claim),
+            p_value(check.comparison.p), p_value(check.p), str(check.comparison.speakers),
         ]
-        for one in tested
+        for check in tested
     ]  # fmt: skip
-    header = ["rows", "UA", "UA of the other", "difference (95 %)", "paper's", "p", "p, corrected", "speakers"]
+    header = [
+        "rows",
+        "UA, first row",
+        "UA, second row",
+        "difference (95 %)",
+        "paper's difference",
+        "p",
+        "p, corrected",
+        "speakers",
+    ]
     return Table(header, lines)

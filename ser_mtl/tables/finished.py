@@ -1,4 +1,4 @@
-"""The finished runs of a folder, read from their json, by row, fold and seed."""
+"""The finished runs of a folder, read from their JSON files, by row, fold and seed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ser_mtl.tables.rows import PAPER_METRICS, ROWS, Row
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One finished run; its files are read when they are first needed."""
+    """A finished run. Each of its files is read when it is first needed."""
 
     fold: int
     seed: int
@@ -74,6 +74,16 @@ class FinishedRow:
     runs: list[FinishedRun]
 
     @property
+    def id(self) -> str:
+        """The id of the row."""
+        return self.row.id
+
+    @property
+    def code(self) -> str:
+        """The id in Markdown."""
+        return f"`{self.id}`"
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks of the row's last stage."""
         return (self.row.stage2 or self.row.stage1).tasks.split()
@@ -100,20 +110,20 @@ class FinishedRow:
 
     def cosines(self) -> dict[str, np.ndarray]:
         """All measured cosines between gradients, by pair of losses: (times, groups), first the whole encoder."""
-        found: dict[str, list] = {}
+        measured: dict[str, list] = {}
         for run in self.runs:
             for measurement in run.cosines["measurements"] if run.cosines else []:
                 for pair, values in measurement["cosines"].items():
-                    if None not in values:  # no utterance of the batch was annotated for the task
-                        found.setdefault(pair, []).append(values)
-        return {pair: np.array(values) for pair, values in found.items()}
+                    if None not in values:  # None: no utterance of the batch was annotated for the task
+                        measured.setdefault(pair, []).append(values)
+        return {pair: np.array(values) for pair, values in measured.items()}
 
     def by_epochs(self) -> "dict[float, FinishedRow]":
         """The row's runs by the number of epochs that they were trained for."""
-        found: dict[float, list[FinishedRun]] = {}
+        groups: dict[float, list[FinishedRun]] = {}
         for run in self.runs:
-            found.setdefault(run.args["training"]["num_train_epochs"], []).append(run)
-        return {epochs: FinishedRow(self.row, found[epochs]) for epochs in sorted(found)}
+            groups.setdefault(run.args["training"]["num_train_epochs"], []).append(run)
+        return {epochs: FinishedRow(self.row, groups[epochs]) for epochs in sorted(groups)}
 
     def mean_history(self) -> list[dict]:
         """An entry for each epoch that all runs logged, with the mean of each number that all have."""
@@ -146,8 +156,8 @@ def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
     """The rows with finished runs, in the order of the paper."""
-    found: dict[str, list[FinishedRun]] = {}
+    by_name: dict[str, list[FinishedRun]] = {}
     for run in runs:
         if run.state == "finished":
-            found.setdefault(run.name, []).append(FinishedRun(run.fold, run.seed, run.folder))
-    return [FinishedRow(row, found[row.id]) for row in ROWS if row.id in found]
+            by_name.setdefault(run.name, []).append(FinishedRun(run.fold, run.seed, run.folder))
+    return [FinishedRow(row, by_name[row.id]) for row in ROWS if row.id in by_name]

@@ -1,6 +1,6 @@
 """Starting runs, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
 
-A failed run is reported with its reason and the runs that depend on it are skipped; all others continue.
+If a run fails, its reason is reported, the runs that depend on it are skipped, and all others continue.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from ser_mtl.tables.plan import Run
 _SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
-# Settings of a launcher for its processes. If this program was started by one, its runs must not inherit them.
+# Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
 _OF_A_LAUNCHER = re.compile(r"(ACCELERATE_|TORCHELASTIC_|FORK_LAUNCH|MASTER_|GROUP_|ROLE_|LOCAL_RANK|LOCAL_WORLD)\w*")
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -37,7 +37,7 @@ class Job(Protocol):
     """A running job, as in `concurrent.futures` and `submitit`; its result is None, or why the run failed."""
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the job has ended."""
 
     def exception(self) -> BaseException | None:
         """Why the job itself ended: out of time, cancelled."""
@@ -73,8 +73,8 @@ class Cluster:
     """Each run is a job of a cluster, submitted as soon as the run it starts from is finished.
 
     Args:
-        folder: for submitit's own files, on a file system that all machines share.
-        options: of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
+        folder: holds submitit's own files; all machines must share its file system.
+        options: submitit's options, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
         flags_of: the flags of a run.
         cluster: "slurm", or "local" for processes of this machine.
 
@@ -93,7 +93,7 @@ class Cluster:
             raise UserError(f"--launcher {cluster}: {error}") from error
         try:
             self._executor.update_parameters(name="ser-tables", **options)
-        except (NameError, AssertionError, TypeError, ValueError) as error:  # whichever submitit raises
+        except (NameError, AssertionError, TypeError, ValueError) as error:  # submitit raises any of these
             raise UserError(f"--slurm_options: {' '.join(str(error).split())}") from error
 
     def submit(self, run: Run) -> Job:
@@ -121,23 +121,20 @@ def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
         while waiting or under_way:
             for run in [run for run in waiting if run.start in failed]:
                 waiting.remove(run)
-                failed[run] = f"skipped, for {run.start.name} failed"
-                _say(bar, run, failed[run])
+                failed[run] = f"skipped, because {run.start.name} failed"
+                _report(bar, run, failed[run])
             ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
             for run in ready[: machine.at_once - len(under_way)]:
                 waiting.remove(run)
                 try:
                     under_way[run] = machine.submit(run)
-                except (
-                    FailedJobError,
-                    FailedSubmissionError,
-                ) as error:  # sbatch refused, or its answer is not understood
-                    failed[run] = _said(error)
-                    _say(bar, run, failed[run])
+                except (FailedJobError, FailedSubmissionError) as error:  # sbatch refused, or its answer is unknown
+                    failed[run] = _last_line(error)
+                    _report(bar, run, failed[run])
             for run in [run for run, job in under_way.items() if job.done()]:
                 if reason := _outcome(under_way.pop(run)):
                     failed[run] = reason
-                _say(bar, run, reason or f"finished, {run.results()['minutes']} min")
+                _report(bar, run, reason or f"finished, {run.results()['minutes']} min")
             if under_way:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
     return failed
@@ -172,8 +169,8 @@ def launch(run: Run, flags: list[str], processes: int, environment: dict[str, st
 def reason_in(log: str, code: int) -> str:
     """Why a run failed: the line of its script, or else the last line of its log."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
-    said = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
-    return f"{said[-1]} (exit code {code})"
+    reasons = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
+    return f"{reasons[-1]} (exit code {code})"
 
 
 def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
@@ -199,13 +196,13 @@ def _of_a_launcher(name: str) -> bool:
 
 def _outcome(job: Job) -> str | None:
     error = job.exception()
-    return job.result() if error is None else _said(error)
+    return job.result() if error is None else _last_line(error)
 
 
-def _said(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
 
 
-def _say(bar: tqdm, run: Run, outcome: str) -> None:
+def _report(bar: tqdm, run: Run, outcome: str) -> None:
     bar.update()
     bar.write(f"{run.name}, fold {run.fold}, seed {run.seed}: {outcome}")

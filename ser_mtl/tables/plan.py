@@ -22,7 +22,7 @@ class Run:
     fold: int
     seed: int
     folder: Path
-    start: "Run | None" = None  # the stage-1 run whose model it goes on from
+    start: "Run | None" = None  # the stage-1 run whose model it starts from
 
     @property
     def log(self) -> Path:
@@ -78,7 +78,7 @@ def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder
 
 
 def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
-    """The run or the two runs of a row; the last one gives the row's metrics."""
+    """The one or two runs of a row; the last one gives the row's metrics."""
     place = Path(folder) / f"seed{seed}" / f"fold{fold}"
     name = _name_of_stage1(row)
     first = Run(name, 1, row.stage1, fold, seed, place / name)
@@ -89,7 +89,7 @@ def _name_of_stage1(row: Row) -> str:
     """The row that consists of this stage 1 alone, if the tables have one."""
     if row.stage2 is None:
         return row.id
-    same = (one.id for one in ROWS if one.stage2 is None and one.stage1 == row.stage1)
+    same = (candidate.id for candidate in ROWS if candidate.stage2 is None and candidate.stage1 == row.stage1)
     return next(same, f"{row.id}-stage1")
 
 
@@ -99,16 +99,16 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     Epochs, and minutes per epoch, are those of runs of the same name, else of the same kind, else of the same stage.
 
     Args:
-        run: not finished.
-        finished: other runs, each with its `results.json` and its `epochs`.
+        run: a run that is not finished.
+        finished: finished runs, each with its `results.json` and its `epochs`.
     """
-    of_stage = [(one, results) for one, results in finished if one.stage == run.stage]
-    of_kind = [(one, results) for one, results in of_stage if one.settings.trainable == run.settings.trainable]
-    of_name = [(one, results) for one, results in of_kind if one.name == run.name]
-    alike = [results for _, results in of_name or of_kind or of_stage]
-    if not alike:
+    same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
+    same_kind = [(one, results) for one, results in same_stage if one.settings.trainable == run.settings.trainable]
+    same_name = [(one, results) for one, results in same_kind if one.name == run.name]
+    similar = [results for _, results in same_name or same_kind or same_stage]
+    if not similar:
         return None
-    return mode(one["epochs"] for one in alike) * mean(one["minutes"] / one["epochs"] for one in alike)
+    return mode(one["epochs"] for one in similar) * mean(one["minutes"] / one["epochs"] for one in similar)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:
@@ -136,4 +136,4 @@ def _hours(minutes: Iterable[float | None], jobs: int) -> str:
     hours = sum(value for value in minutes if value is not None) / 60
     text = f": {hours:.1f} hours of training, {hours / jobs:.1f} with {jobs} at a time" if hours else ""
     unknown = sum(value is None for value in minutes)
-    return text + (f"; not counting {unknown}, for no run of their stage is finished yet" if unknown else "")
+    return text + (f"; not counting {unknown}: no run of their stage is finished yet" if unknown else "")

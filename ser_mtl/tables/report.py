@@ -1,6 +1,6 @@
 """report.md and report.html: the tables, their uncertainty, and whether the paper's claims hold in these runs.
 
-Made only from the json of finished runs. All metrics in percent.
+Made only from the JSON files of finished runs. All metrics are percent.
 """
 
 import base64
@@ -40,16 +40,15 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     """Write report.md with its figures, and report.html with the figures embedded.
 
     Args:
-        folder: where both are written, with a folder `figures`; it may hold `baselines.json`.
-        runs: of the plan; at least one row has finished runs.
+        folder: receives both files and a folder `figures`; it may hold `baselines.json`.
+        runs: the planned runs; at least one row has finished runs.
         command: the command of the runs.
 
     Returns:
         The path of report.html.
     """
     rows = finished_rows(runs)
-    emotion_counts = {row.row.id: counts(row.predictions()) for row in rows}
-    tested = check_claims(rows)
+    emotion_counts = {row.id: counts(row.predictions()) for row in rows}
     file = folder / "baselines.json"
     baselines = read_json(file, "text_only", "ceiling") if file.is_file() else {"text_only": [], "ceiling": None}
     environment = jinja2.Environment(
@@ -58,24 +57,9 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     text = environment.get_template("report.md.j2").render(
         about=about(rows, finished_runs(runs)),
         command=command,
-        on_iemocap=_corpus(rows) == "iemocap",
         incomplete=incomplete(runs),
-        tested=tested,
-        verdict=verdict,
-        tests=tests_table(tested, rows),
-        tables={number: papers_tables(rows, number) for number in sorted({row.row.table for row in rows})},
-        titles=TITLES,
-        certainty=certainty_table(rows, emotion_counts),
-        styles=style_table(rows),
-        rules=rules_table(rows),
-        words=words_table(baselines["text_only"]),
-        ceiling=baselines["ceiling"],
-        leaks=leaks_table(rows),
-        calibration=calibration_table(rows),
-        cosines=cosines_table(rows),
-        losses=losses_table(rows),
         figures=draw(folder / "figures", rows, emotion_counts, baselines),
-        chosen_on_test=any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
+        **_tables(rows, emotion_counts, baselines),
     )
     text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(folder / "report.md", text)
@@ -83,7 +67,30 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     return folder / "report.html"
 
 
-# ------------------------------------------------------------------------------------------------- what was run
+def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict) -> dict[str, object]:
+    """The tables of the report, by their names in the template."""
+    tested = check_claims(rows)
+    return {
+        "on_iemocap": _corpus(rows) == "iemocap",
+        "chosen_on_test": any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
+        "tested": tested,
+        "verdict": verdict,
+        "tests": tests_table(tested, rows),
+        "tables": {number: papers_tables(rows, number) for number in sorted({row.row.table for row in rows})},
+        "titles": TITLES,
+        "certainty": certainty_table(rows, emotion_counts),
+        "styles": style_table(rows),
+        "rules": rules_table(rows),
+        "words": words_table(baselines["text_only"]),
+        "ceiling": baselines["ceiling"],
+        "leaks": leaks_table(rows),
+        "calibration": calibration_table(rows),
+        "cosines": cosines_table(rows),
+        "losses": losses_table(rows),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- settings
 
 
 def incomplete(runs: list[Run]) -> dict[str, tuple[int, int]]:
@@ -94,15 +101,15 @@ def incomplete(runs: list[Run]) -> dict[str, tuple[int, int]]:
 
 
 def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
-    """The settings of all runs, stage-1 runs included: what they share, and what differs."""
+    """The settings of all runs, stage-1 runs included: shared values, and differences by row."""
 
-    def values(*of_runs) -> str:
-        return ", ".join(sorted({str(value) for value in of_runs}))
+    def values(*run_values) -> str:
+        return ", ".join(sorted({str(value) for value in run_values}))
 
     versions = runs[0].results["versions"]
     left_out = {task for row in rows for run in row.runs for task in set(row.tasks) - set(run.results["tasks"])}
     facts = {
-        "corpus": values(*(_named(run) for run in runs)),
+        "corpus": values(*(_corpus_name(run) for run in runs)),
         "encoder": values(*(Path(run.results["encoder"]).name for run in runs)),
         "folds; seeds": f"{values(*(run.fold for run in runs))}; {values(*(run.seed for run in runs))}",
         "epoch kept; development set": values(
@@ -120,7 +127,7 @@ def about(rows: list[FinishedRow], runs: list[FinishedRun]) -> Table:
 
 
 def _setting(runs: list[FinishedRun], name: str) -> str:
-    """A setting of the runs, as short as is true: one value for all, one per stage or kind, or one per row."""
+    """A setting of the runs, as briefly as possible: one value for all, one per stage or kind, or one per row."""
     titles = ("", "stage {stage}", "{trainable}", "stage {stage}, {trainable}")
     for title in titles:
         values = _values_by_title(name, {run: title.format(**run.results) for run in runs})
@@ -155,13 +162,11 @@ def _corpus(rows: list[FinishedRow]) -> str:
     return rows[0].runs[0].results["corpus"]
 
 
-def _named(run: FinishedRun) -> str:
-    folders = run.args["corpus"]["data_dir"] or []
-    return (
-        " and ".join(Path(name).name for name in folders)
-        if run.results["corpus"] == "folder"
-        else run.results["corpus"]
-    )
+def _corpus_name(run: FinishedRun) -> str:
+    """The corpus of a run; for folders, their names without the paths."""
+    if run.results["corpus"] != "folder":
+        return run.results["corpus"]
+    return " and ".join(Path(folder).name for folder in run.args["corpus"]["data_dir"])
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -173,12 +178,12 @@ def draw(
     """Draw all figures. Returns, by kind, their file names in `folder` by title."""
     references = {"text-only baseline": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
     references |= {"human agreement": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
-    paper = {row.row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
-    titles = {row.row.id: row.row.name for row in rows}
+    paper = {row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
+    titles = {row.id: row.row.name for row in rows}
     plot_ua({name: interval(row) for name, row in emotion_counts.items()}, folder / "ua.png", titles, paper, references)
     figures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:
-        name, labels = row.row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
+        name, labels = row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
         plot_confusion_matrix(row.confusion(), labels, folder / f"confusion-{name}.png", f"{name}, all runs")
         figures["confusion"][name] = f"confusion-{name}.png"
         on = "Test fold (oracle)" if row.runs[0].results["selection"] == "oracle" else "Development set"
@@ -194,7 +199,7 @@ def draw(
 def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     """x_e, x_g and x_s of one run each, without and with the self-contrastive loss, on the same test set."""
     titles = {"t3-concat": "no SCL", "t3-scl-norm": "SCL_norm", "t3-scl-cos": "SCL_cos"}
-    runs = {row.row.id: {(run.seed, run.fold): run for run in row.runs} for row in rows if row.row.id in titles}
+    runs = {row.id: {(run.seed, run.fold): run for run in row.runs} for row in rows if row.id in titles}
     shared = set.intersection(*map(set, runs.values())) if runs else set()
     if not shared:
         return {}
@@ -209,12 +214,12 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
 
 def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     """Cosines of all tasks in one stage, and of the two stages of the proposed system."""
-    chosen = [row for row in rows if row.row.id in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
+    chosen = [row for row in rows if row.id in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
     means = {}
     for row in chosen:
         records = [run.cosines for run in row.runs if run.cosines]
         if measurements := [one for record in records for one in record["measurements"]]:
-            means[row.row.id] = mean_cosines(records[0]["groups"], measurements)
+            means[row.id] = mean_cosines(records[0]["groups"], measurements)
     if not means:
         return {}
     plot_gradient_cosines(means, folder / "cosines.png")

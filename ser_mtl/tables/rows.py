@@ -27,7 +27,7 @@ class Stage:
         return stage if set(left) & set(CLASSIFICATION_TASKS[1:]) else replace(stage, fusion="none", scl="none")
 
     def flags(self) -> list[str]:
-        """As words of a command line."""
+        """The flags as words of a command line."""
         chosen = ["--trainable", self.trainable, "--fusion", self.fusion, "--scl", self.scl]
         return ["--tasks", *self.tasks.split(), *chosen, *self.more.split()]
 
@@ -114,7 +114,7 @@ TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
-    4: "two earlier systems, rebuilt under the protocol of all other rows; the numbers beside them are quoted",
+    4: "two earlier systems, rebuilt under the protocol of all other rows; the papers' own numbers are quoted",
     5: "not in the paper: a single stage with PCGrad (its reference 12), which removes conflicts between gradients",
 }
 """Titles of the tables: the paper's, and one of ours."""

@@ -1,5 +1,7 @@
 """The tables of the report, each made from the finished runs; None if they lack what it needs."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ser_mtl.metrics import METRIC
@@ -11,22 +13,21 @@ from ser_mtl.tasks import TASKS
 
 
 def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
-    """A table of the paper: emotion, and the other tasks if there are any, ours beside the paper's."""
+    """A table of the paper, ours next to the paper's: emotion, and the other tasks if there are any."""
     rows = [row for row in rows if row.row.table == number]
     emotion = [name for name, metric in PAPER_METRICS.items() if METRIC[metric].group == "emotion"]
     others = [name for name in PAPER_METRICS if name not in emotion and any(row.metrics(name) for row in rows)]
     with_others = [row for row in rows if any(row.metrics(name) for name in others)]
-    tables = [_beside_the_paper(rows, emotion)]
-    return [*tables, _beside_the_paper(with_others, others)] if others else tables
+    tables = [_compared_with_paper(rows, emotion)]
+    return [*tables, _compared_with_paper(with_others, others)] if others else tables
 
 
-def _beside_the_paper(rows: list[FinishedRow], names: list[str]) -> Table:
-    header = ["row", "trained"]
-    for name in names:
-        header += [METRIC[PAPER_METRICS[name]].title.removeprefix("emotion "), "paper", "difference"]
+def _compared_with_paper(rows: list[FinishedRow], names: list[str]) -> Table:
+    titles = [METRIC[PAPER_METRICS[name]].title.removeprefix("emotion ") for name in names]
+    header = ["row", "trained", *(column for title in titles for column in (title, "paper", "difference"))]
     lines = []
     for row in rows:
-        line = [f"`{row.row.id}`", row.row.name]
+        line = [row.code, row.row.name]
         for name in names:
             values, paper = row.metrics(name), getattr(row.row.paper, name)
             ours = spread(values) if values else None
@@ -41,101 +42,80 @@ def _beside_the_paper(rows: list[FinishedRow], names: list[str]) -> Table:
 
 def certainty_table(rows: list[FinishedRow], emotion_counts: dict[str, Counts]) -> Table:
     """Emotion of each row: its spread over folds and seeds, and all folds together with their intervals."""
+    header = ["row", "folds x seeds", "UA, mean of runs", "sd over folds", "sd over seeds"]
     lines = []
     for row in rows:
-        over = spread(row.metrics("ua"))
-        pooled = [interval(emotion_counts[row.row.id], metric) for metric in (ua, wa)]
         seeds = len({run.seed for run in row.runs})
-        lines.append(
-            [
-                f"`{row.row.id}`",
-                f"{len(row.folds)} x {seeds}",
-                *map(percent, over),
-                *map(with_ends, pooled),
-            ]
-        )
-    header = ["row", "folds x seeds", "UA, mean of runs", "sd over folds", "sd over seeds"]
+        intervals = [interval(emotion_counts[row.id], metric) for metric in (ua, wa)]
+        spreads = spread(row.metrics("ua"))
+        lines.append([row.code, f"{len(row.folds)} x {seeds}", *map(percent, spreads), *map(with_ends, intervals)])
     return Table([*header, "UA, folds together (95 %)", "WA, folds together (95 %)"], lines)
 
 
 def style_table(rows: list[FinishedRow]) -> Table | None:
     """UA and WA by speaking style, all folds together; None if utterances have no style."""
     styles = sorted({style for row in rows for run in row.runs for style in run.results["test"]} - {"all"})
-    if not styles:
-        return None
-    lines = []
-    for row in rows:
-        line = [f"`{row.row.id}`"]
-        for style in styles:
-            labelled = [one for rows_of_run in row.predictions(group=style) for one in rows_of_run
-                        if one["emotion"]["label"] is not None]  # fmt: skip
-            of_style = counts([labelled]) if labelled else None
-            line += [with_ends(interval(of_style)), percent(of_style.overall(wa))] if of_style else ["", ""]
-        lines.append(line)
-    return Table(["row", *(f"{style} {metric}" for style in styles for metric in ("UA (95 %)", "WA"))], lines)
+    header = ["row", *(f"{style} {metric}" for style in styles for metric in ("UA (95 %)", "WA"))]
+    lines = [[row.code, *(cell for style in styles for cell in _ua_and_wa(row, style))] for row in rows]
+    return Table(header, lines) if styles else None
+
+
+def _ua_and_wa(row: FinishedRow, style: str) -> list[str]:
+    labelled = [one for run in row.predictions(group=style) for one in run if one["emotion"]["label"] is not None]
+    if not labelled:
+        return ["", ""]
+    style_counts = counts([labelled])
+    return [with_ends(interval(style_counts)), percent(style_counts.overall(wa))]
 
 
 def rules_table(rows: list[FinishedRow]) -> Table | None:
     """UA under each selection rule; None if no run measured the test fold after each epoch."""
+    header = ["row", "runs", "dev", "last", "oracle", "oracle over dev", "oracle over last"]
     lines = []
     for row in rows:
-        measured = [by_rule for run in row.runs if (by_rule := run.ua_by_rule())]
-        if not measured:
+        runs = [by_rule for run in row.runs if (by_rule := run.ua_by_rule())]
+        if not runs:
             continue
-        rules = ("dev", "last", "oracle")
-        means = {
-            rule: float(np.mean([one[rule] for one in measured]))
-            for rule in rules
-            if all(rule in one for one in measured)
-        }
-        inflation = [f"{100 * (means['oracle'] - means[rule]):+.1f}" if rule in means else "-" for rule in rules[:2]]
-        shown = [percent(means[rule]) if rule in means else "-" for rule in rules]
-        lines.append([f"`{row.row.id}`", str(len(measured)), *shown, *inflation])
-    header = ["row", "runs", "dev", "last", "oracle", "oracle over dev", "oracle over last"]
+        means = {rule: _mean(run.get(rule, np.nan) for run in runs) for rule in ("dev", "last", "oracle")}
+        gains = [100 * (means["oracle"] - means[rule]) for rule in ("dev", "last")]
+        shown = ["-" if np.isnan(gain) else f"{gain:+.1f}" for gain in gains]
+        lines.append([row.code, str(len(runs)), *map(percent, means.values()), *shown])
     return Table(header, lines) if lines else None
 
 
 def words_table(rows: list[dict]) -> Table | None:
     """The text-only baseline, all folds together; None if the corpus has too few transcripts."""
-    if not rows:
-        return None
     lines = []
-    for group in ["all", *sorted({style_of(row) for row in rows} - {None})]:
-        of_group = counts([[row for row in rows if group in ("all", style_of(row))]])
-        size = str(int(of_group.all.sum()))
-        lines.append([group, size, with_ends(interval(of_group)), with_ends(interval(of_group, wa))])
-    return Table(["utterances", "n", "UA (95 %)", "WA (95 %)"], lines)
+    for group in ["all", *sorted({style_of(row) for row in rows} - {None})] if rows else []:
+        group_counts = counts([[row for row in rows if group in ("all", style_of(row))]])
+        intervals = [interval(group_counts, metric) for metric in (ua, wa)]
+        lines.append([group, str(int(group_counts.all.sum())), *map(with_ends, intervals)])
+    return Table(["utterances", "n", "UA (95 %)", "WA (95 %)"], lines) if lines else None
 
 
 def leaks_table(rows: list[FinishedRow]) -> Table | None:
     """Share of each fold's test transcripts with a near-duplicate in training; None if it was not counted."""
-    by_fold = {run.fold: run.results["leaks"] for row in rows for run in row.runs if "leaks" in run.results}
-    groups = sorted({group for leaks in by_fold.values() for group in leaks["near_duplicates"]})
-    if not groups:
-        return None
+    runs = [run for row in rows for run in row.runs if "leaks" in run.results]
+    by_fold = {run.fold: run.results["leaks"]["near_duplicates"] for run in runs}
+    groups = sorted({group for duplicates in by_fold.values() for group in duplicates})
     lines = []
-    for fold, leaks in sorted(by_fold.items()):
-        found = [leaks["near_duplicates"].get(group) for group in groups]
-        lines.append([str(fold), *(f"{percent(one['share'])} of {one['n']}" if one else "" for one in found)])
-    return Table(["fold", *groups], lines)
+    for fold, duplicates in sorted(by_fold.items()):
+        counted = [duplicates.get(group) for group in groups]
+        lines.append([str(fold), *(f"{percent(one['share'])} of {one['n']}" if one else "" for one in counted)])
+    return Table(["fold", *groups], lines) if groups else None
 
 
 def calibration_table(rows: list[FinishedRow]) -> Table | None:
     """Expected calibration error on the test, mean of the runs, and the temperature; None if it was not computed."""
     lines = []
     for row in rows:
-        found = [run.results["calibration"] for run in row.runs if "calibration" in run.results]
-        if found:
-            after = [one["test"]["after"] for one in found if "after" in one["test"]]
-            temperatures = [one["temperature"] for one in found if "temperature" in one]
-            lines.append(
-                [
-                    f"`{row.row.id}`",
-                    percent(np.mean([one["test"]["before"] for one in found])),
-                    percent(np.mean(after)) if after else "-",
-                    f"{np.mean(temperatures):.2f}" if temperatures else "-",
-                ]
-            )
+        runs = [run.results["calibration"] for run in row.runs if "calibration" in run.results]
+        if runs:
+            before = _mean(run["test"]["before"] for run in runs)
+            after = _mean(run["test"]["after"] for run in runs if "after" in run["test"])
+            temperature = _mean(run["temperature"] for run in runs if "temperature" in run)
+            shown = "-" if np.isnan(temperature) else f"{temperature:.2f}"
+            lines.append([row.code, percent(before), percent(after), shown])
     return Table(["row", "ECE", "ECE with the temperature", "temperature"], lines) if lines else None
 
 
@@ -144,16 +124,9 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
     lines = []
     for row in rows:
         for pair, values in row.cosines().items():
-            whole = values[:, 0]
-            lines.append(
-                [
-                    f"`{row.row.id}`",
-                    " and ".join(pair.split()),
-                    str(len(whole)),
-                    f"{whole.mean():+.3f}",
-                    percent((whole < 0).mean()),
-                ]
-            )
+            encoder = values[:, 0]
+            share = percent((encoder < 0).mean())
+            lines.append([row.code, " and ".join(pair.split()), str(len(encoder)), f"{encoder.mean():+.3f}", share])
     return Table(["row", "losses", "measured", "mean cosine", "below zero, % of times"], lines) if lines else None
 
 
@@ -161,15 +134,21 @@ def losses_table(rows: list[FinishedRow]) -> Table | None:
     """Each task's training loss at the end of the runs: mean and highest, and the mean before; None without any."""
     lines = []
     for row in rows:
-        by_run = [epochs for run in row.runs if (epochs := [entry for entry in run.history if "loss" in entry])]
-        if by_run:
-            ends = [(epochs[-1], epochs[(3 * len(epochs) - 1) // 4]) for epochs in by_run]
-            lengths = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
-            shown = ", ".join(f"{last:g} ({before:g})" for last, before in lengths)
-            lines.append([f"`{row.row.id}`", shown, *(_ended(ends, f"loss_{task}") for task in TASKS)])
+        logs = [log for run in row.runs if (log := [entry for entry in run.history if "loss" in entry])]
+        if logs:
+            ends = [(log[-1], log[(3 * len(log) - 1) // 4]) for log in logs]
+            epochs = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
+            shown = ", ".join(f"{last:g} ({before:g})" for last, before in epochs)
+            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in TASKS)])
     return Table(["row", "epoch", *TASKS], lines) if lines else None
 
 
-def _ended(ends: list[tuple[dict, dict]], name: str) -> str:
+def _final_loss(ends: list[tuple[dict, dict]], name: str) -> str:
     losses = np.array([(last[name], before[name]) for last, before in ends if name in last])
     return "{:.3f} ({:.3f}) ≤ {:.3f}".format(*losses.mean(0), losses[:, 0].max()) if len(losses) else ""
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean; NaN, which the tables show as "-", if there is no value or one is NaN."""
+    numbers = list(values)
+    return float(np.mean(numbers)) if numbers else np.nan

@@ -1,7 +1,7 @@
 """Uncertainty: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
 
 Speakers are resampled, not utterances: utterances of one speaker are alike, and intervals over utterances would be too
-narrow. None of this sees how much a training depends on chance; the spread over seeds does.
+narrow. None of this measures how much training depends on chance; the spread over seeds does.
 """
 
 from collections import defaultdict
@@ -72,7 +72,7 @@ def spread(metrics: dict[tuple[int, int], float]) -> Spread:
     """Mean over all runs, and the standard deviations (n - 1) of the folds' means and of the seeds' means.
 
     Args:
-        metrics: by fold and seed.
+        metrics: the metric of each run, by fold and seed.
     """
     return Spread(
         float(np.mean(list(metrics.values()))), _deviation_of_means(metrics, 0), _deviation_of_means(metrics, 1)
@@ -109,24 +109,24 @@ def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarr
     return _bootstrap(len(counts.speakers), lambda drawn: metric(right[drawn].sum(-2), total[drawn].sum(-2)), seed)
 
 
-def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
+def compare(first: Counts, second: Counts, seed: int = 0) -> Comparison:
     """Test whether two systems differ in UA on the same utterances.
 
     The UA of all utterances is a sum over speakers s, so that the difference is the sum of
 
-        d_s = mean over classes k of (right_one[s, k] - right_other[s, k]) / utterances of class k.
+        d_s = mean over classes k of (right_1[s, k] - right_2[s, k]) / utterances of class k.
 
-    If the systems were the same, a speaker's answers could as well be the other system's, which flips the sign of d_s.
+    If the systems were the same, swapping their answers for a speaker would change nothing but the sign of d_s.
     The p-value is the share of all ways to flip the signs (of 9,999 random ones, if there are more) whose sum is at
     least as far from zero: a two-sided permutation test, without assumptions on the distribution of errors. With one
     speaker p is 1.
 
     Raises:
-        ValueError: the systems have not predicted the same utterances.
+        ValueError: the systems did not predict the same utterances.
     """
-    if one.speakers != other.speakers or not np.array_equal(one.all, other.all):
+    if first.speakers != second.speakers or not np.array_equal(first.all, second.all):
         raise ValueError("only predictions of the same utterances can be compared")
-    d = ((one.right - other.right) / one.all.sum(axis=0)).mean(axis=1)
+    d = ((first.right - second.right) / first.all.sum(axis=0)).mean(axis=1)
     p = 1.0
     if len(d) > 1:
         p = stats.permutation_test(
@@ -134,8 +134,8 @@ def compare(one: Counts, other: Counts, seed: int = 0) -> Comparison:
         ).pvalue
 
     def difference(drawn: np.ndarray) -> np.ndarray:
-        total = one.all[drawn].sum(-2)
-        return ua(one.right[drawn].sum(-2), total) - ua(other.right[drawn].sum(-2), total)
+        total = first.all[drawn].sum(-2)
+        return ua(first.right[drawn].sum(-2), total) - ua(second.right[drawn].sum(-2), total)
 
     return Comparison(_bootstrap(len(d), difference, seed), float(p), len(d))
 

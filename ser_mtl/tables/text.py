@@ -19,19 +19,19 @@ def percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
-def with_spread(found: Spread) -> str:
+def with_spread(spread: Spread) -> str:
     """A mean, and its standard deviation over folds if there is one."""
-    return percent(found.mean) + ("" if np.isnan(found.over_folds) else f" ± {percent(found.over_folds)}")
+    return percent(spread.mean) + ("" if np.isnan(spread.over_folds) else f" ± {percent(spread.over_folds)}")
 
 
-def ends(of: Interval, form: str = ".1f") -> str:
+def ends(interval: Interval, form: str = ".1f") -> str:
     """The ends of an interval in brackets, with a space before; nothing if it has none."""
-    return "" if np.isnan(of.low) else f" ({100 * of.low:{form}} to {100 * of.high:{form}})"
+    return "" if np.isnan(interval.low) else f" ({100 * interval.low:{form}} to {100 * interval.high:{form}})"
 
 
-def with_ends(of: Interval, form: str = ".1f") -> str:
+def with_ends(interval: Interval, form: str = ".1f") -> str:
     """A metric with the ends of its interval."""
-    return f"{100 * of.value:{form}}{ends(of, form)}"
+    return f"{100 * interval.value:{form}}{ends(interval, form)}"
 
 
 def p_value(value: float) -> str:

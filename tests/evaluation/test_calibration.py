@@ -1,4 +1,4 @@
-"""Pins calibration: ECE of known cases, the temperature against a search, and that a run stores what it fitted."""
+"""Calibration: ECE of known cases, the temperature against a grid search, and that a run stores its temperature."""
 
 import json
 
@@ -27,7 +27,7 @@ def two_classes(confidence: list[float]) -> np.ndarray:
 
 
 def drawn(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of n utterances, and targets drawn under `temperature`, which is therefore the right one."""
+    """Probabilities of n utterances, and targets drawn under `temperature`, which is the one to find."""
     logits = RNG.normal(0, 3, (n, 4))
     truth = softmax(logits / temperature, axis=1)
     targets = np.array([RNG.choice(4, p=p) for p in truth])
@@ -35,7 +35,7 @@ def drawn(n: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_ece_of_a_case_computed_by_hand():
-    # Of three at 0.9 two are right, of two at 0.6 both: (3 * |2/3 - 0.9| + 2 * |1 - 0.6|) / 5.
+    # Two of three are correct at 0.9, and both of two at 0.6: (3 * |2/3 - 0.9| + 2 * |1 - 0.6|) / 5.
     measured = reliability(two_classes([0.9, 0.9, 0.9, 0.6, 0.6]), np.array([0, 0, 1, 0, 0]))
     assert measured.error == pytest.approx((3 * (0.9 - 2 / 3) + 2 * 0.4) / 5)
     assert measured.count.sum() == 5 and (measured.count > 0).sum() == 2
@@ -89,17 +89,17 @@ def test_calibration_of_a_run_counts_annotated_rows_only():
     dev, test = drawn(800, 3.0), drawn(600, 3.0)
     unlabelled = rows(*test)[0]
     unlabelled["emotion"]["label"] = None
-    figures = calibration([unlabelled, *rows(*test)], rows(*dev))
-    assert figures["temperature"] == pytest.approx(fit_temperature(*dev), abs=1e-4)
-    assert figures["test"]["before"] == pytest.approx(reliability(*test).error)
-    assert figures["test"]["after"] < 0.06 < 0.1 < figures["test"]["before"]
-    assert figures["dev"]["after"] < figures["dev"]["before"]
+    errors = calibration([unlabelled, *rows(*test)], rows(*dev))
+    assert errors["temperature"] == pytest.approx(fit_temperature(*dev), abs=1e-4)
+    assert errors["test"]["before"] == pytest.approx(reliability(*test).error)
+    assert errors["test"]["after"] < 0.06 < 0.1 < errors["test"]["before"]
+    assert errors["dev"]["after"] < errors["dev"]["before"]
 
 
 def test_without_a_development_set_there_is_no_temperature():
     test = drawn(100, 2.0)
-    figures = calibration(rows(*test), None)
-    assert figures == {"bins": BINS, "test": {"before": pytest.approx(reliability(*test).error)}}
+    errors = calibration(rows(*test), None)
+    assert errors == {"bins": BINS, "test": {"before": pytest.approx(reliability(*test).error)}}
 
 
 @pytest.mark.parametrize("dev", ["dialog", "none"])
@@ -107,11 +107,11 @@ def test_a_run_stores_its_temperature_and_draws_its_reliability(good_corpus, enc
     flags = run_flags(good_corpus, tmp_path / "out", encoder=encoder, tasks=["emotion"], selection="last", dev=dev)
     ended = run_script("run_stage1", flags)
     assert ended.code == 0, ended.stderr
-    figures = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
+    errors = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
     predictions = emotion_probabilities(read_predictions(tmp_path / "out/predictions.jsonl"))
-    assert figures["test"]["before"] == pytest.approx(reliability(*predictions).error)
-    assert ("temperature" in figures) == (dev == "dialog")
-    assert SerMtlConfig.from_pretrained(tmp_path / "out").temperature == figures.get("temperature", 1.0)
+    assert errors["test"]["before"] == pytest.approx(reliability(*predictions).error)
+    assert ("temperature" in errors) == (dev == "dialog")
+    assert SerMtlConfig.from_pretrained(tmp_path / "out").temperature == errors.get("temperature", 1.0)
     assert (tmp_path / "out/reliability.png").read_bytes().startswith(b"\x89PNG")
 
 

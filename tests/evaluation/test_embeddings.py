@@ -1,4 +1,4 @@
-"""Pins the two dimensions of the embeddings: those of a plain singular value decomposition, one point an utterance."""
+"""Embeddings in two dimensions equal a plain singular value decomposition, one point per utterance."""
 
 import json
 
@@ -12,11 +12,11 @@ from ser_mtl.evaluation.predictions import read_predictions
 def test_points_are_the_first_two_principal_components():
     random = np.random.default_rng(0)
     embeddings = {task: random.normal(size=(9, 5)) * size for task, size in (("emotion", 1), ("gender", 50))}
-    found = two_dimensions(embeddings)
+    rows = two_dimensions(embeddings)
     unit = np.concatenate([x / np.linalg.norm(x, axis=1, keepdims=True) for x in embeddings.values()])
     left, sizes, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
     expected = left[:, :2] * sizes[:2]
-    points = np.array([row["emotion"] for row in found] + [row["gender"] for row in found])
+    points = np.array([row["emotion"] for row in rows] + [row["gender"] for row in rows])
     signs = np.sign(expected[0] * points[0])
     np.testing.assert_allclose(points, expected * signs, atol=1e-4)
 

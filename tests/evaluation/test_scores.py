@@ -1,4 +1,4 @@
-"""Pins the figures: UA, WA, F1, WER and CER equal scikit-learn's and jiwer's, whatever is not annotated."""
+"""UA, WA, F1, WER and CER equal scikit-learn's and jiwer's, whatever is not annotated."""
 
 import warnings
 from pathlib import Path
@@ -28,8 +28,8 @@ def random_rows(rng: np.random.Generator, n: int, missing: float) -> list[dict]:
 def both(references: list[dict], predictions: list[dict], column: str) -> tuple[list[str], list[str]]:
     """References and predictions of the rows that have both."""
     pairs = [(r[column], p[column]) for r, p in zip(references, predictions, strict=True)]
-    kept = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
-    return [r for r, _ in kept], [p for _, p in kept]
+    annotated = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    return [r for r, _ in annotated], [p for _, p in annotated]
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def metric() -> SerMtlMetric:
 def test_classification_equals_scikit_learn_on_annotated_pairs(metric, seed):
     rng = np.random.default_rng(seed)
     references, predictions = random_rows(rng, 200, missing=0.3), random_rows(rng, 200, missing=0.1)
-    figures = metric.compute(predictions=predictions, references=references)
-    assert figures["n"] == 200
+    scores = metric.compute(predictions=predictions, references=references)
+    assert scores["n"] == 200
     for task in LABELS:
         r, p = both(references, predictions, task)
         assert len(r) < 200
-        assert figures[task]["ua"] == pytest.approx(balanced_accuracy_score(r, p))
-        assert figures[task]["wa"] == pytest.approx(accuracy_score(r, p))
+        assert scores[task]["ua"] == pytest.approx(balanced_accuracy_score(r, p))
+        assert scores[task]["wa"] == pytest.approx(accuracy_score(r, p))
     r, p = both(references, predictions, "emotion")
-    assert figures["emotion"]["macro_f1"] == pytest.approx(f1_score(r, p, average="macro"))
-    assert figures["emotion"]["confusion_matrix"] == confusion_matrix(r, p, labels=LABELS["emotion"]).tolist()
-    assert figures["emotion"]["labels"] == LABELS["emotion"]
+    assert scores["emotion"]["macro_f1"] == pytest.approx(f1_score(r, p, average="macro"))
+    assert scores["emotion"]["confusion_matrix"] == confusion_matrix(r, p, labels=LABELS["emotion"]).tolist()
+    assert scores["emotion"]["labels"] == LABELS["emotion"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,8 +61,8 @@ def test_word_errors_are_pooled_over_utterances_as_jiwer_does(metric, seed):
     pairs = [(r["text"], p["text"]) for r, p in zip(references, predictions, strict=True) if r["text"]]
     assert 0 < len(pairs) < 100 and any(p == "" for _, p in pairs)
     r, p = map(list, zip(*pairs, strict=True))
-    figures = metric.compute(predictions=predictions, references=references)
-    assert figures["asr"] == pytest.approx({"wer": jiwer.wer(r, p), "cer": jiwer.cer(r, p)})
+    scores = metric.compute(predictions=predictions, references=references)
+    assert scores["asr"] == pytest.approx({"wer": jiwer.wer(r, p), "cer": jiwer.cer(r, p)})
 
 
 def test_ua_and_wa_of_a_case_done_by_hand(metric):
@@ -77,22 +77,22 @@ def test_ua_and_wa_of_a_case_done_by_hand(metric):
 def test_word_errors_of_a_case_done_by_hand(metric):
     references = [{"text": "one two three"}, {"text": "four"}, {"text": ""}, {"text": None}]
     predictions = [{"text": "one too three"}, {"text": ""}, {"text": "noise"}, {"text": "noise"}]
-    figures = metric.compute(predictions=predictions, references=references)
-    assert figures["asr"]["wer"] == pytest.approx((1 + 1) / 4)
-    assert figures["asr"]["cer"] == pytest.approx((1 + 4) / 17)
+    scores = metric.compute(predictions=predictions, references=references)
+    assert scores["asr"]["wer"] == pytest.approx((1 + 1) / 4)
+    assert scores["asr"]["cer"] == pytest.approx((1 + 4) / 17)
 
 
 def test_transcripts_without_adapters_are_scored_apart(metric):
-    figures = metric.compute(predictions=[{"text": "a b", "text_adapters_off": "a c"}], references=[{"text": "a b"}])
-    assert figures["asr"]["wer"] == 0
-    assert figures["asr_adapters_off"]["wer"] == pytest.approx(1 / 2)
+    scores = metric.compute(predictions=[{"text": "a b", "text_adapters_off": "a c"}], references=[{"text": "a b"}])
+    assert scores["asr"]["wer"] == 0
+    assert scores["asr_adapters_off"]["wer"] == pytest.approx(1 / 2)
 
 
 def test_a_task_nobody_annotated_is_left_out(metric):
-    figures = metric.compute(
+    scores = metric.compute(
         predictions=[{"emotion": "sad", "gender": "male", "text": "x"}], references=[{"emotion": "sad", "text": ""}]
     )
-    assert figures.keys() == {"n", "emotion"}
+    assert scores.keys() == {"n", "emotion"}
 
 
 def test_a_class_only_ever_predicted_raises_no_warning(metric):

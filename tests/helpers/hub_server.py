@@ -1,8 +1,8 @@
-"""A small Hub on loopback for the tests: the calls by which models are published and loaded, over real HTTP.
+"""A small Hub on loopback for the tests: the calls that publish and load models, over real HTTP.
 
-The Hub and its storage (large files) are two servers, two origins, as the real ones are. Repositories live in memory:
-branches, commits and files. Readers without the right see what they would see on the Hub: 401 without a token, 404 with
-one. `fail` makes the next matching requests go wrong.
+Like the real ones, the Hub and its storage of large files are two servers. Repositories are in memory: branches,
+commits and files. Readers without access get the answers of the Hub: 401 without a token, 404 with one. `fail` makes
+the next matching requests fail.
 """
 
 import base64
@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 LARGE = (".safetensors", ".png")
-"""What goes to the storage, as on the Hub by `.gitattributes` or for being binary."""
+"""Files for the storage: on the Hub, those in `.gitattributes` and binary ones."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class File:
 
     @cached_property
     def oid(self) -> str:
-        """What git calls it: a large file's pointer is what git sees."""
+        """Its id in git, which sees only the pointer of a large file."""
         seen = self.content
         if self.large:
             seen = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(seen)}\n".encode()
@@ -49,7 +49,7 @@ class File:
 
 @dataclass
 class Repository:
-    """Commits by their id, and where each branch points."""
+    """Commits by id, and the commit of each branch."""
 
     private: bool
     commits: dict[str, dict[str, File]] = field(default_factory=dict)
@@ -66,13 +66,13 @@ class Repository:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What a reader of `main` sees."""
+        """The files of `main`."""
         return {path: file.content for path, file in self.commits[self.branches["main"]].items()}
 
 
 @dataclass
 class Fault:
-    """What the next `times` requests that match get instead of their answer."""
+    """The answer to the next `times` matching requests, in place of the usual one."""
 
     method: str
     path: re.Pattern
@@ -84,7 +84,7 @@ class Fault:
 
 
 class Refused(Exception):
-    """An answer that is an error."""
+    """An error, as the answer to a request."""
 
     def __init__(self, status: int, message: str, code: str | None = None, body: dict | None = None, **headers: str):
         self.status, self.body = status, body or {"error": message}
@@ -92,12 +92,12 @@ class Refused(Exception):
 
 
 class HubServer:
-    """A Hub and its storage, each on a port of its own.
+    """A Hub and its storage, each on its own port.
 
     Attributes:
         tokens: user name by token.
         repositories: by "namespace/name".
-        requests: "METHOD path" of all that came in, in their order.
+        requests: "METHOD path" of every request, in order.
     """
 
     def __init__(self):
@@ -115,8 +115,8 @@ class HubServer:
 
     def clear(self) -> None:
         """Forget all repositories, requests and faults."""
-        for kept in (self.repositories, self.stored, self.requests, self.faults):
-            kept.clear()
+        for state in (self.repositories, self.stored, self.requests, self.faults):
+            state.clear()
 
     def fail(
         self,
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    # ------------------------------------------------------------------------------------------ who may what
+    # ------------------------------------------------------------------------------------------ access
 
     @property
     def user(self) -> str | None:
@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.world.url}/{repo_id}"
         if repo_id in self.world.repositories:
             raise Refused(409, "already there", body={"error": "You already created this model repo", "url": url})
-        # `private` is what clients before huggingface_hub 2 send.
+        # Clients before huggingface_hub 2 send `private`.
         private = asked.get("visibility") == "private" or asked.get("private", False)
         repository = self.world.repositories[repo_id] = Repository(private)
         repository.commit("main", "initial commit", {".gitattributes": File(b"*.safetensors filter=lfs\n", False)})

@@ -1,4 +1,4 @@
-"""Pins that the stock classes of transformers, filled with a trained model's weights, compute what it computes."""
+"""The stock classes of transformers, with a trained model's weights, compute the same logits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pins how a run gets onto the Hub: what goes up and what never does, private first, in one commit, and again."""
+"""`ser-mtl publish`: which files go up and which never do, private first, in one commit, safe to repeat."""
 
 import json
 import re
@@ -23,13 +23,13 @@ STAGE2 = STAGE1 - {"model.safetensors"} | {"adapter_config.json", "adapter_model
 
 @pytest.fixture
 def stage1(finished, tmp_path) -> Path:
-    """A finished run of stage 1, of the test's own."""
+    """A copy of a finished run of stage 1."""
     return shutil.copytree(finished, tmp_path / "runs" / "stage1")
 
 
 @pytest.fixture
 def stage2(finished2, stage1) -> Path:
-    """A finished run of stage 2 on top of `stage1`, of the test's own."""
+    """A copy of a finished run of stage 2 that starts from `stage1`."""
     run = shutil.copytree(finished2, stage1.parent / "stage2")
     for name, key in (("adapter_config.json", "base_model_name_or_path"), ("results.json", "stage1")):
         (run / name).write_text(json.dumps(json.loads((run / name).read_text()) | {key: str(stage1)}))
@@ -49,7 +49,7 @@ def publish_well(run: Path, repo_id: str, *more: object) -> None:
 
 
 def check_refused(ended: Ended, *named: str) -> None:
-    """Exit code 2 and one line of ours, the last, that says all of these."""
+    """Exit code 2, and one line of ours, the last, that holds all of these."""
     ours = [line for line in ended.stderr.splitlines() if line.startswith("ser-mtl publish: ")]
     assert (ended.code, len(ours)) == (2, 1), ended.stderr
     assert ended.stderr.endswith(ours[0] + "\n")
@@ -86,7 +86,7 @@ def test_a_repeated_push_changes_nothing_another_run_replaces_it(hub, stage1, st
     publish_well(stage1, "ada/ser")
     assert hub.repositories["ada/ser"].branches["main"] == before
     publish_well(stage1, "ada/base")
-    publish_well(stage2, "ada/ser")  # the whole model of before must not stay beside the adapters
+    publish_well(stage2, "ada/ser")  # the earlier whole model must not stay beside the adapters
     assert set(hub.repositories["ada/ser"].files) == STAGE2
     assert len(hub.repositories["ada/ser"].titles) == 3
 

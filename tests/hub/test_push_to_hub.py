@@ -1,4 +1,4 @@
-"""Pins `--push_to_hub` of both stages: asked before training whether it can be done, done at the end, repeatable."""
+"""`--push_to_hub` of both stages: checked before training, done at the end, safe to repeat."""
 
 import json
 from pathlib import Path

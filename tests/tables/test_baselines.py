@@ -1,4 +1,4 @@
-"""Pins the text-only baseline and the human ceiling on constructed corpora."""
+"""The text-only baseline and human agreement, on constructed corpora."""
 
 import pytest
 from datasets import Dataset
@@ -35,7 +35,7 @@ def test_informative_words_are_enough_and_others_are_chance():
 
 
 def test_a_fold_is_never_learned_from_itself():
-    # Only fold 1 says what angry sounds like, so that nobody can know it there.
+    # Only fold 1 has angry utterances, so no model of the other folds can know them.
     rows = [{"emotion": "angry", "text": "zounds", "fold": 1}] * 5
     rows += [{"emotion": e, "text": WORDS[e], "fold": 2} for e in ("sad", "happy")] * 3
     rows += [{"emotion": e, "text": WORDS[e], "fold": 3} for e in ("sad", "happy")] * 3
@@ -51,12 +51,12 @@ def test_utterances_without_transcript_or_emotion_are_left_out():
 
 
 def test_the_ceiling_by_hand():
-    found = human_ceiling(
+    agreement = human_ceiling(
         corpus(
             [
                 # All agree: three of three.
                 {"emotion": "angry", "raters": raters("Anger", "Anger", "Anger")},
-                # The odd one is wrong; the other two have tied others (happy and neutral) and are not scored.
+                # The odd one is wrong; for the other two the rest is tied (happy and neutral), so they are not scored.
                 {"emotion": "happy", "raters": raters("Excited", "Happiness", "Neutral")},
                 # Against the first two (sad), frustration is wrong; two are tied.
                 {"emotion": "sad", "raters": raters("Sadness", "Sadness", "Frustration")},
@@ -64,18 +64,18 @@ def test_the_ceiling_by_hand():
         )
     )
     # Scored: 3 angry (right), 1 happy (wrong), 1 sad (wrong).
-    assert found["raters"] == 5
-    assert found["wa"] == pytest.approx(3 / 5)
-    assert found["ua"] == pytest.approx((1 + 0 + 0) / 3)
-    assert found["tied"] == pytest.approx(4 / 9)
-    assert found["wa_of_label"] == pytest.approx(7 / 9)
+    assert agreement["raters"] == 5
+    assert agreement["wa"] == pytest.approx(3 / 5)
+    assert agreement["ua"] == pytest.approx((1 + 0 + 0) / 3)
+    assert agreement["tied"] == pytest.approx(4 / 9)
+    assert agreement["wa_of_label"] == pytest.approx(7 / 9)
 
 
 def test_a_rater_with_two_answers_is_half_right():
     rows = [{"emotion": "sad", "raters": raters("Sadness", "Sadness", ["Sadness", "Frustration"])}]
-    found = human_ceiling(corpus(rows))
+    agreement = human_ceiling(corpus(rows))
     # The two plain ones are right against 1.5 : 0.5; the third is half right.
-    assert found["wa"] == pytest.approx(2.5 / 3)
+    assert agreement["wa"] == pytest.approx(2.5 / 3)
 
 
 def test_a_consensus_outside_the_corpus_scores_nobody():

@@ -1,4 +1,4 @@
-"""Pins how runs are launched: order, failure, resuming, the shares of a machine, and the jobs of a cluster."""
+"""Launching runs: order, failure, resuming, the shares of a machine, and the jobs of a cluster."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ser_mtl.tables.plan import Run, choose_rows, plan
 
 
 class Machine:
-    """Jobs that end when they are looked at for the second time; those of `failing` names fail, all others finish."""
+    """Jobs that end when they are polled for the second time. Those named in `failing` fail, all others finish."""
 
     def __init__(self, at_once: int = 1, failing: tuple[str, ...] = ()):
         self.at_once, self.failing = at_once, failing
@@ -66,8 +67,8 @@ def test_runs_that_depend_on_a_failed_run_are_skipped(tmp_path):
     failed = run_all(runs, machine)
     assert {run.name: reason for run, reason in failed.items()} == {
         "t1-full-ser-asr": "out of memory (exit code 1)",
-        "t2-full-full": "skipped, for t1-full-ser-asr failed",
-        "t2-full-adapters": "skipped, for t1-full-ser-asr failed",
+        "t2-full-full": "skipped, because t1-full-ser-asr failed",
+        "t2-full-adapters": "skipped, because t1-full-ser-asr failed",
     }
     assert [run.name for run in machine.submitted] == ["t1-adapters-ser-asr", "t2-adapters-adapters", "t1-full-ser-asr"]
 
@@ -181,7 +182,7 @@ def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
     ],
 )
 def test_a_missing_cluster_or_unknown_option_is_named(tmp_path, monkeypatch, options, cluster, said):
-    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, on a machine of a cluster either
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun, even on a machine of a cluster
     with pytest.raises(UserError, match=said):
         Cluster(tmp_path, options, lambda run: [], cluster)
 
@@ -248,4 +249,19 @@ def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path)
     failed = run_all(runs, Cluster(tmp_path / "jobs", {"timeout_min": 5}, args.flags_of, cluster="local"))
     reasons = {run.name: reason for run, reason in failed.items()}
     assert reasons["t1-full-ser-asr"].startswith("run_stage1.py: --encoder ")
-    assert reasons["t2-full-adapters"] == "skipped, for t1-full-ser-asr failed"
+    assert reasons["t2-full-adapters"] == "skipped, because t1-full-ser-asr failed"
+
+
+def test_runs_of_an_installed_wheel_use_its_scripts(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = """if True:
+        from pathlib import Path
+        from ser_mtl.tables import launch, plan
+        (run,) = plan.plan(plan.choose_rows([], ["t1-full-ser"], []), [1], [0], Path("tables"))
+        print(launch._SCRIPTS, launch.launch(run, ["--fold", "7"], processes=1, environment={}), sep="\\n")
+    """
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    folder, reason = ended.stdout.splitlines()
+    assert folder == str(tmp_path / "site")
+    assert reason.startswith("run_stage1.py: --fold 7: must be one of 1 to 5")

@@ -1,4 +1,4 @@
-"""Pins the rows and the plan: what the paper says, what is shared, what is refused, how long it will take."""
+"""The rows and the plan: the paper's numbers, shared trainings, refused flags, and the expected hours."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ ALL = choose_rows([1, 2, 3], [], [])
 
 
 def documented_rows() -> dict[str, tuple[str, list[float]]]:
-    """The last command and the figures of each row in docs/tables.md and docs/earlier_systems.md."""
+    """The last command and the paper's numbers of each row in docs/tables.md and docs/earlier_systems.md."""
     text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md"))
     lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
     return {
@@ -47,10 +47,10 @@ def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
     given, documented = (
         parser.parse_args(["--fold", "1", *words]) for words in (last.flags(), shlex.split(command)[1:])
     )
-    # What there is nothing to fuse for, `Stage` turns off.
-    of_method = {field.name for field in fields(stage)} - {"stage1"}
-    assert stage(**{name: getattr(given, name) for name in of_method}) == stage(
-        **{name: getattr(documented, name) for name in of_method}
+    # `Stage` turns fusion off if there is nothing to fuse.
+    method = {field.name for field in fields(stage)} - {"stage1"}
+    assert stage(**{name: getattr(given, name) for name in method}) == stage(
+        **{name: getattr(documented, name) for name in method}
     )
     for name in ("num_train_epochs", "per_device_train_batch_size"):
         assert getattr(given, name) == getattr(documented, name)
@@ -114,9 +114,9 @@ def test_an_unknown_row_names_those_that_there_are():
 
 def test_claims_name_existing_rows_and_agree_with_the_paper():
     paper = {row.id: row.paper.ua for row in ROWS}
-    of_the_paper = [claim for claim in CLAIMS if claim.of_paper]
-    assert len(of_the_paper) == 12
-    assert all(paper[claim.better] > paper[claim.worse] for claim in of_the_paper)
+    papers = [claim for claim in CLAIMS if claim.of_paper]
+    assert len(papers) == 12
+    assert all(paper[claim.better] > paper[claim.worse] for claim in papers)
     assert {row.id for row in ROWS if not row.paper.ua} == {"t5-full-all-pcgrad"}
 
 
@@ -134,9 +134,11 @@ def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
     again = by_name["t1-full-ser-asr", 2], {"minutes": 6, "epochs": 8}
     assert minutes_of(by_name["t1-full-ser-asr", 2], [*finished, again]) == pytest.approx(5)
     finished.pop()
-    assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(10)  # as all that trains all parameters
+    assert minutes_of(by_name["t1-full-all", 2], finished) == pytest.approx(
+        10
+    )  # as every run that trains all parameters
     assert minutes_of(by_name["t1-full-all", 2], []) is None
-    # A row of its own kind says nothing of the others.
+    # A row of another kind says nothing about the others.
     (heads,) = plan(choose_rows([], ["t4-pepino"], []), [1], [0], tmp_path)
     finished.append((heads, {"minutes": 90, "epochs": 100}))
     assert minutes_of(by_name["t1-full-ser", 2], finished) == pytest.approx(10)
@@ -145,8 +147,8 @@ def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
 def test_a_row_with_its_own_epochs_has_its_own_hours(tmp_path):
     runs = plan(choose_rows([3], [], []), [1, 2, 3], [0], tmp_path)
     by_name = {(run.name, run.fold): run for run in runs}
-    told = {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120}
-    finished = [(by_name[name, 1], {"minutes": 0.5 * epochs, "epochs": epochs}) for name, epochs in told.items()]
+    epochs_of = {"t3-mtl": 8, "t3-concat": 8, "t3-scl-norm": 120}
+    finished = [(by_name[name, 1], {"minutes": 0.5 * epochs, "epochs": epochs}) for name, epochs in epochs_of.items()]
     estimated = {name: minutes_of(by_name[name, 2], finished) for name in ("t3-scl-norm", "t3-mtl", "t3-scl-cos")}
     assert estimated == pytest.approx({"t3-scl-norm": 60, "t3-mtl": 4, "t3-scl-cos": 4})
 
@@ -203,8 +205,8 @@ def test_adapters_all_parameters_and_heads_can_have_their_own_rate():
 
 def test_the_flags_of_a_row_override_all_others():
     flags = ["t3-scl-norm --num_train_epochs 120", "t1-full-ser-asr --warmup_steps 9"]
-    told = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
-    args = parse_arguments([*told, "--row_flags", *flags])
+    common = ["--tables", "3", "--num_train_epochs", "2", "--adapters_flags", "--num_train_epochs 8"]
+    args = parse_arguments([*common, "--row_flags", *flags])
     parser = StageParser(Stage2)
     runs = plan(choose_rows([3], [], []), [1], [0], args.output_dir)
     epochs = {run.name: parser.parse_args(args.flags_of(run)).num_train_epochs for run in runs if run.stage == 2}

@@ -1,4 +1,4 @@
-"""Pins the report: its figures against the json it is made of, its verdicts, and that the page needs no other file."""
+"""The report: its numbers equal those of the runs' json, its verdicts, and a page that needs no other file."""
 
 import json
 import re
@@ -28,15 +28,16 @@ from ser_mtl.tables.sections import (
     style_table,
 )
 from ser_mtl.tables.statistics import Comparison, Interval
+from ser_mtl.tasks import TASKS
 
 CLAIMS_OF_THREE = ("t1-full-ser-asr t1-full-ser", "t3-scl-cos t3-concat", "t3-scl-cos t1-full-ser")
-IDS = ["t1-full-ser", "t3-concat", "t3-scl-norm", "t3-scl-cos"]  # and t1-full-ser-asr, from which three of them go on
+IDS = ["t1-full-ser", "t3-concat", "t3-scl-norm", "t3-scl-cos"]  # and t1-full-ser-asr, from which three of them start
 RIGHT = {"t1-full-ser": 0.5, "t1-full-ser-asr": 0.85, "t3-concat": 0.9, "t3-scl-norm": 0.75, "t3-scl-cos": 0.75}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Five folds of one seed, of one row two seeds, and a report."""
+    """Five folds of one seed, one row with two seeds, and a report."""
     folder = tmp_path_factory.mktemp("tables")
     runs = plan(choose_rows([], IDS, []), [1, 2, 3, 4, 5], [0], folder)
     runs += plan(choose_rows([], ["t1-full-ser"], []), [1, 2, 3, 4, 5], [1], folder)
@@ -59,7 +60,7 @@ def row_of(folder: Path, name: str) -> FinishedRow:
 
 
 def line_of(folder: Path, start: str) -> list[str]:
-    """Cells of the first line of the report that starts so."""
+    """Cells of the first line of the report that starts with `start`."""
     line = next(line for line in (folder / "report.md").read_text().splitlines() if line.startswith(f"| {start}"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
@@ -91,10 +92,10 @@ def test_a_setting_is_listed_by_what_it_differs_by(tmp_path):
         args = json.loads((run.folder / "args.json").read_text())
         args["training"] |= {"learning_rate": 5e-4 if run.settings.trainable == "adapters" else 2e-4}
         write_json(run.folder / "args.json", args)
-    told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
-    assert told["utterances per update"] == "16"
-    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0"
-    assert told["learning rate"] == "adapters: 0.0005; all: 0.0002"
+    facts = dict(about(finished_rows(runs), finished_runs(runs)).rows)
+    assert facts["utterances per update"] == "16"
+    assert facts["epochs"] == "stage 1: 8.0; stage 2: 4.0"
+    assert facts["learning rate"] == "adapters: 0.0005; all: 0.0002"
 
 
 def test_a_setting_of_one_row_is_listed_after_those_of_the_stages(tmp_path):
@@ -104,8 +105,8 @@ def test_a_setting_of_one_row_is_listed_after_those_of_the_stages(tmp_path):
         args = json.loads((run.folder / "args.json").read_text())
         args["training"] |= {"num_train_epochs": 120.0} if run.name == "t3-scl-norm" else {}
         write_json(run.folder / "args.json", args)
-    told = dict(about(finished_rows(runs), finished_runs(runs)).rows)
-    assert told["epochs"] == "stage 1: 8.0; stage 2: 4.0; t3-scl-norm: 120.0"
+    facts = dict(about(finished_rows(runs), finished_runs(runs)).rows)
+    assert facts["epochs"] == "stage 1: 8.0; stage 2: 4.0; t3-scl-norm: 120.0"
 
 
 def test_folds_together_is_the_ua_of_all_predictions(folder):
@@ -120,13 +121,13 @@ def test_metrics_by_style_are_of_the_utterances_of_that_style(folder):
     table = style_table(rows_of(folder))
     assert table.header == ["row", "improvised UA (95 %)", "improvised WA", "scripted UA (95 %)", "scripted WA"]
     (cells,) = [cells for cells in table.rows if cells[0] == "`t3-concat`"]
-    of_style = [
+    answers = [
         row["emotion"]
         for rows in row_of(folder, "t3-concat").predictions()
         for row in rows
         if row["style"] == "scripted" or (isinstance(row["style"], dict) and row["style"]["label"] == "scripted")
     ]
-    assert cells[4] == f"{100 * np.mean([e['label'] == e['predicted'] for e in of_style]):.1f}"
+    assert cells[4] == f"{100 * np.mean([e['label'] == e['predicted'] for e in answers]):.1f}"
 
 
 def test_the_gain_of_the_oracle_over_both_rules_is_shown(folder):
@@ -186,13 +187,13 @@ def test_a_difference_that_is_nothing_but_rounding_has_no_sign():
     ("folds", "said"), [([1], "**cannot be decided** with 2"), ([1, 2, 3], "**cannot"), ([1, 2, 3, 4], "**holds**")]
 )
 def test_too_few_speakers_decide_nothing(tmp_path, folds, said):
-    """Three claims and two speakers a fold: no corrected p is below 3 x 2 / 2^n."""
+    """Three claims and two speakers per fold: no corrected p is below 3 x 2 / 2^n."""
     runs = plan(choose_rows([], ["t3-concat", "t3-scl-cos"], []), folds, [0], tmp_path)
     runs += plan(choose_rows([], ["t1-full-ser"], []), folds, [0], tmp_path)
     write_runs(runs, {"t3-scl-cos": 1.0, "t3-concat": 0.1, "t1-full-ser": 0.1, "t1-full-ser-asr": 0.1})
-    of_concat = next(one for one in check_claims(finished_rows(runs)) if one.claim.worse == "t3-concat")
-    assert of_concat.least == len(CLAIMS_OF_THREE) / 2 ** (2 * len(folds) - 1)
-    assert verdict(of_concat).startswith(said)
+    checked = next(one for one in check_claims(finished_rows(runs)) if one.claim.worse == "t3-concat")
+    assert checked.least == len(CLAIMS_OF_THREE) / 2 ** (2 * len(folds) - 1)
+    assert verdict(checked).startswith(said)
 
 
 def test_a_single_speaker_gives_a_report(tmp_path):
@@ -258,10 +259,10 @@ def test_baselines_are_in_the_report(folder):
 
 def test_the_page_embeds_every_figure(folder):
     text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(pictures) == 2 + 2 * 5  # UA, embeddings; confusion and curves of each row
-    assert all((folder / picture).is_file() for picture in pictures)
-    assert page.count('src="data:image/png;base64,') == len(pictures) == page.count("<img")
+    figures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(figures) == 2 + 2 * 5  # UA, embeddings; confusion and curves of each row
+    assert all((folder / figure).is_file() for figure in figures)
+    assert page.count('src="data:image/png;base64,') == len(figures) == page.count("<img")
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert page.count("<table>") == len(re.findall(r"^\|---", text, re.MULTILINE))
     assert "<details>" in page and "{{" not in text and "\n\n\n" not in text
@@ -288,8 +289,8 @@ def test_runs_of_different_lengths_have_separate_curves(tmp_path):
     write_report(tmp_path, runs, "")
     text = (tmp_path / "report.md").read_text()
     assert "| epochs | stage 1: 8.0; t3-concat: 4.0, 6.0 |" in text
-    pictures = re.findall(r"curves-(.*)\.png", text)
-    assert pictures == ["t1-full-ser-asr", "t3-concat-4-epochs", "t3-concat-6-epochs"]
+    figures = re.findall(r"curves-(.*)\.png", text)
+    assert figures == ["t1-full-ser-asr", "t3-concat-4-epochs", "t3-concat-6-epochs"]
 
 
 def test_epochs_are_averaged_where_all_runs_have_them(tmp_path):
@@ -310,9 +311,9 @@ def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path)
         log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": loss} for e, loss in enumerate(ctc, 1)]
         write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": len(ctc), "train_loss": 2.0}])
     table = losses_table([FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])])
-    assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
-    emotion, asr = "0.120 (0.090) ≤ 0.160", "0.300 (2.000) ≤ 0.400"
-    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", emotion, "", "", asr]]
+    assert table.header == ["row", "epoch", *TASKS]
+    losses = {"emotion": "0.120 (0.090) ≤ 0.160", "asr": "0.300 (2.000) ≤ 0.400"}
+    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", *(losses.get(task, "") for task in TASKS)]]
     write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 

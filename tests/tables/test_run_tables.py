@@ -1,4 +1,4 @@
-"""The command line of run_tables.py: a plan, a row trained and reported, nothing done twice, mistakes in one line."""
+"""The command line of run_tables.py: a plan, a row trained and reported, no run trained twice, mistakes in one line."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,14 @@ def trained(good_corpus, encoder, tmp_path_factory) -> tuple[Path, str]:
     ended = run_script("run_tables", flags(good_corpus, encoder, output, "--measure_oracle"))
     assert ended.code == 0, ended.stderr
     return output, ended.stdout
+
+
+def test_help_shows_each_flag_with_its_default():
+    ended = run_script("run_tables", ["--help"])
+    assert ended.code == 0 and max(map(len, ended.stdout.splitlines())) <= 120
+    for shown in ("--folds FOLDS ...", "[1 2 3 4 5]", "[1 2 3, without", "[iemocap]", "--dry_run  "):
+        assert shown in ended.stdout
+    assert "[]" not in ended.stdout and "default:" not in ended.stdout
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(good_corpus, encoder, tmp_path):

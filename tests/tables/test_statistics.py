@@ -1,4 +1,4 @@
-"""Pins the statistics against scipy, scikit-learn and plain slow paths, on constructed predictions."""
+"""The statistics equal those of scipy, scikit-learn and plain slow code, on constructed predictions."""
 
 from itertools import product
 
@@ -12,13 +12,13 @@ from ser_mtl.tables.statistics import compare, counts, holm, interval, spread, u
 LABELS = ("angry", "happy", "neutral", "sad")
 
 
-def rows(speakers: int, utterances: int, right: float, seed: int = 0, of_speaker: float = 0.0) -> list[dict]:
-    """Prediction rows; each speaker is recognised with a probability of about `right`."""
+def rows(speakers: int, utterances: int, right: float, seed: int = 0, speaker_effect: float = 0.0) -> list[dict]:
+    """Prediction rows; the probability to recognise a speaker is about `right`, give or take `speaker_effect`."""
     random = np.random.default_rng(seed)
     truth = np.random.default_rng(99)
     predicted = []
     for speaker in range(speakers):
-        chance = np.clip(right + of_speaker * random.normal(), 0, 1)
+        chance = np.clip(right + speaker_effect * random.normal(), 0, 1)
         for number in range(utterances):
             label = str(truth.choice(LABELS, p=[0.1, 0.4, 0.3, 0.2]))
             answer = label if random.random() < chance else str(random.choice(LABELS))
@@ -64,7 +64,7 @@ def test_an_utterance_without_annotation_or_speaker():
 
 
 def test_with_one_utterance_per_speaker_the_interval_is_scipys():
-    # One class and one utterance a speaker: UA is a plain mean, and drawing speakers is drawing utterances.
+    # One class, and one utterance per speaker: UA is a plain mean, and drawing speakers is drawing utterances.
     right = np.random.default_rng(0).random(60) < 0.7
     predicted = [
         {"id": str(i), "speaker": f"s{i:02}", "emotion": {"label": "sad", "predicted": "sad" if ok else "happy"}}
@@ -78,7 +78,7 @@ def test_with_one_utterance_per_speaker_the_interval_is_scipys():
 
 
 def test_the_interval_is_the_percentiles_of_ua_over_drawn_speakers():
-    predicted = rows(8, 25, 0.6, of_speaker=0.2)
+    predicted = rows(8, 25, 0.6, speaker_effect=0.2)
     by_speaker = {f"s{s:02}": [row for row in predicted if row["speaker"] == f"s{s:02}"] for s in range(8)}
     random = np.random.default_rng(5)
     drawn = []
@@ -92,7 +92,7 @@ def test_the_interval_is_the_percentiles_of_ua_over_drawn_speakers():
 
 
 def test_different_speakers_make_the_interval_wider():
-    predicted = rows(10, 100, 0.6, of_speaker=0.3)
+    predicted = rows(10, 100, 0.6, speaker_effect=0.3)
     alone = [row | {"speaker": None} for row in predicted]
     wide, narrow = interval(counts([predicted])), interval(counts([alone]))
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
@@ -106,7 +106,7 @@ def test_the_p_value_is_the_share_of_all_exchanges_of_whole_speakers():
     one, other = rows(6, 30, 0.7, seed=1), rows(6, 30, 0.6, seed=2)
 
     def difference(exchanged: tuple[bool, ...]) -> float:
-        """UA of both after the answers of some speakers were exchanged, by the slow way."""
+        """UA of both systems after swapping the answers of some speakers, computed the slow way."""
         mixed = [
             [b if exchanged[int(a["speaker"][1:])] else a for a, b in zip(first, second, strict=True)]
             for first, second in ((one, other), (other, one))
