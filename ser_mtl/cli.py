@@ -105,3 +105,6 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
         if first:
             print(f"{name}: stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `... | head`: nobody reads the rest, not even what Python would flush at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

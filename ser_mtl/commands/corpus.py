@@ -7,6 +7,8 @@ ser-mtl corpus IEMOCAP_full_release --corpus iemocap --write metadata.csv
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ser_mtl.errors import UserError
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
@@ -26,6 +28,8 @@ def main(args: Namespace) -> None:
     Raises:
         UserError: the corpus cannot be read, split or written.
     """
+    if args.corpus == "folder" and not args.folders:
+        raise UserError("name the folder of the corpus; --help explains every flag")
     from ser_mtl.corpora.folder import write_metadata
     from ser_mtl.corpora.loading import load_corpus
     from ser_mtl.corpora.summary import corpus_tables

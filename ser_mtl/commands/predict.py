@@ -6,20 +6,18 @@ ser-mtl predict folder/ --model runs/iemocap/stage2/fold1 --format csv --output 
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError
+from ser_mtl.files import replacing
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ser_mtl.inference.recognizer import Recognizer
 
 RUNS = Path("runs")
-AT_ONCE = 30 * 60 * 16_000
-"""Samples in memory at once, half an hour of them: enough to find batches of similar length."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -46,10 +44,11 @@ def main(args: Namespace) -> None:
     except UserError as error:
         raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
     unanswered: list[Path] = []
-    lines = FORMATS[args.format](answers(files, recognizer, unanswered), recognizer.labels)
-    write(lines, args.output)
+    with writer(args.output) as write:
+        for line in FORMATS[args.format](answers(files, recognizer, unanswered), recognizer.labels):
+            write(line)
     if unanswered:
-        raise UserError(f"{len(unanswered)} of {len(files)} files have no answer; the others are above")
+        raise UserError(f"{len(unanswered)} of {len(files)} files have no answer, see above")
 
 
 def last_run() -> str:
@@ -65,43 +64,36 @@ def last_run() -> str:
     return str(finished[-1].parent)
 
 
-def write(lines: Iterator[str], output: Path | None) -> None:
-    """Write the lines to a file, whole or not at all, or print them as they come."""
+@contextmanager
+def writer(output: Path | None) -> Iterator[Callable[[str], object]]:
+    """Yield a function that writes a line to standard output, or to a file that appears once it is complete.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from tqdm import tqdm
 
-    from ser_mtl.files import write_text
-
-    if output is not None:
-        return write_text(output, "".join(f"{line}\n" for line in lines))
-    for line in lines:
-        tqdm.write(line)
+    if output is None:
+        yield tqdm.write
+        return
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; name a file")
+    try:
+        with replacing(output) as partial, partial.open("w", encoding="utf-8") as file:
+            yield lambda line: print(line, file=file)
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
 
 
 def answers(files: list[Path], recognizer: "Recognizer", unanswered: list[Path]) -> Iterator[tuple[Path, dict]]:
-    """The answer to each file, in their order; files without one go into `unanswered`."""
+    """Each file and its answer. A file without one is reported on standard error and added to `unanswered`."""
     from tqdm import tqdm
 
     with tqdm(total=len(files), desc="predicting", unit=" files", disable=None) as bar:
-        for chunk in decoded(files, unanswered):
-            found = recognizer.answers([samples for _, samples in chunk])
-            yield from ((file, answer) for (file, _), answer in zip(chunk, found, strict=True))
-            bar.update(len(chunk))
-
-
-def decoded(files: list[Path], unanswered: list[Path]) -> Iterator[list[tuple[Path, "np.ndarray"]]]:
-    """The files and their samples, as many at a time as fit into `AT_ONCE`."""
-    from tqdm import tqdm
-
-    from ser_mtl.inference.recordings import samples_of
-
-    chunk: list[tuple[Path, np.ndarray]] = []
-    for file in files:
-        try:
-            chunk.append((file, samples_of(file)))
-        except UserError as error:
-            unanswered.append(file)
-            tqdm.write(str(error), file=sys.stderr)
-        if sum(len(samples) for _, samples in chunk) >= AT_ONCE:
-            yield chunk
-            chunk = []
-    yield chunk
+        for file, answer in zip(files, recognizer.each(files), strict=True):
+            bar.update()
+            if isinstance(answer, UserError):
+                unanswered.append(file)
+                tqdm.write(str(answer), file=sys.stderr)
+            else:
+                yield file, answer

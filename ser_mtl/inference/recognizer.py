@@ -1,6 +1,6 @@
 """From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +19,22 @@ from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.fast_front_end import fast_inputs
 
+AT_ONCE = 30 * 60 * SAMPLING_RATE
+"""Samples in memory at once, half an hour of them: enough to find batches of similar length."""
 
-def load(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "Recognizer":
+
+def load(
+    name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> "Recognizer":
     """Load a trained model to answer recordings.
 
     Args:
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
-        dtype: of the weights, such as `torch.bfloat16`; by default float32.
+        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
 
     Raises:
-        UserError: it cannot be loaded, or is not a model of this project.
+        UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
     """
     name = str(name)
     if not Path(name).exists() and name.count("/") != 1:
@@ -41,7 +46,12 @@ def load(name: str | Path, device: str | torch.device | None = None, dtype: torc
         processor = Wav2Vec2Processor.from_pretrained(name)
         model = SerMtlModel.from_pretrained(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Recognizer(model.eval().to(device=device, dtype=dtype or torch.float32), processor)
+    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
+    try:
+        model = model.eval().to(device=device, dtype=dtype)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
+    return Recognizer(model, processor)
 
 
 class Recognizer:
@@ -73,15 +83,27 @@ class Recognizer:
         Raises:
             UserError: a recording that cannot be read or is too long.
         """
-        if isinstance(recording, list):
-            return self.answers([samples_of(one) for one in recording])
-        return self.answers([samples_of(recording)])[0]
+        answers = []
+        for answer in self.each(recording if isinstance(recording, list) else [recording]):
+            if isinstance(answer, UserError):
+                raise answer
+            answers.append(answer)
+        return answers if isinstance(recording, list) else answers[0]
 
-    def answers(self, utterances: Sequence[np.ndarray]) -> list[dict]:
-        """As `__call__`, for mono samples at 16 kHz: int16, or floats from -1 to 1."""
-        durations = [{"duration": round(len(samples) / SAMPLING_RATE, 3)} for samples in utterances]
-        answers = infer(self.model, self.processor, utterances)
-        return [duration | answer for duration, answer in zip(durations, answers, strict=True)]
+    def each(self, recordings: Iterable[Recording]) -> Iterator[dict | UserError]:
+        """Answer many recordings, half an hour of audio at a time.
+
+        Yields:
+            For each recording, in order, its answer, or the error if it cannot be read.
+        """
+        for chunk in _chunks(recordings):
+            utterances = [samples for samples in chunk if not isinstance(samples, UserError)]
+            answers = iter(infer(self.model, self.processor, utterances))
+            for samples in chunk:
+                if isinstance(samples, UserError):
+                    yield samples
+                else:
+                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **next(answers)}
 
 
 def infer(
@@ -122,6 +144,23 @@ def infer(
 def _forward(model: SerMtlModel, batch: dict[str, Tensor]) -> SerMtlOutput:
     values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
     return model(**fast_inputs(model, {"input_values": values, "attention_mask": mask}))
+
+
+def _chunks(recordings: Iterable[Recording]) -> Iterator[list[np.ndarray | UserError]]:
+    """Read recordings, as many at a time as fit into `AT_ONCE`; one that cannot be read becomes its error."""
+    chunk: list[np.ndarray | UserError] = []
+    total = 0
+    for number, recording in enumerate(recordings, start=1):
+        try:
+            samples = samples_of(recording, f"recording {number}")
+            chunk.append(samples)
+            total += len(samples)
+        except UserError as error:
+            chunk.append(error)
+        if total >= AT_ONCE:
+            yield chunk
+            chunk, total = [], 0
+    yield chunk
 
 
 @contextmanager

@@ -53,6 +53,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
         (["predict", "a.wav", "--format", "xml"], "ser-mtl predict: argument --format: invalid choice: 'xml'"),
         (["export", "somewhere", "--to", "onnxx"], "ser-mtl export: argument --to: invalid choice"),
         (["export", "nowhere", "--to", "merged"], "ser-mtl export: nowhere: "),
+        (["corpus"], "ser-mtl corpus: name the folder of the corpus"),
         (["corpus", "nowhere"], "ser-mtl corpus: --data_dir: no such folder: nowhere"),
     ],
     ids=str,
@@ -68,6 +69,16 @@ def test_an_interruption_is_one_line_and_exit_code_130():
     code = "from ser_mtl.cli import command_line\ndef main(): raise KeyboardInterrupt\ncommand_line(main, 'ser-mtl x')"
     ended = command(code=code)
     assert (ended.returncode, ended.stderr) == (130, "ser-mtl x: stopped\n")
+
+
+def test_a_reader_that_stops_is_no_error():
+    code = "from ser_mtl.cli import command_line\ndef main():\n    while True: print('line')\ncommand_line(main)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-c", code]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 1)
 
 
 def test_every_file_of_a_command_is_a_verb_with_a_line_of_help():
@@ -120,3 +131,33 @@ def test_answers_go_to_a_file_whole_or_not_at_all(finished, good_corpus, tmp_pat
     table = pd.read_csv(tmp_path / "answers.csv")
     assert table["file"].tolist() == [str(path) for path in recordings]
     assert run_script("predict", flags).stdout == (tmp_path / "answers.csv").read_text()
+
+
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+def test_a_file_without_an_answer_costs_no_other_its_own(finished, good_corpus, tmp_path, form):
+    flags = [next(good_corpus.glob("*.wav")), tmp_path / "gone.wav", "--model", finished, "--format", form]
+    printed = run_script("predict", flags)
+    written = run_script("predict", [*flags, "--output", tmp_path / "new/answers"])
+    assert (printed.code, written.code, written.stdout) == (2, 2, "")
+    assert (tmp_path / "new/answers").read_text() == printed.stdout
+
+
+def test_an_interrupted_predict_leaves_the_old_file(finished, good_corpus, tmp_path, monkeypatch):
+    (tmp_path / "answers").write_text("old")
+
+    def interrupt(model, batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ser_mtl.inference.recognizer._forward", interrupt)
+    recording = next(good_corpus.glob("*.wav"))
+    ended = run_script("predict", [recording, "--model", finished, "--output", tmp_path / "answers"])
+    assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl predict: stopped")
+    assert [path.name for path in tmp_path.iterdir()] == ["answers"]
+    assert (tmp_path / "answers").read_text() == "old"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(finished, good_corpus, tmp_path):
+    recording = next(good_corpus.glob("*.wav"))
+    for output in (tmp_path, recording / "answers"):
+        ended = run_script("predict", [recording, "--model", finished, "--output", output])
+        check_one_line(ended, "predict", f"--output {output}")

@@ -2,6 +2,7 @@
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,6 +68,44 @@ def test_the_channels_are_averaged_and_the_rate_is_made_16_khz():
     assert np.abs(samples[1000:-1000]).max() == pytest.approx(0.25, abs=0.01)
 
 
+def test_coarse_types_are_the_same_sound_up_to_their_steps(mono):
+    floats = torch.from_numpy(mono / 32768)
+    eight_bits = np.round(mono / 256 + 128).astype(np.uint8)
+    for samples, step in ((eight_bits, 256), (floats.bfloat16(), 128), (floats.half().requires_grad_(), 16)):
+        assert np.abs(samples_of((samples, SAMPLING_RATE)).astype(int) - mono).max() <= step
+
+
+def test_the_overshoot_of_lossy_codecs_is_clipped():
+    file = io.BytesIO()
+    loud = np.clip(20 * tone(300, 0.4), -1, 1)
+    soundfile.write(file, loud, SAMPLING_RATE, format="OGG")
+    file.seek(0)
+    samples, rate = soundfile.read(file)
+    assert np.abs(samples).max() > 1.05
+    assert np.array_equal(samples_of((samples, rate)), samples_of(io.BytesIO(file.getvalue())))
+
+
+def test_a_file_that_cannot_seek_is_read(recognizer, mono, tmp_path):
+    soundfile.write(tmp_path / "a.wav", mono, SAMPLING_RATE)
+    pipe = SimpleNamespace(read=io.BytesIO((tmp_path / "a.wav").read_bytes()).read)
+    assert recognizer(pipe) == recognizer(tmp_path / "a.wav")
+
+
+def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
+    recordings = [(mono[:n], SAMPLING_RATE) for n in (4000, 6000, 2000, 5000)]
+    whole = recognizer(recordings)
+    monkeypatch.setattr("ser_mtl.inference.recognizer.AT_ONCE", 7000)
+    for answer, expected in zip(recognizer(recordings), whole, strict=True):
+        assert answer["duration"] == expected["duration"]
+        assert answer["emotion"]["probabilities"] == pytest.approx(expected["emotion"]["probabilities"], abs=1e-5)
+
+
+def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
+    first, error, last = recognizer.each([(mono, SAMPLING_RATE), "nowhere.wav", (mono[:4000], SAMPLING_RATE)])
+    assert (first["duration"], last["duration"]) == (0.4, 0.25)
+    assert isinstance(error, ser_mtl.UserError) and str(error).startswith("nowhere.wav: ")
+
+
 @pytest.mark.parametrize(
     ("recording", "said"),
     [
@@ -82,6 +121,16 @@ def test_the_channels_are_averaged_and_the_rate_is_made_16_khz():
         (([0.1], 0), "sampling rate 0"),
         (([0.1], -16000), "sampling rate -16000"),
         (([0.1], 16000.5), "whole number"),
+        (([0.1], math.nan), "whole number"),
+        (([0.1], math.inf), "whole number"),
+        (([0.1], True), "whole number"),
+        (([0, 100, -100], 16000), "recording 1: a list of integers has no range"),
+        ((np.array([1e300, 0]), 16000), "1e+300"),
+        ((np.full(100, 2.0), 16000), "within -1 and 1"),
+        ("", "cannot be read as audio"),
+        (io.StringIO("text"), "binary mode"),
+        (io.BytesIO(), "cannot be read as audio"),
+        (b"RIFF", "bytes"),
         (([0.1], "16000"), "whole number"),
         (([0.1], 10**9), "sampling rate"),
         (([0.1],), "(samples, rate)"),
@@ -100,6 +149,20 @@ def test_what_is_no_recording_is_one_clear_line(recognizer, recording, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_message_says_which_recording_of_a_list(recognizer, mono):
+    with pytest.raises(ser_mtl.UserError, match="recording 2: sampling rate 0"):
+        recognizer([(mono, SAMPLING_RATE), (mono, 0)])
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": "cuda:99"}, {"device": "phone"}, {"dtype": "float33"}, {"dtype": torch.int8}], ids=str
+)
+def test_a_device_or_type_that_does_not_exist_is_one_line(finished2, options):
+    with pytest.raises(ser_mtl.UserError, match=r"\A[^\n]+\Z") as caught:
+        ser_mtl.load(finished2, **options)
+    assert str(next(iter(options.values()))) in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "ada/nowhere"])
 def test_a_model_that_cannot_be_loaded_is_named(hub, name):
     with pytest.raises(ser_mtl.UserError, match=f"model {name}"):
@@ -107,6 +170,9 @@ def test_a_model_that_cannot_be_loaded_is_named(hub, name):
 
 
 def test_it_answers_in_bfloat16_too(finished2, mono):
-    answer = ser_mtl.load(finished2, device="cpu", dtype=torch.bfloat16)((mono, SAMPLING_RATE))
     exact = ser_mtl.load(finished2, device="cpu")((mono, SAMPLING_RATE))
+    for dtype in ("bfloat16", torch.bfloat16):
+        recognizer = ser_mtl.load(finished2, device="cpu", dtype=dtype)
+        assert {weight.dtype for weight in recognizer.model.parameters()} == {torch.bfloat16}
+    answer = recognizer((mono, SAMPLING_RATE))
     assert answer["emotion"]["probability"] == pytest.approx(exact["emotion"]["probability"], abs=0.05)
