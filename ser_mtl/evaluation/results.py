@@ -1,5 +1,7 @@
 """The metrics in results.json as a table, for the terminal and the model card."""
 
+import textwrap
+
 import pandas as pd
 
 from ser_mtl.metrics import METRICS, Metric
@@ -41,7 +43,7 @@ def results_table(results: dict) -> str:
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
     note = transcription_note(results)
-    return f"{table}\n\n{note}" if note else table
+    return f"{table}\n\n{textwrap.fill(note, 80)}" if note else table
 
 
 def transcription_note(results: dict) -> str | None:
@@ -51,7 +53,7 @@ def transcription_note(results: dict) -> str | None:
     if not rates or min(rates) < UNTRAINED_WER:
         return None
     return (
-        f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.0f} %). That takes a "
+        f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.1f} %). That takes a "
         "pretrained encoder or longer training."
     )
 

@@ -9,6 +9,7 @@ import jiwer
 from datasets import Features, Value
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
+from ser_mtl.metrics import METRICS
 from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 _TRANSCRIPTS = {"asr": "text", "asr_adapters_off": "text_adapters_off"}
@@ -59,7 +60,8 @@ class SerMtlMetric(evaluate.Metric):
             pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
             pairs = [pair for pair in pairs if None not in pair]
             if pairs:
-                scores[task] = _classification(*zip(*pairs, strict=True))
+                values = _classification(*zip(*pairs, strict=True))
+                scores[task] = {metric.key: values[metric.key] for metric in METRICS if metric.group == task}
                 if task == "emotion":
                     scores[task] |= self._emotion_details(*zip(*pairs, strict=True))
         for task, column in _TRANSCRIPTS.items():
@@ -72,7 +74,6 @@ class SerMtlMetric(evaluate.Metric):
     def _emotion_details(self, references: tuple[str, ...], predictions: tuple[str, ...]) -> dict:
         labels = self.labels["emotion"]
         return {
-            "macro_f1": float(f1_score(references, predictions, average="macro")),
             "confusion_matrix": confusion_matrix(references, predictions, labels=labels).tolist(),
             "labels": list(labels),
         }
@@ -99,6 +100,7 @@ def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -
     return {
         "ua": float(recall_score(references, predictions, labels=present, average="macro")),
         "wa": float(accuracy_score(references, predictions)),
+        "macro_f1": float(f1_score(references, predictions, average="macro")),
     }
 
 

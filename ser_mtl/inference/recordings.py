@@ -17,7 +17,7 @@ Recording = Any
 
 LONGEST = 2 * 60
 """Seconds of the longest recording that counts as one utterance. Attention needs their square in memory."""
-_LOUDEST = 1.6  # floats overshoot 1 after resampling (1.26) and lossy codecs (clipped speech as Ogg: 1.51)
+_ROUNDING = 1e-3  # by which floats may exceed 1
 _RATES = (1_000, 768_000)  # hertz
 
 
@@ -27,7 +27,7 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
-            -1..1; a little more is clipped.
+            -1..1.
         name: how messages call a recording that has no name of its own.
 
     Raises:
@@ -97,8 +97,8 @@ def _as_floats(samples: np.ndarray) -> np.ndarray:
         raise UserError(f"samples of type {samples.dtype}: must be integers or floats")
     if not np.isfinite(samples).all():
         raise UserError("samples: hold values that are not numbers (NaN or infinite)")
-    if np.abs(samples).max() > _LOUDEST:
-        raise UserError(f"samples up to {np.abs(samples).max():g}: floats must be within -1 and 1; divide them")
+    if np.abs(samples).max() > 1 + _ROUNDING:
+        raise UserError(f"samples up to {np.abs(samples).max():g}: floats must be within -1 and 1; divide or clip them")
     return samples.astype(np.float32)
 
 

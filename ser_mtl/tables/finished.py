@@ -11,7 +11,7 @@ from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
 from ser_mtl.tables.plan import Run
-from ser_mtl.tables.rows import PAPER_METRICS, ROWS, Row
+from ser_mtl.tables.rows import ROWS, Row
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FinishedRun:
         return read_json(file, "groups", "measurements") if file.is_file() else None
 
     def metric(self, name: str, group: str = "all") -> float | None:
-        """One of `PAPER_METRICS` on the test utterances of a group, a fraction; None if the run has none."""
-        metric = METRIC[PAPER_METRICS[name]]
+        """A metric, such as "emotion_ua", on the test utterances of a group, a fraction; None if the run has none."""
+        metric = METRIC[name]
         return self.results["test"].get(group, {}).get(metric.group, {}).get(metric.key)
 
     def ua_by_rule(self) -> dict[str, float] | None:
@@ -94,7 +94,7 @@ class FinishedRow:
         return {run.fold for run in self.runs}
 
     def metrics(self, name: str, group: str = "all") -> dict[tuple[int, int], float]:
-        """One of `PAPER_METRICS` by fold and seed, of the runs that have it."""
+        """A metric, such as "emotion_ua", by fold and seed, of the runs that have it."""
         values = {(run.fold, run.seed): run.metric(name, group) for run in self.runs}
         return {key: value for key, value in values.items() if value is not None}
 

@@ -42,15 +42,10 @@ class Paper:
     gender_ua: float | None = None
     style_ua: float | None = None
 
-
-PAPER_METRICS = {
-    "ua": "emotion_ua",
-    "wa": "emotion_wa",
-    "wer": "asr_wer",
-    "gender_ua": "gender_ua",
-    "style_ua": "style_ua",
-}
-"""The metrics of `Paper`, by their names in `ser_mtl.metrics.METRICS`."""
+    def value(self, metric: str) -> float | None:
+        """The paper's number for a metric, by its name in `ser_mtl.metrics.METRIC`."""
+        short = {"emotion_ua": "ua", "emotion_wa": "wa", "asr_wer": "wer"}
+        return getattr(self, short.get(metric, metric), None)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ser_mtl.metrics import METRIC
+from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.finished import FinishedRow, style_of
-from ser_mtl.tables.rows import PAPER_METRICS
+from ser_mtl.tables.rows import ROWS
 from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
 from ser_mtl.tables.text import Table, percent, with_ends, with_spread
 from ser_mtl.tasks import TASKS
@@ -15,28 +15,27 @@ from ser_mtl.tasks import TASKS
 def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
     """A table of the paper, ours next to the paper's: emotion, and the other tasks if there are any."""
     rows = [row for row in rows if row.row.table == number]
-    emotion = [name for name, metric in PAPER_METRICS.items() if METRIC[metric].group == "emotion"]
-    others = [name for name in PAPER_METRICS if name not in emotion and any(row.metrics(name) for row in rows)]
-    with_others = [row for row in rows if any(row.metrics(name) for name in others)]
+    shown = [metric for metric in METRICS if metric.in_summary and any(row.metrics(metric.name) for row in rows)]
+    emotion = [metric for metric in shown if metric.group == "emotion"]
+    others = [metric for metric in shown if metric.group != "emotion"]
+    with_others = [row for row in rows if any(row.metrics(metric.name) for metric in others)]
     tables = [_compared_with_paper(rows, emotion)]
     return [*tables, _compared_with_paper(with_others, others)] if others else tables
 
 
-def _compared_with_paper(rows: list[FinishedRow], names: list[str]) -> Table:
-    titles = [METRIC[PAPER_METRICS[name]].title.removeprefix("emotion ") for name in names]
-    header = ["row", "trained", *(column for title in titles for column in (title, "paper", "difference"))]
-    lines = []
-    for row in rows:
-        line = [row.code, row.row.name]
-        for name in names:
-            values, paper = row.metrics(name), getattr(row.row.paper, name)
+def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Table:
+    """Our metrics; next to those that the paper reports at all, its numbers and the differences."""
+    header, lines = ["row", "trained"], [[row.code, row.row.name] for row in rows]
+    for metric in metrics:
+        reported = any(row.paper.value(metric.name) is not None for row in ROWS)
+        header += [metric.title.removeprefix("emotion "), *(["paper", "difference"] if reported else [])]
+        for line, row in zip(lines, rows, strict=True):
+            values, paper = row.metrics(metric.name), row.row.paper.value(metric.name)
             ours = spread(values) if values else None
-            line += [
-                with_spread(ours) if ours else "",
-                "" if paper is None else f"{paper:.2f}",
-                f"{100 * ours.mean - paper:+.1f}" if ours and paper is not None else "",
-            ]
-        lines.append(line)
+            line.append(with_spread(ours) if ours else "")
+            if reported:
+                line.append("" if paper is None else f"{paper:.2f}")
+                line.append(f"{100 * ours.mean - paper:+.1f}" if ours and paper is not None else "")
     return Table(header, lines)
 
 
@@ -47,7 +46,7 @@ def certainty_table(rows: list[FinishedRow], emotion_counts: dict[str, Counts]) 
     for row in rows:
         seeds = len({run.seed for run in row.runs})
         intervals = [interval(emotion_counts[row.id], metric) for metric in (ua, wa)]
-        spreads = spread(row.metrics("ua"))
+        spreads = spread(row.metrics("emotion_ua"))
         lines.append([row.code, f"{len(row.folds)} x {seeds}", *map(percent, spreads), *map(with_ends, intervals)])
     return Table([*header, "UA, folds together (95 %)", "WA, folds together (95 %)"], lines)
 

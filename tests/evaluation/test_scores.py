@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
+from ser_mtl.metrics import METRICS
 
 LABELS = {
     "emotion": ["angry", "happy", "neutral", "sad"],
@@ -118,3 +119,12 @@ def test_computing_leaves_no_file_behind(metric, tmp_path, monkeypatch):
     metric.compute(predictions=[{"emotion": "sad"}], references=[{"emotion": "sad"}])
     assert not list(tmp_path.iterdir())
     assert not [path for path in Path(metric.data_dir).rglob("*") if path.is_file()]
+
+
+def test_a_task_has_the_metrics_of_the_table_and_no_others(metric):
+    row = {"emotion": "sad", "gender": "male", "style": "scripted", "text": "a", "text_adapters_off": "a"}
+    scores = metric.compute(predictions=[row], references=[row])
+    for group, values in scores.items():
+        if group != "n":
+            computed = set(values) - {"confusion_matrix", "labels"}
+            assert computed == {one.key for one in METRICS if one.group == group}, group

@@ -60,7 +60,7 @@ def test_the_card_has_the_mean_and_the_spread_of_the_folds(hub, folds):
 def test_a_wer_that_says_nothing_is_left_out_of_the_card(folds):
     results = {fold: json.loads((folds / f"fold{fold}/results.json").read_text()) for fold in range(1, 6)}
     repositories = {fold: f"ada/ser-fold{fold}" for fold in results}
-    note = "- WER is left out: the model has not learned to transcribe (WER 95 %)."
+    note = "- WER is left out: the model has not learned to transcribe (WER 95.0 %)."
     for fold_results in results.values():
         fold_results["test"]["all"]["asr"]["wer"] = 0.95
     text = overview_card(results, repositories, "ada/ser")

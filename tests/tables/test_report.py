@@ -12,6 +12,7 @@ from sklearn.metrics import recall_score
 from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
 from ser_mtl.evaluation.predictions import write_predictions
 from ser_mtl.files import write_json
+from ser_mtl.metrics import METRICS
 from ser_mtl.tables.claims import CheckedClaim, check_claims, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
 from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
@@ -65,8 +66,18 @@ def line_of(folder: Path, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def test_the_tables_show_each_metric_of_the_summary_that_runs_have(folder):
+    rows = [row for row in rows_of(folder) if row.row.table == 3]
+    header = [title for table in papers_tables(rows, 3) for title in table.header]
+    shown = [metric for metric in METRICS if metric.in_summary and any(row.metrics(metric.name) for row in rows)]
+    assert {"emotion_ua", "emotion_macro_f1", "gender_ua"} < {metric.name for metric in shown}
+    assert [title for title in header if title not in ("row", "trained", "paper", "difference")] == [
+        metric.title.removeprefix("emotion ") for metric in shown
+    ]
+
+
 def test_a_row_has_mean_spread_the_papers_number_and_the_difference(folder):
-    by_fold = np.array([list(row_of(folder, "t1-full-ser").metrics("ua").values())]).reshape(2, 5).mean(axis=0)
+    by_fold = np.array([list(row_of(folder, "t1-full-ser").metrics("emotion_ua").values())]).reshape(2, 5).mean(axis=0)
     _, trained, ua, paper, difference, *_ = line_of(folder, "`t1-full-ser`")
     assert trained == "all parameters: SER"
     assert ua == f"{100 * by_fold.mean():.1f} ± {100 * by_fold.std(ddof=1):.1f}"
