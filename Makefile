@@ -27,6 +27,7 @@ demo: install
 	$(LAUNCH) run_stage1.py $(DEMO) --output_dir $(OUT)/stage1/fold1 \
 	  --tasks emotion asr gender style --aux_weight 0.2 --num_train_epochs 16
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
+	@echo "Recordings to try it on: runs/demo/corpus/Session1"
 
 test: style
 	$(BIN)/python -m pytest

@@ -421,19 +421,14 @@ class SerMtlModel(PreTrainedModel):
         Features are (batch, frames, channels). A front end that normalises over time sees each utterance alone.
         """
         mask = torch.ones_like(input_values, dtype=torch.long) if attention_mask is None else attention_mask
-        lengths, field = (
-            mask.sum(dim=1).long(),
-            reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1),
-        )
+        lengths = mask.sum(dim=1).long()
+        field = reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1)
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
             if any(isinstance(module, nn.GroupNorm) for module in self.front_end_modules()):
-                sizes = lengths.clamp(min=field).tolist()
-                rows = [
-                    front_end(self.encoder, self.family, row[None, :n])[0]
-                    for row, n in zip(waveforms, sizes, strict=True)
-                ]
+                alone = zip(waveforms, lengths.clamp(min=field).tolist(), strict=True)
+                rows = [front_end(self.encoder, self.family, row[None, :n])[0] for row, n in alone]
                 features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
             else:
                 features = front_end(self.encoder, self.family, waveforms)

@@ -34,11 +34,14 @@ def main(args: Namespace) -> None:
     Raises:
         UserError: nothing to answer, no model, or files without an answer; the others are answered.
     """
+    from transformers.utils import logging
+
     from ser_mtl.inference.formats import FORMATS
     from ser_mtl.inference.recognizer import load
     from ser_mtl.inference.recordings import audio_files
 
     files = audio_files(args.paths)
+    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
         recognizer = load(args.model or last_run())
     except UserError as error:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
-from transformers.utils import logging
 
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from ser_mtl.corpora.audio import SAMPLING_RATE
@@ -39,7 +38,6 @@ def load(
     name = str(name)
     if not Path(name).exists() and name.count("/") != 1:
         raise UserError(f"model {name}: is neither a folder here nor a Hub id (namespace/name)")
-    logging.disable_progress_bar()  # of steps of milliseconds
     with hub_errors(f"model {name}"):
         if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")

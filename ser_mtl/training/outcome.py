@@ -1,6 +1,8 @@
 """The results of a finished run: predictions of the test fold, metrics, figures and the model card."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,5 +118,10 @@ def show(results: dict, args: SerMtlArguments) -> None:
     for path in sorted(Path(args.output_dir).iterdir()):
         print(f"  {path}")
     if "emotion" in results["tasks"]:
-        print(f"\nNext: ser-mtl predict my_recording.wav --model {args.output_dir}")
+        print(f"\nNext: {_program()} predict my_recording.wav --model {args.output_dir}")
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are mistaken for which")
+
+
+def _program() -> str:
+    """How to start `ser-mtl` here: a script runs in an environment that need not be activated."""
+    return "ser-mtl" if shutil.which("ser-mtl") else os.path.relpath(Path(sys.executable).with_name("ser-mtl"))
