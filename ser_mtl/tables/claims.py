@@ -4,19 +4,18 @@ from typing import NamedTuple
 
 from ser_mtl.tables.finished import FinishedRow
 from ser_mtl.tables.rows import CLAIMS, Claim
-from ser_mtl.tables.statistics import Comparison, compare, counts, holm
+from ser_mtl.tables.statistics import FEWEST_FOLDS, Comparison, compare, counts, holm
 from ser_mtl.tables.text import Table, ends, p_value, percent, with_ends
 
 _SURE = 0.05
 
 
 class CheckedClaim(NamedTuple):
-    """A claim with its test; `p` is corrected for the number of tested claims and cannot be below `least`."""
+    """A claim with its test; `p` is corrected for the number of tested claims."""
 
     claim: Claim
     comparison: Comparison
     p: float
-    least: float
     better: float
     worse: float
 
@@ -33,7 +32,7 @@ def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
                 tests.append((claim, compare(first, second), first.overall(), second.overall()))
     corrected = holm([comparison.p for _, comparison, _, _ in tests])
     return [
-        CheckedClaim(claim, comparison, p, len(tests) * 2.0 ** (1 - comparison.speakers), better_ua, worse_ua)
+        CheckedClaim(claim, comparison, p, better_ua, worse_ua)
         for (claim, comparison, better_ua, worse_ua), p in zip(tests, corrected, strict=True)
     ]
 
@@ -45,8 +44,9 @@ def verdict(tested: CheckedClaim) -> str:
     points = f"{100 * difference.value:+.1f} points of UA{ends(difference)}, p {p if p.startswith('<') else f'= {p}'}"
     if tested.p < _SURE:
         return f"**holds** ({points})" if difference.value > 0 else f"**the opposite holds** ({points})"
-    if tested.least >= _SURE:
-        return f"**cannot be decided** with {tested.comparison.speakers} test speakers ({points})"
+    folds = tested.comparison.folds
+    if folds < FEWEST_FOLDS:
+        return f"**cannot be decided** with {folds} {'fold' if folds == 1 else 'folds'} ({points})"
     shown = round(difference.value, 3)  # as in `points`
     if shown == 0:
         return f"**not shown**: there is no difference ({points})"
@@ -66,7 +66,7 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
         [
             f"`{check.claim.better}` against `{check.claim.worse}`", percent(check.better), percent(check.worse),
             with_ends(check.comparison.difference, "+.1f"), papers_difference(check.claim),
-            p_value(check.comparison.p), p_value(check.p), str(check.comparison.speakers),
+            p_value(check.comparison.p), p_value(check.p), str(check.comparison.folds),
         ]
         for check in tested
     ]  # fmt: skip
@@ -78,6 +78,6 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
         "paper's difference",
         "p",
         "p, corrected",
-        "speakers",
+        "folds",
     ]
     return Table(header, lines)

@@ -1,7 +1,9 @@
-"""Uncertainty: spread over folds and seeds, intervals by bootstrap over speakers, paired tests.
+"""Uncertainty: spread over folds and seeds, jackknife intervals, paired tests.
 
-Speakers are resampled, not utterances: utterances of one speaker are alike, and intervals over utterances would be too
-narrow. None of this measures how much training depends on chance; the spread over seeds does.
+An interval of one system is over speakers: utterances of one speaker are alike. A difference between two systems is
+over folds: the speakers of a fold are recognised by the same two trained models, so they share the luck of the
+training. A bootstrap of so few speakers or folds is too sure; the jackknife with Student's t is not
+(`tests/tables/test_coverage.py`).
 """
 
 from collections import defaultdict
@@ -12,11 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 9999
+FEWEST_FOLDS = 3
+"""With two folds, differences that are equal by chance would look certain."""
+
+_ROUNDING = 1e-12
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its 95 % interval; the ends are NaN if there is only one speaker."""
+    """A value and the ends of its 95 % interval; the ends are NaN if there are too few speakers or folds for one."""
 
     value: float
     low: float
@@ -33,8 +38,8 @@ class Spread(NamedTuple):
 
 def ua(right: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Mean of the recalls of the classes that occur, (..., classes) -> (...)."""
-    with np.errstate(invalid="ignore"):
-        return np.nanmean(right / total, axis=-1)
+    recalls = np.divide(right, total, out=np.full(np.shape(total), np.nan), where=np.asarray(total) > 0)
+    return np.nanmean(recalls, axis=-1)
 
 
 def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -44,16 +49,18 @@ def wa(right: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts by speaker and class, from which UA and WA of one system are computed.
+    """Counts by class, from which UA and WA of one system are computed; a row for each speaker (in each fold).
 
-    right: (speakers, classes) correctly recognised utterances, averaged over seeds.
-    all: (speakers, classes) all utterances.
-    speakers: their names, sorted.
+    right: (rows, classes) correctly recognised utterances, averaged over seeds.
+    all: (rows, classes) all utterances.
+    speakers: the speaker of each row, sorted.
+    folds: the fold of each row, named by its smallest utterance id.
     """
 
     right: np.ndarray
     all: np.ndarray
     speakers: tuple[str, ...]
+    folds: tuple[str, ...]
 
     def overall(self, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> float:
         """UA, or WA, of all speakers together."""
@@ -65,7 +72,7 @@ class Comparison(NamedTuple):
 
     difference: Interval
     p: float
-    speakers: int
+    folds: int
 
 
 def spread(metrics: dict[tuple[int, int], float]) -> Spread:
@@ -86,58 +93,55 @@ def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
     as a speaker of its own.
 
     Args:
-        runs: the rows of each run's `predictions.jsonl`.
+        runs: the rows of each run's `predictions.jsonl`; runs of one fold have the same utterances.
         task: a classification task that was trained.
     """
     answers: dict[str, list[bool]] = defaultdict(list)
-    place: dict[str, tuple[str, str]] = {}
-    for row in (row for rows in runs for row in rows if row[task]["label"] is not None):
-        answers[row["id"]].append(row[task]["predicted"] == row[task]["label"])
-        place[row["id"]] = row["speaker"] or row["id"], row[task]["label"]
-    speakers, classes = (sorted(set(names)) for names in zip(*place.values(), strict=True))
-    right, total = np.zeros((2, len(speakers), len(classes)))
-    for name, (speaker, label) in place.items():
-        cell = speakers.index(speaker), classes.index(label)
+    place: dict[str, tuple[tuple[str, str], str]] = {}
+    for rows in runs:
+        fold = min((row["id"] for row in rows), default="")
+        for row in (row for row in rows if row[task]["label"] is not None):
+            answers[row["id"]].append(row[task]["predicted"] == row[task]["label"])
+            place[row["id"]] = (row["speaker"] or row["id"], fold), row[task]["label"]
+    units, classes = (sorted(set(names)) for names in zip(*place.values(), strict=True))
+    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (units, classes))
+    right, total = np.zeros((2, len(units), len(classes)))
+    for name, (unit, label) in place.items():
+        cell = row_of[unit], column_of[label]
         total[cell] += 1
         right[cell] += np.mean(answers[name])
-    return Counts(right, total, tuple(speakers))
+    speakers, folds = zip(*units, strict=True)
+    return Counts(right, total, speakers, folds)
 
 
-def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua, seed: int = 0) -> Interval:
-    """A metric of all utterances together, with its 95 % percentile interval by bootstrap over speakers."""
-    right, total = counts.right, counts.all
-    return _bootstrap(len(counts.speakers), lambda drawn: metric(right[drawn].sum(-2), total[drawn].sum(-2)), seed)
+def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> Interval:
+    """A metric of all utterances together, with its 95 % jackknife interval over speakers, cut at 0 and 1.
+
+    The interval is for other speakers and the same trained models: how much training depends on luck is not in it.
+    """
+    without = metric(_without_each(counts.right, counts.speakers), _without_each(counts.all, counts.speakers))
+    (value, low, high), _ = _jackknife(counts.overall(metric), without)
+    return Interval(value, *np.clip((low, high), 0, 1).tolist())
 
 
-def compare(first: Counts, second: Counts, seed: int = 0) -> Comparison:
-    """Test whether two systems differ in UA on the same utterances.
+def compare(first: Counts, second: Counts) -> Comparison:
+    """Test whether two systems differ in UA on the same utterances, for other speakers and other trainings.
 
-    The UA of all utterances is a sum over speakers s, so that the difference is the sum of
-
-        d_s = mean over classes k of (right_1[s, k] - right_2[s, k]) / utterances of class k.
-
-    If the systems were the same, swapping their answers for a speaker would change nothing but the sign of d_s.
-    The p-value is the share of all ways to flip the signs (of 9,999 random ones, if there are more) whose sum is at
-    least as far from zero: a two-sided permutation test, without assumptions on the distribution of errors. With one
-    speaker p is 1.
+    The interval is the jackknife's over folds, and p belongs to it: below 0.05 exactly if the interval leaves out zero.
+    With fewer than `FEWEST_FOLDS` folds there is no interval, and p is 1.
 
     Raises:
         ValueError: the systems did not predict the same utterances.
     """
-    if first.speakers != second.speakers or not np.array_equal(first.all, second.all):
+    same = (first.speakers, first.folds) == (second.speakers, second.folds) and np.array_equal(first.all, second.all)
+    if not same:
         raise ValueError("only predictions of the same utterances can be compared")
-    d = ((first.right - second.right) / first.all.sum(axis=0)).mean(axis=1)
-    p = 1.0
-    if len(d) > 1:
-        p = stats.permutation_test(
-            (d,), np.sum, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=seed
-        ).pvalue
-
-    def difference(drawn: np.ndarray) -> np.ndarray:
-        total = first.all[drawn].sum(-2)
-        return ua(first.right[drawn].sum(-2), total) - ua(second.right[drawn].sum(-2), total)
-
-    return Comparison(_bootstrap(len(d), difference, seed), float(p), len(d))
+    total = _without_each(first.all, first.folds)
+    one, other = (ua(_without_each(system.right, system.folds), total) for system in (first, second))
+    difference, folds = first.overall() - second.overall(), len(total)
+    if folds < FEWEST_FOLDS:
+        return Comparison(Interval(difference, np.nan, np.nan), 1.0, folds)
+    return Comparison(*_jackknife(difference, one - other), folds)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -149,17 +153,33 @@ def holm(p: Sequence[float]) -> list[float]:
     return result.tolist()
 
 
-def _bootstrap(speakers: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Interval:
-    """`statistic` takes numbers of speakers, (..., speakers)."""
-    everyone = np.arange(speakers)
-    value = float(statistic(everyone))
-    if speakers < 2:
-        return Interval(value, np.nan, np.nan)
-    drawn = stats.bootstrap(
-        (everyone,), lambda numbers, axis: statistic(np.moveaxis(numbers, axis, -1)),
-        vectorized=True, method="percentile", n_resamples=RESAMPLES, batch=500, rng=seed,
-    )  # fmt: skip
-    return Interval(value, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high))
+def _without_each(cells: np.ndarray, units: Sequence[str]) -> np.ndarray:
+    """(rows, classes) and the unit of each row -> (units, classes): the sums of all rows but those of one unit."""
+    names, unit_of = np.unique(np.array(units), return_inverse=True)
+    by_unit = np.zeros((len(names), cells.shape[1]))
+    np.add.at(by_unit, unit_of, cells)
+    return cells.sum(axis=0) - by_unit
+
+
+def _jackknife(value: float, without: np.ndarray) -> tuple[Interval, float]:
+    """A statistic with its 95 % interval and the p-value of zero, by the jackknife (Tukey 1958).
+
+    With theta_i the statistic without unit i of n, and theta their mean, the standard error is
+    sqrt((n - 1) / n * sum (theta_i - theta)^2); value / error is taken to have Student's t with n - 1 degrees of freedom.
+
+    Args:
+        value: the statistic of all units.
+        without: (units,), the statistic without each of them.
+    """
+    n = len(without)
+    if n < 2:
+        return Interval(value, np.nan, np.nan), 1.0
+    error = float(np.sqrt((n - 1) * np.var(without)))
+    if abs(value) < _ROUNDING and error < _ROUNDING:
+        return Interval(value, value, value), 1.0
+    reach = float(stats.t.ppf(0.975, n - 1)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, n - 1)) if error > 0 else 0.0
+    return Interval(value, value - reach, value + reach), p
 
 
 def _deviation_of_means(metrics: dict[tuple[int, int], float], key: int) -> float:
