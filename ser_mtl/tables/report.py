@@ -12,6 +12,7 @@ from statistics import mode
 import jinja2
 from markdown_it import MarkdownIt
 
+from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from ser_mtl.files import read_json, write_text
 from ser_mtl.tables.claims import check_claims, tests_table, verdict
@@ -20,6 +21,7 @@ from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, fin
 from ser_mtl.tables.plan import Run
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.sections import (
+    agreement_table,
     calibration_table,
     certainty_table,
     cosines_table,
@@ -49,8 +51,7 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     """
     rows = finished_rows(runs)
     emotion_counts = {row.id: counts(row.predictions()) for row in rows}
-    file = folder / "baselines.json"
-    baselines = read_json(file, "text_only", "ceiling") if file.is_file() else {"text_only": [], "ceiling": None}
+    baselines = read_baselines(folder / "baselines.json")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -65,6 +66,20 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", as_page(text, folder, environment))
     return folder / "report.html"
+
+
+def read_baselines(file: Path) -> dict:
+    """What `write_baselines` wrote to a file; if there is none, no baselines.
+
+    Raises:
+        UserError: the file is damaged, or of an earlier version.
+    """
+    if not file.is_file():
+        return {"text_only": [], "ceiling": None}
+    baselines = read_json(file, "text_only", "ceiling")
+    if baselines["ceiling"] and "utterances" not in baselines["ceiling"]:
+        raise UserError(f"{file}: is of an earlier version; run run_tables.py once without --report_only")
+    return baselines
 
 
 def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict) -> dict[str, object]:
@@ -83,6 +98,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
         "rules": rules_table(rows),
         "words": words_table(baselines["text_only"]),
         "ceiling": baselines["ceiling"],
+        "agreement": agreement_table(rows, baselines["ceiling"]),
         "leaks": leaks_table(rows),
         "calibration": calibration_table(rows),
         "cosines": cosines_table(rows),
@@ -177,7 +193,6 @@ def draw(
 ) -> dict[str, dict[str, str]]:
     """Draw all figures. Returns, by kind, their file names in `folder` by title."""
     references = {"text-only baseline": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
-    references |= {"human agreement": baselines["ceiling"]["ua"]} if baselines["ceiling"] else {}
     paper = {row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
     titles = {row.id: row.row.name for row in rows}
     plot_ua({name: interval(row) for name, row in emotion_counts.items()}, folder / "ua.png", titles, paper, references)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.tables.agreement import model_scores, rater_scores
 from ser_mtl.tables.finished import FinishedRow, style_of
 from ser_mtl.tables.rows import ROWS
 from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
@@ -90,6 +91,24 @@ def words_table(rows: list[dict]) -> Table | None:
         intervals = [interval(group_counts, metric) for metric in (ua, wa)]
         lines.append([group, str(int(group_counts.all.sum())), *map(with_ends, intervals)])
     return Table(["utterances", "n", "UA (95 %)", "WA (95 %)"], lines) if lines else None
+
+
+def agreement_table(rows: list[FinishedRow], ceiling: dict | None) -> Table | None:
+    """Each row beside a random rater, on the same utterances and references; None if the corpus has no raters."""
+    if ceiling is None:
+        return None
+    utterances = ceiling["utterances"]
+    systems = [("the corpus's label", [(name, one["label"]) for name, one in utterances.items()])]
+    for row in rows:
+        predicted = [one for run in row.predictions() for one in run if one["id"] in utterances]
+        systems.append((row.code, [(one["id"], one["emotion"]["predicted"]) for one in predicted]))
+    lines = []
+    for title, answers in systems:
+        rated = {name: utterances[name] for name, _ in answers}
+        if rated:
+            (ua, wa), (rater_ua, rater_wa) = model_scores(rated, answers), rater_scores(rated)
+            lines.append([title, str(len(rated)), *map(percent, (ua, rater_ua, wa, rater_wa))])
+    return Table(["answers", "utterances", "UA", "a rater's UA", "WA", "a rater's WA"], lines)
 
 
 def leaks_table(rows: list[FinishedRow]) -> Table | None:

@@ -119,8 +119,11 @@ def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarr
 
     The interval is for other speakers and the same trained models: how much training depends on luck is not in it.
     """
+    value = counts.overall(metric)
+    if len(set(counts.speakers)) < 2:
+        return Interval(value, np.nan, np.nan)
     without = metric(_without_each(counts.right, counts.speakers), _without_each(counts.all, counts.speakers))
-    (value, low, high), _ = _jackknife(counts.overall(metric), without)
+    (_, low, high), _ = _jackknife(value, without)
     return Interval(value, *np.clip((low, high), 0, 1).tolist())
 
 
@@ -136,11 +139,11 @@ def compare(first: Counts, second: Counts) -> Comparison:
     same = (first.speakers, first.folds) == (second.speakers, second.folds) and np.array_equal(first.all, second.all)
     if not same:
         raise ValueError("only predictions of the same utterances can be compared")
-    total = _without_each(first.all, first.folds)
-    one, other = (ua(_without_each(system.right, system.folds), total) for system in (first, second))
-    difference, folds = first.overall() - second.overall(), len(total)
+    difference, folds = first.overall() - second.overall(), len(set(first.folds))
     if folds < FEWEST_FOLDS:
         return Comparison(Interval(difference, np.nan, np.nan), 1.0, folds)
+    total = _without_each(first.all, first.folds)
+    one, other = (ua(_without_each(system.right, system.folds), total) for system in (first, second))
     return Comparison(*_jackknife(difference, one - other), folds)
 
 
@@ -169,11 +172,9 @@ def _jackknife(value: float, without: np.ndarray) -> tuple[Interval, float]:
 
     Args:
         value: the statistic of all units.
-        without: (units,), the statistic without each of them.
+        without: (units,), the statistic without each of them; at least two.
     """
     n = len(without)
-    if n < 2:
-        return Interval(value, np.nan, np.nan), 1.0
     error = float(np.sqrt((n - 1) * np.var(without)))
     if abs(value) < _ROUNDING and error < _ROUNDING:
         return Interval(value, value, value), 1.0
