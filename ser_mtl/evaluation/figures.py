@@ -300,7 +300,7 @@ def wilson_intervals(bins: Reliability) -> list[tuple[float, float]]:
 
 
 def plot_gradient_cosines(cosines: dict[str, tuple[Lines, Lines]], path: str | Path) -> Figure:
-    """Draw the cosine between the gradients of every two losses, two panels for each run.
+    """Draw the cosine between the gradients of every two losses, and of each with itself, two panels for each run.
 
     Args:
         cosines: by title, the two results of `mean_cosines`: over the epochs, on the left, and over the layers.
@@ -336,8 +336,9 @@ def mean_cosines(groups: list[str], measurements: list[dict]) -> tuple[Lines, Li
     layers = [i for i, group in enumerate(groups) if group.startswith("layer")]
     by_epoch, by_layer = {}, {}
     for pair in measurements[0]["cosines"]:
-        cosines = np.array([m["cosines"][pair] for m in measurements], dtype=float)
-        known = ~np.isnan(cosines[:, 0])  # unknown where no utterance of the batch is annotated for a task
+        # Unknown where no utterance of the batch is annotated for a task.
+        cosines = np.array([m["cosines"].get(pair, [None] * len(groups)) for m in measurements], dtype=float)
+        known = ~np.isnan(cosines[:, 0])
         measured = np.unique(epochs[known])
         means = [cosines[known & (epochs == epoch), 0].mean() for epoch in measured]
         by_epoch[pair] = measured + 1, np.array(means)
@@ -347,9 +348,10 @@ def mean_cosines(groups: list[str], measurements: list[dict]) -> tuple[Lines, Li
 
 
 def _draw_cosines(axes: Axes, cosines: Lines, styles: dict[frozenset[str], dict]) -> None:
-    """Draw a line for each pair of losses, such as "emotion asr"."""
+    """Draw a line for each pair of losses, such as "emotion asr", or of a loss and itself, "emotion emotion"."""
     for pair, (positions, values) in cosines.items():
-        label = " and ".join(map(loss_title, pair.split()))
+        one, other = map(loss_title, pair.split())
+        label = f"{one}, next batch" if one == other else f"{one} and {other}"
         every = max(1, len(positions) // 8)
         axes.plot(positions, values, label=label, markevery=every, **styles[frozenset(pair.split())])
     axes.axhline(0, color="0.4", linewidth=1)

@@ -1,4 +1,10 @@
-"""How much the losses conflict: cosines between their gradients on the encoder."""
+"""How much the losses conflict: cosines between their gradients on the encoder, and how much of that is noise.
+
+The gradient of a small batch is mostly noise, which shrinks every cosine: two losses whose expected gradients have a
+cosine of -0.5 may read -0.04 at batches of 8. So each loss is also compared with itself on another batch. Without noise
+that cosine would be 1, and a cosine between two losses cannot be expected to lie further from zero than about the
+geometric mean of their own.
+"""
 
 import time
 from itertools import combinations
@@ -17,22 +23,29 @@ from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.callbacks import Stopwatch
 
 UPDATES_PER_LOSS = 25
-"""Cosines are measured every 25 updates for each loss. With k losses a measurement costs k backward passes, about 2/3 k
-of an update, so it takes about 2/3 / 25 = 2.7 % of the time whatever k is."""
+"""Cosines are measured every 25 updates for each loss. With k losses a measurement costs 2 k backward passes, about 4/3 k
+of an update, so it takes about 4/3 / 25 = 5.3 % of the time whatever k is."""
+
+
+Gradients = tuple[Tensor, ...]
+"""The gradient of one loss, a tensor for each parameter."""
 
 
 class GradientCosines(TrainerCallback):
     """Measure the cosine between the gradients of every two losses on the shared parameters, layer by layer.
 
     They are measured on the first batch of every n-th update (`UPDATES_PER_LOSS`), in the first process on its own part
-    of the batch. Training is not changed. The measurements are in `gradient_cosines.json` of the run's folder, written
+    of the batch. The gradients are then kept for the next batch of the training, on which each loss is compared with
+    itself; the parameters have taken one step in between at most. Training is not changed. The measurements are in `gradient_cosines.json` of the run's folder, written
     with every checkpoint and at the end, and drawn in `gradient_cosines.png`:
 
         {"every_updates", "seconds", "training_seconds", "groups": ["encoder", "layer 1", ...],
-         "measurements": [{"update", "epoch", "cosines": {"emotion asr": [one for each group], ...}}]}
+         "measurements": [{"update", "epoch", "cosines": {"emotion asr": [one for each group], ...,
+                                                          "emotion emotion": [...], ...}}]}
 
-    "seconds" is the time that measuring took out of "training_seconds". The group "encoder" is all shared parameters. A
-    cosine is null if a gradient is zero, as for a task that no utterance of the batch is annotated for.
+    "seconds" is the time that measuring took out of "training_seconds". The group "encoder" is all shared parameters.
+    "emotion emotion" is a loss with itself on the next batch. A cosine is null if a gradient is zero, as for a task that
+    no utterance of the batch is annotated for, and with itself also if there was no next batch before the run stopped.
     """
 
     def __init__(self, folder: Path | str, stopwatch: Stopwatch):
@@ -41,6 +54,7 @@ class GradientCosines(TrainerCallback):
         self.measurements: list[dict] = []
         self.seconds = 0.0
         self.armed = False
+        self.kept: dict[str, Gradients] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs
@@ -63,19 +77,25 @@ class GradientCosines(TrainerCallback):
         self.armed = state.is_world_process_zero and state.global_step % self.every == 0
 
     def _look(self, model: nn.Module, inputs: tuple, output: SerMtlOutput) -> None:
-        if not self.armed:
+        if not model.training or not (self.armed or self.kept):
             return
-        self.armed = False
         on_cuda = next(iter(output.losses.values())).is_cuda
         synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)
         synchronise()
         start = time.perf_counter()
-        cosines = gradient_cosines({name: loss.sum() for name, loss in output.losses.items()}, self.groups)
+        losses = {name: loss.sum() for name, loss in output.losses.items()}
+        if self.kept:
+            self.measurements[-1]["cosines"] |= cosines_with_itself(losses, self.kept, self.groups)
+            self.kept = {}
+        else:
+            self.kept, cosines = gradient_cosines(losses, self.groups)
+            cosines |= {f"{name} {name}": [None] * (1 + len(self.groups)) for name in losses}
+            self.measurements.append(
+                {"update": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 4), "cosines": cosines}
+            )
+        self.armed = False
         synchronise()
         self.seconds += time.perf_counter() - start
-        self.measurements.append(
-            {"update": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 4), "cosines": cosines}
-        )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         """Write the measurements: the run may be resumed from here."""
@@ -87,6 +107,7 @@ class GradientCosines(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.hook.remove()
+        self.kept = {}
         record = self.record()
         write_json(self.file, record)
         if self.measurements:
@@ -107,7 +128,9 @@ class GradientCosines(TrainerCallback):
         }
 
 
-def gradient_cosines(losses: dict[str, Tensor], groups: dict[str, list[nn.Parameter]]) -> dict[str, list[float | None]]:
+def gradient_cosines(
+    losses: dict[str, Tensor], groups: dict[str, list[nn.Parameter]]
+) -> tuple[dict[str, Gradients], dict[str, list[float | None]]]:
     """Cosine between the gradients of every two losses, on all parameters and on those of each group.
 
     Args:
@@ -115,15 +138,41 @@ def gradient_cosines(losses: dict[str, Tensor], groups: dict[str, list[nn.Parame
         groups: parameters by name.
 
     Returns:
-        `{"emotion asr": [on all, on the first group, ...], ...}`; None if one of the gradients is zero.
+        The gradients by loss, and `{"emotion asr": [on all, on the first group, ...], ...}`; None if one of the
+        gradients is zero.
     """
     parameters = [parameter for group in groups.values() for parameter in group]
-    gradients = [iter(gradients_of(loss, parameters)) for loss in losses.values()]
-    products = [inner_products([[next(of_loss) for _ in group] for of_loss in gradients]) for group in groups.values()]
+    gradients = {name: gradients_of(loss, parameters) for name, loss in losses.items()}
+    matrices = _cosine_matrices(list(gradients.values()), groups)
+    pairs = combinations(enumerate(losses), 2)
+    return gradients, {f"{one} {other}": _rounded(matrices[:, i, j]) for (i, one), (j, other) in pairs}
+
+
+def cosines_with_itself(
+    losses: dict[str, Tensor], kept: dict[str, Gradients], groups: dict[str, list[nn.Parameter]]
+) -> dict[str, list[float | None]]:
+    """Cosine between the gradient of each loss and its gradient on another batch, `{"emotion emotion": [...], ...}`.
+
+    Args:
+        losses: by name, scalars, on this batch.
+        kept: the gradients on the other batch, from `gradient_cosines`.
+        groups: parameters by name, as for `gradient_cosines`.
+    """
+    parameters = [parameter for group in groups.values() for parameter in group]
+    return {
+        f"{name} {name}": _rounded(_cosine_matrices([kept[name], gradients_of(loss, parameters)], groups)[:, 0, 1])
+        for name, loss in losses.items()
+    }
+
+
+def _cosine_matrices(gradients: list[Gradients], groups: dict[str, list[nn.Parameter]]) -> Tensor:
+    """Cosines between every two of `gradients`: (1 + groups, gradients, gradients), NaN where one is zero."""
+    each = [iter(parts) for parts in gradients]
+    products = [inner_products([[next(parts) for _ in group] for parts in each]) for group in groups.values()]
     products = torch.stack([sum(products), *products])
     norms = products.diagonal(dim1=1, dim2=2).sqrt()
-    cosines = (products / (norms.unsqueeze(1) * norms.unsqueeze(2))).tolist()
-    return {
-        f"{one} {other}": [None if matrix[i][j] != matrix[i][j] else round(matrix[i][j], 5) for matrix in cosines]
-        for (i, one), (j, other) in combinations(enumerate(losses), 2)
-    }
+    return products / (norms.unsqueeze(1) * norms.unsqueeze(2))
+
+
+def _rounded(cosines: Tensor) -> list[float | None]:
+    return [None if cosine != cosine else round(cosine, 5) for cosine in cosines.tolist()]

@@ -138,14 +138,21 @@ def calibration_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def cosines_table(rows: list[FinishedRow]) -> Table | None:
-    """Cosines between the losses' gradients on the whole encoder, of all runs; None if they were not measured."""
+    """Cosines between the losses' gradients on the whole encoder, of all runs; None if they were not measured.
+
+    Beside each pair, the mean cosine of each of its losses with itself on the next batch.
+    """
     lines = []
     for row in rows:
-        for pair, values in row.cosines().items():
-            encoder = values[:, 0]
-            share = percent((encoder < 0).mean())
-            lines.append([row.code, " and ".join(pair.split()), str(len(encoder)), f"{encoder.mean():+.3f}", share])
-    return Table(["row", "losses", "measured", "mean cosine", "below zero, % of times"], lines) if lines else None
+        encoder = {pair: values[:, 0] for pair, values in row.cosines().items()}
+        for pair, values in encoder.items():
+            one, other = pair.split()
+            if one != other:
+                with_itself = [_mean(encoder.get(f"{loss} {loss}", [])) for loss in (one, other)]
+                shown = ["-" if np.isnan(mean) else f"{mean:+.3f}" for mean in (values.mean(), *with_itself)]
+                lines.append([row.code, f"{one} and {other}", str(len(values)), *shown, percent((values < 0).mean())])
+    header = ["row", "losses", "measured", "mean cosine", "first with itself", "second with itself"]
+    return Table([*header, "below zero, % of times"], lines) if lines else None
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState
 from modeling_ser_mtl import SerMtlModel, weighted_loss
 from ser_mtl.errors import UserError
 from ser_mtl.research.arguments import ResearchArguments
-from ser_mtl.research.cosines import GradientCosines, gradient_cosines
+from ser_mtl.research.cosines import GradientCosines, cosines_with_itself, gradient_cosines
 from ser_mtl.research.gradients import inner_products, shared_parameters
 from ser_mtl.research.pcgrad import GradientSurgery, PcgradTrainer, pcgrad_weights
 from ser_mtl.training.adapters import attach_adapters
@@ -31,9 +31,35 @@ def test_cosines_are_those_computed_by_hand():
         "asr": 4 * one[0] - 3 * one[1] - two[1],
         "style": 0 * one.sum(),
     }
-    found = gradient_cosines(losses, {"layer 1": [one], "layer 2": [two, three]})
+    groups = {"layer 1": [one], "layer 2": [two, three]}
+    gradients, found = gradient_cosines(losses, groups)
     assert found["emotion asr"] == pytest.approx([-2 / math.sqrt(29 * 26), 0.0, -1.0], abs=1e-5)
     assert found["emotion style"] == found["asr style"] == [None] * 3
+    other_batch = {"emotion": 5 * one[0], "asr": 4 * one[0] - 3 * one[1] - two[1], "style": one.sum()}
+    found = cosines_with_itself(other_batch, gradients, groups)
+    assert found["emotion emotion"] == [pytest.approx(3 / math.sqrt(29), abs=1e-5), pytest.approx(0.6), None]
+    assert found["asr asr"] == [1, 1, 1] and found["style style"] == [None] * 3
+
+
+def test_cosines_with_itself_tell_a_conflict_from_noise():
+    """Losses with a cosine of -0.5 read -0.04 from noisy gradients; those of the losses with themselves say why."""
+    random = torch.Generator().manual_seed(0)
+    parameter = nn.Parameter(torch.zeros(4000))
+    directions = torch.zeros(2, 4000)
+    directions[0, 0], directions[1, :2] = 1, torch.tensor([-0.5, math.sqrt(0.75)])
+
+    def batch() -> dict[str, Tensor]:
+        noisy = directions + torch.randn(2, 4000, generator=random) * math.sqrt(11.5 / 4000)
+        return {name: gradient @ parameter for name, gradient in zip(("emotion", "asr"), noisy, strict=True)}
+
+    found = []
+    for _ in range(200):
+        gradients, cosines = gradient_cosines(batch(), {"layer 1": [parameter]})
+        found.append(cosines | cosines_with_itself(batch(), gradients, {"layer 1": [parameter]}))
+    between, emotion, asr = (sum(one[pair][0] for one in found) / 200 for pair in
+                             ("emotion asr", "emotion emotion", "asr asr"))  # fmt: skip
+    assert between == pytest.approx(-0.04, abs=0.005)
+    assert between / math.sqrt(emotion * asr) == pytest.approx(-0.5, abs=0.06)
 
 
 def losses_of_update(made) -> dict[str, Tensor]:
@@ -91,6 +117,7 @@ def test_the_callback_measures_what_separate_passes_give(tmp_path):
     assert record["every_updates"] == 25 * 5
     (measured,) = record["measurements"]
     assert (measured["update"], measured["epoch"]) == (0, 0)
+    assert all(measured["cosines"][f"{name} {name}"] == [None] * 4 for name in LOSSES)  # there was one batch
     found = [measured["cosines"].get(f"{a} {b}") or measured["cosines"][f"{b} {a}"] for a, b in pairs()]
     torch.testing.assert_close(torch.tensor(found).T, torch.tensor(expected), atol=2e-3, rtol=0)
     assert 0 < record["seconds"] < record["training_seconds"]
@@ -115,6 +142,19 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
     record = json.loads((tmp_path / "gradient_cosines.json").read_text())
     assert [m["update"] for m in record["measurements"]] == [0, 2, 4, 6]
     assert [m["epoch"] for m in record["measurements"]] == [0, 0.5, 1, 1.5]
+    with_itself = [m["cosines"][f"{name} {name}"][0] for m in record["measurements"] for name in LOSSES]
+    with_itself = [cosine for cosine in with_itself if cosine is not None]  # not every batch has every task
+    assert len(with_itself) > 10 and max(with_itself) < 0.999  # the next batch is another one
+
+
+def test_a_loss_is_compared_with_itself_on_the_next_batch(tmp_path):
+    # Without a step of the parameters the same batch has the same gradients.
+    made = noise_trainer(tmp_path, per_device_train_batch_size=N, num_train_epochs=2.0, learning_rate=0.0)
+    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+    made.train()
+    (measured,) = json.loads((tmp_path / "gradient_cosines.json").read_text())["measurements"]
+    for name in LOSSES:
+        assert measured["cosines"][f"{name} {name}"] == pytest.approx([1.0] * 4, abs=1e-3)
 
 
 def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
@@ -212,7 +252,7 @@ def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished
     assert ended.code == 0, ended.stderr
     record = json.loads((tmp_path / "out/gradient_cosines.json").read_text())
     assert record["groups"] == ["encoder", "layer 1", "layer 2"]  # nothing else of the encoder is trained
-    assert set(record["measurements"][0]["cosines"]) == {f"{a} {b}" for a, b in combinations(
+    assert set(record["measurements"][0]["cosines"]) == {f"{a} {b}" for a, b in combinations_with_replacement(
         ("emotion", "gender", "style", "scl"), 2
     )}  # fmt: skip
     assert "Gradient cosines: measured 1 times" in ended.stdout

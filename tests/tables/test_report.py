@@ -374,9 +374,12 @@ def test_leaks_and_calibration_are_shown_if_measured(tmp_path):
 
 def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     measured = [{"cosines": {"emotion asr": [-0.2, -0.4, 0.0]}}, {"cosines": {"emotion asr": [0.1, 0.2, 0.0]}}]
+    measured[0]["cosines"] |= {"emotion emotion": [0.1, 0.0, 0.0], "asr asr": [None] * 3}
     measured.append({"cosines": {"emotion asr": [None, None, None]}})
     row = row_with(tmp_path, [{}, {}], {"groups": ["encoder", "layer 1", "layer 2"], "measurements": measured})
-    assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "50.0"]]
+    assert cosines_table([row]).rows == [
+        ["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]
+    ]
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
 
 
