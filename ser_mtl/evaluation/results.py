@@ -5,7 +5,6 @@ import textwrap
 import pandas as pd
 
 from ser_mtl.metrics import METRICS, Metric
-from ser_mtl.tasks import TASKS
 
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
@@ -14,9 +13,8 @@ UNTRAINED_WER = 0.9
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
 
-    Metrics are percent with one decimal, or "-" where a group lacks one. Two kinds of column may be left out: metrics
-    with the adapters off if no group has them, and word error rates if the model cannot transcribe
-    (`transcription_note`).
+    Metrics are percent with one decimal, or "-" where a group lacks one. Left out are metrics that no group has, such
+    as those of tasks that were not trained, and word error rates if the model cannot transcribe (`transcription_note`).
     """
     groups = results["test"]
     transcribes = transcription_note(results) is None
@@ -24,7 +22,7 @@ def results_frame(results: dict) -> pd.DataFrame:
         metric
         for metric in METRICS
         if metric.in_summary
-        and (metric.group in TASKS or any(metric.group in scores for scores in groups.values()))
+        and any(metric.key in scores.get(metric.group, {}) for scores in groups.values())
         and (transcribes or metric.key != "wer")
     ]
     rows = {

@@ -94,10 +94,17 @@ model = PeftModel.from_pretrained(base, "{name}").eval()
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
 
-_PICTURES = """\
+_FIGURES = """\
 ![Confusion matrix of the test utterances](confusion_matrix.png)
 
-![Training losses, UA and WER over the epochs](training_curves.png)"""
+![Training losses and metrics over the epochs](training_curves.png)"""
+
+_EXPLAINED = {
+    "UA": "the mean of the per-class recalls",
+    "WA": "the accuracy",
+    "F1": "the mean of the per-class F1 scores",
+    "WER": "the word error rate",
+}
 
 LIMITS = """\
 ## Prohibited and unsuitable uses
@@ -141,7 +148,7 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
         ORACLE_WARNING if results["selection"] == "oracle" else None,
         _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
         _metrics(results),
-        _PICTURES if "emotion" in results["tasks"] else None,
+        _FIGURES if "emotion" in results["tasks"] else None,
         _training(results),
         LIMITS,
         licence(results),
@@ -268,9 +275,14 @@ On the test utterances of fold {results["fold"]}, all and by style, in percent.
 
 {_metrics_table(results)}
 
-UA is the mean of the per-class recalls, WA the accuracy, WER the word error rate.
+{_explanation(results)}{listed}"""
 
-{listed}"""
+
+def _explanation(results: dict) -> str:
+    """What the metrics in the table are, as a paragraph; nothing if it has none."""
+    words = {word for title in results_frame(results).columns for word in title.replace(",", "").split()}
+    explained = [f"{name} {text}" for name, text in _EXPLAINED.items() if name in words]
+    return f"{', '.join(explained).replace(' ', ' is ', 1)}.\n\n" if explained else ""
 
 
 def _held_out(results: dict) -> str | None:

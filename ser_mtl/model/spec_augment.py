@@ -38,10 +38,10 @@ class SpecAugment:
 def span_mask(lengths: Tensor, size: int, probability: float, span: int, min_spans: int) -> Tensor:
     """Random spans of `span` positions among each row's first `lengths` positions: (batch,) -> (batch, size) bool.
 
-    A row of T positions gets min(max(floor(probability * T / span + u), min_spans), floor(T / span)) spans, u uniform in
-    [0, 1), which start in different places and may overlap. So they cover about `probability` of a long row, and more of
-    one with probability * T / span < min_spans. As in transformers' wav2vec2, but without leaving the device, with a u
-    for each row, and a row too short for a span gets none.
+    A row of T positions gets min(max(floor(probability * T / span + u), min_spans), floor(T / span)) spans, with u
+    uniform in [0, 1); they start in different places and may overlap. So they cover about `probability` of a long row,
+    and more of a row with probability * T / span < min_spans. As in transformers' wav2vec2, but without leaving the
+    device, with a u for each row, and a row too short for a span gets none.
     """
     positions = torch.arange(size, device=lengths.device)
     allowed = positions <= (lengths - span).unsqueeze(1)

@@ -23,8 +23,8 @@ from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.callbacks import Stopwatch
 
 UPDATES_PER_LOSS = 25
-"""Cosines are measured every 25 updates for each loss. With k losses a measurement costs 2 k backward passes, about 4/3 k
-of an update, so it takes about 4/3 / 25 = 5.3 % of the time whatever k is."""
+"""Cosines are measured every 25 updates for each loss. With k losses a measurement costs 2 k backward passes, about
+4/3 k of an update, so it takes about 4/3 / 25 = 5.3 % of the time whatever k is."""
 
 
 Gradients = tuple[Tensor, ...]
@@ -36,16 +36,17 @@ class GradientCosines(TrainerCallback):
 
     They are measured on the first batch of every n-th update (`UPDATES_PER_LOSS`), in the first process on its own part
     of the batch. The gradients are then kept for the next batch of the training, on which each loss is compared with
-    itself; the parameters have taken one step in between at most. Training is not changed. The measurements are in `gradient_cosines.json` of the run's folder, written
-    with every checkpoint and at the end, and drawn in `gradient_cosines.png`:
+    itself; the parameters have taken one step in between at most. Training is not changed. The measurements are in
+    `gradient_cosines.json` of the run's folder, written with every checkpoint and at the end, and drawn in
+    `gradient_cosines.png`:
 
         {"every_updates", "seconds", "training_seconds", "groups": ["encoder", "layer 1", ...],
          "measurements": [{"update", "epoch", "cosines": {"emotion asr": [one for each group], ...,
                                                           "emotion emotion": [...], ...}}]}
 
     "seconds" is the time that measuring took out of "training_seconds". The group "encoder" is all shared parameters.
-    "emotion emotion" is a loss with itself on the next batch. A cosine is null if a gradient is zero, as for a task that
-    no utterance of the batch is annotated for, and with itself also if there was no next batch before the run stopped.
+    "emotion emotion" is a loss with itself on the next batch. A cosine is null if a gradient is zero, as for a task
+    that no utterance of the batch is annotated for, and with itself also if the run stopped before the next batch.
     """
 
     def __init__(self, folder: Path | str, stopwatch: Stopwatch):
@@ -115,7 +116,8 @@ class GradientCosines(TrainerCallback):
             plot_gradient_cosines({"This run": means}, self.file.with_suffix(".png"))
         share = 100 * record["seconds"] / record["training_seconds"]
         # Not `print`: the bar of the training is still there.
-        tqdm.write(f"Gradient cosines: measured {len(self.measurements)} times, {share:.1f} % of the training's time")
+        times = "once" if len(self.measurements) == 1 else f"{len(self.measurements)} times"
+        tqdm.write(f"Gradient cosines: measured {times}, {share:.1f} % of the training's time")
 
     def record(self) -> dict:
         """The content of `gradient_cosines.json`."""

@@ -66,7 +66,7 @@ def model_scores(utterances: dict[str, dict], answers: Iterable[tuple[str, str]]
     """
     scores: dict[str, list[float]] = {}
     for name, answer in answers:
-        scores.setdefault(name, []).append(np.mean([answer in right for right in utterances[name]["right"]]))
+        scores.setdefault(name, []).append(float(np.mean([answer in right for right in utterances[name]["right"]])))
     return _ua_and_wa([(utterances[name]["label"], float(np.mean(of_seeds))) for name, of_seeds in scores.items()])
 
 

@@ -126,9 +126,8 @@ def plan_table(runs: list[Run], jobs: int) -> str:
             "minutes each": "" if estimate is None else f"{estimate:.1f}",
         }
     table = pd.DataFrame.from_dict(lines, orient="index").to_string()
-    return (
-        f"{table}\n\n{len(runs)} runs, {len(finished)} finished, {len(minutes)} to do{_hours(minutes.values(), jobs)}"
-    )
+    number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return f"{table}\n\n{number}, {len(finished)} finished, {len(minutes)} to do{_hours(minutes.values(), jobs)}"
 
 
 def _hours(minutes: Iterable[float | None], jobs: int) -> str:

@@ -87,6 +87,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
     tested = check_claims(rows)
     return {
         "on_iemocap": _corpus(rows) == "iemocap",
+        "transcribed": any(row.metrics("asr_wer") for row in rows),
         "chosen_on_test": any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
         "tested": tested,
         "verdict": verdict,

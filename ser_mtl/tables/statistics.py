@@ -168,7 +168,8 @@ def _jackknife(value: float, without: np.ndarray) -> tuple[Interval, float]:
     """A statistic with its 95 % interval and the p-value of zero, by the jackknife (Tukey 1958).
 
     With theta_i the statistic without unit i of n, and theta their mean, the standard error is
-    sqrt((n - 1) / n * sum (theta_i - theta)^2); value / error is taken to have Student's t with n - 1 degrees of freedom.
+    sqrt((n - 1) / n * sum (theta_i - theta)^2); value / error is taken to have Student's t with n - 1 degrees of
+    freedom.
 
     Args:
         value: the statistic of all units.

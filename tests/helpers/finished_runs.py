@@ -8,9 +8,10 @@ from ser_mtl.evaluation.predictions import references_and_predictions, write_pre
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import write_json
 from ser_mtl.tables.plan import Run
+from ser_mtl.tasks import CLASSIFICATION_TASKS
 
-LABELS = {"emotion": ["angry", "happy", "neutral", "sad"], "gender": ["female", "male"]}
-LABELS["style"] = ["improvised", "scripted"]
+LABELS = {task: [f"{task} 1", f"{task} 2"] for task in CLASSIFICATION_TASKS}
+LABELS |= {"emotion": ["angry", "happy", "neutral", "sad"], "style": ["improvised", "scripted"]}
 SPEAKERS = 2
 UTTERANCES = 24
 EPOCHS = 6
@@ -77,12 +78,12 @@ def history(run: Run, ua: float, oracle: bool) -> list[dict]:
 def prediction_rows(run: Run, right: float) -> list[dict]:
     random = np.random.default_rng([run.fold, run.seed, len(run.name), sum(map(ord, run.name))])
     tasks = run.settings.tasks.split()
-    classified = [task for task in tasks if task != "asr"]  # in order: each draws from `random`
+    classified = [task for task in tasks if task in LABELS]  # in order: each draws from `random`
     rows = []
     for speaker in range(SPEAKERS):
         for number in range(UTTERANCES):
-            truth = {"emotion": LABELS["emotion"][number % 4], "gender": LABELS["gender"][speaker]}
-            truth["style"] = LABELS["style"][number % 8 // 4]
+            truth = {task: labels[speaker] for task, labels in LABELS.items()}
+            truth |= {"emotion": LABELS["emotion"][number % 4], "style": LABELS["style"][number % 8 // 4]}
             row = {"id": f"{run.fold}-{speaker}-{number:02}", "speaker": f"fold{run.fold}-{speaker}"}
             row["style"] = truth["style"]
             for task in classified:
@@ -103,5 +104,5 @@ def answer(truth: str, labels: list[str], right: float, random: np.random.Genera
 
 def points(task: str, number: int, scl: str, random: np.random.Generator) -> list[float]:
     """Three clouds of points; the self-contrastive loss merges them."""
-    angle = number % 4 * np.pi / 2 + (0 if scl != "none" else {"emotion": 0, "gender": 0.6, "style": 1.1}[task])
+    angle = number % 4 * np.pi / 2 + (0 if scl != "none" else 0.6 * list(LABELS).index(task))
     return [round(float(x), 4) for x in 0.8 * np.array([np.cos(angle), np.sin(angle)]) + random.normal(0, 0.08, 2)]

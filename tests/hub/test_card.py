@@ -99,12 +99,27 @@ def test_a_wer_that_says_nothing_is_a_note_and_no_column():
 def test_the_table_has_a_row_for_each_style():
     lines = model_card(STAGE1).splitlines()
     header = next(line for line in lines if line.startswith("| utterances | n |")).split(" | ")
-    shown = [header.index(title) for title in ("emotion UA", "emotion WA", "emotion F1", "gender UA", "style UA")]
+    shown = [header.index(title) for title in ("emotion UA", "emotion WA", "emotion F1", "gender UA")]
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in lines}
-    assert [rows["all"][column] for column in shown] == ["71.2", "72.2", "70.2", "98.8", "-"]
+    assert [rows["all"][column] for column in shown] == ["71.2", "72.2", "70.2", "98.8"]
+    assert "style UA" not in header  # it was not trained
     assert header[-1] == "WER |" and rows["all"][-1] == "21.0 |"
     for style, n, ua in (("improvised", "700", "69.0"), ("scripted", "541", "75.0")):
         assert rows[style][1:3] == [n, ua]
+
+
+def test_the_metrics_of_the_table_are_explained_and_no_others():
+    assert (
+        "\nUA is the mean of the per-class recalls, WA the accuracy, F1 the mean of the per-class F1 scores, WER the "
+        in (model_card(STAGE1))
+    )
+    transcripts = {"n": 9, "asr": {"wer": 0.2, "cer": 0.1}}
+    text = model_card(STAGE1 | {"tasks": ["asr"], "test": {"all": transcripts}})
+    assert "\nWER is the word error rate.\n" in text and "UA is" not in text
+    text = model_card(STAGE1 | {"test": {"all": {"n": 9, "emotion": {"ua": 0.5, "wa": 0.5, "macro_f1": 0.5}}}})
+    assert "F1 scores.\n" in text and "WER" not in text
+    unlearned = {"n": 9, "asr": {"wer": 1.0, "cer": 0.9}}  # a column that is left out
+    assert "\n\n- Checkpoint:" in model_card(STAGE1 | {"tasks": ["asr"], "test": {"all": unlearned}})
 
 
 def test_adapters_are_an_adapter_of_the_stage_1_model():

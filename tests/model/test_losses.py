@@ -138,8 +138,22 @@ def test_specaugment_masks_whole_spans_inside_real_frames():
     assert runs and min(runs) >= 10
 
 
-def test_specaugment_masks_about_the_share_it_is_told_to():
+def expected_share(frames: int, probability: float, span: int, min_spans: int) -> float:
+    """The share of frames that the documented number of spans covers, if each of their starts is as likely."""
+    wanted, starts = probability * frames / span, frames - span + 1
+
+    def covered(spans: int) -> float:
+        spans = min(max(spans, min_spans), frames // span)
+        reaching = [min(i, starts - 1) - max(0, i - span + 1) + 1 for i in range(frames)]  # starts that cover frame i
+        return sum(1 - math.comb(starts - n, spans) / math.comb(starts, spans) for n in reaching) / frames
+
+    more = wanted - math.floor(wanted)
+    return (1 - more) * covered(math.floor(wanted)) + more * covered(math.floor(wanted) + 1)
+
+
+# Frames of 0.3, 0.6, 3.6 and 11 seconds; XLS-R masks two spans at least, which decides for the shorter three.
+@pytest.mark.parametrize(("frames", "min_spans"), [(15, 2), (30, 2), (178, 2), (178, 0), (550, 2)])
+def test_specaugment_masks_the_share_of_the_formula(frames, min_spans):
     torch.manual_seed(0)
-    mask = span_mask(torch.full((400,), 200), 200, probability=0.1, span=10, min_spans=0)
-    # Spans overlap now and then, so the share is a little below 0.1.
-    assert 0.08 < mask.float().mean() < 0.1
+    mask = span_mask(torch.full((8000,), frames), frames, probability=0.075, span=10, min_spans=min_spans)
+    assert mask.float().mean().item() == pytest.approx(expected_share(frames, 0.075, 10, min_spans), abs=0.002)

@@ -6,15 +6,22 @@ import pytest
 from ser_mtl.tables.statistics import Counts, compare, interval
 
 # Neutral, happy, angry and sad utterances of the five sessions, each with two speakers.
-SESSIONS = [[384, 278, 229, 194], [362, 327, 137, 197], [320, 286, 240, 305], [258, 303, 327, 143], [384, 442, 170, 245]]
+SESSIONS = [
+    [384, 278, 229, 194],
+    [362, 327, 137, 197],
+    [320, 286, 240, 305],
+    [258, 303, 327, 143],
+    [384, 442, 170, 245],
+]
 TIMES = 1500
 
 
 def simulated(random: np.random.Generator, training: float, systems: int) -> list[Counts]:
     """Counts of systems that are equally good, on the same ten speakers.
 
-    Logits of being right have normal parts: of the speaker, of the speaker and the class, each of all systems and of one;
-    and `training` for those that the two speakers of a session share, since the same trained model recognises them.
+    Logits of being right have normal parts: of the speaker, and of the speaker and the class, each of all systems and
+    of one; and those that the two speakers of a session share, since the same trained model recognises them, of the
+    size `training`.
     """
     women = random.binomial(SESSIONS, random.beta(40, 40, (5, 4)))
     total = np.stack([women, SESSIONS - women], axis=1).reshape(10, 4)

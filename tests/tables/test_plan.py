@@ -167,6 +167,7 @@ def test_the_plan_counts_finished_and_interrupted_runs(tmp_path):
     table = plan_table(runs, jobs=2)
     assert "10 runs, 1 finished, 9 to do" in table
     assert "1.5 hours of training, 0.8 with 2 at a time; not counting 6" in table  # 3 of stage 1, at half an hour each
+    assert "\n1 run, 1 finished, 0 to do" in plan_table(runs[:1], jobs=1)
 
 
 def test_unknown_flags_go_to_both_stages_and_stage_flags_to_one():

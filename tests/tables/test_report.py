@@ -287,7 +287,7 @@ def test_rows_and_raters_are_scored_against_the_same_references(folder):
 
 def test_baselines_of_an_earlier_version_are_refused(folder, tmp_path):
     write_json(tmp_path / "baselines.json", {"text_only": [], "ceiling": {"ua": 0.7}})
-    with pytest.raises(UserError, match="baselines.json: is of an earlier version"):
+    with pytest.raises(UserError, match=r"baselines\.json: is of an earlier version"):
         read_baselines(tmp_path / "baselines.json")
 
 
@@ -377,9 +377,7 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     measured[0]["cosines"] |= {"emotion emotion": [0.1, 0.0, 0.0], "asr asr": [None] * 3}
     measured.append({"cosines": {"emotion asr": [None, None, None]}})
     row = row_with(tmp_path, [{}, {}], {"groups": ["encoder", "layer 1", "layer 2"], "measurements": measured})
-    assert cosines_table([row]).rows == [
-        ["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]
-    ]
+    assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]]
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
 
 
