@@ -17,7 +17,9 @@ class ResearchArguments:
         "none", "pcgrad: remove from each loss's gradient on the encoder what conflicts with another loss's."
     )
     gradient_cosines: bool = flag(
-        False, "Measure the cosines between the losses' gradients on the encoder, for about 3 %% of the time."
+        False,
+        "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, for "
+        "about 5 %% of the time.",
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:

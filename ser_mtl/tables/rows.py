@@ -135,7 +135,7 @@ CLAIMS = (
     Claim("Gender and style help emotion in stage 2.", "t3-mtl", "t2-full-adapters"),
     Claim("With fusion, SCL_norm is better than no self-contrastive loss.", "t3-scl-norm", "t3-concat"),
     Claim("With fusion, SCL_cos is better than no self-contrastive loss.", "t3-scl-cos", "t3-concat"),
-    Claim("SCL_cos is better than SCL_norm.", "t3-scl-cos", "t3-scl-norm"),
+    Claim("SCL_cos is better than SCL_norm, at a weight that the paper does not give.", "t3-scl-cos", "t3-scl-norm"),
     Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
     Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
     Claim("PCGrad improves single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),

@@ -270,7 +270,7 @@ def test_missing_runs_are_listed(folder):
 
 def test_baselines_are_in_the_report(folder):
     assert line_of(folder, "all")[1] == "48"
-    assert "UA 78.0,\nWA 80.0 (900 ratings)" in (folder / "report.md").read_text()
+    assert "UA 78.0, WA 80.0 (900 ratings)" in (folder / "report.md").read_text()
 
 
 def test_rows_and_raters_are_scored_against_the_same_references(folder):
