@@ -18,8 +18,8 @@ class ResearchArguments:
     )
     gradient_cosines: bool = flag(
         False,
-        "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, for "
-        "about 5 %% of the time.",
+        "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, "
+        "for about 5 %% of the time.",
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:
