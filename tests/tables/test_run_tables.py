@@ -43,7 +43,7 @@ def test_a_row_is_trained_and_reported(trained, good_corpus):
         f"| `t1-full-ser` | all parameters: SER | {100 * results['test']['all']['emotion']['ua']:.1f} | 70.88 |" in text
     )
     assert "oracle over last" in text and "bag of words" in text
-    assert str(output / "report.html") in printed and "1 runs, 1 finished, 0 to do" in printed
+    assert str(output / "report.html") in printed and "1 run, 1 finished, 0 to do" in printed
     assert str(good_corpus) not in text
 
 
