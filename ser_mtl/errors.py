@@ -4,13 +4,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ser_mtl.safe_text import printable
+
 
 class UserError(ValueError):
     """A mistake in the user's input: a flag, a file, a label.
 
     The message is one line that names the file or the flag and says what to do. The command line prints it without a
-    traceback and exits with code 2 (`ser_mtl.cli.command_line`).
+    traceback and exits with code 2 (`ser_mtl.cli.command_line`). Control characters of the names in it are spelled out.
     """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 _STATUS = {

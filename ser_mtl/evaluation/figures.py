@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from ser_mtl.evaluation.calibration import BINS, Reliability, reliability, tempered
 from ser_mtl.files import replacing
 from ser_mtl.metrics import METRICS
+from ser_mtl.safe_text import printable
 from ser_mtl.tasks import TASKS
 
 Lines = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -84,6 +85,11 @@ def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def literal(text: str) -> str:
+    """Text of others as matplotlib shows it as it is: a $ would begin a formula."""
+    return printable(text).replace("$", r"\$")
+
+
 # --------------------------------------------------------------------------------------------------- confusion matrix
 
 
@@ -96,6 +102,7 @@ def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path
         path: where the figure is written (PNG).
         title: printed above the matrix.
     """
+    labels = [literal(label) for label in labels]
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
@@ -115,7 +122,7 @@ def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path
     axes.set_yticks(range(len(labels)), rows)
     axes.set(xlabel="Predicted", ylabel="Annotated (each row: 100 %)")
     axes.tick_params(length=0)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 
@@ -167,7 +174,7 @@ def plot_training_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
         tidy(axes)
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=3, **LEGEND)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 
@@ -260,7 +267,7 @@ def plot_reliability(
     for panel in (axes, counts):
         tidy(panel)
     figure.legend(loc="outside lower center", ncols=1, **LEGEND)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 
