@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from ser_mtl.corpora.folds import DevChoice, split
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     latin1_files: list[Path] = []
     rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1_files)}
     if latin1_files:
-        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", latin1_files[0], len(latin1_files))
+        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files))
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
     corpus = Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
@@ -85,7 +86,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     _check_audio(corpus["path"])
     without_text = sum(text is None for text in corpus["text"])
     if without_text:
-        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), root)
+        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), printable(str(root)))
     return corpus
 
 

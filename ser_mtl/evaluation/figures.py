@@ -39,6 +39,7 @@ _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 _WEIGHTED_SUM = {"color": "black", "linestyle": "-", "linewidth": 2.2}
 _DOTTED = {"color": "0.4", "linestyle": (0, (1, 1)), "linewidth": 1}
 _LOSS_TITLES = {"scl": "SCL"}  # losses that are not a task's; others are shown under their own names
+_LONGEST_LABEL = 40  # characters; a longer one would leave no space for the matrix
 _MOST_BINS, _FEWEST_IN_A_BIN, _NARROWEST_BIN = 10, 25, 0.05
 
 
@@ -102,7 +103,7 @@ def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path
         path: where the figure is written (PNG).
         title: printed above the matrix.
     """
-    labels = [literal(label) for label in labels]
+    labels = [literal(label if len(label) <= _LONGEST_LABEL else f"{label[:_LONGEST_LABEL]}…") for label in labels]
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)

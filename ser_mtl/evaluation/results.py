@@ -5,6 +5,7 @@ import textwrap
 import pandas as pd
 
 from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.safe_text import printable
 from ser_mtl.tasks import TASKS
 
 UNTRAINED_WER = 0.9
@@ -28,7 +29,7 @@ def results_frame(results: dict) -> pd.DataFrame:
         and (transcribes or metric.key != "wer")
     ]
     rows = {
-        group: {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
+        printable(group): {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
         for group, scores in groups.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")

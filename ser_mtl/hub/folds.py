@@ -17,6 +17,7 @@ from ser_mtl.hub.card import (
     licence,
     markdown_table,
     metadata,
+    repository_link,
 )
 from ser_mtl.hub.contents import read_results
 from ser_mtl.hub.push import make_repository, push
@@ -101,7 +102,7 @@ def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
     rows = []
     for fold, fold_results in results.items():
         scores = fold_results["test"]["all"]
-        link = f"[{repositories[fold]}](https://huggingface.co/{repositories[fold]})"
+        link = repository_link(repositories[fold])
         speakers = ", ".join(fold_results.get("held_out_speakers", []))
         values = [percent(scores, metric) for metric in columns]
         rows.append([str(fold), link, speakers, str(scores["n"]), *values])
