@@ -12,7 +12,23 @@ from ser_mtl.errors import UserError
 from ser_mtl.inference.formats import FORMATS
 from ser_mtl.safe_text import csv_line, markdown, printable, unguarded
 
-NAMES = ["anna_01", "=1+1", "+x", "-x", "@x", "'=x", "''-x", "'s", 'a "b", c', "a\nb", "a\rb", "\t=x", "=a\r\nb", "", "Ż'=?"]
+NAMES = [
+    "anna_01",
+    "=1+1",
+    "+x",
+    "-x",
+    "@x",
+    "'=x",
+    "''-x",
+    "'s",
+    'a "b", c',
+    "a\nb",
+    "a\rb",
+    "\t=x",
+    "=a\r\nb",
+    "",
+    "Ż'=?",
+]
 
 
 @pytest.mark.parametrize("control", ["\x1b[2J", "\r", "\n", "\x9b1m", "\x07", "\u202e", "\u2028", "\udc80", "\x00"])
@@ -26,7 +42,9 @@ def test_other_characters_stay_on_a_terminal():
     assert printable(text) == text == printable(printable(text))
 
 
-@pytest.mark.parametrize("text", [HOSTILE, *NAMES[:7], "www.evil.org http://evil.org", "~~x~~ `x` **x** \\| \\", "&lt;"])
+@pytest.mark.parametrize(
+    "text", [HOSTILE, *NAMES[:7], "www.evil.org http://evil.org", "~~x~~ `x` **x** \\| \\", "&lt;"]
+)
 @pytest.mark.parametrize("form", ["{}", "# {}", "- {}", "| a |\n|---|\n| {} |"])
 def test_markdown_shows_the_text_and_nothing_else(text, form):
     parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})

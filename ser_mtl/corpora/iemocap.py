@@ -77,7 +77,9 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     latin1_files: list[Path] = []
     rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1_files)}
     if latin1_files:
-        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files))
+        logger.warning(
+            "Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files)
+        )
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
     corpus = Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
