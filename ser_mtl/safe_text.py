@@ -25,7 +25,7 @@ def _code(character: str) -> str:
 
 
 def markdown(text: object) -> Markup:
-    """The text as Markdown that shows it as it is, in one line. `Markup` is Markdown already and comes back unchanged."""
+    """The text as Markdown that shows it as it is, in one line. `Markup` is Markdown already and stays."""
     if isinstance(text, Markup):
         return text
     return Markup(_MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(str(text))))

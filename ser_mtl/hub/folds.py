@@ -23,6 +23,7 @@ from ser_mtl.hub.contents import read_results
 from ser_mtl.hub.push import make_repository, push
 from ser_mtl.hub.record import Published
 from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.safe_text import markdown
 from ser_mtl.tasks import TASKS
 
 
@@ -74,7 +75,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
     first = next(iter(results.values()))
     note = _transcription_note(results)
     sections = [
-        f"# Speech emotion recognition, stage {first['stage']}, {len(results)} folds of {corpus_name(first)}",
+        f"# Speech emotion recognition, stage {markdown(first['stage'])}, {len(results)} folds of {corpus_name(first)}",
         "A model for each fold, trained on the others, after *Enhancing two-stage finetuning for speech emotion "
         "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds only the card; "
         "each model's own card says how to load it.",

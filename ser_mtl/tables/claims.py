@@ -66,7 +66,8 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
 
     lines = [
         [
-            Markup(f"`{check.claim.better}` against `{check.claim.worse}`"), percent(check.better), percent(check.worse),
+            Markup(f"`{check.claim.better}` against `{check.claim.worse}`"),
+            percent(check.better), percent(check.worse),
             with_ends(check.comparison.difference, "+.1f"), papers_difference(check.claim),
             p_value(check.comparison.p), p_value(check.p), str(check.comparison.speakers),
         ]
