@@ -69,6 +69,8 @@ def _reason(error: BaseException) -> str:
         return f"{_STATUS[status]} ({status})"
     if status is not None and status >= 500:
         return f"the Hub failed ({status}): run this again later"
+    if "trust_remote_code" in str(error):
+        return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""

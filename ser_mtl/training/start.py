@@ -103,7 +103,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
         UserError: it cannot be read, or is not of a supported family.
     """
     with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
-        config = AutoConfig.from_pretrained(encoder)
+        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise UserError(
             f"--encoder {encoder}: {config.model_type!r} is not a supported encoder of raw waveforms; supported: "
@@ -118,9 +118,9 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     Moonshine takes waveforms as they are.
     """
     try:
-        normalise = AutoFeatureExtractor.from_pretrained(encoder).do_normalize
+        normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
     except (OSError, ValueError, AttributeError):
-        normalise = AutoConfig.from_pretrained(encoder).model_type != "moonshine"
+        normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
 
@@ -157,7 +157,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
-        processor = Wav2Vec2Processor.from_pretrained(stage1.name)
+        processor = Wav2Vec2Processor.from_pretrained(stage1.name, trust_remote_code=False)
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
@@ -193,7 +193,7 @@ def read_stage1(name: str) -> SavedStage1:
     """
     check_run_of_stage1(Path(name))
     with hub_errors(f"--stage1 {name}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
     if config.layer_weights:
