@@ -330,6 +330,10 @@ class SerMtlArguments(TrainingArguments):
                 "processes it would not be known which utterances an epoch has had; drop them"
             )
 
+    def __getstate__(self) -> dict:
+        """What is pickled beside each checkpoint (`training_args.bin`): everything but the token."""
+        return vars(self) | {"hub_token": None}
+
     @property
     def utterances_per_update(self) -> int:
         """Utterances in one update, over all processes and accumulation steps."""
