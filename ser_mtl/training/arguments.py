@@ -190,7 +190,7 @@ class Stage2(Stage):
             raise UserError("--tasks: emotion must be among them")
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers masks the token
 class SerMtlArguments(TrainingArguments):
     """The arguments of training: transformers' `TrainingArguments`, with the defaults of the paper and this project.
 
