@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
 
 from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.hub.names import NOTE
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
@@ -271,6 +272,7 @@ def _metrics(results: dict) -> str:
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
+        NOTE if results.get("hashed_names") else None,
         "One fold and one seed; judge the method by its means over the folds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)
@@ -343,7 +345,7 @@ def _metrics_table(results: dict) -> str:
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown; all columns except the first are right-aligned. Cells are shown as they are."""
     ruler = [Markup(cell) for cell in ("---", *["---:"] * (len(head) - 1))]
-    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in [head, ruler, *rows])
+    return "\n".join(f"| {' | '.join(markdown(cell) for cell in line)} |" for line in [head, ruler, *rows])
 
 
 def licence(results: dict) -> str:

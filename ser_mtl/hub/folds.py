@@ -20,7 +20,8 @@ from ser_mtl.hub.card import (
     repository_link,
 )
 from ser_mtl.hub.contents import read_results
-from ser_mtl.hub.push import make_repository, push
+from ser_mtl.hub.names import NOTE, without_names_in_results
+from ser_mtl.hub.push import check_history, make_repository, push
 from ser_mtl.hub.record import Published
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.safe_text import markdown
@@ -46,7 +47,12 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
 
 
 def publish_overview(
-    runs: dict[int, Path], published: dict[int, Published], repo_id: str, public: bool = False, token: str | None = None
+    runs: dict[int, Path],
+    published: dict[int, Published],
+    repo_id: str,
+    public: bool = False,
+    keep_names: bool = False,
+    token: str | None = None,
 ) -> Published:
     """Publish the card that covers all folds.
 
@@ -55,11 +61,15 @@ def publish_overview(
         published: the repository of each fold.
         repo_id: the repository of the card.
         public: make the repository public.
+        keep_names: as for `ser_mtl.hub.push.publish_run`.
         token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
     results = {fold: read_results(run) for fold, run in runs.items()}
+    if public and not keep_names:
+        check_history(api, repo_id)
+        results = {fold: without_names_in_results(fold_results) for fold, fold_results in results.items()}
     card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id)
     return push(api, {"README.md": card.encode()}, repo_id, public)
 
@@ -85,7 +95,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
         "- No speaker of a fold's test utterances is in its training.\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
-        + (f"\n- {note}" if note else ""),
+        + "".join(f"\n- {line}" for line in (note, NOTE if first.get("hashed_names") else None) if line),
         LIMITS,
         licence(first),
         CITATION,

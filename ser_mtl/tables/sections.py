@@ -29,7 +29,8 @@ def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
 
 def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Table:
     """Our metrics; next to those that the paper reports at all, its numbers and the differences."""
-    header, lines = ["row", "trained"], [[row.code, Markup(row.row.name)] for row in rows]
+    header = ["row", "trained"]
+    lines: list[list[str]] = [[row.code, Markup(row.row.name)] for row in rows]
     for metric in metrics:
         reported = any(row.paper.value(metric.name) is not None for row in ROWS)
         header += [metric.title.removeprefix("emotion "), *(["paper", "difference"] if reported else [])]

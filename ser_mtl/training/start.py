@@ -23,6 +23,7 @@ from ser_mtl.corpora.targets import character_tokenizer, label_sets
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
+from ser_mtl.hub.names import hashed
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -266,8 +267,15 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict) -> None:
     ids = [name for part in ("train", "dev") if part in split_record for name in split_record[part]["ids"]]
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     names = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
-    heard = set(ids) if len(folders) > 1 else {f"{name}/{utterance}" for name in names for utterance in ids}
-    if both := sorted(heard & utterance_keys(parts["test"])):
+    known = set(ids)
+
+    def was_heard(key: str) -> bool:
+        name, _, utterance = key.partition("/")
+        own = key if len(folders) > 1 else utterance
+        own_corpus = len(folders) > 1 or name in names
+        return own_corpus and (hashed(own) if split_record.get("hashed_names") else own) in known
+
+    if both := sorted(filter(was_heard, utterance_keys(parts["test"]))):
         raise UserError(
             f"--stage1 {stage1}: was trained with fold {split_record['fold']} held out, on {both[0]} and "
             f"{len(both) - 1} more utterances of the test set; use the stage 1 of the same fold"
