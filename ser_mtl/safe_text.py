@@ -37,7 +37,7 @@ def csv_line(cells: Iterable[object]) -> str:
     A cell that a spreadsheet would compute, such as =1+1, gets a ' in front, which `unguarded` takes away.
     """
     line = StringIO()
-    csv.writer(line).writerow([_guarded(printable(str(cell), keep="\t\r\n")) for cell in cells])
+    csv.writer(line).writerow([_guarded(str(cell)) for cell in cells])
     return line.getvalue().removesuffix("\r\n")
 
 

@@ -344,7 +344,7 @@ def _metrics_table(results: dict) -> str:
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown; all columns except the first are right-aligned. Cells are shown as they are."""
-    ruler = [Markup(cell) for cell in ("---", *["---:"] * (len(head) - 1))]
+    ruler: list[str] = [Markup(cell) for cell in ("---", *["---:"] * (len(head) - 1))]
     return "\n".join(f"| {' | '.join(markdown(cell) for cell in line)} |" for line in [head, ruler, *rows])
 
 

@@ -37,13 +37,17 @@ def csv_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     columns = ["file", "duration"]
     for task, names in labels.items():
         columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)]
-    yield csv_line([*columns, "transcript"])
+    yield _csv_line([*columns, "transcript"])
     for file, answer in answers:
         row = [str(file), f"{answer['duration']:g}"]
         for task in labels:
             part = answer[task]
             row += [part["label"], *(f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))]
-        yield csv_line([*row, answer.get("transcript", "")])
+        yield _csv_line([*row, answer.get("transcript", "")])
+
+
+def _csv_line(cells: list[str]) -> str:
+    return csv_line(printable(cell, keep="\t\r\n") for cell in cells)
 
 
 def _escaped(text: str) -> str:
