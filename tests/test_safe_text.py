@@ -8,7 +8,10 @@ from helpers.markup import HOSTILE, elements
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from ser_mtl.corpora.folder import read_folder
+from ser_mtl.corpora.summary import corpus_tables
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.results import results_table
 from ser_mtl.inference.formats import FORMATS
 from ser_mtl.safe_text import csv_line, markdown, printable, unguarded
 
@@ -63,6 +66,20 @@ def test_a_row_of_csv_is_read_back_as_it_was():
     (row,) = csv.reader(StringIO(text, newline=""))
     assert [unguarded(cell) for cell in row] == NAMES
     assert not [cell for cell in row if cell[:1] in tuple("=+-@\t\r")]
+
+
+def test_no_table_on_the_terminal_has_a_control_character(tmp_path):
+    name = "a\x1b[31m\x9b\u202e"
+    (tmp_path / f"{name}.wav").touch()
+    rows = [f'"{name}.wav",{name},{name},{name},{name},{name}', f"b.wav,{name.upper()},{name},{name},{name} ,b"]
+    (tmp_path / "b.wav").touch()
+    columns = "file_name,emotion,gender,style,text,speaker"
+    (tmp_path / "metadata.csv").write_text("\n".join([columns, *rows]) + "\n", encoding="utf-8")
+    tables = [corpus_tables(read_folder([tmp_path]), fold=1, dev="none")]
+    scores = {"n": 1, "emotion": {"ua": 1.0, "wa": 1.0, "macro_f1": 1.0}}
+    tables.append(results_table({"test": {"all": scores, name: scores}}))
+    for table in tables:
+        assert "a\\x1b[31m" in table and table.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
