@@ -8,7 +8,7 @@ SEED ?= 0
 OUT ?= runs/demo
 DEMO := --corpus demo --fold 1 --seed $(SEED) --per_device_train_batch_size 8 --learning_rate 5e-4 --selection last
 
-.PHONY: install demo test test-slow style
+.PHONY: install demo test test-slow style lock audit
 
 install: .venv/installed
 
@@ -16,9 +16,8 @@ install: .venv/installed
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -r requirements-dev.txt -c requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # Both stages on a synthesised corpus, under five minutes on two cores. The demo's encoder has no pretraining, so stage 1
@@ -41,3 +40,25 @@ style: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Tools that the project itself does not need, in an environment of their own.
+TOOLS := .venv/tools/bin
+
+$(TOOLS)/uv: | install
+	$(BIN)/python -m venv .venv/tools
+	$(TOOLS)/pip install --quiet --disable-pip-version-check "uv>=0.9,<1" "pip-audit>=2.10,<3"
+
+# Keeps the versions of requirements.lock that the ranges allow, and looks up the hashes of all their files on PyPI.
+# For newer versions, delete lines of requirements.lock first.
+lock: | $(TOOLS)/uv
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(TOOLS)/uv pip compile --quiet requirements-dev.txt \
+	  --output-file requirements.lock --generate-hashes --universal --python-version 3.11 --no-annotate
+
+# Known vulnerabilities of the locked versions, from PyPI's advisories. A mirror of PyPI may not have them: torch, which
+# every index knows, then could not be audited either.
+audit: | $(TOOLS)/uv
+	@$(TOOLS)/pip-audit --require-hashes --disable-pip --requirement requirements.lock --progress-spinner off \
+	  > .venv/audit.txt 2>&1; code=$$?; \
+	if grep -Eq "^torch .*could not be audited" .venv/audit.txt; then \
+	  echo "Nothing was audited: the package index that is reached from here has no advisories"; \
+	else cat .venv/audit.txt; exit $$code; fi

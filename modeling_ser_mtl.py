@@ -522,10 +522,15 @@ class SerMtlModel(PreTrainedModel):
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
         try:
-            if AutoConfig.from_pretrained(name, **hub).model_type == cls.config_class.model_type:
+            if (
+                AutoConfig.from_pretrained(name, trust_remote_code=False, **hub).model_type
+                == cls.config_class.model_type
+            ):
                 return super().from_pretrained(name, *args, config=config, **kwargs)
             model = cls(config)
-            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub)
+            stock = AutoModel.from_pretrained(
+                name, config=config.encoder_config, dtype=torch.float32, trust_remote_code=False, **hub
+            )
         finally:
             logging.set_verbosity(verbosity)
         stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock

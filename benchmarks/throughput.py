@@ -181,7 +181,7 @@ def inference_part(encoder: Path, start: Start, clips: int, rounds: int) -> list
     sounds = [random.normal(0, 0.1, round(n * 16_000)).astype(np.float32) for n in lengths]
     device = "cuda" if CUDA else "cpu"
     stock = Wav2Vec2ForSequenceClassification.from_pretrained(encoder, num_labels=len(EMOTIONS), dtype=torch.float32)
-    feature_extractor = AutoFeatureExtractor.from_pretrained(encoder)
+    feature_extractor = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
     pipe = pipeline("audio-classification", model=stock, feature_extractor=feature_extractor, device=device)
     start.model.to(device)
     trial = sounds[: max(32, clips // 8)]
@@ -254,7 +254,7 @@ def device_name() -> str:
 
 def encoder_name(folder: Path) -> str:
     """How large an encoder is."""
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return f"wav2vec2, {config.num_hidden_layers} layers of {config.hidden_size}"
 
 

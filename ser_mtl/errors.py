@@ -4,13 +4,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ser_mtl.safe_text import printable
+
 
 class UserError(ValueError):
     """A mistake in the user's input: a flag, a file, a label.
 
     The message is one line that names the file or the flag and says what to do. The command line prints it without a
-    traceback and exits with code 2 (`ser_mtl.cli.command_line`).
+    traceback and exits with code 2 (`ser_mtl.cli.command_line`). Control characters of the names in it are spelled out.
     """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 _STATUS = {
@@ -64,6 +69,8 @@ def _reason(error: BaseException) -> str:
         return f"{_STATUS[status]} ({status})"
     if status is not None and status >= 500:
         return f"the Hub failed ({status}): run this again later"
+    if "trust_remote_code" in str(error):
+        return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""

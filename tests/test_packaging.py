@@ -66,11 +66,20 @@ def test_every_import_is_a_requirement():
                 assert DISTRIBUTIONS.get(module, module).lower().replace("-", "_") in required, f"{path}: {module}"
 
 
+LOCKED = re.compile(r"^([\w.-]+)==(\S+)(?: ; [^\\\n]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
+
+
+def test_every_locked_version_has_hashes_and_is_installed_with_them():
+    text = (ROOT / "requirements.lock").read_text()
+    assert len(LOCKED.findall(text)) == len(re.findall(r"^\w", text, re.MULTILINE)) > 100
+    assert "--require-hashes -r requirements.lock" in (ROOT / "Makefile").read_text()
+
+
 def test_the_lock_file_satisfies_the_requirements():
     from packaging.requirements import Requirement
 
-    locked = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text().split())
-    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+    text = (ROOT / "requirements.lock").read_text()
+    locked = {name.lower().replace("_", "-"): version for name, version, _ in LOCKED.findall(text)}
     for file in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / file).read_text().splitlines():
             if line and not line.startswith(("#", "-")):

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,4 +39,4 @@ def main(args: Namespace) -> None:
     print(corpus_tables(corpus, args.fold, args.dev))
     if args.write:
         write_metadata(corpus, args.write)
-        print(f"\nwritten to {args.write}")
+        print(f"\nwritten to {printable(str(args.write))}")

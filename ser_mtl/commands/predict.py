@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
+from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
     from ser_mtl.inference.recognizer import Recognizer
@@ -63,7 +64,7 @@ def last_run() -> str:
     finished = sorted(RUNS.rglob("results.json"), key=lambda file: file.stat().st_mtime)
     if not finished:
         raise UserError("model: no finished run in runs/; name a folder or Hub id")
-    print(f"model: {finished[-1].parent}", file=sys.stderr)
+    print(printable(f"model: {finished[-1].parent}"), file=sys.stderr)
     return str(finished[-1].parent)
 
 

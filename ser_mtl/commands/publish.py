@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--public", action="store_true", help="Let everyone read it. [private]")
     add("--base_repo_id", help="Where on the Hub the base of the adapters is. [where its run was published]")
     add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances, too.")
+    add("--keep_names", action="store_true", help="Publish the names of speakers and files. [hashed, if --public]")
     add("--merge", action="store_true", help="Also merge adapters and base, and publish that as <repo_id>-merged.")
     add(
         "--all_folds",
@@ -38,6 +39,7 @@ def main(args: Namespace) -> None:
         UserError: the run is not finished, flags do not go together, or the Hub refuses.
     """
     from ser_mtl.hub.base import find_base
+    from ser_mtl.hub.contents import read_results
     from ser_mtl.hub.export import write_merged
     from ser_mtl.hub.folds import publish_overview, runs_of_folds
 
@@ -46,8 +48,9 @@ def main(args: Namespace) -> None:
             raise UserError("--all_folds and --merge do not go together; merge each fold")
         runs = runs_of_folds(args.run_folder)
         published = {fold: publish(run, f"{args.repo_id}-fold{fold}", args) for fold, run in runs.items()}
-        return show(publish_overview(runs, published, args.repo_id, args.public))
+        return show(publish_overview(runs, published, args.repo_id, args.public, args.keep_names), args)
     if args.merge:
+        read_results(args.run_folder)  # raises before anything is asked of the Hub
         merged = args.run_folder / "merged"
         write_merged(args.run_folder, merged, find_base(args.run_folder, args.base_repo_id))
         print(f"written to {merged}")
@@ -61,12 +64,21 @@ def publish(run: Path, repo_id: str, args: Namespace) -> "Published":
     from ser_mtl.hub.push import publish_run
 
     published = publish_run(
-        run, repo_id, base_repo_id=args.base_repo_id, public=args.public, with_transcripts=args.with_transcripts
+        run,
+        repo_id,
+        base_repo_id=args.base_repo_id,
+        public=args.public,
+        with_transcripts=args.with_transcripts,
+        keep_names=args.keep_names,
     )
-    show(published)
+    show(published, args)
     return published
 
 
-def show(published: "Published") -> None:
-    """Print where something was published."""
+def show(published: "Published", args: Namespace) -> None:
+    """Print where something was published, and whether names were hashed."""
+    from ser_mtl.hub.names import SAID
+
     print(f"published as {published.repo_id}, commit {published.revision}")
+    if args.public and not args.keep_names:
+        print(SAID)

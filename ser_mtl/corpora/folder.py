@@ -1,9 +1,11 @@
 """Folder corpora: recordings with a `metadata.csv`, read as utterances and written from them. No audio is decoded."""
 
+import csv
 import os
+import re
 from collections.abc import Sequence
-from os.path import isabs, normpath
-from pathlib import Path
+from os.path import isabs, isfile, normpath
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 from datasets import Dataset
@@ -12,6 +14,7 @@ from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
+from ser_mtl.safe_text import csv_line, unguarded
 from ser_mtl.tasks import TASKS
 
 METADATA = "metadata.csv"
@@ -21,6 +24,8 @@ COLUMNS = ("file_name", *ANNOTATIONS)
 """The columns of `metadata.csv`. Only `file_name` is required; an empty cell means "not annotated"."""
 
 _FIRST_ROW = 2  # as spreadsheets count: the header is row 1
+_SEPARATORS = ",;\t"  # a spreadsheet writes the second where the comma is the decimal sign
+_NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a name
 
 
 def read_folder(data_dirs: Sequence[Path | str]) -> Dataset:
@@ -67,10 +72,12 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
             f"{path}: {outside[0]} is outside the folder of this table; write it into the folder that holds the audio: "
             f"{os.path.join(common, METADATA)}"
         )
-    table = corpus.select_columns(list(ANNOTATIONS)).to_pandas()
-    table.insert(0, "file_name", [Path(file).relative_to(folder).as_posix() for file in audio])
+    names = [Path(file).relative_to(folder).as_posix() for file in audio]
+    names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
+    rows = zip(names, *(corpus[column] for column in ANNOTATIONS), strict=True)
+    lines = [csv_line(COLUMNS), *(csv_line("" if cell is None else cell for cell in row) for row in rows)]
     with replacing(path) as partial:
-        table.to_csv(partial, index=False, columns=COLUMNS, encoding="utf-8")
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
 
 
 def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
@@ -99,36 +106,75 @@ def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
 def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
     """The rows of `metadata.csv` with all of `COLUMNS`; None for an empty cell or a missing column."""
     try:
-        table = pd.read_csv(metadata, dtype=str, keep_default_na=False, encoding="utf-8")
+        separator = _separator(metadata)
+        table = pd.read_csv(metadata, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{metadata}: not UTF-8; save it as UTF-8") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except OSError as error:
+        raise UserError(f"{metadata}: cannot be read ({error.strerror})") from error
+    except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{metadata}: not a table of comma-separated values: {reason}") from None
-    unknown = [str(column) for column in table.columns if column not in COLUMNS]
-    if unknown:
-        raise UserError(f"{metadata}: unknown column {unknown[0]!r}; known columns: {', '.join(COLUMNS)}")
-    if "file_name" not in table.columns:
-        raise UserError(f"{metadata}: no column 'file_name'")
     if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of surplus cells
-        raise UserError(f"{metadata}: rows have more cells than the header; put quotes around text with commas")
+        named = {",": "commas", ";": "semicolons", "\t": "tabs"}[separator]
+        raise UserError(f"{metadata}: rows have more cells than the header; put quotes around text with {named}")
+    table = _named_columns(metadata, table.rename(columns=str.strip).fillna(""))
     if table.empty:
         raise UserError(f"{metadata}: holds no rows")
-    records = table.fillna("").to_dict("records")
     return [
-        dict.fromkeys(COLUMNS) | {column: cell.strip() or None for column, cell in record.items()} for record in records
+        dict.fromkeys(COLUMNS) | {column: unguarded(cell.strip()) or None for column, cell in record.items()}
+        for record in table.to_dict("records")
     ]
 
 
+def _separator(metadata: Path) -> str:
+    """The separator of the header: that of `_SEPARATORS` which makes `file_name` a cell of its own."""
+    with metadata.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+    for separator in _SEPARATORS:
+        if "file_name" in (cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])):
+            return separator
+    return _SEPARATORS[0]
+
+
+def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns that have no name and say nothing.
+
+    Those are empty columns, and the numbers of the rows that pandas writes in front.
+
+    Raises:
+        UserError: another column without a name, a column that is unknown or there twice, or no column `file_name`.
+    """
+    for place, column in enumerate(table.columns, start=1):
+        if _NAMELESS.fullmatch(column):
+            cells = table[column].str.strip()
+            if not ((cells == "").all() or (place == 1 and cells.is_unique and cells.str.isdecimal().all())):
+                raise UserError(f"{metadata}: column {place} has no name; name it in the first row, or remove it")
+    table = table[[column for column in table.columns if not _NAMELESS.fullmatch(column)]]
+    twice = [column for column in COLUMNS if f"{column}.1" in table.columns or list(table.columns).count(column) > 1]
+    if twice:
+        raise UserError(f"{metadata}: column {twice[0]!r} is there twice; remove one")
+    unknown = [repr(column) for column in table.columns if column not in COLUMNS]
+    if unknown:
+        raise UserError(
+            f"{metadata}: unknown column{'s' if unknown[1:] else ''} {', '.join(unknown)}; "
+            f"known columns: {', '.join(COLUMNS)}"
+        )
+    if "file_name" not in table.columns:
+        raise UserError(f"{metadata}: no column 'file_name'")
+    return table
+
+
 def _check_files(metadata: Path, rows: list[dict]) -> None:
+    """Check the names of the files, and bring each into its shortest form: the name is the id of the utterance."""
     row_of_file: dict[str, int] = {}
     missing = []
     for number, row in enumerate(rows, _FIRST_ROW):
         name = row["file_name"]
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
-        file = normpath(name)  # "./a.wav" is "a.wav"
-        if isabs(file) or file.split("/")[0] == "..":  # the name is the id of the utterance, and ids are published
+        file = _posix(metadata.parent, name)
+        if isabs(file) or file.split("/")[0] == ".." or PureWindowsPath(name).drive:  # ids are published
             raise UserError(
                 f"{metadata}, row {number}: file_name {name!r} is outside the folder; use paths relative to the "
                 "folder, and move or link the files into it"
@@ -136,8 +182,14 @@ def _check_files(metadata: Path, rows: list[dict]) -> None:
         if file in row_of_file:
             raise UserError(f"{metadata}, row {number}: file_name {name!r} is already in row {row_of_file[file]}")
         row_of_file[file] = number
-        if not (metadata.parent / name).is_file():
+        row["file_name"] = file
+        if not isfile(metadata.parent / file):
             missing.append((number, name))
     if missing:
         number, name = missing[0]
         raise UserError(f"{metadata}, row {number}: no audio file {name} ({len(missing)} missing in all)")
+
+
+def _posix(folder: Path, name: str) -> str:
+    """The shortest form of a path, "a.wav" of "./a.wav". One of Windows gets slashes, unless a file is called so."""
+    return normpath(name if isfile(folder / name) else name.replace("\\", "/"))

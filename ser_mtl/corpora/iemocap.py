@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from ser_mtl.corpora.folds import DevChoice, split
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     latin1_files: list[Path] = []
     rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1_files)}
     if latin1_files:
-        logger.warning("Not UTF-8, read as latin-1: %s (%d files in all)", latin1_files[0], len(latin1_files))
+        logger.warning(
+            "Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files)
+        )
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
     corpus = Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
@@ -85,7 +88,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
     _check_audio(corpus["path"])
     without_text = sum(text is None for text in corpus["text"])
     if without_text:
-        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), root)
+        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), printable(str(root)))
     return corpus
 
 
@@ -131,7 +134,7 @@ def _read_session(root: Path, session: int, latin1_files: list[Path]) -> Iterato
     for path in sorted((folder / "dialog" / "transcriptions").glob("Ses*.txt")):
         texts |= _parse_transcripts(_read_lines(path, latin1_files))
     for path in sorted((folder / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
-        for label in _parse_labels(_read_lines(path, latin1_files)):
+        for label in _parse_labels(path, _read_lines(path, latin1_files)):
             code, name = label.pop("code"), _ID.fullmatch(label["id"])
             if code not in EMOTIONS and code not in OTHER_CODES:
                 raise UserError(f"{path}: utterance {label['id']} has the unknown emotion code {code!r}")
@@ -155,7 +158,10 @@ def _read_session(root: Path, session: int, latin1_files: list[Path]) -> Iterato
 
 def _read_lines(path: Path, latin1_files: list[Path]) -> list[str]:
     """The lines of a text file. A file that is not UTF-8 is read as latin-1 and appended to `latin1_files`."""
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); unpack IEMOCAP again") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -171,28 +177,35 @@ def _parse_transcripts(lines: Iterable[str]) -> dict[str, str]:
     return {match["id"]: match["text"].strip() for match in matches if match["text"].strip()}
 
 
-def _parse_labels(lines: Iterable[str]) -> list[dict]:
-    """Labels with their raters: id, code, start, end, consensus and `raters`, in the order of the file."""
+def _parse_labels(path: Path, lines: Iterable[str]) -> list[dict]:
+    """Labels with their raters: id, code, start, end, consensus and `raters`, in the order of the file `path`."""
     labels: list[dict] = []
     raters: list[dict] = []
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
         if line.startswith("["):
-            raters = []  # also for a malformed label, so that its raters are not added to the label before it
-        if label := _LABEL.match(line):
-            consensus = [_number(value) for value in label["consensus"].split(",")] + [None] * 3
-            labels.append(
-                {
-                    "id": label["id"],
-                    "code": label["code"],
-                    "start": float(label["start"]),
-                    "end": float(label["end"]),
-                    **dict(zip(("valence", "activation", "dominance"), consensus, strict=False)),
-                    "raters": raters,
-                }
-            )
+            raters = []
+            try:
+                labels.append(_parse_label(line) | {"raters": raters})
+            except ValueError:
+                raise UserError(f"{path}, line {number}: {line!r} is no label; unpack IEMOCAP again") from None
         elif rater := _RATER.fullmatch(line):
             raters.append(_parse_rater(rater))
     return labels
+
+
+def _parse_label(line: str) -> dict:
+    """The label in a line such as `[6.2901 - 8.2357] Ses01F_impro01_F000 neu [2.5000, 2.5000, 2.5000]`."""
+    label = _LABEL.match(line)
+    if label is None:
+        raise ValueError(line)
+    consensus = [_number(value) for value in label["consensus"].split(",")] + [None] * 3
+    return {
+        "id": label["id"],
+        "code": label["code"],
+        "start": float(label["start"]),
+        "end": float(label["end"]),
+        **dict(zip(("valence", "activation", "dominance"), consensus, strict=False)),
+    }
 
 
 def _parse_rater(rater: re.Match) -> dict:

@@ -10,6 +10,7 @@ from rapidfuzz.process import cdist
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 
 NEAR_DUPLICATE = 0.2
 """Largest distance between near-duplicate transcripts: one word in five is replaced, missing or added."""
@@ -78,7 +79,8 @@ def has_near_duplicate(transcripts: list[list[str]], others: list[list[str]]) ->
 def leaks_line(leaks: dict) -> str:
     """The result of `find_leaks` in one line for people."""
     shares = [
-        f"{name} {100 * group['share']:.1f} % of {group['n']}" for name, group in leaks["near_duplicates"].items()
+        f"{printable(name)} {100 * group['share']:.1f} % of {group['n']}"
+        for name, group in leaks["near_duplicates"].items()
     ]
     unknown = leaks["test_without_speaker"]
     speakers = f"{unknown} test utterances without a speaker, not checked" if unknown else "no shared speaker"

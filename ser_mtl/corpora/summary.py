@@ -12,6 +12,7 @@ from datasets import Dataset
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.utterances import normalise_text
+from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 _WIDTH = 80  # characters a line
@@ -38,6 +39,8 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
     table["text"] = [normalise_text(text or "") or None for text in corpus["text"]]
     with ThreadPoolExecutor() as threads:
         table["hours"] = list(threads.map(_hours, table["path"]))
+    shown = ["path", "corpus", "speaker", "dialog", *_CLASSES]
+    table[shown] = table[shown].map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
     sections = {
         "Size": _size(table),
         "Utterances by fold and emotion": _emotions_by_fold(table),

@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from ser_mtl.evaluation.calibration import BINS, Reliability, reliability, tempered
 from ser_mtl.files import replacing
 from ser_mtl.metrics import METRICS
+from ser_mtl.safe_text import printable
 from ser_mtl.tasks import TASKS
 
 Lines = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -38,6 +39,7 @@ _DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 _WEIGHTED_SUM = {"color": "black", "linestyle": "-", "linewidth": 2.2}
 _DOTTED = {"color": "0.4", "linestyle": (0, (1, 1)), "linewidth": 1}
 _LOSS_TITLES = {"scl": "SCL"}  # losses that are not a task's; others are shown under their own names
+_LONGEST_LABEL = 40  # characters; a longer one would leave no space for the matrix
 _MOST_BINS, _FEWEST_IN_A_BIN, _NARROWEST_BIN = 10, 25, 0.05
 
 
@@ -84,6 +86,11 @@ def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def literal(text: str) -> str:
+    """Text of others as matplotlib shows it as it is: a $ would begin a formula."""
+    return printable(text).replace("$", r"\$")
+
+
 # --------------------------------------------------------------------------------------------------- confusion matrix
 
 
@@ -96,6 +103,7 @@ def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path
         path: where the figure is written (PNG).
         title: printed above the matrix.
     """
+    labels = [literal(label if len(label) <= _LONGEST_LABEL else f"{label[:_LONGEST_LABEL]}…") for label in labels]
     counts = np.asarray(matrix)
     totals = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
@@ -115,7 +123,7 @@ def plot_confusion_matrix(matrix: ArrayLike, labels: list[str], path: str | Path
     axes.set_yticks(range(len(labels)), rows)
     axes.set(xlabel="Predicted", ylabel="Annotated (each row: 100 %)")
     axes.tick_params(length=0)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 
@@ -167,7 +175,7 @@ def plot_training_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
         tidy(axes)
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=3, **LEGEND)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 
@@ -260,7 +268,7 @@ def plot_reliability(
     for panel in (axes, counts):
         tidy(panel)
     figure.legend(loc="outside lower center", ncols=1, **LEGEND)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
 

@@ -5,6 +5,7 @@ import textwrap
 import pandas as pd
 
 from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.safe_text import printable
 
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
@@ -26,7 +27,7 @@ def results_frame(results: dict) -> pd.DataFrame:
         and (transcribes or metric.key != "wer")
     ]
     rows = {
-        group: {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
+        printable(group): {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
         for group, scores in groups.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,14 +1,21 @@
-"""The model card of a run, README.md of its folder, made only from results.json."""
+"""The model card of a run, README.md of its folder, made only from results.json.
 
+What the results hold is shown as it is: it passes through `markdown` before it comes into the text.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from markupsafe import Markup
 
 from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.hub.names import NOTE
 from ser_mtl.metrics import METRICS
+from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 _CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
@@ -48,7 +55,7 @@ import soundfile
 import torch
 from transformers import {imports}
 
-name = "{name}"
+name = {name}
 processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 {load}
 
@@ -72,23 +79,23 @@ With a pipeline, for emotion only; utterances may be batched, and padding does n
 import soundfile
 from transformers import pipeline
 
-classify = pipeline("audio-classification", model="{name}", trust_remote_code=True)
+classify = pipeline("audio-classification", model={name}, trust_remote_code=True)
 waveform, rate = soundfile.read("speech.wav", dtype="float32")
 print(classify({{"raw": waveform, "sampling_rate": rate}}))
 ```"""
 _PEFT = """\
-The repository holds adapters; their base is loaded from `{base}`, at the commit that they were trained on. With
+The repository holds adapters; their base is loaded from {base_shown}, at the commit that they were trained on. With
 only PEFT:
 
 ```python
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForAudioClassification
 
-config = AutoConfig.from_pretrained("{name}", trust_remote_code=True)
+config = AutoConfig.from_pretrained({name}, trust_remote_code=True)
 base = AutoModelForAudioClassification.from_pretrained(
-    "{base}", revision="{revision}", config=config, trust_remote_code=True
+    {base}, revision={revision}, config=config, trust_remote_code=True
 )
-model = PeftModel.from_pretrained(base, "{name}").eval()
+model = PeftModel.from_pretrained(base, {name}).eval()
 ```"""
 
 _PREPARATION = """\
@@ -143,7 +150,7 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
         Markdown under a YAML header, without local paths.
     """
     sections = [
-        f"# {_title(results)}",
+        f"# {markdown(_title(results))}",
         _summary(results),
         ORACLE_WARNING if results["selection"] == "oracle" else None,
         _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
@@ -184,7 +191,7 @@ def metadata(results: dict, name: str, part: str) -> ModelCardData:
     if base:
         more["base_model_relation"] = "adapter" if adapters else "finetune"
     return ModelCardData(
-        model_name=name,
+        model_name=printable(name),
         library_name="peft" if adapters else "transformers",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "speech", "multi-task-learning", *(["lora"] if adapters else [])],
@@ -202,7 +209,7 @@ def _evaluations(results: dict, part: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=TASKS[metric.group].hub_type,
-            dataset_type=results["corpus"],
+            dataset_type=printable(results["corpus"]),
             dataset_name=f"{corpus_name(results)}, {part}",
             dataset_split="test",
             metric_type=metric.hub_type,
@@ -226,7 +233,7 @@ def _summary(results: dict) -> str:
         "two-stage finetuning for speech emotion recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024)."
     ]
     for task, labels in results.get("labels", {}).items():
-        lines.append(f"- {task}: {', '.join(labels)}")
+        lines.append(f"- {markdown(task)}: {markdown(', '.join(labels))}")
     return lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
 
 
@@ -236,10 +243,11 @@ def _use(results: dict, name: str) -> str:
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
     heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
     answers = [_ANSWER.format(task=task) for task in heads]
+    quoted = _quoted(name)
     if "asr" in results["test"]["all"]:
         answers.append(_TRANSCRIPT)
     load = _LOAD.format(
-        name=name,
+        name=quoted,
         imports=", ".join(
             [*(["AutoConfig"] if on_encoder else []), "AutoModelForAudioClassification", "AutoProcessor"]
         ),
@@ -248,10 +256,16 @@ def _use(results: dict, name: str) -> str:
     )
     parts = [load]
     if not on_encoder:
-        parts.append(_PIPELINE.format(name=name))
+        parts.append(_PIPELINE.format(name=quoted))
         if base is not None:
-            parts.append(_PEFT.format(name=name, base=base["repo_id"], revision=base["revision"]))
+            places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
+            parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
     return "\n\n".join(parts)
+
+
+def _quoted(name: str) -> str:
+    """A name as a string of Python, in one line."""
+    return json.dumps(name)
 
 
 def _holds_adapters(results: dict) -> bool:
@@ -265,13 +279,14 @@ def _metrics(results: dict) -> str:
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
+        NOTE if results.get("hashed_names") else None,
         "One fold and one seed; judge the method by its means over the folds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)
     return f"""\
 ## Metrics
 
-On the test utterances of fold {results["fold"]}, all and by style, in percent.
+On the test utterances of fold {markdown(results["fold"])}, all and by style, in percent.
 
 {_metrics_table(results)}
 
@@ -289,7 +304,7 @@ def _held_out(results: dict) -> str | None:
     speakers = results.get("held_out_speakers", [])
     if not speakers:
         return None
-    named = f" ({', '.join(speakers)})" if len(speakers) <= 12 else ", listed in `results.json`"
+    named = f" ({markdown(', '.join(speakers))})" if len(speakers) <= 12 else ", listed in `results.json`"
     return f"Test speakers, none of them in training: {len(speakers)}{named}."
 
 
@@ -320,16 +335,16 @@ def _training(results: dict) -> str:
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}",
+        "trained": Markup(f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
-        "epoch kept": f"{results['epoch']:g} (`--selection {results['selection']}`)",
+        "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
         "minutes": results.get("minutes"),
         "speed": f"{results['audio_seconds_per_second']} seconds of audio per second",
         "commit": results["commit"],
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value not in (None, ""))
+    table = "\n".join(f"| {name} | {markdown(value)} |" for name, value in rows.items() if value not in (None, ""))
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
 
 
@@ -340,9 +355,9 @@ def _metrics_table(results: dict) -> str:
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown; all columns except the first are right-aligned."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A table in Markdown; all columns except the first are right-aligned. Cells are shown as they are."""
+    ruler: list[str] = [Markup(cell) for cell in ("---", *["---:"] * (len(head) - 1))]
+    return "\n".join(f"| {' | '.join(markdown(cell) for cell in line)} |" for line in [head, ruler, *rows])
 
 
 def licence(results: dict) -> str:
@@ -355,6 +370,11 @@ def corpus_name(results: dict) -> str:
     return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
 
 
-def _named(model: str) -> str:
+def _named(model: str) -> Markup:
     """A link for a model on the Hub; a folder is named without the path to it."""
-    return f"[{model}](https://huggingface.co/{model})" if hub_id(model) else f"`{Path(model).name}` (a local folder)"
+    return repository_link(model) if hub_id(model) else Markup(f"{markdown(Path(model).name)} (a local folder)")
+
+
+def repository_link(repo_id: str) -> Markup:
+    """A link in Markdown to a repository on the Hub."""
+    return Markup(f"[{markdown(repo_id)}](https://huggingface.co/{repo_id})")

@@ -8,6 +8,7 @@ from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.names import without_names_in_predictions, without_names_in_results, without_names_in_split
 from ser_mtl.hub.record import published_as
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
@@ -25,18 +26,21 @@ def read_results(run: Path) -> dict:
     """The `results.json` of a finished run.
 
     Raises:
-        UserError: the file is missing or damaged, or the run has no weights.
+        UserError: the file is missing or damaged, the run has no weights, or one of its files is a link.
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
     results = read_json(run / "results.json", "stage", "trainable", "test.all")
     if not any((run / name).is_file() for name in WEIGHTS):
         raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
+    for name in sorted(OWN_NAMES | {"config.json", "results.json"}):
+        if (run / name).is_symlink():  # to whatever file of this machine
+            raise UserError(f"{run / name}: is a link, which is not followed; put the file itself there")
     return results
 
 
 def files_to_publish(
-    run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False
+    run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False, keep_names: bool = True
 ) -> dict[str, Path | bytes]:
     """The files of a repository, by name: only those of the run that a reader needs.
 
@@ -48,11 +52,12 @@ def files_to_publish(
         repo_id: the repository; the card names it.
         base: the base of the run's adapters.
         with_transcripts: keep the transcripts in `predictions.jsonl`.
+        keep_names: keep the names of speakers and files; otherwise they are hashed.
 
     Raises:
         UserError: the run is not finished, or one of its files is damaged.
     """
-    results = _public_results(read_results(run), base)
+    results = _public_results(read_results(run), base, keep_names)
     files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
     files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
     # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
@@ -61,8 +66,9 @@ def files_to_publish(
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
-    predictions = run / "predictions.jsonl"
-    files["predictions.jsonl"] = predictions if with_transcripts else _without_transcripts(predictions)
+    files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
+    if not keep_names and "split.json" in files:
+        files["split.json"] = _json(without_names_in_split(read_json(run / "split.json")))
     if base is not None:
         adapter = read_json(run / "adapter_config.json")
         files["adapter_config.json"] = _json(
@@ -75,14 +81,14 @@ OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
 """Files that only some runs have. If an earlier run left one in the repository, publishing deletes it."""
 
 
-def _public_results(results: dict, base: Base | None) -> dict:
+def _public_results(results: dict, base: Base | None, keep_names: bool) -> dict:
     public = results | {"encoder": _public_name(results["encoder"])}
     if "stage1" in results:
         public["stage1"] = _public_name(results["stage1"])
     if base is not None:
         public["base"] = {"repo_id": base.repo_id, "revision": base.revision}
         public["stage1" if base.of_stage1 else "encoder"] = base.repo_id
-    return public
+    return public if keep_names else without_names_in_results(public)
 
 
 def _public_config(config: dict, code: str) -> dict:
@@ -109,9 +115,13 @@ def _without_paths(value: object, model: bool = False) -> object:
     return _public_name(value) if model else Path(value).name
 
 
-def _without_transcripts(predictions: Path) -> bytes:
-    rows = [{name: value for name, value in row.items() if name != "asr"} for row in read_predictions(predictions)]
-    return json_lines_text(rows).encode()
+def _public_predictions(predictions: Path, with_transcripts: bool, keep_names: bool) -> Path | bytes:
+    if with_transcripts and keep_names:
+        return predictions
+    rows = read_predictions(predictions)
+    if not with_transcripts:
+        rows = [{name: value for name, value in row.items() if name != "asr"} for row in rows]
+    return json_lines_text(rows if keep_names else without_names_in_predictions(rows)).encode()
 
 
 def _json(content: object) -> bytes:

@@ -88,7 +88,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         )
     with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run).eval()
-        processor = Wav2Vec2Processor.from_pretrained(run)
+        processor = Wav2Vec2Processor.from_pretrained(run, trust_remote_code=False)
     stock = {"emotion": (stock_classifier(model), processor.feature_extractor)}
     if model.ctc_head is not None:
         stock["ctc"] = (stock_ctc(model), processor)

@@ -17,11 +17,14 @@ from ser_mtl.hub.card import (
     licence,
     markdown_table,
     metadata,
+    repository_link,
 )
 from ser_mtl.hub.contents import read_results
-from ser_mtl.hub.push import make_repository, push
+from ser_mtl.hub.names import NOTE, without_names_in_results
+from ser_mtl.hub.push import check_history, make_repository, push
 from ser_mtl.hub.record import Published
 from ser_mtl.metrics import METRICS, Metric
+from ser_mtl.safe_text import markdown
 from ser_mtl.tasks import TASKS
 
 
@@ -44,7 +47,12 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
 
 
 def publish_overview(
-    runs: dict[int, Path], published: dict[int, Published], repo_id: str, public: bool = False, token: str | None = None
+    runs: dict[int, Path],
+    published: dict[int, Published],
+    repo_id: str,
+    public: bool = False,
+    keep_names: bool = False,
+    token: str | None = None,
 ) -> Published:
     """Publish the card that covers all folds.
 
@@ -53,11 +61,15 @@ def publish_overview(
         published: the repository of each fold.
         repo_id: the repository of the card.
         public: make the repository public.
+        keep_names: as for `ser_mtl.hub.push.publish_run`.
         token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
     results = {fold: read_results(run) for fold, run in runs.items()}
+    if public and not keep_names:
+        check_history(api, repo_id)
+        results = {fold: without_names_in_results(fold_results) for fold, fold_results in results.items()}
     card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id)
     return push(api, {"README.md": card.encode()}, repo_id, public)
 
@@ -73,7 +85,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
     first = next(iter(results.values()))
     note = _transcription_note(results)
     sections = [
-        f"# Speech emotion recognition, stage {first['stage']}, {len(results)} folds of {corpus_name(first)}",
+        f"# Speech emotion recognition, stage {markdown(first['stage'])}, {len(results)} folds of {corpus_name(first)}",
         "A model for each fold, trained on the others, after *Enhancing two-stage finetuning for speech emotion "
         "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds only the card; "
         "each model's own card says how to load it.",
@@ -83,7 +95,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
         "- No speaker of a fold's test utterances is in its training.\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
-        + (f"\n- {note}" if note else ""),
+        + "".join(f"\n- {line}" for line in (note, NOTE if first.get("hashed_names") else None) if line),
         LIMITS,
         licence(first),
         CITATION,
@@ -101,7 +113,7 @@ def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:
     rows = []
     for fold, fold_results in results.items():
         scores = fold_results["test"]["all"]
-        link = f"[{repositories[fold]}](https://huggingface.co/{repositories[fold]})"
+        link = repository_link(repositories[fold])
         speakers = ", ".join(fold_results.get("held_out_speakers", []))
         values = [percent(scores, metric) for metric in columns]
         rows.append([str(fold), link, speakers, str(scores["n"]), *values])

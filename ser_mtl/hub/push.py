@@ -7,6 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.hub.base import find_base
 from ser_mtl.hub.contents import OWN_NAMES, files_to_publish, read_results
+from ser_mtl.hub.names import NOTE
 from ser_mtl.hub.record import Published, record_publication
 
 
@@ -16,6 +17,7 @@ def publish_run(
     base_repo_id: str | None = None,
     public: bool = False,
     with_transcripts: bool = False,
+    keep_names: bool = False,
     token: str | None = None,
 ) -> Published:
     """Publish a finished run, and record in its folder where.
@@ -26,6 +28,7 @@ def publish_run(
         base_repo_id: the repository of the adapters' base; by default, where the base was published.
         public: make the repository public, once it is complete.
         with_transcripts: publish the transcripts of the test utterances too.
+        keep_names: publish the names of speakers and files; otherwise a public repository has hashes of them.
         token: the Hub token; by default, the one of the login.
 
     Raises:
@@ -35,7 +38,10 @@ def publish_run(
     base = find_base(run, base_repo_id, token)
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
-    files = files_to_publish(run, repo_id, base, with_transcripts)
+    hashing = public and not keep_names
+    if hashing:
+        check_history(api, repo_id)
+    files = files_to_publish(run, repo_id, base, with_transcripts, keep_names=not hashing)
     published = push(api, files, repo_id, public)
     record_publication(run, published)
     return published
@@ -58,6 +64,24 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
                 f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public"
             )
     return repo_id
+
+
+def check_history(api: HfApi, repo_id: str) -> None:
+    """Check that a private repository has no names in its earlier commits, which everyone reads once it is public.
+
+    Raises:
+        UserError: it was published with names.
+    """
+    with hub_errors(f"--repo_id {repo_id}"):
+        info = api.model_info(repo_id)
+        if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
+            return
+        card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
+    if NOTE not in card:
+        raise UserError(
+            f"--public: {repo_id} was private and has names of speakers and files in its history; publish under "
+            "another name, delete it on the Hub first, or add --keep_names"
+        )
 
 
 def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False) -> Published:

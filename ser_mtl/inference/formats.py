@@ -1,10 +1,11 @@
 """Answers to files as lines of text, JSON or CSV, written as the answers come."""
 
-import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
-from io import StringIO
 from pathlib import Path
+
+from ser_mtl.safe_text import csv_line, printable
 
 Answers = Iterable[tuple[Path, dict]]
 """Files, each with the answer of a `Recognizer`."""
@@ -15,7 +16,7 @@ def text_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     for file, answer in answers:
         parts = [answer[task] for task in labels]
         line = f"{file}: " + ", ".join(f"{part['label']} {part['probability']:.2f}" for part in parts)
-        yield line + (f': "{answer["transcript"]}"' if "transcript" in answer else "")
+        yield printable(line + (f': "{answer["transcript"]}"' if "transcript" in answer else ""))
 
 
 def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
@@ -23,7 +24,7 @@ def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     line = "["
     for file, answer in answers:
         yield line
-        line = json.dumps({"file": str(file), **answer}, ensure_ascii=False) + ","
+        line = _escaped(json.dumps({"file": str(file), **answer}, ensure_ascii=False)) + ","
     if line == "[":
         yield "[]"
     else:
@@ -45,10 +46,13 @@ def csv_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
         yield _csv_line([*row, answer.get("transcript", "")])
 
 
-def _csv_line(row: list[str]) -> str:
-    line = StringIO()
-    csv.writer(line, lineterminator="").writerow(row)
-    return line.getvalue()
+def _csv_line(cells: list[str]) -> str:
+    return csv_line(printable(cell, keep="\t\r\n") for cell in cells)
+
+
+def _escaped(text: str) -> str:
+    """JSON without the characters that steer some terminals or that UTF-8 lacks; json escapes the others itself."""
+    return re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 FORMATS: dict[str, Callable[[Answers, dict[str, list[str]]], Iterator[str]]] = {

@@ -39,9 +39,9 @@ def load(
     if not Path(name).exists() and name.count("/") != 1:
         raise UserError(f"model {name}: is neither a folder here nor a Hub id (namespace/name)")
     with hub_errors(f"model {name}"):
-        if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:
+        if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
-        processor = Wav2Vec2Processor.from_pretrained(name)
+        processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
         model = SerMtlModel.from_pretrained(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32

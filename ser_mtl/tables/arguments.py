@@ -1,6 +1,7 @@
 """The arguments of `run_tables.py`, and the flags that each run gets from them."""
 
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field, fields
@@ -73,6 +74,9 @@ class TablesArguments:
         default_factory=list,
         help="Options of submitit, name=value: timeout_min=2880 gpus_per_node=1 slurm_partition=gpu ...",
     )
+    hub_token: str | None = HfArg(
+        default=None, help="Token for the Hub. The runs get it as HF_TOKEN; it is written nowhere. [that of the login]"
+    )
     dry_run: bool = HfArg(default=False, help="Print the plan and, as far as known, its hours; start nothing.")
     report_only: bool = HfArg(default=False, help="Start nothing; write the report of the finished runs.")
     command: str = field(default="", init=False)  # as typed, without folders
@@ -90,6 +94,8 @@ class TablesArguments:
             raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1")
+        if self.hub_token:
+            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
         names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
@@ -157,13 +163,28 @@ def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
 def _words(flag: str, text: str) -> list[str]:
     """Split a string of flags as a shell does."""
     try:
-        return shlex.split(text)
+        words = shlex.split(text)
     except ValueError as error:
-        raise UserError(f"{flag} {text}: {error}") from error
+        raise UserError(f"{flag}: {error}; each flag is split as a shell does") from error
+    if _without_token(words) != words:
+        raise UserError(f"{flag}: give --hub_token to run_tables.py itself, which writes it nowhere, or set HF_TOKEN")
+    return words
+
+
+def _without_token(words: list[str]) -> list[str]:
+    """A command line without the token for the Hub."""
+    left, rest = [], iter(words)
+    for word in rest:
+        if not re.match(r"--hub[_-]token(=|$)", word):
+            left.append(word)
+        elif "=" not in word:
+            next(rest, None)
+    return left
 
 
 def _as_reported(words: list[str]) -> str:
     """The command of the runs. Folders are reduced to their names: a report is read on other machines."""
+    words = _without_token(words)
     named = [Path(word).name if Path(word).is_absolute() or os.path.exists(word) else word for word in words]
     return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
 
@@ -198,6 +219,7 @@ def keep_settings(args: TablesArguments) -> None:
         return write_json(file, settings)
     # A folder of a version without the flag had its default.
     before = vars(TablesArguments()) | read_json(file)
+    before["flags"] = _without_token(before["flags"])  # an earlier version kept it
     if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
                      if before[name] != settings[name]]:  # fmt: skip
         raise UserError(

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from ser_mtl.tables.finished import FinishedRow
 from ser_mtl.tables.rows import CLAIMS, Claim
 from ser_mtl.tables.statistics import FEWEST_FOLDS, Comparison, compare, counts, holm
@@ -64,7 +66,8 @@ def tests_table(tested: list[CheckedClaim], rows: list[FinishedRow]) -> Table:
 
     lines = [
         [
-            f"`{check.claim.better}` against `{check.claim.worse}`", percent(check.better), percent(check.worse),
+            Markup(f"`{check.claim.better}` against `{check.claim.worse}`"),
+            percent(check.better), percent(check.worse),
             with_ends(check.comparison.difference, "+.1f"), papers_difference(check.claim),
             p_value(check.comparison.p), p_value(check.p), str(check.comparison.folds),
         ]

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import read_json
@@ -79,9 +80,9 @@ class FinishedRow:
         return self.row.id
 
     @property
-    def code(self) -> str:
+    def code(self) -> Markup:
         """The id in Markdown."""
-        return f"`{self.id}`"
+        return Markup(f"`{self.id}`")
 
     @property
     def tasks(self) -> list[str]:

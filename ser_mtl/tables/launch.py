@@ -23,6 +23,7 @@ from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run
 
 _SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
@@ -170,7 +171,7 @@ def reason_in(log: str, code: int) -> str:
     """Why a run failed: the line of its script, or else the last line of its log."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
     reasons = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
-    return f"{reasons[-1]} (exit code {code})"
+    return f"{printable(reasons[-1])} (exit code {code})"
 
 
 def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:

@@ -11,10 +11,12 @@ from statistics import mode
 
 import jinja2
 from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from ser_mtl.files import read_json, write_text
+from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tables.claims import check_claims, tests_table, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
 from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
@@ -36,6 +38,8 @@ from ser_mtl.tables.statistics import Counts, counts, interval
 from ser_mtl.tables.text import Table
 
 _HERE = Path(__file__).resolve().parent
+_FOLD = re.compile(r"^(<details><summary>[\w :,]+</summary>|</details>)$", re.MULTILINE)
+"""The only HTML in the template. Text of others cannot look like it, since it has no < there."""
 
 
 def write_report(folder: Path, runs: list[Run], command: str) -> Path:
@@ -52,19 +56,19 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     rows = finished_rows(runs)
     emotion_counts = {row.id: counts(row.predictions()) for row in rows}
     baselines = read_baselines(folder / "baselines.json")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    figures = draw(folder / "figures", rows, emotion_counts, baselines)
+    environment = _environment()
     text = environment.get_template("report.md.j2").render(
         about=about(rows, finished_runs(runs)),
-        command=command,
+        command=Markup(printable(command)),
         incomplete=incomplete(runs),
-        figures=draw(folder / "figures", rows, emotion_counts, baselines),
+        figures=figures,
         **_tables(rows, emotion_counts, baselines),
     )
     text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(folder / "report.md", text)
-    write_text(folder / "report.html", as_page(text, folder, environment))
+    drawn = {file for kind in figures.values() for file in kind.values()}
+    write_text(folder / "report.html", as_page(text, folder / "figures", drawn, environment))
     return folder / "report.html"
 
 
@@ -80,6 +84,18 @@ def read_baselines(file: Path) -> dict:
     if baselines["ceiling"] and "utterances" not in baselines["ceiling"]:
         raise UserError(f"{file}: is of an earlier version; run run_tables.py once without --report_only")
     return baselines
+
+
+def _environment() -> jinja2.Environment:
+    """Templates of Markdown: what they are filled with is shown as it is, unless it is `Markup`."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        finalize=markdown,
+    )
 
 
 def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict) -> dict[str, object]:
@@ -242,11 +258,26 @@ def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     return {"Cosines between the gradients of each pair of losses": "cosines.png"}
 
 
-def as_page(text: str, folder: Path, environment: jinja2.Environment) -> str:
-    """Markdown as one page of HTML that needs no other file: figures are embedded."""
-    body = MarkdownIt("commonmark").enable("table").render(text)
+def as_page(text: str, folder: Path, drawn: set[str], environment: jinja2.Environment) -> str:
+    """Markdown as one page of HTML that needs no other file.
 
-    def inlined(match: re.Match) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode((folder / match[1]).read_bytes()).decode()}"'
+    Args:
+        text: the report.
+        folder: holds its figures.
+        drawn: their file names. Of other pictures, only the description is shown.
+        environment: of the templates.
+    """
 
-    return environment.get_template("page.html.j2").render(body=re.sub(r'src="([^":]+)"', inlined, body))
+    def picture(renderer, tokens, index, options, env) -> str:
+        token = tokens[index]
+        name = str(token.attrGet("src")).removeprefix(f"{folder.name}/")
+        if name not in drawn:
+            return str(escape(token.content))
+        data = base64.b64encode((folder / name).read_bytes()).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(token.content)}" />'
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.add_render_rule("image", picture)
+    parts = _FOLD.split(text)  # Markdown, HTML, Markdown, HTML, ...
+    body = "".join(part if number % 2 else parser.render(part) for number, part in enumerate(parts))
+    return environment.get_template("page.html.j2").render(body=Markup(body))

@@ -1,8 +1,12 @@
-"""The tables of the report, each made from the finished runs; None if they lack what it needs."""
+"""The tables of the report, each made from the finished runs; None if they lack what it needs.
+
+Cells are plain text, and shown as it is; those of type `Markup` are Markdown.
+"""
 
 from collections.abc import Iterable
 
 import numpy as np
+from markupsafe import Markup
 
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.agreement import model_scores, rater_scores
@@ -26,7 +30,8 @@ def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
 
 def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Table:
     """Our metrics; next to those that the paper reports at all, its numbers and the differences."""
-    header, lines = ["row", "trained"], [[row.code, row.row.name] for row in rows]
+    header = ["row", "trained"]
+    lines: list[list[str]] = [[row.code, Markup(row.row.name)] for row in rows]
     for metric in metrics:
         reported = any(row.paper.value(metric.name) is not None for row in ROWS)
         header += [metric.title.removeprefix("emotion "), *(["paper", "difference"] if reported else [])]

@@ -190,7 +190,7 @@ class Stage2(Stage):
             raise UserError("--tasks: emotion must be among them")
 
 
-@dataclass
+@dataclass(repr=False)  # that of transformers masks the token
 class SerMtlArguments(TrainingArguments):
     """The arguments of training: transformers' `TrainingArguments`, with the defaults of the paper and this project.
 
@@ -329,6 +329,10 @@ class SerMtlArguments(TrainingArguments):
                 "--ignore_data_skip, and split_batches or dispatch_batches of --accelerator_config: with several "
                 "processes it would not be known which utterances an epoch has had; drop them"
             )
+
+    def __getstate__(self) -> dict:
+        """What is pickled beside each checkpoint (`training_args.bin`): everything but the token."""
+        return vars(self) | {"hub_token": None}
 
     @property
     def utterances_per_update(self) -> int:

@@ -18,6 +18,7 @@ from ser_mtl.evaluation.results import results_table
 from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
+from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -116,9 +117,9 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
     for path in sorted(Path(args.output_dir).iterdir()):
-        print(f"  {path}")
+        print(f"  {printable(str(path))}")
     if "emotion" in results["tasks"]:
-        print(f"\nNext: {_program()} predict my_recording.wav --model {args.output_dir}")
+        print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are mistaken for which")
 
 

@@ -6,6 +6,7 @@ from huggingface_hub import HfApi
 
 from ser_mtl.errors import hub_errors
 from ser_mtl.hub.base import base_on_hub, find_base
+from ser_mtl.hub.names import SAID
 from ser_mtl.hub.push import publish_run
 from ser_mtl.training.arguments import SerMtlArguments
 
@@ -41,3 +42,5 @@ def publish(args: SerMtlArguments) -> None:
         Path(args.output_dir), args.hub_model_id, public=not args.hub_private_repo, token=args.hub_token
     )
     print(f"published as {published.repo_id}, commit {published.revision}")
+    if not args.hub_private_repo:
+        print(SAID)

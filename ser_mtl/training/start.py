@@ -23,6 +23,7 @@ from ser_mtl.corpora.targets import character_tokenizer, label_sets
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
+from ser_mtl.hub.names import hashed
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -103,7 +104,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
         UserError: it cannot be read, or is not of a supported family.
     """
     with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
-        config = AutoConfig.from_pretrained(encoder)
+        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise UserError(
             f"--encoder {encoder}: {config.model_type!r} is not a supported encoder of raw waveforms; supported: "
@@ -118,9 +119,9 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     Moonshine takes waveforms as they are.
     """
     try:
-        normalise = AutoFeatureExtractor.from_pretrained(encoder).do_normalize
+        normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
     except (OSError, ValueError, AttributeError):
-        normalise = AutoConfig.from_pretrained(encoder).model_type != "moonshine"
+        normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
 
@@ -157,7 +158,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
-        processor = Wav2Vec2Processor.from_pretrained(stage1.name)
+        processor = Wav2Vec2Processor.from_pretrained(stage1.name, trust_remote_code=False)
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
@@ -193,7 +194,7 @@ def read_stage1(name: str) -> SavedStage1:
     """
     check_run_of_stage1(Path(name))
     with hub_errors(f"--stage1 {name}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
     if config.layer_weights:
@@ -266,8 +267,15 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict) -> None:
     ids = [name for part in ("train", "dev") if part in split_record for name in split_record[part]["ids"]]
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     names = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
-    heard = set(ids) if len(folders) > 1 else {f"{name}/{utterance}" for name in names for utterance in ids}
-    if both := sorted(heard & utterance_keys(parts["test"])):
+    known = set(ids)
+
+    def was_heard(key: str) -> bool:
+        name, _, utterance = key.partition("/")
+        own = key if len(folders) > 1 else utterance
+        own_corpus = len(folders) > 1 or name in names
+        return own_corpus and (hashed(own) if split_record.get("hashed_names") else own) in known
+
+    if both := sorted(filter(was_heard, utterance_keys(parts["test"]))):
         raise UserError(
             f"--stage1 {stage1}: was trained with fold {split_record['fold']} held out, on {both[0]} and "
             f"{len(both) - 1} more utterances of the test set; use the stage 1 of the same fold"

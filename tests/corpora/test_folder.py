@@ -1,5 +1,6 @@
 """Pins a folder with metadata.csv as a corpus: reading, joining, writing, and the line each mistake gives."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,38 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
     assert read_folder([folder])["speaker"][:] == ["x"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_any_separator_of_a_spreadsheet_is_read(tmp_path, separator):
+    rows = ("text", "file_name", "speaker"), ('"well; yes, so\tthere"', "a.wav", "x"), ("no", "b.wav", '"y\nz"')
+    folder = write_folder(tmp_path / "mine", "".join(f"{separator.join(row)}\n" for row in rows))
+    corpus = read_folder([folder])
+    assert corpus["text"][:] == ["well; yes, so\tthere", "no"] and corpus["speaker"][:] == ["x", "y\nz"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        ",file_name,speaker\n0,a.wav,x\n1,b.wav,y\n",
+        "Unnamed: 0,file_name,speaker\n7,a.wav,x\n3,b.wav,y\n",
+        "file_name,speaker,,\na.wav,x,,\nb.wav,y, ,\n",
+        "file_name;speaker;\na.wav;x;\nb.wav;y;\n",
+    ],
+)
+def test_columns_without_a_name_that_say_nothing_are_left_out(tmp_path, metadata):
+    corpus = read_folder([write_folder(tmp_path / "mine", metadata)])
+    assert (corpus["id"][:], corpus["speaker"][:]) == (["a.wav", "b.wav"], ["x", "y"])
+
+
+def test_paths_of_windows_are_read_and_the_shortest_form_is_the_id(tmp_path):
+    metadata = "file_name,speaker\nclips\\deep\\a.wav,x\n.\\b.wav,x\n./clips//c.wav,x\n"
+    folder = write_folder(tmp_path / "mine", metadata, audio="clips/c.wav clips/deep/a.wav b.wav")
+    corpus = read_folder([folder])
+    assert corpus["id"][:] == ["b.wav", "clips/c.wav", "clips/deep/a.wav"]
+    assert corpus["path"][:] == [str(folder / name) for name in corpus["id"]]
+    odd = write_folder(tmp_path / "odd", "file_name,speaker\na\\b.wav,x\n", audio="a\\b.wav")
+    assert read_folder([odd])["id"][:] == ["a\\b.wav"]  # on Linux, a name like another
+
+
 def test_files_in_sub_folders_are_found(tmp_path):
     folder = write_folder(tmp_path / "mine", "file_name,speaker\nclips/a.wav,x\n", audio="clips/a.wav")
     assert read_folder([folder])["path"][:] == [str(folder / "clips" / "a.wav")]
@@ -92,6 +125,20 @@ def _folds(corpus) -> dict[str, int]:
         ("file_name,speaker\n/etc/hosts,x\n", r"row 2: file_name '/etc/hosts' is outside the folder"),
         ("emotion,speaker\nsad,x\n", r"no column 'file_name'"),
         ("file_name,speaker,mood\na.wav,x,sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
+        ("file_name,speaker,mood,age\na.wav,x,1,2\n", r"unknown columns 'mood', 'age'; known columns: file_name, "),
+        ("file_name;speaker;mood\na.wav;x;sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
+        ('file_name,speaker,"mo\nod"\na.wav,x,sad\n', r"unknown column 'mo\\nod'"),
+        ("file_name,speaker,speaker\na.wav,x,y\n", r"column 'speaker' is there twice"),
+        ("file_name,speaker,\na.wav,x,sad\n", r"column 3 has no name; name it in the first row, or remove it"),
+        (",file_name,speaker\nsad,a.wav,x\n", r"column 1 has no name"),
+        ("Unnamed: 0,file_name,speaker\n1,a.wav,x\n1,b.wav,y\n", r"column 1 has no name"),
+        ("file_name;text\na.wav;well; yes\n", r"more cells than the header; put quotes around text with semicolons"),
+        ("file_name,speaker\n" + "n" * 300 + ".wav,x\n", r"row 2: no audio file n{300}\.wav"),
+        ('file_name,speaker\n"a\n\x1b[31m.wav",x\n', r"row 2: no audio file a\\n\\x1b\[31m\.wav"),
+        ("file_name,speaker\na\x00.wav,x\n", r"row 2: no audio file a\\x00\.wav"),
+        ("file_name,speaker\nC:\\mine\\a.wav,x\n", r"row 2: file_name .* is outside the folder"),
+        ("file_name,speaker\n..\\a.wav,x\n", r"row 2: file_name .* is outside the folder"),
+        ("file_name,speaker\na.wav,x\n.\\a.wav,y\n", r"row 3: file_name .* is already in row 2"),
         ("file_name,fold\na.wav,1\nb.wav,6\n", r"row 3: fold '6'"),
         ("file_name,fold\na.wav,0\n", r"row 2: fold '0'"),
         ("file_name,fold\na.wav,1.5\n", r"row 2: fold '1\.5'"),
@@ -139,6 +186,20 @@ def test_a_written_corpus_is_read_back_with_the_same_annotations(tmp_path):
     by_path = {row.pop("path"): row for row in written.select_columns(["path", *columns])}
     assert by_path == {row.pop("path"): row for row in corpus.select_columns(["path", *columns])}
     assert written["id"][0] == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+
+
+def test_a_spreadsheet_computes_nothing_of_a_written_corpus(tmp_path):
+    names = ["=a.wav", "-b.wav", "@c.wav", "+d.wav"]
+    text = "file_name,speaker,text,emotion\n" + "".join(f'{name},=1+1,"@x\n=y","\'-z\r"\n' for name in names)
+    folder = write_folder(tmp_path / "mine", text, audio=" ".join(names))
+    corpus = read_folder([folder])
+    assert sorted(corpus["id"]) == sorted(names) and set(corpus["emotion"]) == {"-z"}
+    (folder / "metadata.csv").unlink()
+    write_metadata(corpus, folder / "metadata.csv")
+    with open(folder / "metadata.csv", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert len(cells) == 8 * 5 and not [cell for cell in cells if cell[:1] in tuple("=+-@")]
+    assert read_folder([folder]).to_list() == corpus.to_list()
 
 
 def test_joined_folders_are_written_with_their_folds(tmp_path):

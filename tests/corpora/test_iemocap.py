@@ -153,6 +153,42 @@ def test_an_unknown_emotion_code_is_named(own_tree):
         read_iemocap(own_tree, check_counts=False)
 
 
+LABEL = "[1.2500 - 2.5000]\tSes02F_impro01_F001\thap\t[2.5000, 3.0000, 3.5000]\n"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("[1.2500 - 2.5000]", "[1.2.5 - 2.5]"),
+        ("[1.2500 - 2.5000]", "[1.25 2.5]"),
+        ("[1.2500 - 2.5000]", "[- - .]"),
+        ("[2.5000, 3.0000, 3.5000]", "[2.5000, 3.000 0, 3.5000]"),
+        ("[2.5000, 3.0000, 3.5000]", "[2.5000, ., 3.5000]"),
+        ("\t[2.5000, 3.0000, 3.5000]", "\x1b[31m"),
+    ],
+)
+def test_a_damaged_label_is_named_with_its_line(tmp_path, right, wrong):
+    labels = tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
+    labels.parent.mkdir(parents=True)
+    labels.write_text(f"% [START_TIME - END_TIME]\n\n{LABEL.replace(right, wrong)}C-E2:\tNeutral;\t()\n")
+    with pytest.raises(UserError, match=r"Ses02F_impro01\.txt, line 3: .*_F001.* is no label; ") as stop:
+        read_iemocap(tmp_path, check_counts=False)
+    assert str(stop.value).isprintable()
+
+
+@pytest.mark.parametrize("part", ["EmoEvaluation", "transcriptions"])
+@pytest.mark.parametrize("instead", ["folder", "broken link", "link to itself"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, part, instead):
+    path = tmp_path / f"Session2/dialog/{part}/Ses02F_impro01.txt"
+    path.parent.mkdir(parents=True)
+    if instead == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if instead == "link to itself" else tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"Ses02F_impro01\.txt: cannot be read \(.+\); unpack IEMOCAP again"):
+        read_iemocap(tmp_path, check_counts=False)
+
+
 def test_a_missing_corpus_is_refused_with_advice(tmp_path):
     with pytest.raises(UserError) as stop:
         read_iemocap(tmp_path / "nowhere")

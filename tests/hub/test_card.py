@@ -3,10 +3,14 @@
 import copy
 
 import pytest
+from helpers.markup import HOSTILE, elements
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from ser_mtl.hub.card import model_card
+from ser_mtl.hub.folds import overview_card
 from ser_mtl.metrics import METRICS
+from ser_mtl.safe_text import printable
 from ser_mtl.tasks import TASKS
 
 
@@ -190,3 +194,54 @@ def test_near_duplicates_and_calibration_are_stated_if_measured():
     assert "probabilities: 7.1 %; 2.1 % if the logits are divided by `model.config.temperature`." in text
     for absent in ("near-duplicate", "alibration"):
         assert absent not in model_card(STAGE1)
+
+
+# ------------------------------------------------------------------------------------------------------ names of others
+
+
+def shown_on_the_hub(card: str) -> tuple[list[str], str]:
+    return elements(MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(ModelCard(card).text))
+
+
+def with_names(name: str) -> dict:
+    """Results in which `name` stands wherever a name of others can."""
+    test = {"all": STAGE2["test"]["all"], name: scores_of(3, 0.5)}
+    base = {"repo_id": name, "revision": name}
+    named = {
+        "corpus": name,
+        "encoder": name,
+        "stage1": name,
+        "commit": name,
+        "base": base,
+        "test": test,
+        "fold": name,
+        "stage": name,
+    }
+    named |= {"seed": name, "minutes": name, "audio_seconds_per_second": name, "versions": {name: name}}
+    named |= {"sizes": {name: 3}, "labels": {name: [name]}, "tasks": ["emotion", name], "held_out_speakers": [name]}
+    return STAGE2 | named
+
+
+@pytest.mark.parametrize(
+    "field", [*(key for key, value in with_names("x").items() if value != STAGE2.get(key)), "all of them"]
+)
+def test_names_of_others_are_text_wherever_they_stand(field):
+    cards = []
+    for name in ("a plain name", HOSTILE):
+        results = with_names(name)
+        cards.append(model_card(results if field == "all of them" else STAGE2 | {field: results[field]}, "me/model"))
+    (plain, before), (found, shown) = map(shown_on_the_hub, cards)
+    assert found == plain
+    tail = printable(HOSTILE.rsplit("/", 1)[1])  # of a path, the last part is shown
+    in_code = 2 if field == "base" else 0  # there, as Python writes it
+    assert shown.count(tail) == before.count("a plain name") - in_code
+
+
+def test_names_of_others_are_text_on_the_card_of_all_folds():
+    cards = []
+    for name in ("a plain name", HOSTILE):
+        results = {fold: with_names(name) | {"fold": fold} for fold in (1, 2)}
+        cards.append(overview_card(results, {1: "me/one", 2: "me/two"}, "me/all"))
+    (plain, before), (found, shown) = map(shown_on_the_hub, cards)
+    assert found == plain
+    assert shown.count(printable(HOSTILE)) == before.count("a plain name") > 2

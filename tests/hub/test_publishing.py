@@ -1,5 +1,6 @@
 """`ser-mtl publish`: which files go up and which never do, private first, in one commit, safe to repeat."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -118,6 +119,63 @@ def test_transcripts_are_published_only_if_asked_for(hub, stage1):
     assert rows == [{name: value for name, value in row.items() if name != "asr"} for row in own]
     publish_well(stage1, "ada/ser", "--with_transcripts")
     assert hub.repositories["ada/ser"].files["predictions.jsonl"] == (stage1 / "predictions.jsonl").read_bytes()
+
+
+def test_a_public_repository_has_no_names_of_speakers_and_files(hub, stage1):
+    ended = publish(stage1, "ada/ser", "--public")
+    assert ended.code == 0 and "names of speakers and files were hashed" in ended.stdout
+    files = hub.repositories["ada/ser"].files
+    own = read_predictions(stage1 / "predictions.jsonl")
+    assert not [name for name, content in files.items() if b".wav" in content and name != "modeling_ser_mtl.py"
+                and name != "README.md"]  # which loads speech.wav  # fmt: skip
+    rows = [json.loads(line) for line in files["predictions.jsonl"].splitlines()]
+    for column in ("id", "speaker"):
+        expected = [hashlib.sha256(row[column].encode()).hexdigest()[:16] for row in own]
+        assert [row[column] for row in rows] == expected
+        if column == "speaker":
+            assert json.loads(files["results.json"])["held_out_speakers"] == sorted(set(expected))
+            card = files["README.md"].decode()
+            assert all(speaker in card for speaker in expected) and f"({', '.join({own[0]['speaker']})}" not in card
+    split, before = json.loads(files["split.json"]), json.loads((stage1 / "split.json").read_text())
+    for part in ("train", "dev", "test"):
+        assert split[part]["sha256"] == before[part]["sha256"] and len(split[part]["ids"]) == len(before[part]["ids"])
+        assert not set(split[part]["ids"]) & set(before[part]["ids"])
+
+
+def test_names_are_published_if_asked_for(hub, stage1):
+    ended = publish(stage1, "ada/ser", "--public", "--keep_names")
+    assert ended.code == 0 and "hashed" not in ended.stdout
+    files = hub.repositories["ada/ser"].files
+    assert files["split.json"] == (stage1 / "split.json").read_bytes()
+    assert json.loads(files["predictions.jsonl"].splitlines()[0])["id"].endswith(".wav")
+    assert "hashes" not in files["README.md"].decode()
+
+
+def test_names_in_the_history_of_a_private_repository_stay_private(hub, stage1):
+    publish_well(stage1, "ada/ser")
+    before = hub.repositories["ada/ser"].branches["main"]
+    check_refused(publish(stage1, "ada/ser", "--public"), "--public", "ada/ser", "history", "--keep_names")
+    assert hub.repositories["ada/ser"].private and hub.repositories["ada/ser"].branches["main"] == before
+    publish_well(stage1, "ada/ser", "--public", "--keep_names")
+    assert not hub.repositories["ada/ser"].private
+
+
+def test_a_stage_1_without_names_is_still_known_to_have_heard_the_test(hub, stage1, good_corpus, tmp_path):
+    publish_well(stage1, "ada/stage1", "--public")
+    flags = run_flags(good_corpus, tmp_path / "out", stage1="ada/stage1", fold=2)
+    check_one_line(run_script("run_stage2", flags), "run_stage2", "ada/stage1", "was trained with fold 1 held out")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "model.safetensors", "split.json", "config.json", "results.json"])
+@pytest.mark.parametrize("more", [[], ["--merge"]], ids=str)
+def test_a_link_in_the_run_folder_is_refused(hub, stage1, stage2, tmp_path, name, more):
+    run = stage2 if more else stage1
+    if not (run / name).is_file():
+        name = "adapter_model.safetensors"
+    shutil.move(run / name, tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    check_refused(publish(run, "ada/ser", "--base_repo_id", "ada/base", *more), f"{run / name}: is a link")
+    assert not hub.repositories and not (run / "merged").exists()
 
 
 def test_the_run_folder_gains_only_the_record_of_publication(hub, stage1):

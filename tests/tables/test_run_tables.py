@@ -1,11 +1,18 @@
 """The command line of run_tables.py: a plan, a row trained and reported, no run trained twice, mistakes in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from helpers.tiny import check_one_line, run_script
 from test_launch import tables_flags
+
+from ser_mtl.errors import UserError
+from ser_mtl.tables.arguments import keep_settings, parse_arguments
+from ser_mtl.tables.plan import choose_rows, plan
+
+TOKEN = "hf_made_up_of_ada"
 
 
 def flags(corpus: Path, encoder: Path, output: Path, *more: str) -> list[str]:
@@ -55,6 +62,37 @@ def test_a_repeat_trains_nothing_and_other_settings_are_refused(trained, good_co
     refused = run_script("run_tables", flags(good_corpus, encoder, output))
     check_one_line(refused, "run_tables", "--measure_oracle True, not False", output)
     assert before == {path.name: path.stat().st_mtime_ns for path in [*run.iterdir(), run.with_suffix(".log")]}
+
+
+@pytest.mark.parametrize("form", [["--hub_token", TOKEN], ["--hub-token", TOKEN], [f"--hub_token={TOKEN}"]], ids=str)
+def test_a_token_reaches_the_runs_and_is_written_nowhere(good_corpus, encoder, tmp_path, form, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    monkeypatch.setattr("sys.argv", ["run_tables.py"])
+    args = parse_arguments([*map(str, flags(good_corpus, encoder, tmp_path)), *form, "--push_to_hub"])
+    keep_settings(args)
+    runs = plan(choose_rows([], ["t2-full-full"], []), [1], [0], tmp_path)
+    assert os.environ["HF_TOKEN"] == TOKEN
+    assert TOKEN not in " ".join([args.command, *(word for run in runs for word in args.flags_of(run))]) + repr(args)
+    assert "--push_to_hub" in args.command and "--push_to_hub" in args.flags_of(runs[0])
+    assert TOKEN not in (tmp_path / "settings.json").read_text()
+    (runs[0].folder / "args.json").parent.mkdir(parents=True)
+    (runs[0].folder / "args.json").write_text("{}")
+    before = json.loads((tmp_path / "settings.json").read_text())
+    for flag, value in (("flags", [*before["flags"], *form]), ("encoder", "another")):
+        (tmp_path / "settings.json").write_text(json.dumps(before | {flag: value, "flags": [*before["flags"], *form]}))
+        if flag == "flags":
+            keep_settings(args)
+    with pytest.raises(UserError, match="--encoder another, not") as stop:
+        keep_settings(args)
+    assert TOKEN not in str(stop.value)
+
+
+@pytest.mark.parametrize("flag", ["stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "row_flags"])
+def test_a_token_among_flags_that_are_kept_is_refused_unseen(good_corpus, encoder, tmp_path, flag):
+    text = f"t1-full-ser --hub_token {TOKEN}" if flag == "row_flags" else f"--hub-token={TOKEN}"
+    ended = run_script("run_tables", flags(good_corpus, encoder, tmp_path / "out", f"--{flag}={text}"))
+    check_one_line(ended, "run_tables", f"--{flag}", "HF_TOKEN")
+    assert TOKEN not in ended.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_missing_corpus_is_named_before_anything_is_launched(encoder, tmp_path):

@@ -1,5 +1,6 @@
 """Checkpoints are written where dev got better, and when the last one is old enough; not after every epoch."""
 
+import torch
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import DefaultFlowCallback
 
@@ -52,3 +53,13 @@ def test_better_may_mean_less():
     assert not control.should_save
     SparingCheckpoints(10).on_evaluate(args, state, control, {"eval_loss": 0.9})
     assert control.should_save
+
+
+def test_the_token_is_not_among_the_arguments_beside_a_checkpoint(tmp_path):
+    args = SerMtlArguments(output_dir="out", hub_token="hf_secret", num_train_epochs=3, use_cpu=True)
+    torch.save(args, tmp_path / "training_args.bin")
+    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()
+    saved_args = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    assert (saved_args.hub_token, saved_args.num_train_epochs, args.hub_token) == (None, 3, "hf_secret")
+    for text in (args.to_json_string(), str(args), repr(args), str(args.to_sanitized_dict())):
+        assert "hf_secret" not in text

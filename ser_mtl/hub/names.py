@@ -1,0 +1,38 @@
+"""Names of speakers and files in what everyone can read: hashed, so that they can be compared but not read."""
+
+import hashlib
+
+NOTE = "Speakers and files are named by hashes: the first 16 digits of the SHA-256 of their names."
+"""On the card; it also tells that a repository was published without names."""
+
+SAID = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
+"""On the terminal, after the publication."""
+
+
+def hashed(name: str) -> str:
+    """The hash that stands for a name, the same in every file and every run."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def without_names_in_results(results: dict) -> dict:
+    """The content of `results.json` with hashed speakers, and a mark for the card."""
+    return results | {
+        "held_out_speakers": sorted(map(hashed, results.get("held_out_speakers", []))),
+        "hashed_names": True,
+    }
+
+
+def without_names_in_split(split: dict) -> dict:
+    """The content of `split.json` with hashed ids, and a mark for who compares them. Each `sha256` is of the ids."""
+    parts = {
+        name: part | {"ids": sorted(map(hashed, part["ids"]))} for name, part in split.items() if isinstance(part, dict)
+    }
+    return split | parts | {"hashed_names": True}
+
+
+def without_names_in_predictions(rows: list[dict]) -> list[dict]:
+    """The rows of `predictions.jsonl` with hashed ids and speakers."""
+    return [
+        row | {"id": hashed(row["id"]), "speaker": None if row["speaker"] is None else hashed(row["speaker"])}
+        for row in rows
+    ]
