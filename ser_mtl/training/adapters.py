@@ -56,9 +56,17 @@ def attach_adapters(
 
 
 def continue_adapters(model: PeftModel, adapter: str) -> None:
-    """Load the adapters of another run on the same base; modules which that run did not have stay as they are."""
+    """Load the adapters of another run on the same base; heads which that run did not have stay as they are.
+
+    Raises:
+        ValueError: tensors of its adapters are missing.
+    """
+    own, theirs = get_peft_model_state_dict(model), load_peft_weights(adapter, device="cpu")
+    between = [name for name in own if "lora_" in name or ".layer_adapters." in name]
+    if lost := sorted(set(between) - set(theirs)):
+        raise ValueError(f"{len(lost)} of {len(between)} tensors of its adapters are missing ({lost[0]}, ...)")
     # PEFT wants every module, so those missing in the other run come from the model itself.
-    set_peft_model_state_dict(model, get_peft_model_state_dict(model) | load_peft_weights(adapter, device="cpu"))
+    set_peft_model_state_dict(model, own | theirs)
 
 
 def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> None:
