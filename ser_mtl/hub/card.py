@@ -69,8 +69,8 @@ _FROZEN_TRANSCRIPT = """\
 The adapters move the input of the CTC head, so `output.asr_logits` are of no use. Transcripts come from the frozen
 model under the adapters: `ser_mtl.load("{name}")` gives them."""
 _NO_TRANSCRIPT = """\
-Training changed the layers under the CTC head, so `output.asr_logits` are of no use: take transcripts from the model
-that this one was trained on."""
+If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
+from the model that this one was trained on."""
 _PIPELINE = """\
 With a pipeline, for emotion only; utterances may be batched, and padding does not change an answer:
 
