@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torchaudio.functional import resample
 
-from ser_mtl.corpora.level import at_full_scale, clipping_in_one_line
+from ser_mtl.corpora.level import OVERSHOOT, at_full_scale, clipping_in_one_line
 from ser_mtl.errors import UserError
 
 SAMPLING_RATE = 16_000
@@ -38,7 +38,7 @@ def read_audio(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
         raise UserError(f"{name}: holds no samples; replace or remove it")
     if not np.isfinite(samples).all():
         raise UserError(f"{name}: holds NaN or infinite samples; export it again")
-    return at_full_scale(samples, str(name)), rate
+    return at_full_scale(samples, str(name), OVERSHOOT), rate
 
 
 def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -27,7 +27,7 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
-            -1..1. A few beyond are clipped, with a warning.
+            -1..1; one in a thousand may be beyond and is clipped, with a warning.
         name: how messages call a recording that has no name of its own.
 
     Raises:
