@@ -538,7 +538,12 @@ class SerMtlModel(PreTrainedModel):
 
     @classmethod
     def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
-        from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft import (
+            PeftConfig,
+            get_peft_model_state_dict,
+            inject_adapter_in_model,
+            set_peft_model_state_dict,
+        )
 
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
@@ -550,9 +555,10 @@ class SerMtlModel(PreTrainedModel):
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
-        info = set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
-        own = {key for key in model.state_dict() if "lora_" in key or ".modules_to_save." in key}
-        _refuse_lost(sorted(own & set(info.missing_keys)), len(own), {"unexpected_keys": info.unexpected_keys})
+        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
+        own = get_peft_model_state_dict(model).keys()
+        _refuse_lost(sorted(own - weights.keys()), len(own), sorted(weights.keys() - own))
+        set_peft_model_state_dict(model, weights)
         return model.eval()
 
     def base_fingerprint(self) -> Tensor:
@@ -574,17 +580,17 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
         logging.set_verbosity(verbosity)
     mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
     shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
-    _refuse_lost([shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})], len(own), info)
+    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
+    _refuse_lost(lost, len(own), sorted(info["unexpected_keys"]))
     if further := sorted(key for key in info["unexpected_keys"] if re.sub(r"\blayers\.\d+", "layers.0", key) in own):
         raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
     return (model, info) if arguments.get("output_loading_info") else model
 
 
-def _refuse_lost(lost: list[str], total: int, info: dict) -> None:
-    """Raise if tensors are not in a checkpoint: they would stay random, without a word."""
+def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
+    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
     if lost:
-        names = sorted(info.get("unexpected_keys", ()))
-        there = f"; {len(names)} there are of no use ({_listed(names)})" if names else ""
+        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
         raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
 
 
