@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
-from transformers import Wav2Vec2Processor
+from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import decode
@@ -81,6 +81,26 @@ def test_an_answer_is_what_the_model_says_of_the_waveform(model):
         assert part["label"] == network.config.labels[task][p.argmax()]
         assert part["probability"] == max(part["probabilities"].values()) == pytest.approx(float(p.max()), abs=1e-6)
         assert list(part["probabilities"]) == network.config.labels[task]
+
+
+def test_a_pipeline_gives_the_probabilities_of_the_recognizer(model):
+    network, processor = model
+    assert network.config.temperature != 1
+    classify = pipeline("audio-classification", model=network, feature_extractor=processor.feature_extractor)
+    for samples in utterances():
+        scores = {answer["label"]: answer["score"] for answer in classify(samples.astype(np.float32) / 32768)}
+        (answer,) = infer(network, processor, [samples])
+        assert answer["emotion"]["probabilities"] == pytest.approx(scores, abs=1e-6)
+
+
+def test_the_temperature_changes_no_loss(model, monkeypatch):
+    network, _ = model
+    batch = {"input_values": torch.randn(2, 4000), "emotion_labels": torch.tensor([0, 1])}
+    losses = []
+    for temperature in (1.0, 3.0):
+        monkeypatch.setattr(network.config, "temperature", temperature)
+        losses.append(network(**batch).loss)
+    assert losses[0] == losses[1]
 
 
 @torch.inference_mode()
@@ -175,6 +195,11 @@ def test_csv_has_a_row_a_file_with_all_probabilities(finished2, tmp_path):
     assert float(row["emotion_sad"]) == pytest.approx(answer["emotion"]["probabilities"]["sad"], abs=1e-5)
     assert float(row["gender_probability"]) == pytest.approx(answer["gender"]["probability"], abs=1e-5)
     assert row["transcript"] == answer["transcript"]
+    (raw,) = csv.DictReader(StringIO(run_script("predict", [*flags, "csv", "--raw"]).stdout))
+    temperature = json.loads((finished2 / "config.json").read_text())["temperature"]
+    names = list(answer["emotion"]["probabilities"])
+    plain = np.array([float(raw[f"emotion_{name}"]) for name in names]) ** (1 / temperature)
+    assert list(plain / plain.sum()) == pytest.approx([float(row[f"emotion_{name}"]) for name in names], abs=1e-4)
 
 
 def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp_path):
