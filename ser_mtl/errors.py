@@ -1,6 +1,7 @@
-"""`UserError`, for mistakes that a user can fix, and the errors of the Hub turned into it."""
+"""`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,15 @@ class UserError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(printable(message))
+
+
+class Notice(UserWarning):
+    """One line on what a user should know, but that stops nothing. The command line prints it as it is."""
+
+
+def notice(line: str) -> None:
+    """Warn the user."""
+    warnings.warn(line, Notice, stacklevel=3)
 
 
 _STATUS = {
