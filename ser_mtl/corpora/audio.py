@@ -1,7 +1,6 @@
 """Audio files to samples: mono, 16 kHz, 16 bit. A corpus is decoded once, into an Arrow file that later runs reopen."""
 
 import hashlib
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -9,95 +8,19 @@ from typing import BinaryIO
 
 import datasets
 import numpy as np
-import soundfile
 import torch
 from datasets import Dataset, Features, List, Value
 from scipy.signal import resample_poly
 from torchaudio.functional import resample
 
 from ser_mtl.corpora.folder import place_of
+from ser_mtl.corpora.reading import check_rate, read_audio
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 
 SAMPLING_RATE = 16_000
 
-RATES = (1_000, 768_000)
-"""Hertz: the sampling rates that are read. Anything else is a damaged header, or no speech."""
-
-MAX_SECONDS = 60.0
-"""Longest utterance of a corpus by default. Attention needs memory with the square of its length."""
-
-_BLOCK = 2**20  # numbers read at once
-_EXAMPLES = 10  # files in one message
-
-
-class _Sequential(soundfile.SoundFile):
-    """A file read from its start to its end. Seeking fails if its header is wrong about the length or does not say."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Read an audio file at its own sampling rate. Memory is bounded by `max_seconds`, whatever the header says.
-
-    Args:
-        file: a path or a binary file object.
-        max_seconds: refuse longer audio; None for any length.
-
-    Returns:
-        Samples from -1 to 1, (samples, channels) float32, and the sampling rate in hertz.
-
-    Raises:
-        UserError: the file is missing, unreadable, empty, too long or cut off, has a sampling rate outside `RATES`, or
-            holds samples that are NaN or infinite.
-    """
-    name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
-    try:
-        with _Sequential(file) as sound:
-            rate, promised, exact = sound.samplerate, sound.frames, sound.format not in _ESTIMATED
-            check_rate(rate, f"{name}: ")
-            most = None if max_seconds is None else int(max_seconds * rate)
-            samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
-        raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
-    if len(samples) == 0:
-        raise UserError(f"{name}: holds no samples; replace or remove it")
-    if most is not None and len(samples) > most:
-        lasts = f"{promised / rate:.1f}" if most < promised < _UNKNOWN else f"more than {max_seconds:g}"
-        raise UserError(f"{name}: lasts {lasts} seconds, longer than --max_seconds {max_seconds:g}; cut it")
-    if exact and len(samples) < promised < _UNKNOWN:
-        held, said = len(samples) / rate, promised / rate
-        raise UserError(f"{name}: is cut off: {held:.1f} of the {said:.1f} seconds in its header; replace or remove it")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{name}: holds NaN or infinite samples; export it again")
-    return samples, rate
-
-
-_ESTIMATED = {"MP3", "MPEG"}  # formats whose headers need not hold the length
-_UNKNOWN = 2**62  # libsndfile's length of a FLAC that was written to a pipe is above it
-
-
-def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray]:
-    """The samples of a file, block by block; at most one block more than `most`."""
-    size, held = max(1, _BLOCK // sound.channels), 0
-    sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
-    while most is None or held <= most:
-        block = sound.read(size, dtype="float32", always_2d=True)
-        if len(block) == 0:
-            return
-        held += len(block)
-        yield block
-
-
-def check_rate(rate: int, name: str = "") -> None:
-    """Check that a sampling rate in hertz is one of audio.
-
-    Raises:
-        UserError: it is outside `RATES`; the message begins with `name`.
-    """
-    if not RATES[0] <= rate <= RATES[1]:
-        raise UserError(f"{name}sampling rate {rate}: must be from {RATES[0]} to {RATES[1]} hertz; export it again")
+_EXAMPLES = 20  # files in one message
 
 
 def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -168,14 +91,10 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
         new_fingerprint=_digest("decoded", identity),
         writer_batch_size=200,
     )
-    faults = _faults(corpus, decoded, max_seconds)
     if any(decoded["fault"]):
         _keep(decoded)
         file.unlink()
-    if faults:
-        more = f" And {len(faults) - _EXAMPLES} more." if len(faults) > _EXAMPLES else ""
-        many = f"{len(faults)} audio files cannot be used. " if len(faults) > 1 else ""
-        raise UserError(f"{many}{'. '.join(faults[:_EXAMPLES])}{'.' if more else ''}{more}")
+    _check_faults(corpus, decoded, max_seconds)
     _forget(decoded)
     return datasets.concatenate_datasets([corpus, decoded.remove_columns(["path", "fault"])], axis=1)
 
@@ -208,17 +127,26 @@ def _decode_row(row: dict, max_seconds: float | None) -> dict:
     }
 
 
-def _faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) -> list[str]:
-    """What is wrong with each file that cannot be used, with the row of `metadata.csv`, if there is one."""
-    columns = corpus["id"], corpus["path"], decoded["fault"], decoded["length"]
+def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) -> None:
+    """Name the files that cannot be used together, each with its row of `metadata.csv`, if there is one.
+
+    Raises:
+        UserError: there are any.
+    """
     faults = []
-    for name, path, fault, length in zip(*columns, strict=True):
+    for name, path, fault, length in zip(
+        corpus["id"], corpus["path"], decoded["fault"], decoded["length"], strict=True
+    ):
         seconds = length / SAMPLING_RATE
-        if fault is None and max_seconds is not None and seconds > max_seconds:  # of a run with a larger limit
+        if fault is None and max_seconds is not None and seconds > max_seconds:  # decoded for a run with a larger limit
             fault = f"{path}: lasts {seconds:.1f} seconds, longer than --max_seconds {max_seconds:g}; cut it"
         if fault is not None:
-            faults.append(place_of(name, path) + fault)
-    return faults
+            faults.append((name, path, fault))
+    if faults:
+        many = f"{len(faults)} audio files cannot be used: " if len(faults) > 1 else ""
+        named = ". ".join(place_of(name, path) + fault for name, path, fault in faults[:_EXAMPLES])
+        more = f". {len(faults) - _EXAMPLES} more" if len(faults) > _EXAMPLES else ""
+        raise UserError(f"{many}{named}{more}")
 
 
 def _keep(decoded: Dataset) -> None:

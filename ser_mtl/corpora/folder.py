@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from os.path import isabs, normpath
 from pathlib import Path
 
@@ -76,7 +76,6 @@ def place_of(utterance: str, path: str) -> str:
     return ""
 
 
-@cache
 def _row_numbers(metadata: Path) -> dict[str, int]:
     """The row of each file name of a table; nothing if it is no table."""
     try:

@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -76,7 +77,9 @@ def deal_speakers(
     for gender in sorted(speakers_by_gender):
         gender_utterances: Counter[int] = Counter()
         for speaker in sorted(speakers_by_gender[gender], key=lambda name: (name not in known, -sizes[name], name)):
-            fold = known.get(speaker) or min(FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f))
+            fold = known.get(speaker) or min(
+                FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f)
+            )
             folds[speaker] = fold
             gender_utterances[fold] += sizes[speaker]
             fold_speakers[fold] += 1
@@ -91,7 +94,8 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
         fold: the test fold, 1..5.
         dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus, and for IEMOCAP whole
-            scenarios of a session; a tenth of the training speakers where a corpus has no dialogs. "session": the fold after the test fold; fold 1 follows fold 5.
+            scenarios of a session; a tenth of the training speakers where a corpus has no dialogs. "session": the fold
+            after the test fold; fold 1 follows fold 5.
 
     Raises:
         UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
@@ -129,6 +133,26 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
         ids = sorted(rows["id"])
         record[name] = {"ids": ids, "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     return record
+
+
+def content_record(decoded: Dataset, labels: dict[str, list[str]]) -> dict:
+    """What `split.json` holds beside the split, so that a run does not go on with another corpus.
+
+    Args:
+        decoded: all utterances, with `digest`.
+        labels: the classes of each task, in the order of the model's outputs.
+
+    Returns:
+        {"labels": {task: [...]}, "annotations": hash of all labels and transcripts, "audio": {id: hash of its samples}}
+    """
+    columns = ["id", *(task.column for task in TASKS.values())]
+    rows = decoded.select_columns(columns)[:]
+    annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
+    return {
+        "labels": labels,
+        "annotations": hashlib.sha256(repr(annotations).encode()).hexdigest(),
+        "audio": dict(zip(decoded["id"], decoded["digest"], strict=True)),
+    }
 
 
 def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
