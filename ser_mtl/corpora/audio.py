@@ -117,7 +117,7 @@ def _decode_row(row: dict, max_seconds: float | None) -> dict:
     try:
         samples = np.load(kept) if kept.is_file() else decode(row["path"], max_seconds)
     except UserError as error:
-        return {"samples": [], "length": 0, "peak": 0, "digest": "", "fault": str(error)}
+        return {"samples": np.zeros(0, np.int16), "length": 0, "peak": 0, "digest": "", "fault": str(error)}
     return {
         "samples": samples,
         "length": len(samples),
@@ -154,7 +154,7 @@ def _keep(decoded: Dataset) -> None:
     for row in decoded.with_format("numpy", columns=["samples"], output_all_columns=True):
         if row["fault"] is None:
             with replacing(_kept_file(row["path"])) as partial_file:
-                np.save(partial_file, row["samples"])
+                np.save(partial_file, row["samples"].astype(np.int16))
 
 
 def _forget(decoded: Dataset) -> None:

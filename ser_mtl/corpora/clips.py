@@ -1,6 +1,7 @@
 """Unusual clips of a corpus: silent, very short, very long, or with more words than time to say them."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 from datasets import Dataset
@@ -40,7 +41,7 @@ def clip_notes(corpus: Dataset, frames: Iterable[int]) -> list[str]:
 
 def _ctc_frames(labels: list[int]) -> int:
     """Frames that CTC needs: one a character, and a blank between two of the same."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
 def _names(names: list[str]) -> str:

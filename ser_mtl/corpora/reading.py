@@ -52,7 +52,7 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
             check_rate(rate, f"{name}: ")
             most = None if max_seconds is None else int(max_seconds * rate)
             samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
         raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
     if len(samples) == 0:
         raise UserError(f"{name}: holds no samples; replace or remove it")
@@ -96,5 +96,5 @@ def seconds_of(path: str | Path) -> float:
             check_rate(sound.samplerate)
             frames = sound.frames if sound.frames < _UNKNOWN else sum(map(len, _blocks(sound, None)))
             return frames / sound.samplerate if frames else float("nan")
-    except (soundfile.LibsndfileError, OSError, TypeError, UserError):  # TypeError: headerless audio (.raw)
+    except (soundfile.SoundFileError, OSError, TypeError, UserError):  # TypeError: headerless audio (.raw)
         return float("nan")
