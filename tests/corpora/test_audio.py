@@ -49,7 +49,7 @@ def test_any_sampling_rate_keeps_length_and_pitch(tmp_path, rate):
     soundfile.write(tmp_path / "a.wav", tone(1000, 0.5, rate), rate)
     samples = decode(tmp_path / "a.wav")
     assert samples.dtype == np.int16
-    assert len(samples) == np.ceil(round(0.5 * rate) * SAMPLING_RATE / rate)
+    assert len(samples) in (SAMPLING_RATE // 2, SAMPLING_RATE // 2 + 1)
     middle = slice(1000, 7000)  # the filter rings at the ends
     expected = tone(1000, 0.5)[middle] * 32768
     np.testing.assert_allclose(samples[middle], expected, atol=0.02 * 32768)
@@ -156,6 +156,7 @@ def test_damaged_files_are_named_together_and_the_others_are_kept(tmp_path, monk
     folder = write_corpus(tmp_path / "mine")
     corpus = read_folder([folder])
     good = (folder / "2.wav").read_bytes()
+    kept_before = set(Path(datasets.config.HF_DATASETS_CACHE).rglob("kept-*"))
     for name in ("2.wav", "4.wav"):
         (folder / name).write_bytes(b"no audio")
     with pytest.raises(UserError, match=r"^2 audio files cannot be used: ") as stop:
@@ -171,7 +172,7 @@ def test_damaged_files_are_named_together_and_the_others_are_kept(tmp_path, monk
     assert [row["length"] for row in rows] == [1600, 3200, 4800, 3200]
     assert [row["peak"] for row in rows] == [max(map(abs, row["samples"])) for row in rows]
     assert len({row["digest"] for row in rows}) == 3  # two are the same file
-    assert not list(Path(datasets.config.HF_DATASETS_CACHE).rglob("kept-*"))
+    assert set(Path(datasets.config.HF_DATASETS_CACHE).rglob("kept-*")) == kept_before
 
 
 def test_a_recording_over_the_limit_stops_with_its_row(tmp_path):
