@@ -14,9 +14,9 @@ from scipy.signal import resample_poly
 from torchaudio.functional import resample
 
 from ser_mtl.corpora.folder import place_of
+from ser_mtl.corpora.kept import forget, keep, kept_file
 from ser_mtl.corpora.reading import check_rate, read_audio
 from ser_mtl.errors import UserError
-from ser_mtl.files import replacing
 
 SAMPLING_RATE = 16_000
 
@@ -82,20 +82,19 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
         UserError: names all files that are missing, cannot be decoded or are too long.
     """
     identity = files_identity(corpus)
-    file = cache_file("decoded", identity)
     decoded = corpus.select_columns("path").map(
         partial(_decode_row, max_seconds=max_seconds),
         desc="Decoding audio",
         features=_DECODED,
-        cache_file_name=str(file),
+        cache_file_name=str(cache_file("decoded", identity)),
         new_fingerprint=_digest("decoded", identity),
         writer_batch_size=200,
     )
     if any(decoded["fault"]):
-        _keep(decoded)
-        file.unlink()
+        keep(decoded)
+        Path(decoded.cache_files[0]["filename"]).unlink()
     _check_faults(corpus, decoded, max_seconds)
-    _forget(decoded)
+    forget(decoded)
     return datasets.concatenate_datasets([corpus, decoded.remove_columns(["path", "fault"])], axis=1)
 
 
@@ -113,7 +112,7 @@ _DECODED = Features(
 
 def _decode_row(row: dict, max_seconds: float | None) -> dict:
     """Decode one file, or open what an earlier run has kept of it."""
-    kept = _kept_file(row["path"])
+    kept = kept_file(row["path"])
     try:
         samples = np.load(kept) if kept.is_file() else decode(row["path"], max_seconds)
     except UserError as error:
@@ -134,9 +133,8 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
         UserError: there are any.
     """
     faults = []
-    for name, path, fault, length in zip(
-        corpus["id"], corpus["path"], decoded["fault"], decoded["length"], strict=True
-    ):
+    columns = corpus["id"][:], corpus["path"][:], decoded["fault"][:], decoded["length"][:]
+    for name, path, fault, length in zip(*columns, strict=True):
         seconds = length / SAMPLING_RATE
         if fault is None and max_seconds is not None and seconds > max_seconds:  # decoded for a run with a larger limit
             fault = f"{path}: lasts {seconds:.1f} seconds, longer than --max_seconds {max_seconds:g}; cut it"
@@ -149,25 +147,6 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
         raise UserError(f"{many}{named}{more}")
 
 
-def _keep(decoded: Dataset) -> None:
-    """Keep the samples of the good files, one file each, until a run has decoded all of its files."""
-    for row in decoded.with_format("numpy", columns=["samples"], output_all_columns=True):
-        if row["fault"] is None:
-            with replacing(_kept_file(row["path"])) as partial_file:
-                np.save(partial_file, row["samples"].astype(np.int16))
-
-
-def _forget(decoded: Dataset) -> None:
-    """Remove what earlier runs kept of these files."""
-    if any(_cache_folder().glob("kept-*.npy")):
-        for path in decoded["path"]:
-            _kept_file(path).unlink(missing_ok=True)
-
-
-def _kept_file(path: str) -> Path:
-    return cache_file("kept", _identity(Path(path)), ".npy")
-
-
 def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
     """Path, size in bytes and modification time of every audio file: the key of everything computed from the audio.
 
@@ -177,23 +156,15 @@ def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
     files = [Path(path) for path in corpus["path"]]
     if missing := [path for path in files if not path.is_file()]:
         raise UserError(f"{missing[0]}: no such audio file ({len(missing)} missing in all)")
-    return [_identity(path) for path in files]
+    stats = [path.stat() for path in files]
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, stats, strict=True)]
 
 
-def _identity(path: Path) -> tuple[str, int, int]:
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns
-
-
-def cache_file(kind: str, identity: object, suffix: str = ".arrow") -> Path:
+def cache_file(kind: str, identity: object) -> Path:
     """The file that caches something computed from `identity`, which may be anything with a stable `repr`."""
-    return _cache_folder() / f"{kind}-{_digest(kind, identity)}{suffix}"
-
-
-def _cache_folder() -> Path:
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder / f"{kind}-{_digest(kind, identity)}.arrow"
 
 
 def _digest(kind: str, identity: object) -> str:

@@ -135,24 +135,29 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
-def content_record(decoded: Dataset, labels: dict[str, list[str]]) -> dict:
-    """What `split.json` holds beside the split, so that a run does not go on with another corpus.
+def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -> dict:
+    """A split's record with what its utterances hold, so that a run does not go on with another corpus.
 
     Args:
+        record: of `split_record`.
         decoded: all utterances, with `digest`.
         labels: the classes of each task, in the order of the model's outputs.
 
     Returns:
-        {"labels": {task: [...]}, "annotations": hash of all labels and transcripts, "audio": {id: hash of its samples}}
+        The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
+        "audio": a hash of the samples of each of its ids.
     """
     columns = ["id", *(task.column for task in TASKS.values())]
     rows = decoded.select_columns(columns)[:]
     annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
-    return {
-        "labels": labels,
-        "annotations": hashlib.sha256(repr(annotations).encode()).hexdigest(),
-        "audio": dict(zip(decoded["id"], decoded["digest"], strict=True)),
+    digests = dict(zip(rows["id"], decoded["digest"], strict=True))
+    parts = {
+        name: part | {"audio": [digests[utterance] for utterance in part["ids"]]}
+        for name, part in record.items()
+        if isinstance(part, dict)
     }
+    annotated = hashlib.sha256(repr(annotations).encode()).hexdigest()
+    return record | {"labels": labels, "annotations": annotated} | parts
 
 
 def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:

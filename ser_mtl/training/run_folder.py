@@ -107,15 +107,20 @@ def _changes(before: dict, now: dict) -> Iterator[str]:
         if old != labels:
             yield f"the labels of {task} were {', '.join(old or ['none'])}, now {', '.join(labels)}"
     for part in ("train", "dev", "test"):
-        old, new = (set(record.get(part, {}).get("ids", [])) for record in (before or now, now))
-        if old != new:
-            example = min(old ^ new)
-            yield f"{part} has lost {len(old - new)} utterances and got {len(new - old)}, such as {example}"
-    old = before.get("audio", {})
-    if changed := sorted(name for name, digest in now["audio"].items() if old.get(name, digest) != digest):
-        yield f"the audio of {len(changed)} utterances is another, such as {changed[0]}"
+        old, new = (audio_of(record.get(part, {})) for record in (before or now, now))
+        if lost_or_new := old.keys() ^ new.keys():
+            lost, got = len(old.keys() - new.keys()), len(new.keys() - old.keys())
+            yield f"{part} has lost {lost} utterances and got {got}, such as {min(lost_or_new)}"
+        if changed := [name for name in old.keys() & new.keys() if old[name] and old[name] != new[name]]:
+            yield f"the audio of {len(changed)} utterances of {part} is another, such as {min(changed)}"
     if before.get("annotations", now["annotations"]) != now["annotations"]:
         yield "labels or transcripts of utterances are others"
+
+
+def audio_of(part: dict) -> dict[str, str | None]:
+    """The hash of each utterance's samples in one part of `split.json`; None if an older version wrote it."""
+    ids = part.get("ids", [])
+    return dict(zip(ids, part.get("audio", [None] * len(ids)), strict=False))
 
 
 def last_checkpoint(folder: Path) -> str | None:

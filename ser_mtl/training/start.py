@@ -296,8 +296,7 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     corpus, record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
     ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
     if by_audio:
-        digests = record.get("audio", {})  # version 0.1 did not write them
-        return {part: {digests[name] for name in names if name in digests} for part, names in ids.items()}
+        return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     if len(folders) > 1:
         return {part: set(names) for part, names in ids.items()}

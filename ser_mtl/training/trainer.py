@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import content_record, split_record
+from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import joined
@@ -134,8 +134,7 @@ class SerMtlTrainer(Trainer):
         folder = Path(self.args.output_dir)
         if check_run_folder(folder, self.record) is not None:
             raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
-        corpus = self.record["corpus"]
-        data = split_record(self.parts, corpus["fold"], corpus["dev"]) | content_record(self.corpus, self.labels)
+        data = self._data_record()
         if last_checkpoint(folder):
             check_same_corpus(folder, data)
         self.accelerator.wait_for_everyone()  # all have read what is replaced now
@@ -148,6 +147,11 @@ class SerMtlTrainer(Trainer):
         if self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
         return output
+
+    def _data_record(self) -> dict:
+        """The content of `split.json`."""
+        corpus = self.record["corpus"]
+        return with_content(split_record(self.parts, corpus["fold"], corpus["dev"]), self.corpus, self.labels)
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""
