@@ -52,9 +52,9 @@ def spelling(name: str) -> str:
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     text = "".join(character for character in text if unicodedata.category(character) != "Cf")  # such as a BOM
     text = text.strip().rstrip(".,;:!")
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?", text):
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text):
         return f"{float(text):.15g}"
-    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", "", text) or name
+    return re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])", "", text) or name
 
 
 def spellings(names: Iterable[str]) -> list[list[str]]:

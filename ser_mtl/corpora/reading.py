@@ -1,5 +1,6 @@
 """Audio files to samples at their own rate, whatever their headers say."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ SHORT = 0.1
 
 _BLOCK = 2**20  # numbers read at once
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
+_STREAMED = 2**31 - 2**20  # bytes; programs that write a wav file to a pipe promise this or more
 _UNKNOWN = 2**62  # libsndfile's length of a FLAC that was written to a pipe is above it
 
 
@@ -47,8 +49,7 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
     name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
     try:
         with _Sequential(file) as sound:
-            rate, promised = sound.samplerate, sound.frames
-            exact = sound.format != "MP3"  # its header need not hold the length
+            rate, promised = sound.samplerate, _promised(sound)
             check_rate(rate, f"{name}: ")
             most = None if max_seconds is None else int(max_seconds * rate)
             samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
@@ -59,12 +60,24 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
     if most is not None and len(samples) > most:
         lasts = f"{promised / rate:.1f}" if most < promised < _UNKNOWN else f"more than {max_seconds:g}"
         raise UserError(f"{name}: lasts {lasts} seconds, longer than --max_seconds {max_seconds:g}; cut it")
-    if exact and len(samples) + _CUT * rate < promised < _UNKNOWN:
+    if len(samples) + _CUT * rate < promised < _UNKNOWN:
         held, said = len(samples) / rate, promised / rate
         raise UserError(f"{name}: is cut off: {held:.1f} of the {said:.1f} seconds in its header; replace or remove it")
     if not np.isfinite(samples).all():
         raise UserError(f"{name}: holds NaN or infinite samples; export it again")
     return samples, rate
+
+
+def _promised(sound: soundfile.SoundFile) -> float:
+    """The samples that the header promises; `_UNKNOWN` if it does not hold the length.
+
+    libsndfile takes the length of a wav or aiff file from its size if that is less, and notes both in its log.
+    """
+    if sound.format == "MP3":
+        return _UNKNOWN
+    note = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", sound.extra_info)
+    said, found = map(int, note.groups()) if note else (1, 1)
+    return _UNKNOWN if said >= _STREAMED else sound.frames * said / max(1, found)
 
 
 def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray]:

@@ -53,7 +53,7 @@ def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
             f"column {column!r}: {', '.join(map(repr, group))} are spellings of one label; did you mean {usual!r}? "
             f"Write it the same everywhere (also in {example})"
         )
-    if decimals := [label for label in labels if re.fullmatch(r"[+-]?\d*[.,]\d+", label)]:
+    if decimals := [label for label in labels if re.fullmatch(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", label)]:
         whole = spelling(decimals[0].replace(",", "."))
         remedy = f"did you mean {whole!r}?" if whole.isdecimal() else "write words or whole numbers"
         raise UserError(

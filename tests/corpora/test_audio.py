@@ -84,6 +84,24 @@ def test_a_header_that_promises_too_much_is_named(tmp_path, promised, max_second
         read_audio(tmp_path / "a.flac", max_seconds)
 
 
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac"])
+def test_a_file_that_was_cut_off_is_named(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 16_000), SAMPLING_RATE)
+    file.write_bytes(file.read_bytes()[:12_000])
+    with pytest.raises(UserError, match=rf"a\.{suffix}: (is cut off: 0\.4 of the 1\.0 seconds|cannot be read)"):
+        decode(file)
+
+
+@pytest.mark.parametrize("length", [2**32 - 1, 2**31 - 1 - 36, 2**31 - 4096])
+def test_a_wav_that_was_written_to_a_pipe_is_read_whole(tmp_path, length):
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.5), SAMPLING_RATE)
+    samples = decode(tmp_path / "a.wav")
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:40] + length.to_bytes(4, "little") + content[44:])
+    np.testing.assert_array_equal(decode(tmp_path / "a.wav"), samples)
+
+
 def test_a_flac_of_unknown_length_is_read_whole(tmp_path):
     """ffmpeg leaves the length out if it writes to a pipe."""
     write_flac(tmp_path / "a.flac", 2)

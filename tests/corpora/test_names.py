@@ -39,6 +39,8 @@ def test_unicode_forms_and_spaces_do_not_make_a_label():
         ("low-arousal", "Low_Arousal"),
         ("happy.", "happy"),
         ("1", "1.0"),
+        ("10", "1.0e+01"),
+        ("level-1", "level 1"),
         ("\ufeffsad", "sad"),
         ("STRASSE", "stra\u00dfe"),
     ],
@@ -47,7 +49,9 @@ def test_spellings_of_one_word_are_found(names):
     assert spellings([*names, "neutral"]) == [sorted(names)]
 
 
-@pytest.mark.parametrize("names", [("sad", "mad"), ("1", "-1"), ("1", "10"), ("+", "-"), ("c", "c+"), ("a.b", "ab")])
+@pytest.mark.parametrize(
+    "names", [("sad", "mad"), ("1", "-1"), ("1", "10"), ("+", "-"), ("1-2", "12"), ("c", "c+"), ("a.b", "ab")]
+)
 def test_different_words_are_not_spellings_of_one(names):
     assert spelling(names[0]) != spelling(names[1])
 
