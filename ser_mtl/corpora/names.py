@@ -77,8 +77,8 @@ def one_name_each(rows: Sequence[dict]) -> None:
         if row["speaker"]:
             counts[same_person(row["speaker"])][row["speaker"]] += 1
     names = {key: min(found, key=lambda name: (-found[name], name)) for key, found in counts.items()}
-    for found in counts.values():
-        if len(found) > 1:
-            logger.warning("speakers %s are taken for one person", ", ".join(map(repr, sorted(found))))
+    if several := [found for found in counts.values() if len(found) > 1]:
+        example = ", ".join(map(repr, sorted(several[0])))
+        logger.warning("%d speakers have several spellings (such as %s): each is one person", len(several), example)
     for row in rows:
         row["speaker"] = row["speaker"] and names[same_person(row["speaker"])]

@@ -249,6 +249,13 @@ def check_fits(stage: Stage2, stage1: SavedStage1, labels: dict[str, list[str]])
             raise UserError(f"--{name} {getattr(stage, name)}: that of --stage1 {stage1.name} is {value}")
 
 
+_HELD_OUT = {
+    "test": ("test set", ("train", "dev"), "use the stage 1 of the same fold"),
+    "dev": ("development set", ("train",), "use a stage 1 with the same --dev, or --dev none with --selection last"),
+}
+"""Parts of stage 2: name, the parts of stage 1 that must not hold any of its utterances, and what to do."""
+
+
 def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, str] | None = None) -> None:
     """Check that stage 1 was not trained on what stage 2 is tested on, or chooses its epoch and temperature on.
 
@@ -267,8 +274,8 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
     heard = utterances_of_stage1(stage1, by_audio=audio is not None)
     if heard is None:
         return
-    for part, name in (("test", "test set"), ("dev", "development set")):
-        known = heard["train"] | (heard["dev"] if part == "test" else set())
+    for part, (name, earlier, remedy) in _HELD_OUT.items():
+        known = set().union(*(heard[one] for one in earlier))
         utterances = parts[part].select_columns(["id", "corpus", "path"]) if part in parts else []
         both = [
             row["id"]
@@ -277,9 +284,7 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
         ]
         if both:
             raise UserError(
-                f"--stage1 {stage1}: was trained on {len(both)} utterances of the {name}, such as {min(both)}; use a "
-                "stage 1 of the same fold and the same --dev"
-                + (", or --dev none with --selection last" if part == "dev" else "")
+                f"--stage1 {stage1}: was trained on {len(both)} utterances of the {name}, such as {min(both)}; {remedy}"
             )
 
 
