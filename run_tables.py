@@ -51,7 +51,9 @@ def prepare(args: TablesArguments) -> Dataset:
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
     corpus = args.corpus_arguments
-    return with_samples(load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts))
+    return with_samples(
+        load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers)
+    )
 
 
 def machine(args: TablesArguments) -> ThisMachine | Cluster:

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.research.arguments import ResearchArguments
@@ -208,7 +209,13 @@ def record_of(settings: Settings) -> dict:
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return load_corpus(corpus.corpus, corpus.data_dir, check_counts=not corpus.no_check_counts)
+        return load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers)
+
+
+def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> None:
+    """Print how many utterances of each class the splits hold, and warn of a class that cannot be learned."""
+    if args.process_index == 0:
+        print(classes_table(parts, stage.tasks))
 
 
 def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:

@@ -20,6 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
     parser.add_argument("--no_check_counts", action="store_true", help="Accept a part of IEMOCAP.")
+    parser.add_argument(
+        "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
+    )
     parser.add_argument("--write", type=Path, help="Write the corpus as a folder corpus: the path of a metadata.csv.")
 
 
@@ -35,7 +38,7 @@ def main(args: Namespace) -> None:
     from ser_mtl.corpora.loading import load_corpus
     from ser_mtl.corpora.summary import corpus_tables
 
-    corpus = load_corpus(args.corpus, args.folders, check_counts=not args.no_check_counts)
+    corpus = load_corpus(args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers)
     print(corpus_tables(corpus, args.fold, args.dev))
     if args.write:
         write_metadata(corpus, args.write)

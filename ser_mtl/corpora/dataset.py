@@ -6,6 +6,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from ser_mtl.corpora.folds import assign_folds
+from ser_mtl.corpora.names import clean, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 
@@ -28,6 +29,8 @@ def read_dataset(dataset: Dataset, data_dir: str | Path | None = None) -> Datase
     _check_columns(dataset)
     columns = {name: _values(dataset, name) for name in (*FEATURES, "file_name")}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    clean(rows, "dataset")
+    one_name_each(rows)
     for index, (row, fold) in enumerate(zip(rows, assign_folds(rows, _place), strict=True)):
         file_name = row.pop("file_name")
         row["fold"] = fold

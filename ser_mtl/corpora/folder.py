@@ -1,9 +1,12 @@
 """Folder corpora: recordings with a `metadata.csv`, read as utterances and written from them. No audio is decoded."""
 
 import csv
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from os.path import isabs, isfile, normpath
 from pathlib import Path, PureWindowsPath
 
@@ -11,11 +14,14 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora.folds import assign_folds
+from ser_mtl.corpora.names import clean, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 from ser_mtl.safe_text import csv_line, unguarded
 from ser_mtl.tasks import TASKS
+
+logger = logging.getLogger(__name__)
 
 METADATA = "metadata.csv"
 
@@ -28,11 +34,16 @@ _SEPARATORS = ",;\t"  # a spreadsheet writes the second where the comma is the d
 _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a name
 
 
-def read_folder(data_dirs: Sequence[Path | str]) -> Dataset:
+def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False) -> Dataset:
     """Read one folder corpus, or join several, one row an utterance, sorted by id.
 
     Without a column `fold`, the speakers of each folder are dealt into five folds. If several folders are joined, the
-    name of the folder is put in front of ids, speakers and dialogs to keep them unique.
+    name of the folder is put in front of ids and dialogs to keep them unique. A speaker of several folders is one
+    person, whose fold is that of a folder with a column `fold`, else of the first folder.
+
+    Args:
+        data_dirs: the folders.
+        distinct_speakers: the same name in two folders means two people; the folder's name is put in front of it.
 
     Raises:
         UserError: names the file, and the row or column, that is wrong.
@@ -42,11 +53,40 @@ def read_folder(data_dirs: Sequence[Path | str]) -> Dataset:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")
-    utterances = []
-    for folder, name in zip(folders, names, strict=True):
-        prefix = f"{name}/" if len(folders) > 1 else ""
-        utterances += _read_one_folder(folder, name, prefix)
+    tables = {folder: _read_one_folder(folder) for folder in folders}
+    prefixes = [f"{name}/" if len(folders) > 1 else "" for name in names]
+    _name_people(list(tables.values()), prefixes, distinct_speakers)
+    folds = _folds_of(tables)
+    utterances = [
+        _utterance(row, fold, folder, name, prefix)
+        for (folder, rows), name, prefix in zip(tables.items(), names, prefixes, strict=True)
+        for row, fold in zip(rows, folds[folder], strict=True)
+    ]
     return Dataset.from_list(sorted(utterances, key=lambda row: row["id"]), features=FEATURES)
+
+
+def place_of(utterance: str, path: str) -> str:
+    """The row of `metadata.csv` that holds an utterance, such as `mine/metadata.csv, row 7: `; else nothing.
+
+    Args:
+        utterance: its id.
+        path: its audio file.
+    """
+    for folder in Path(path).parents:
+        name = Path(path).relative_to(folder).as_posix()
+        if name != utterance and not utterance.endswith(f"/{name}"):
+            return ""
+        if row := _row_numbers(folder / METADATA).get(name):
+            return f"{folder / METADATA}, row {row}: "
+    return ""
+
+
+def _row_numbers(metadata: Path) -> dict[str, int]:
+    """The row of each file name of a table; nothing if it is no table."""
+    try:
+        return {normpath(row["file_name"] or ""): number for number, row in enumerate(_read_rows(metadata), _FIRST_ROW)}
+    except (UserError, OSError):
+        return {}
 
 
 def write_metadata(corpus: Dataset, path: Path | str) -> None:
@@ -80,7 +120,7 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
 
 
-def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
+def _read_one_folder(folder: Path) -> list[dict]:
     metadata = folder / METADATA
     if not folder.is_dir():
         raise UserError(f"--data_dir: no such folder: {folder}")
@@ -88,19 +128,56 @@ def _read_one_folder(folder: Path, name: str, prefix: str) -> list[dict]:
         raise UserError(f"--data_dir: no {METADATA} in {folder}; it needs at least the column 'file_name'")
     rows = _read_rows(metadata)
     _check_files(metadata, rows)
-    folds = assign_folds(rows, lambda row: f"{metadata}, row {row + _FIRST_ROW}")
-    return [
+    clean(rows, str(metadata))
+    return rows
+
+
+def _name_people(tables: list[list[dict]], prefixes: list[str], distinct_speakers: bool) -> None:
+    """Give each person one name over all tables; or, if names are distinct, over each."""
+    if distinct_speakers:
+        for rows, prefix in zip(tables, prefixes, strict=True):
+            one_name_each(rows)
+            for row in rows:
+                row["speaker"] = row["speaker"] and prefix + row["speaker"]
+        return
+    one_name_each([row for rows in tables for row in rows])
+    folders_of = Counter(speaker for rows in tables for speaker in {row["speaker"] for row in rows} - {None})
+    if shared := sorted(speaker for speaker, number in folders_of.items() if number > 1):
+        logger.warning(
+            "%d speakers are in several folders (such as %r) and taken for the same people; --distinct_speakers if "
+            "they are not",
+            len(shared),
+            shared[0],
+        )
+
+
+def _folds_of(tables: dict[Path, list[dict]]) -> dict[Path, list[int]]:
+    """The fold of every row. Folders with a column `fold` come first: their speakers keep it in other folders."""
+    folds: dict[Path, list[int]] = {}
+    known: dict[str, int] = {}
+    for folder, rows in sorted(tables.items(), key=lambda item: all(row["fold"] is None for row in item[1])):
+        folds[folder] = assign_folds(rows, partial(_row_of, folder / METADATA), known)
+        known = {row["speaker"]: fold for row, fold in zip(rows, folds[folder], strict=True) if row["speaker"]} | known
+    return folds
+
+
+def _row_of(metadata: Path, row: int) -> str:
+    return f"{metadata}, row {row + _FIRST_ROW}"
+
+
+def _utterance(row: dict, fold: int, folder: Path, name: str, prefix: str) -> dict:
+    return (
         dict.fromkeys(FEATURES)
         | {task.column: row[task.column] for task in TASKS.values()}
-        | {column: prefix + row[column] for column in ("speaker", "dialog") if row[column]}
         | {
             "id": prefix + row["file_name"],
             "path": str(folder / row["file_name"]),
             "corpus": name,
+            "speaker": row["speaker"],
+            "dialog": row["dialog"] and prefix + row["dialog"],
             "fold": fold,
         }
-        for row, fold in zip(rows, folds, strict=True)
-    ]
+    )
 
 
 def _read_rows(metadata: Path) -> list[dict[str, str | None]]:

@@ -5,14 +5,17 @@ No choice here depends on the machine or on the seed of a run: runs are comparab
 
 import hashlib
 import random
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -21,12 +24,15 @@ DevChoice = Literal["dialog", "session", "none"]
 _DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
 
 
-def assign_folds(rows: Sequence[dict], place: Callable[[int], str]) -> list[int]:
+def assign_folds(
+    rows: Sequence[dict], place: Callable[[int], str], known: Mapping[str, int] = MappingProxyType({})
+) -> list[int]:
     """The fold of every row: from its annotation or, if no row has one, dealt by speaker.
 
     Args:
         rows: with `fold`, `speaker` and `gender`, None if not annotated.
         place: names a row, by its index, in messages.
+        known: speakers that have their fold already.
 
     Raises:
         UserError: an unknown fold, some rows without a fold, or rows without both fold and speaker.
@@ -44,16 +50,19 @@ def assign_folds(rows: Sequence[dict], place: Callable[[int], str]) -> list[int]
                 f"{place(index)}: neither 'fold' nor 'speaker'; every row needs one of them, because test speakers "
                 "must not be in training"
             )
-    folds = deal_speakers([row["speaker"] for row in rows], [row["gender"] for row in rows])
+    folds = deal_speakers([row["speaker"] for row in rows], [row["gender"] for row in rows], known)
     return [folds[row["speaker"]] for row in rows]
 
 
-def deal_speakers(speakers: Sequence[str], genders: Sequence[str | None]) -> dict[str, int]:
+def deal_speakers(
+    speakers: Sequence[str], genders: Sequence[str | None], known: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, int]:
     """Deal speakers into five folds, balanced by gender and by number of utterances.
 
     Args:
         speakers: the speaker of every utterance, in any order.
         genders: the gender of every utterance. If those of a speaker differ, the most frequent one counts.
+        known: speakers that have their fold already, and keep it.
 
     Returns:
         The fold (1..5) of every speaker.
@@ -67,8 +76,10 @@ def deal_speakers(speakers: Sequence[str], genders: Sequence[str | None]) -> dic
     fold_utterances: Counter[int] = Counter()
     for gender in sorted(speakers_by_gender):
         gender_utterances: Counter[int] = Counter()
-        for speaker in sorted(speakers_by_gender[gender], key=lambda name: (-sizes[name], name)):
-            fold = min(FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f))
+        for speaker in sorted(speakers_by_gender[gender], key=lambda name: (name not in known, -sizes[name], name)):
+            fold = known.get(speaker) or min(
+                FOLDS, key=lambda f: (gender_utterances[f], fold_speakers[f], fold_utterances[f], f)
+            )
             folds[speaker] = fold
             gender_utterances[fold] += sizes[speaker]
             fold_speakers[fold] += 1
@@ -82,8 +93,9 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
         fold: the test fold, 1..5.
-        dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus; a tenth of the training
-            speakers where a corpus has no dialogs. "session": the fold after the test fold; fold 1 follows fold 5.
+        dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus, and for IEMOCAP whole
+            scenarios of a session; a tenth of the training speakers where a corpus has no dialogs. "session": the fold
+            after the test fold; fold 1 follows fold 5.
 
     Raises:
         UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
@@ -123,6 +135,31 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
+def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -> dict:
+    """A split's record with what its utterances hold, so that a run does not go on with another corpus.
+
+    Args:
+        record: of `split_record`.
+        decoded: all utterances, with `digest`.
+        labels: the classes of each task, in the order of the model's outputs.
+
+    Returns:
+        The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
+        "audio": a hash of the samples of each of its ids.
+    """
+    columns = ["id", *(task.column for task in TASKS.values())]
+    rows = decoded.select_columns(columns)[:]
+    annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
+    digests = dict(zip(rows["id"], decoded["digest"], strict=True))
+    parts = {
+        name: part | {"audio": [digests[utterance] for utterance in part["ids"]]}
+        for name, part in record.items()
+        if isinstance(part, dict)
+    }
+    annotated = hashlib.sha256(repr(annotations).encode()).hexdigest()
+    return record | {"labels": labels, "annotations": annotated} | parts
+
+
 def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
@@ -132,23 +169,41 @@ def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
 
 
 def _choose_dev(train: Dataset, fold: int) -> list[int]:
-    """The rows of `train` that become dev. Each joined corpus gives its own share."""
+    """The rows of `train` that become dev. Each joined corpus gives its own share, of scenarios or of speakers.
+
+    A speaker drawn from one corpus is in dev with all corpora that speakers are drawn from.
+    """
     rows_by_corpus = defaultdict(list)
     for row, name in enumerate(train["corpus"]):
         rows_by_corpus[name].append(row)
-    chosen: list[int] = []
+    unit_of: dict[int, tuple[str, str | None]] = {}
+    dev_units: set[tuple[str, str | None]] = set()
     for name in sorted(rows_by_corpus, key=str):
         rows = train.select(rows_by_corpus[name])
         columns = rows.select_columns(["dialog", "speaker", "style", "gender", "emotion"])[:]
         if any(columns["dialog"]):
-            units, groups = columns["dialog"], columns["style"]
+            kind, groups = "scenario", columns["style"]
+            units = [dialog and scenario_of(dialog) for dialog in columns["dialog"]]
         elif any(columns["speaker"]):
-            units, groups = columns["speaker"], columns["gender"]
+            kind, units, groups = "speaker", columns["speaker"], columns["gender"]
         else:
             raise UserError(f"--dev dialog: corpus {name!r} has no dialogs and no speakers; use --dev session or none")
-        dev_units = _draw_with_most_emotions(units, groups, columns["emotion"], fold)
-        chosen += [row for row, unit in zip(rows_by_corpus[name], units, strict=True) if unit in dev_units]
-    return sorted(chosen)
+        dev_units |= {(kind, unit) for unit in _draw_with_most_emotions(units, groups, columns["emotion"], fold)}
+        unit_of |= {row: (kind, unit) for row, unit in zip(rows_by_corpus[name], units, strict=True)}
+    return sorted(row for row, unit in unit_of.items() if unit in dev_units)
+
+
+_IEMOCAP_DIALOG = re.compile(r"((?:.*/)?Ses\d\d)[FM](_(?:impro|script)\d+(?:_\d+)?)[a-z]?")
+
+
+def scenario_of(dialog: str) -> str:
+    """The scenario of a dialog of IEMOCAP within its session; any other dialog is its own.
+
+    Two actors played each scenario twice, with the motion-capture markers on her (Ses01F_impro05) and on him
+    (Ses01M_impro05), and a few once more (Ses01F_impro05b): the same lines, or the same story, by the same voices.
+    """
+    match = _IEMOCAP_DIALOG.fullmatch(dialog)
+    return "".join(match.groups()) if match else dialog
 
 
 def _draw_with_most_emotions(

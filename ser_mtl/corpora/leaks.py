@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
+from ser_mtl.corpora.names import same_person
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
@@ -30,14 +31,49 @@ def check_no_leak(splits: DatasetDict) -> None:
         UserError: names the speaker or dialog and the two splits.
     """
     for column in ("speaker", "dialog"):
-        values = {name: set(rows[column]) - {None} for name, rows in splits.items()}
+        key = same_person if column == "speaker" else str
+        values = {name: {key(value) for value in set(rows[column]) - {None}} for name, rows in splits.items()}
         for first, second in combinations(splits, 2):
-            shared = sorted(values[first] & values[second])
+            shared = values[first] & values[second]
             if shared and (column == "dialog" or "test" in (first, second)):
+                example = min(value for value in splits[first][column] if value and key(value) in shared)
+                different = " (people of the same name in joined folders: --distinct_speakers)"
                 raise UserError(
-                    f"{column} {shared[0]!r} is in both {first} and {second} ({len(shared)} shared in all): "
+                    f"{column} {example!r} is in both {first} and {second} ({len(shared)} shared in all): "
                     f"put all utterances of a {column} into one fold (column 'fold')"
+                    f"{different if column == 'speaker' else ''}"
                 )
+
+
+def audio_digests(decoded: Dataset) -> dict[str, str]:
+    """The digest of each utterance's samples, by id; without digital silence, which is nobody's recording."""
+    columns = decoded.select_columns(["id", "digest", "peak"])[:]
+    utterances = zip(columns["id"], columns["digest"], columns["peak"], strict=True)
+    return {name: digest for name, digest, peak in utterances if peak}
+
+
+def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
+    """Check that no recording is in two splits under two names. Digital silence is not compared.
+
+    Args:
+        splits: the split corpus.
+        decoded: its utterances with `digest` and `peak`, see `ser_mtl.corpora.audio.with_samples`.
+
+    Raises:
+        UserError: names two utterances with the same samples, and their splits.
+    """
+    digests = audio_digests(decoded)
+    utterances = {
+        name: {digests[one]: one for one in sorted(rows["id"], reverse=True) if one in digests}
+        for name, rows in splits.items()
+    }
+    for first, second in combinations(splits, 2):
+        if shared := sorted(utterances[first][digest] for digest in utterances[first].keys() & utterances[second]):
+            other = utterances[second][digests[shared[0]]]
+            raise UserError(
+                f"{shared[0]} in {first} and {other} in {second} are the same recording ({len(shared)} shared in all): "
+                "remove one of each, or put both into one fold and dialog"
+            )
 
 
 def find_leaks(splits: DatasetDict) -> dict:

@@ -18,7 +18,10 @@ DEMO_FOLDER = Path("runs/demo/corpus")
 
 
 def load_corpus(
-    name: CorpusName | Dataset, data_dir: str | Path | Sequence[str | Path] | None = None, check_counts: bool = True
+    name: CorpusName | Dataset,
+    data_dir: str | Path | Sequence[str | Path] | None = None,
+    check_counts: bool = True,
+    distinct_speakers: bool = False,
 ) -> Dataset:
     """Load a corpus as utterances, one row each, sorted by id. No audio is decoded.
 
@@ -28,6 +31,7 @@ def load_corpus(
         data_dir: the folder of the corpus; "folder" also joins a list of them. By default, $IEMOCAP_DIR or else
             IEMOCAP_full_release for "iemocap", and runs/demo/corpus for "demo".
         check_counts: refuse an IEMOCAP that is not the full release.
+        distinct_speakers: the same name in two joined folders means two people.
 
     Returns:
         A dataset with all columns of `ser_mtl.corpora.utterances.FEATURES`, None for "not annotated".
@@ -41,7 +45,7 @@ def load_corpus(
     if name == "folder":
         if not folders:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
-        return read_folder(folders)
+        return read_folder(folders, distinct_speakers)
     if len(folders) > 1:
         raise UserError("--data_dir: only corpus folder joins several folders; name one")
     folder = folders[0] if folders else None

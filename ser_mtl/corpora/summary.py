@@ -1,16 +1,17 @@
 """Tables of a corpus for people: what it holds, what may be wrong with it, and how a fold splits it."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from textwrap import fill
 
+import numpy as np
 import pandas as pd
-import soundfile
 from datasets import Dataset
 
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.names import EMPTY, spellings
+from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
@@ -38,7 +39,7 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
     table = corpus.remove_columns("raters").to_pandas()
     table["text"] = [normalise_text(text or "") or None for text in corpus["text"]]
     with ThreadPoolExecutor() as threads:
-        table["hours"] = list(threads.map(_hours, table["path"]))
+        table["hours"] = np.array(list(threads.map(seconds_of, table["path"]))) / 3600
     shown = ["path", "corpus", "speaker", "dialog", *_CLASSES]
     table[shown] = table[shown].map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
     sections = {
@@ -56,15 +57,6 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
     if fold is not None:
         sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
     return "\n\n".join(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
-
-
-def _hours(path: str) -> float:
-    """Length of an audio file in hours, by its header; NaN for a file that is unreadable or empty."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError, TypeError):  # TypeError: headerless audio (.raw)
-        return float("nan")
-    return info.frames / info.samplerate / 3600 if info.frames else float("nan")
 
 
 def _size(table: pd.DataFrame) -> str:
@@ -112,9 +104,13 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
     unreadable = table["path"][table["hours"].isna()]
     if len(unreadable):
         yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
+    if len(long := table["path"][3600 * table["hours"] > MAX_SECONDS]):
+        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds): {_names(long)}"
+    if len(short := table["path"][3600 * table["hours"] < SHORT]):
+        yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
     for column in (*_CLASSES, "speaker"):
-        for spellings in _spellings(table[column].dropna().unique()):
-            yield f"{column}: {_names(map(repr, spellings))} differ only in case or spaces"
+        for group in spellings(table[column].dropna().unique()):
+            yield f"{column}: {_names(map(repr, group))} differ only in case or spaces"
     for column in _CLASSES:
         if table[column].nunique() == 1:
             yield f"{column}: all utterances have the same label, {table[column].dropna().iloc[0]!r}"
@@ -122,6 +118,8 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
         yield f"speaker: there is only one, {table['speaker'].dropna().iloc[0]!r}"
     if table["speaker"].isna().any():
         yield f"speaker: missing in {table['speaker'].isna().sum()} rows; the same person may be in train and test"
+    if len(empty := table["text"][table["text"].isin(EMPTY)]):
+        yield f"text: {len(empty)} transcripts are a word for nothing, such as {empty.iloc[0]!r}"
     if table["text"].notna().any() and table["text"].isna().any():
         yield f"text: missing in {table['text'].isna().sum()} rows, or without words"
     yield from _fold_warnings(table)
@@ -135,14 +133,6 @@ def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
         for label, row in counts.iterrows():
             if (row == 0).any():
                 yield f"{column}: no {label!r} in fold {_names(map(str, row.index[row == 0]))}"
-
-
-def _spellings(values: Iterable[str]) -> list[list[str]]:
-    """Groups of values that are equal but for case and spaces."""
-    groups = defaultdict(list)
-    for value in sorted(values):
-        groups["".join(value.split()).casefold()].append(value)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _splits(corpus: Dataset, table: pd.DataFrame, fold: int, dev: DevChoice) -> str:

@@ -1,13 +1,16 @@
 """Annotations to numbers: label sets, the character vocabulary, and the target columns of a corpus."""
 
 import json
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
+from ser_mtl.corpora.names import spelling, spellings
 from ser_mtl.corpora.raters import emotion_distribution
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
@@ -18,7 +21,8 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
     """The sorted labels of each classification task among `tasks`.
 
     Raises:
-        UserError: no utterance is annotated for a task, or all have the same label.
+        UserError: no utterance is annotated for a task, all have the same label, labels differ only in how they are
+            spelled, or are numbers with decimals.
     """
     labels = {}
     for task in tasks:
@@ -27,10 +31,55 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
         if not values:
             raise UserError(f"--tasks {task}: no utterance of the corpus is annotated for it (column {column!r})")
         if TASKS[task].kind == "classes":
+            check_spellings(corpus, column, values)
             if len(values) == 1:
                 raise UserError(f"--tasks {task}: the corpus has one label only, {values[0]!r}; drop the task")
             labels[task] = values
     return labels
+
+
+def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
+    """Check that no label is another one in another spelling, or a number with decimals.
+
+    Raises:
+        UserError: names the spellings, an utterance, and the spelling to use.
+    """
+    written = corpus[column][:]
+    for group in spellings(labels):
+        usual = max(group, key=written.count)
+        others = [label for label in group if label != usual]
+        example = corpus["id"][written.index(others[0])]
+        raise UserError(
+            f"column {column!r}: {', '.join(map(repr, group))} are spellings of one label; did you mean {usual!r}? "
+            f"Write it the same everywhere (also in {example})"
+        )
+    if decimals := [label for label in labels if re.fullmatch(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", label)]:
+        whole = spelling(decimals[0].replace(",", "."))
+        remedy = f"did you mean {whole!r}?" if whole.isdecimal() else "write words or whole numbers"
+        raise UserError(
+            f"column {column!r}: {decimals[0]!r} (such as {corpus['id'][written.index(decimals[0])]}) is a number with "
+            f"decimals, not a class; {remedy}"
+        )
+
+
+def classes_table(splits: DatasetDict, tasks: Iterable[str]) -> str:
+    """Utterances of each class by split, and a warning for each class that train lacks. For a terminal."""
+    columns = [TASKS[task].column for task in tasks if TASKS[task].kind == "classes"]
+    counts = {name: {column: Counter(rows[column]) for column in columns} for name, rows in splits.items()}
+    lines, warnings = [["", *splits]], []
+    for column in columns:
+        labels = sorted(set().union(*(counts[name][column] for name in splits)) - {None})
+        lines += [[f"{column} {label}", *(str(counts[name][column][label]) for name in splits)] for label in labels]
+        if any(counts[name][column][None] for name in splits):
+            lines.append([f"{column} (none)", *(str(counts[name][column][None]) for name in splits)])
+        warnings += [
+            f"Warning: {column} {label!r} has no utterance in train: the model cannot learn it"
+            for label in labels
+            if not counts["train"][column][label]
+        ]
+    width = max(len(line[0]) for line in lines)
+    rows = [line[0].ljust(width) + "".join(cell.rjust(8) for cell in line[1:]) for line in lines]
+    return "\n".join([*rows, *warnings])
 
 
 def check_annotated(splits: DatasetDict, tasks: Iterable[str]) -> None:

@@ -61,9 +61,11 @@ class CorpusArguments:
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
-        "Development set. dialog: 10 %% of the training dialogs (or speakers, if there are no dialogs); "
+        "Development set. dialog: 10 %% of the training dialogs (of IEMOCAP's scenarios; of speakers, if there are no "
+        "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
     )
+    distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
     no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
 
     def __post_init__(self):
@@ -229,6 +231,7 @@ class SerMtlArguments(TrainingArguments):
         "When a checkpoint may be written: epoch, steps (with --save_steps) or no; with --selection dev, the same as "
         "--eval_strategy.",
     )
+    max_seconds: float = flag(60.0, "Seconds of the longest utterance; a longer one stops the run.")
     save_minutes: float = flag(10.0, "Minutes between checkpoints, apart from those written when dev improves.")
     save_total_limit: int | None = flag(1, "Checkpoints kept beside the best one.")
     logging_strategy: str = flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
@@ -279,6 +282,7 @@ class SerMtlArguments(TrainingArguments):
             ("num_train_epochs", 0.01),
             ("learning_rate", 0),
             ("seed", 0),
+            ("max_seconds", 0.1),
             ("gradient_accumulation_steps", 1),
             ("per_device_train_batch_size", 0),
             ("per_device_eval_batch_size", 1),

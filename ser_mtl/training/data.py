@@ -1,9 +1,11 @@
 """From utterances to the model's inputs: samples or features, and targets, one row per utterance."""
 
 import numpy as np
+import torch
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.audio import with_samples
+from ser_mtl.corpora.clips import clip_notes
 from ser_mtl.corpora.targets import with_targets
 from ser_mtl.model.front_end import front_end_is_frozen, with_features
 from ser_mtl.training.adapters import unwrap
@@ -25,14 +27,19 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         `frames` if the front end is frozen.
 
     Raises:
-        UserError: audio that cannot be read, a label that the model does not know, or soft labels without raters.
+        UserError: audio that cannot be read or is longer than `args.max_seconds`, a label that the model does not know,
+            or soft labels without raters.
     """
     model = unwrap(start.model)
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
-        corpus = with_samples(utterances)
+        corpus = with_samples(utterances, args.max_seconds)
     corpus = corpus.add_column("row", list(range(len(corpus))))
     corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels)
+    if args.process_index == 0:
+        frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
+        for note in clip_notes(corpus, frames):
+            print(f"Note: {note}")
     if args.front_end_cache == "auto" and front_end_is_frozen(model):
         with args.main_process_first(desc="front end"):
             corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.metadata import version
@@ -17,7 +18,7 @@ PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelera
 # Flags that change how a run is watched or how fast it is, but not its result.
 NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
-                "use_cpu", "accelerator_config", "front_end_cache",
+                "use_cpu", "max_seconds", "accelerator_config", "front_end_cache",
                 "eval_accumulation_steps",  # version 0.1 had the default of transformers
                 # How an update's utterances are shared out; `batch_size` is their number.
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
@@ -79,6 +80,47 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         )
     results = folder / "results.json"
     return _read_object(results, "test.all") if results.is_file() else None
+
+
+def check_same_corpus(folder: Path, data: dict) -> None:
+    """Check that a run goes on with the corpus that it began with.
+
+    Args:
+        folder: of the run.
+        data: what its `split.json` would hold now. What an older version did not write is not compared.
+
+    Raises:
+        UserError: says what has changed.
+    """
+    saved = folder / "split.json"
+    before = _read_object(saved) if saved.is_file() else {}
+    if changes := list(_changes(before, data)):
+        raise UserError(
+            f"--output_dir {folder}: the corpus has changed since this run began ({'; '.join(changes)}); put it "
+            "back as it was, or name another folder"
+        )
+
+
+def _changes(before: dict, now: dict) -> Iterator[str]:
+    for task, labels in now["labels"].items():
+        old = before.get("labels", now["labels"]).get(task)
+        if old != labels:
+            yield f"the labels of {task} were {', '.join(old or ['none'])}, now {', '.join(labels)}"
+    for part in ("train", "dev", "test"):
+        old, new = (audio_of(record.get(part, {})) for record in (before or now, now))
+        if lost_or_new := old.keys() ^ new.keys():
+            lost, got = len(old.keys() - new.keys()), len(new.keys() - old.keys())
+            yield f"{part} has lost {lost} utterances and got {got}, such as {min(lost_or_new)}"
+        if changed := [name for name in old.keys() & new.keys() if old[name] and old[name] != new[name]]:
+            yield f"the audio of {len(changed)} utterances of {part} is another, such as {min(changed)}"
+    if before.get("annotations", now["annotations"]) != now["annotations"]:
+        yield "labels or transcripts of utterances are others"
+
+
+def audio_of(part: dict) -> dict[str, str | None]:
+    """The hash of each utterance's samples in one part of `split.json`; None if an older version wrote it."""
+    ids = part.get("ids", [])
+    return dict(zip(ids, part.get("audio", [None] * len(ids)), strict=False))
 
 
 def last_checkpoint(folder: Path) -> str | None:

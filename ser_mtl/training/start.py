@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from peft import PeftConfig, PeftModel
 from transformers import (
     AutoConfig,
@@ -250,48 +250,77 @@ def check_fits(stage: Stage2, stage1: SavedStage1, labels: dict[str, list[str]])
             raise UserError(f"--{name} {getattr(stage, name)}: that of --stage1 {stage1.name} is {value}")
 
 
-def check_stage1_never_heard(stage1: str, parts: DatasetDict) -> None:
-    """Check that stage 1 was not trained on the test set: both stages must hold out the same fold.
+_HELD_OUT = {
+    "test": ("test set", ("train", "dev"), "use the stage 1 of the same fold"),
+    "dev": ("development set", ("train",), "use a stage 1 with the same --dev, or --dev none with --selection last"),
+}
+"""Parts of stage 2: name, the parts of stage 1 that must not hold any of its utterances, and what to do."""
 
-    A stage 1 without `args.json` and `split.json` cannot be checked and passes.
+
+def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, str] | None = None) -> None:
+    """Check that stage 1 was not trained on what stage 2 is tested on, or chooses its epoch and temperature on.
+
+    Stage 1 must hold out the same fold, and the same development set. Utterances are known by their names or, if
+    `audio` is given, by their samples, whatever their names. A stage 1 without `args.json` and `split.json` cannot be
+    checked and passes.
+
+    Args:
+        stage1: Hub id or folder.
+        parts: the split corpus of stage 2.
+        audio: the digest of each utterance's samples.
 
     Raises:
         UserError: names an utterance that stage 1 was trained on.
     """
+    heard = utterances_of_stage1(stage1, by_audio=audio is not None)
+    if heard is None:
+        return
+    for part, (name, earlier, remedy) in _HELD_OUT.items():
+        known = set().union(*(heard[one] for one in earlier))
+        utterances = parts[part].select_columns(["id", "corpus", "path"]) if part in parts else []
+        both = [
+            row["id"]
+            for row in utterances
+            if known & (utterance_keys(row) if audio is None else {audio.get(row["id"], "silence")})
+        ]
+        if both:
+            raise UserError(
+                f"--stage1 {stage1}: was trained on {len(both)} utterances of the {name}, such as {min(both)}; {remedy}"
+            )
+
+
+def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | None:
+    """What stage 1 was trained ("train") and chosen on ("dev"): keys as of `utterance_keys`, or digests of samples.
+
+    None if the model does not come with a record of it.
+    """
     args, split = (
         cached_file(stage1, name, _raise_exceptions_for_missing_entries=False) for name in ("args.json", "split.json")
     )
-    if not (args and split and "test" in parts):
-        return
-    corpus, split_record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
-    ids = [name for part in ("train", "dev") if part in split_record for name in split_record[part]["ids"]]
+    if not (args and split):
+        return None
+    corpus, record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
+    ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
+    if by_audio:
+        return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
-    names = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
-    known = set(ids)
-
-    def was_heard(key: str) -> bool:
-        name, _, utterance = key.partition("/")
-        own = key if len(folders) > 1 else utterance
-        own_corpus = len(folders) > 1 or name in names
-        return own_corpus and (hashed(own) if split_record.get("hashed_names") else own) in known
-
-    if both := sorted(filter(was_heard, utterance_keys(parts["test"]))):
-        raise UserError(
-            f"--stage1 {stage1}: was trained with fold {split_record['fold']} held out, on {both[0]} and "
-            f"{len(both) - 1} more utterances of the test set; use the stage 1 of the same fold"
-        )
+    if len(folders) > 1:
+        return {part: set(names) for part, names in ids.items()}
+    prefixes = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
+    return {part: {f"{prefix}/{name}" for prefix in prefixes for name in names} for part, names in ids.items()}
 
 
-def utterance_keys(part: Dataset) -> set[str]:
-    """The ids of a part with the name of their corpus in front, as joined folders have them already.
+def utterance_keys(row: dict) -> set[str]:
+    """The id of an utterance with the name of its corpus in front, as joined folders have it already.
 
-    A folder that is a link goes by the name of the link as well.
+    A folder that is a link goes by the name of the link as well, and every id by its hash: a public repository has
+    hashes in the place of ids.
     """
-    keys = set()
-    for corpus, name, path in zip(part["corpus"], part["id"], part["path"], strict=True):
-        folder = Path(path.removesuffix(name)).name if path.endswith(name) else corpus
-        keys |= {name} if name.startswith(f"{corpus}/") else {f"{corpus}/{name}", f"{folder}/{name}"}
-    return keys
+    corpus, name, path = row["corpus"], row["id"], row["path"]
+    folder = Path(path.removesuffix(name)).name if path.endswith(name) else corpus
+    if name.startswith(f"{corpus}/"):
+        return {name, hashed(name)}
+    return {f"{prefix}/{known}" for prefix in (corpus, folder) for known in (name, hashed(name))}
 
 
 # -------------------------------------------------------------------------------------------------------- both stages

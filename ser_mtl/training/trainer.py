@@ -15,7 +15,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import split_record
+from ser_mtl.corpora.folds import split_record, with_content
+from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
@@ -29,12 +30,12 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, Stage, check_together
+from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage2, check_together
 from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
-from ser_mtl.training.run_folder import check_run_folder, last_checkpoint, run_record
+from ser_mtl.training.run_folder import check_run_folder, check_same_corpus, last_checkpoint, run_record
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.start import Start, start_of
+from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
 
 
 class SerMtlTrainer(Trainer):
@@ -81,6 +82,9 @@ class SerMtlTrainer(Trainer):
         model.spec_augment = SpecAugment(model.encoder)
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
+        check_no_shared_audio(parts, self.corpus)
+        if isinstance(stage, Stage2) and start is None:
+            check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
         super().__init__(
             model=self.start.model,
@@ -125,21 +129,29 @@ class SerMtlTrainer(Trainer):
             As `Trainer.train`.
 
         Raises:
-            UserError: the output folder holds another run.
+            UserError: the output folder holds another run, or the corpus has changed since this run began.
         """
         folder = Path(self.args.output_dir)
         if check_run_folder(folder, self.record) is not None:
             raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
+        data = self._data_record()
+        if last_checkpoint(folder):
+            check_same_corpus(folder, data)
+        self.accelerator.wait_for_everyone()  # all have read what is replaced now
         if self.is_world_process_zero():
             write_json(folder / "args.json", self.record)
-            corpus = self.record["corpus"]
-            write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
+            write_json(folder / "split.json", data)
         self.accelerator.wait_for_everyone()
         output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
         self._calibrate()
         if self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
         return output
+
+    def _data_record(self) -> dict:
+        """The content of `split.json`."""
+        corpus = self.record["corpus"]
+        return with_content(split_record(self.parts, corpus["fold"], corpus["dev"]), self.corpus, self.labels)
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""

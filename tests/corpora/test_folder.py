@@ -1,12 +1,15 @@
 """Pins a folder with metadata.csv as a corpus: reading, joining, writing, and the line each mistake gives."""
 
 import csv
+import logging
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from helpers.iemocap_tree import write_tree
 
 from ser_mtl.corpora.folder import read_folder, write_metadata
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
@@ -38,10 +41,24 @@ def test_every_column_is_read_and_empty_cells_are_not_annotated(tmp_path):
     ]
 
 
-def test_words_like_NA_and_null_are_not_missing_values(tmp_path):
-    folder = write_folder(tmp_path / "mine", "file_name,text,speaker\na.wav,NA,None\nb.wav,null,nan\n")
-    corpus = read_folder([folder])
-    assert (corpus["text"][:], corpus["speaker"][:]) == (["NA", "null"], ["None", "nan"])
+def test_words_for_nothing_are_empty_but_words_in_transcripts(tmp_path, caplog):
+    folder = write_folder(
+        tmp_path / "mine", "file_name,text,emotion,dialog,fold\na.wav,NA,None,NA,1\nb.wav,null,nan,unknown,2\n"
+    )
+    with caplog.at_level(logging.WARNING):
+        corpus = read_folder([folder])
+    assert corpus["text"][:] == ["NA", "null"]
+    assert corpus["emotion"][:] == corpus["dialog"][:] == [None, None]
+    assert f"{folder}/metadata.csv: column 'emotion': 'nan', in 1 rows, is read as an empty cell" in caplog.text
+
+
+@pytest.mark.parametrize("nobody", ["unknown", "Unknown", "<unk>", "none", "N/A", "missing", "nan", "?", "-"])
+def test_speakers_without_a_name_are_nobody(tmp_path, nobody):
+    rows = f"file_name,speaker,fold\na.wav,{nobody},1\nb.wav,{nobody},2\nc.wav,x,2\n"
+    assert read_folder([write_folder(tmp_path / "mine", rows)])["speaker"][:] == [None, None, "x"]
+    dealt = write_folder(tmp_path / "dealt", f"file_name,speaker\na.wav,x\nb.wav,{nobody}\n")
+    with pytest.raises(UserError, match="row 3: neither 'fold' nor 'speaker'"):
+        read_folder([dealt])
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path):
@@ -86,14 +103,42 @@ def test_files_in_sub_folders_are_found(tmp_path):
     assert read_folder([folder])["path"][:] == [str(folder / "clips" / "a.wav")]
 
 
-def test_joined_folders_keep_their_ids_speakers_and_dialogs_apart(tmp_path):
-    one = write_folder(tmp_path / "one", "file_name,speaker,dialog\na.wav,x,d\n")
-    two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,x,\n")
-    corpus = read_folder([two, one])
-    assert corpus["id"][:] == ["one/a.wav", "two/a.wav"]
-    assert corpus["speaker"][:] == ["one/x", "two/x"]
-    assert corpus["dialog"][:] == ["one/d", None]
-    assert corpus["corpus"][:] == ["one", "two"]
+def test_joined_folders_share_their_people_but_no_ids_and_dialogs(tmp_path, caplog):
+    one = write_folder(tmp_path / "one", "file_name,speaker,dialog\na.wav,x,d\nb.wav,x,d\n")
+    two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,X ,d\nb.wav,unknown 2,\n")
+    with caplog.at_level(logging.WARNING):
+        corpus = read_folder([two, one])
+    assert corpus["id"][:] == ["one/a.wav", "one/b.wav", "two/a.wav", "two/b.wav"]
+    assert corpus["speaker"][:] == ["x", "x", "x", "unknown 2"]
+    assert corpus["dialog"][:] == ["one/d", "one/d", "two/d", None]
+    assert corpus["corpus"][:] == ["one", "one", "two", "two"]
+    assert "1 speakers are in several folders (such as 'x')" in caplog.text and "--distinct_speakers" in caplog.text
+
+
+def test_distinct_speakers_have_the_name_of_their_folder(tmp_path):
+    one = write_folder(tmp_path / "one", "file_name,speaker\na.wav,x\nb.wav,X\nc.wav,x\n")
+    two = write_folder(tmp_path / "two", "file_name,speaker\na.wav,x\nb.wav,y\n")
+    assert read_folder([one, two], distinct_speakers=True)["speaker"][:] == ["one/x"] * 3 + ["two/x", "two/y"]
+    assert read_folder([one], distinct_speakers=True)["speaker"][:] == ["x"] * 3
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_a_person_is_in_one_fold_of_all_folders(tmp_path, order):
+    """A column `fold` decides; without one, the first folder that is named."""
+    names = [f"{n}.wav" for n in range(12)]
+    tables = {
+        "speech": "file_name,speaker\n" + "".join(f"{name},actor{n % 6}\n" for n, name in enumerate(names)),
+        "song": "file_name,speaker\n" + "".join(f"{name},ACTOR{n % 8}\n" for n, name in enumerate(names)),
+        "given": "file_name,speaker,fold\n0.wav,actor3,5\n1.wav,actor7,4\n",
+    }
+    folders = [write_folder(tmp_path / name, table, " ".join(names)) for name, table in tables.items()]
+    corpus = read_folder([folders[i] for i in order])
+    folds = defaultdict(set)
+    for speaker, fold in zip(corpus["speaker"], corpus["fold"], strict=True):
+        folds[speaker.lower()].add(fold)
+    assert all(len(found) == 1 for found in folds.values()) and len(folds) == 8
+    assert (folds["actor3"], folds["actor7"]) == ({5}, {4})
+    split(corpus, 1, "none")
 
 
 def test_a_folder_has_the_same_folds_alone_and_joined(tmp_path):

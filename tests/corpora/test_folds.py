@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import deal_speakers, split, split_record
+from ser_mtl.corpora.folds import deal_speakers, scenario_of, split, split_record
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
@@ -148,6 +148,56 @@ def test_dev_is_the_same_part_of_a_corpus_alone_and_joined():
         assert [speaker for speaker in joined["speaker"] if speaker.startswith(name)] == alone
 
 
+def test_dev_speakers_are_out_of_train_in_all_joined_corpora():
+    rows = [row | {"speaker": row["speaker"].split("/")[1]} for row in with_speakers("one") + with_speakers("two", 20)]
+    splits = split(corpus_of(rows), 4, "dialog")
+    assert set(splits["dev"]["corpus"]) == {"one", "two"}
+    assert set(splits["dev"]["speaker"]).isdisjoint(splits["train"]["speaker"])
+
+
+@pytest.mark.parametrize(
+    ("dialog", "scenario"),
+    [
+        ("Ses01F_impro01", "Ses01_impro01"),
+        ("Ses01M_impro05b", "Ses01_impro05"),
+        ("Ses04F_script01_1", "Ses04_script01_1"),
+        ("mine/Ses05M_script02_1b", "mine/Ses05_script02_1"),
+        ("d1", "d1"),
+        ("Ses01F", "Ses01F"),
+    ],
+)
+def test_both_recordings_of_an_iemocap_scenario_are_one_unit(dialog, scenario):
+    assert scenario_of(dialog) == scenario
+
+
+@pytest.mark.parametrize("prefix", ["", "mine/"])
+@pytest.mark.parametrize("fold", range(1, 6))
+def test_no_scenario_of_iemocap_is_in_both_dev_and_train(fold, prefix):
+    kinds = [
+        *(f"impro{n:02d}" for n in range(1, 9)),
+        "impro05b",
+        *(f"script0{n}_{m}" for n in (1, 2, 3) for m in (1, 2)),
+    ]
+    corpus = corpus_of(
+        [
+            {"fold": s, "speaker": f"Ses0{s}{voice}", "dialog": f"{prefix}Ses0{s}{marker}_{kind}", "style": kind[:5]}
+            | {"emotion": EMOTIONS[len(kind) % 4]}
+            for s in range(1, 6)
+            for marker in "FM"
+            for kind in kinds
+            for voice in "FM"
+        ]
+    )
+    splits = split(corpus, fold, "dialog")
+    held = {
+        name: {d.replace("F_", "_").replace("M_", "_").rstrip("b") for d in rows["dialog"]}
+        for name, rows in splits.items()
+    }
+    assert held["dev"].isdisjoint(held["train"])
+    assert len(held["dev"]) == round(4 * 14 / 10)
+    assert len(splits["dev"]) in range(4 * len(held["dev"]), 4 * len(held["dev"]) + 9)
+
+
 def test_without_dev_there_are_only_train_and_test():
     assert {name: len(rows) for name, rows in split(with_dialogs(), 5, "none").items()} == {"train": 160, "test": 40}
 
@@ -187,6 +237,7 @@ def test_a_split_that_cannot_be_made_says_why(rows, fold, dev, said):
     [
         ({"speaker": "x"}, {}, {"speaker": "x"}, "speaker 'x' is in both train and test"),
         ({}, {"speaker": "x"}, {"speaker": "x"}, "speaker 'x' is in both dev and test"),
+        ({"speaker": "Actor 1"}, {}, {"speaker": "ACTOR1"}, "speaker 'Actor 1' is in both train and test"),
         ({"dialog": "d"}, {}, {"dialog": "d"}, "dialog 'd' is in both train and test"),
         ({"dialog": "d"}, {"dialog": "d"}, {}, "dialog 'd' is in both train and dev"),
         ({}, {"dialog": "d"}, {"dialog": "d"}, "dialog 'd' is in both dev and test"),

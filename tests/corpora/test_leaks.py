@@ -9,8 +9,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 from helpers.tiny import check_refused, run_flags, run_script, write_corpus
 
-from ser_mtl.corpora.leaks import find_leaks, has_near_duplicate, leaks_line
+from ser_mtl.corpora.leaks import check_no_shared_audio, find_leaks, has_near_duplicate, leaks_line
 from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError
 
 PLAY = "i have waited for you all night long"
 
@@ -71,6 +72,20 @@ def test_all_pairs_of_iemocap_are_compared_in_seconds():
     found = set(np.flatnonzero(has_near_duplicate([t if len(t) > 4 else [*t, *"abcde"] for t in test], train)).tolist())
     assert found == planted
     assert time.perf_counter() - start < 10
+
+
+def decoded(*digests: str) -> Dataset:
+    rows = [{"id": f"u{n}", "digest": digest, "peak": int(digest != "silence")} for n, digest in enumerate(digests)]
+    return Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("other", ["dev", "test"])
+def test_a_recording_under_two_names_in_two_splits_is_refused(other):
+    splits = DatasetDict({"train": rows({"id": "u0"}, {"id": "u1"}), other: rows({"id": "u2"}, {"id": "u3"})})
+    check_no_shared_audio(splits, decoded("a", "a", "b", "c"))
+    with pytest.raises(UserError, match=rf"^u1 in train and u3 in {other} are the same recording \(1 shared in all\)"):
+        check_no_shared_audio(splits, decoded("a", "c", "b", "c"))
+    check_no_shared_audio(splits, decoded("a", "silence", "b", "silence"))
 
 
 def test_without_transcripts_there_is_nothing_to_compare():

@@ -55,6 +55,12 @@ def test_a_folder_is_one_path_or_a_list_of_several(tmp_path):
     assert load_corpus("folder", [two, one]).to_list() == read_folder([one, two]).to_list()
 
 
+def test_the_same_name_in_two_folders_is_one_person_unless_distinct(tmp_path):
+    folders = [write_folder(tmp_path / "one"), write_folder(tmp_path / "two")]
+    assert set(load_corpus("folder", folders)["speaker"]) == {"x", "y"}
+    assert len(set(load_corpus("folder", folders, distinct_speakers=True)["speaker"])) == 4
+
+
 def test_iemocap_is_found_by_data_dir_then_variable_then_name(tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IEMOCAP_DIR", raising=False)

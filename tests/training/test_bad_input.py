@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers.tiny import ROOT, SAMPLING_RATE, Ended, check_one_line, check_refused, run_flags, tone, write_corpus
+from helpers.tiny import (
+    ROOT,
+    SAMPLING_RATE,
+    Ended,
+    check_one_line,
+    check_refused,
+    run_flags,
+    run_script,
+    tone,
+    write_corpus,
+)
 from transformers import BertConfig, SEWConfig
 
 FIRST_WAV = "f1_angry_improvised.wav"  # of the folder that `write_corpus` makes
@@ -197,6 +207,44 @@ def test_a_file_that_is_no_audio_is_named(tmp_path, corpus, encoder, damage, nam
     assert set(cache.rglob("*.arrow")) == before
 
 
+def test_all_damaged_files_are_named_together(tmp_path, corpus, encoder):
+    names = [path.name for path in sorted(corpus.glob("*.wav"))[::9]]
+    for name in names:
+        (corpus / name).write_bytes(b"no audio")
+    check_stage1_refused(tmp_path, corpus, encoder, f"{len(names)} audio files cannot be used", *names, "row 2: ")
+
+
+def test_a_recording_on_both_sides_of_the_split_is_refused(tmp_path, corpus, encoder):
+    shutil.copy(corpus / FIRST_WAV, corpus / "f4_sad_scripted.wav")
+    check_stage1_refused(tmp_path, corpus, encoder, FIRST_WAV, "f4_sad_scripted.wav", "the same recording")
+
+
+def test_a_second_spelling_of_a_label_is_refused(tmp_path, corpus, encoder):
+    edit_metadata(corpus, emotion=lambda row: "Sad" if row.Index == 1 else row.emotion)
+    check_stage1_refused(tmp_path, corpus, encoder, "'emotion'", "'Sad', 'sad'", "did you mean 'sad'?")
+
+
+def test_unusual_clips_are_named_once_and_trained_on(tmp_path, corpus, encoder):
+    names = sorted(path.name for path in corpus.glob("*.wav"))
+    for name, samples in zip(
+        names, (np.zeros(4000), tone(440, 0.003), tone(440, 0.6), tone(440, 1 / 16000)), strict=False
+    ):
+        soundfile.write(corpus / name, samples, SAMPLING_RATE)
+    check_stage1_refused(tmp_path, corpus, encoder, names[2], "row ", "--max_seconds 0.55", max_seconds=0.55)
+    flags = run_flags(corpus, tmp_path / "out", encoder=encoder, num_train_epochs=1)
+    ended = run_script("run_stage1", flags)
+    assert ended.code == 0, ended.stderr
+    notes = [line for line in ended.stdout.splitlines() if line.startswith("Note: ")]
+    assert notes == [
+        f"Note: 2 of {len(names)} clips are silent: {names[0]}, {names[3]}",
+        f"Note: 2 of {len(names)} clips are shorter than 0.1 seconds: {names[1]}, {names[3]}",
+        f"Note: 2 of {len(names)} clips are with a transcript longer than their frames, which CTC cannot learn: "
+        f"{names[1]}, {names[3]}",
+    ]
+    assert "NaN" not in (tmp_path / "out/results.json").read_text()
+    assert "emotion angry" in ended.stdout
+
+
 # ------------------------------------------------------------------------------------------------------------- models
 
 
@@ -269,6 +317,21 @@ def test_another_width_than_that_of_stage1_is_refused(tmp_path, good_corpus, fin
 def test_a_stage1_that_heard_the_test_utterances_is_refused(tmp_path, good_corpus, finished):
     flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, fold=2)
     check_refused("run_stage2", flags, "--stage1", "same fold")
+
+
+def test_a_stage1_that_was_trained_on_the_development_set_is_refused(tmp_path, good_corpus, finished):
+    stage1 = shutil.copytree(finished, tmp_path / "stage1")
+    split = json.loads((stage1 / "split.json").read_text())
+    split["train"]["ids"] += split.pop("dev")["ids"]
+    (stage1 / "split.json").write_text(json.dumps(split | {"dev_choice": "none"}))
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=stage1)
+    check_refused("run_stage2", flags, "--stage1", "development set", "--dev none with --selection last")
+
+
+def test_a_stage1_that_heard_the_test_under_another_name_is_refused(tmp_path, good_corpus, finished):
+    shutil.copytree(good_corpus, tmp_path / "renamed")
+    flags = run_flags(tmp_path / "renamed", tmp_path / "out", stage1=finished, fold=2)
+    check_refused("run_stage2", flags, "--stage1", "test set", "same fold")
 
 
 @pytest.mark.parametrize("joined_before", [True, False])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from helpers.tiny import check_refused, contents, run_flags, run_script
+from helpers.tiny import check_refused, contents, run_flags, run_script, write_corpus
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
+from ser_mtl.errors import UserError
 from ser_mtl.training import run_folder
 
 
@@ -84,6 +85,62 @@ def test_a_finished_run_shows_its_table_again_and_trains_nothing(good_corpus, en
     assert f"{100 * results['test']['all']['emotion']['ua']:.1f}" in ended.stdout
     assert str(finished) in ended.stdout
     assert contents(finished) == before
+
+
+BEGAN = {
+    "labels": {"emotion": ["angry", "sad"]},
+    "annotations": "1f",
+    "train": {"ids": ["a"], "audio": ["01"]},
+    "test": {"ids": ["b", "c"], "audio": ["02", "03"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"labels": {"emotion": ["sad", "zorn"]}}, "the labels of emotion were angry, sad, now sad, zorn"),
+        ({"train": {"ids": ["a", "b"], "audio": ["01", "02"]}}, "train has lost 0 utterances and got 1, such as b"),
+        ({"train": {"ids": ["d"], "audio": ["04"]}}, "train has lost 1 utterances and got 1, such as a"),
+        ({"dev": {"ids": ["d"]}}, "dev has lost 0 utterances and got 1, such as d"),
+        (
+            {"test": {"ids": ["b", "c"], "audio": ["09", "08"]}},
+            "the audio of 2 utterances of test is another, such as b",
+        ),
+        ({"annotations": "2e"}, "labels or transcripts of utterances are others"),
+    ],
+    ids=str,
+)
+def test_every_change_of_the_corpus_is_named_in_one_line(tmp_path, change, said):
+    (tmp_path / "split.json").write_text(json.dumps(BEGAN))
+    run_folder.check_same_corpus(tmp_path, BEGAN)
+    with pytest.raises(UserError, match=f"^--output_dir {tmp_path}: the corpus has changed .*{said}") as stop:
+        run_folder.check_same_corpus(tmp_path, BEGAN | change)
+    assert "\n" not in str(stop.value)
+
+
+def test_what_an_older_version_did_not_write_is_not_compared(tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({part: {"ids": BEGAN[part]["ids"]} for part in ("train", "test")}))
+    run_folder.check_same_corpus(tmp_path, BEGAN)
+    (tmp_path / "split.json").unlink()
+    run_folder.check_same_corpus(tmp_path, BEGAN)
+
+
+def test_a_run_does_not_resume_on_another_corpus(tmp_path, encoder, monkeypatch):
+    corpus = write_corpus(tmp_path / "mine")
+    flags = run_flags(corpus, tmp_path / "out", encoder=encoder, save_minutes=0, tasks=["emotion"])
+    with monkeypatch.context() as patched:
+        patched.setattr(LengthGroupedSampler, "set_epoch", lambda sampler, epoch: 1 / (1 - epoch))
+        with pytest.raises(ZeroDivisionError):
+            run_script("run_stage1", flags)
+    assert list((tmp_path / "out").glob("checkpoint-*"))
+    first = sorted(corpus.glob("*.wav"))[0]
+    samples, rate = soundfile.read(first)
+    soundfile.write(first, samples[::-1], rate)
+    check_refused("run_stage1", flags, "--output_dir", "the audio of 1 utterances", first.name)
+    soundfile.write(first, samples, rate)
+    table = (corpus / "metadata.csv").read_text()
+    (corpus / "metadata.csv").write_text(table.replace(",angry,", ",zorn,"))
+    check_refused("run_stage1", flags, "--output_dir", "labels of emotion were angry, sad, now sad, zorn")
 
 
 def test_an_interrupted_run_resumes_and_ends_as_if_uninterrupted(tmp_path, good_corpus, encoder, finished, monkeypatch):

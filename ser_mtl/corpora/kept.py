@@ -1,0 +1,40 @@
+"""Decoded files that wait on disk for the rest of their corpus, so that a damaged file costs no second decoding."""
+
+import hashlib
+from pathlib import Path
+
+import datasets
+import numpy as np
+from datasets import Dataset
+
+from ser_mtl.files import replacing
+
+
+def kept_file(path: str | Path) -> Path:
+    """Where the samples of an audio file are kept: under a name made of its path, size and modification time."""
+    stat = Path(path).stat()
+    digest = hashlib.sha256(repr((str(path), stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()[:16]
+    return _folder() / f"kept-{digest}.npy"
+
+
+def keep(decoded: Dataset) -> None:
+    """Keep the samples of the good files, one file each.
+
+    Args:
+        decoded: with `path`, `samples` and `fault`, None for a good file.
+    """
+    for row in decoded.with_format("numpy", columns=["samples"], output_all_columns=True):
+        if row["fault"] is None:
+            with replacing(kept_file(row["path"])) as partial:
+                np.save(partial, row["samples"].astype(np.int16))
+
+
+def forget(decoded: Dataset) -> None:
+    """Remove what is kept of these files: the whole corpus is decoded."""
+    if any(_folder().glob("kept-*.npy")):
+        for path in decoded["path"][:]:
+            kept_file(path).unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
