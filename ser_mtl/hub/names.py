@@ -24,10 +24,15 @@ def without_names_in_results(results: dict) -> dict:
 
 def without_names_in_split(split: dict) -> dict:
     """The content of `split.json` with hashed ids, and a mark for who compares them. Each `sha256` is of the ids."""
-    parts = {
-        name: part | {"ids": sorted(map(hashed, part["ids"]))} for name, part in split.items() if isinstance(part, dict)
-    }
+    parts = {name: part | _hashed_ids(part) for name, part in split.items() if isinstance(part, dict) and "ids" in part}
     return split | parts | {"hashed_names": True}
+
+
+def _hashed_ids(part: dict) -> dict[str, list[str]]:
+    """The hashed ids of a split, sorted, with the hashes of their audio in the same order if there are any."""
+    columns = {name: part[name] for name in ("ids", "audio") if name in part}
+    rows = sorted(zip(map(hashed, part["ids"]), *(columns[name] for name in columns if name != "ids"), strict=True))
+    return {name: [row[i] for row in rows] for i, name in enumerate(columns)}
 
 
 def without_names_in_predictions(rows: list[dict]) -> list[dict]:
