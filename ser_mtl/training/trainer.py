@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, ProgressCallback, Trainer, set_seed
+from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
@@ -30,14 +31,23 @@ from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage, check_together
-from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
+from ser_mtl.training.callbacks import (
+    EpochProgress,
+    MeasureTestFold,
+    SamplerEpoch,
+    SparingCheckpoints,
+    StopOnSignal,
+    Stopwatch,
+)
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
-from ser_mtl.training.run_folder import check_run_folder, last_checkpoint, run_record
+from ser_mtl.training.lock import release
+from ser_mtl.training.resuming import ResumableTrainer
+from ser_mtl.training.run_folder import run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.start import Start, start_of
 
 
-class SerMtlTrainer(Trainer):
+class SerMtlTrainer(ResumableTrainer):
     """Train one stage on a split corpus.
 
     - The loss of an update is, for each task, the sum over its annotated utterances divided by their number in the
@@ -103,13 +113,13 @@ class SerMtlTrainer(Trainer):
         self.stopwatch = Stopwatch()
         self._add_callbacks()
         self.dev_predictions: list[dict] | None = None
-        self._loss_sums: dict[str, Tensor] = {}
-        self._first_update_summed = 0
 
     def _add_callbacks(self) -> None:
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        self.stop_on_signal = StopOnSignal()
+        self.add_callback(self.stop_on_signal)
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
@@ -121,25 +131,42 @@ class SerMtlTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train, resuming from the last checkpoint in the output folder if there is one, and save the model.
 
+        On SIGTERM or SIGUSR1 it writes a checkpoint and ends the program with exit code 143.
+
         Returns:
             As `Trainer.train`.
 
         Raises:
-            UserError: the output folder holds another run.
+            UserError: the output folder holds another run, or one is at work there.
         """
         folder = Path(self.args.output_dir)
-        if check_run_folder(folder, self.record) is not None:
-            raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
-        if self.is_world_process_zero():
-            write_json(folder / "args.json", self.record)
-            corpus = self.record["corpus"]
-            write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
-        self.accelerator.wait_for_everyone()
-        output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
-        self._calibrate()
-        if self.is_world_process_zero():
-            save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+        self._take(folder)
+        try:
+            with self.stop_on_signal:
+                output = self.resume(resume_from_checkpoint, **kwargs)
+            self._calibrate()
+            if self.is_world_process_zero():
+                save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+        except BaseException:
+            release(folder)
+            raise
+        if self.record["script"] is None:  # a script writes its results first
+            release(folder)
         return output
+
+    def _take(self, folder: Path) -> None:
+        """Take the output folder for this run, and write what the run is."""
+        refusal = None
+        if self.is_world_process_zero():
+            try:
+                take_run_folder(folder, self.record)
+                write_json(folder / "args.json", self.record)
+                corpus = self.record["corpus"]
+                write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
+            except UserError as error:
+                refusal = str(error)
+        if refusal := broadcast_object_list([refusal])[0]:
+            raise UserError(refusal)
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""
