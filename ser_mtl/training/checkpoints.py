@@ -34,6 +34,16 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def check_whole(checkpoint: Path) -> None:
+    """Check a checkpoint to resume from.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if wrong := damage(checkpoint) if checkpoint.is_dir() else "it is missing":
+        raise UserError(f"--resume_from_checkpoint {checkpoint}: is no whole checkpoint ({wrong})")
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, if it has one. Damaged ones are set aside, and named on standard output."""
     for checkpoint in sorted(_all(folder), key=step_of, reverse=True):
@@ -84,7 +94,7 @@ def rotate(folder: Path, limit: int | None, kept: set[int]) -> None:
 
 PARTIAL = (".partial.*",)
 """What an interruption left half written or half deleted."""
-OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*")
+OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock")
 """What a finished run does not need."""
 
 

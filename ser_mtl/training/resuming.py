@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
@@ -16,7 +17,7 @@ from ser_mtl.training.checkpoints import (
     PARTIAL,
     STATE,
     best_checkpoint,
-    damage,
+    check_whole,
     last_checkpoint,
     rotate,
     seal,
@@ -44,42 +45,31 @@ class ResumableTrainer(Trainer):
         self._being_written: Path | None = None
         self._saved_losses: list[dict] = []
 
-    def resume(self, checkpoint: str | bool | None, **kwargs):
-        """Train on from a checkpoint, or from the last whole one in the output folder, or from the start.
+    def where_to_resume(self, checkpoint: str | bool | None) -> str | None:
+        """The checkpoint that is named, or else the last whole one in the output folder, or None for the start.
 
         Raises:
             UserError: the checkpoint is missing or damaged, or the best one before it is.
         """
         folder = Path(self.args.output_dir)
-        found: list[str | None] = [None, None]
-        if self.is_world_process_zero():
-            tidy(folder, PARTIAL)
-            found = self._where_to_resume(folder, checkpoint)
-        begin, refusal = broadcast_object_list(found)
-        if refusal:
-            raise UserError(refusal)
-        self._saved_losses = []
-        if begin and (Path(begin) / _LOSSES).is_file():  # not in a checkpoint of version 0.1
-            self._saved_losses = read_json(Path(begin) / _LOSSES, kind=list)
-        with self._all_checkpoints_kept():
-            output = super().train(begin, **kwargs)
-        return output._replace(training_loss=output.metrics["train_loss"])
-
-    def _where_to_resume(self, folder: Path, checkpoint: str | bool | None) -> list[str | None]:
-        """The checkpoint to resume from, and why there is none."""
+        tidy(folder, PARTIAL)
         named = checkpoint if isinstance(checkpoint, str) else self.args.resume_from_checkpoint
         begin = Path(named) if named else last_checkpoint(folder)
         if begin is None:
-            return [None, None]
-        if named and (wrong := damage(begin) if begin.is_dir() else "it is missing"):
-            return [None, f"--resume_from_checkpoint {named}: is no whole checkpoint ({wrong})"]
+            return None
+        check_whole(begin)
         best = read_json(begin / STATE, "global_step").get("best_global_step")
-        try:
-            if self.args.load_best_model_at_end and best:
-                best_checkpoint(folder, best)
-        except UserError as error:
-            return [None, str(error)]
-        return [str(begin), None]
+        if self.args.load_best_model_at_end and best:
+            best_checkpoint(folder, best)
+        return str(begin)
+
+    def train_from(self, checkpoint: str | None, **kwargs) -> TrainOutput:
+        """Train on from a whole checkpoint, or from the start."""
+        saved = Path(checkpoint or "") / _LOSSES  # not in a checkpoint of version 0.1
+        self._saved_losses = read_json(saved, kind=list) if checkpoint and saved.is_file() else []
+        with self._all_checkpoints_kept():
+            output = super().train(checkpoint, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     # ------------------------------------------------------------------------------------------- checkpoints
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage
-from ser_mtl.training.checkpoints import damage
+from ser_mtl.training.checkpoints import check_whole
 from ser_mtl.training.lock import check_unlocked, lock, release
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
@@ -69,9 +69,8 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"--output_dir {folder}: {there} is not a folder that can be written to; name another")
-    resume = record["training"].get("resume_from_checkpoint")
-    if resume and (wrong := damage(Path(resume)) if Path(resume).is_dir() else "it is missing"):
-        raise UserError(f"--resume_from_checkpoint {resume}: is no whole checkpoint ({wrong})")
+    if resume := record["training"].get("resume_from_checkpoint"):
+        check_whole(Path(resume))
     saved = folder / "args.json"
     if not saved.is_file():
         # An interruption may come before anything else is written.
@@ -117,6 +116,8 @@ def _differences(old: dict, new: dict) -> list[str]:
     for name, value in now.items():
         # A run of a version without the flag had its default.
         saved = before.get(name, _DEFAULTS.get(name))
+        if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
+            saved = [os.path.abspath(folder) for folder in saved]
         if saved != value and not name.startswith(NOT_THE_RUN):
             flags.append(f"--{name} {saved}, not {value}")
     return flags

@@ -140,10 +140,10 @@ class SerMtlTrainer(ResumableTrainer):
             UserError: the output folder holds another run, or one is at work there.
         """
         folder = Path(self.args.output_dir)
-        self._take(folder)
+        begin = self._take(folder, resume_from_checkpoint)
         try:
             with self.stop_on_signal:
-                output = self.resume(resume_from_checkpoint, **kwargs)
+                output = self.train_from(begin, **kwargs)
             self._calibrate()
             if self.is_world_process_zero():
                 save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
@@ -154,19 +154,23 @@ class SerMtlTrainer(ResumableTrainer):
             release(folder)
         return output
 
-    def _take(self, folder: Path) -> None:
-        """Take the output folder for this run, and write what the run is."""
-        refusal = None
+    def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
+        """Take the output folder for this run, and write what the run is. The checkpoint to resume from, if any."""
+        begin = refusal = None
         if self.is_world_process_zero():
             try:
                 take_run_folder(folder, self.record)
+                begin = self.where_to_resume(checkpoint)
                 write_json(folder / "args.json", self.record)
                 corpus = self.record["corpus"]
                 write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
             except UserError as error:
+                release(folder)
                 refusal = str(error)
-        if refusal := broadcast_object_list([refusal])[0]:
+        begin, refusal = broadcast_object_list([begin, refusal])
+        if refusal:
             raise UserError(refusal)
+        return begin
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""
