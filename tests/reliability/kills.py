@@ -5,8 +5,8 @@ python tests/reliability/kills.py --kills 150
 Each run is a process forked from this one, which has imported the libraries: a run takes seconds. A run is killed with
 SIGKILL right before its n-th operation on a file of its folder, or with a half of a file that C++ or Rust has
 written; or at a random time, with SIGKILL, SIGTERM or SIGUSR1. Some runs are killed up to three times. At the end the
-weights, the predictions, `results.json` and `history.json` must be those of the undisturbed run, apart from the times in
-them, and the folder must hold the same files. The exit code is 1 if one does not.
+weights, the predictions, `results.json` and `history.json` must be those of the undisturbed run, apart from the times
+in them, and the folder must hold the same files. The exit code is 1 if one does not.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SECONDS_PER_RUN = 300
+SECONDS_PER_RUN, SECONDS_TO_STOP = 300, 30
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 TIMES = ("minutes", "audio_seconds_per_second")
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -147,7 +147,9 @@ def wait(pids: list[int], kill: Kill | None) -> int:
         if kill and kill.seconds is not None and seconds > kill.seconds and not told:
             told = True
             send(pids, codes, kill.number)
-        if seconds > SECONDS_PER_RUN or (dead and not (told and kill.number != signal.SIGKILL)):
+        # Told to stop, they have some time, as from torchrun and Slurm.
+        patience = kill.seconds + SECONDS_TO_STOP if told and kill.number != signal.SIGKILL else 0
+        if seconds > SECONDS_PER_RUN or (dead and seconds > patience):
             send(pids, codes, signal.SIGKILL)
         time.sleep(0.005)
     return next((code for code in codes.values() if code != 0), 0)
