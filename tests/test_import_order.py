@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny import ROOT
 
 ORDER = (
-    {"tasks", "metrics", "errors", "files"},
+    {"tasks", "metrics", "errors", "files", "stopping"},
     {"corpora"},
     {"model"},
     {"evaluation"},

@@ -11,6 +11,7 @@ from ser_mtl.files import read_json, write_json
 
 STATE = "trainer_state.json"
 _FILES = "files.json"
+_NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
 
 
 def seal(checkpoint: Path) -> None:
@@ -20,12 +21,15 @@ def seal(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole, or of an earlier version, which wrote no digests."""
+    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then the names count."""
     try:
         read_json(checkpoint / STATE, "global_step")
         files = read_json(checkpoint / _FILES) if (checkpoint / _FILES).exists() else {}
     except UserError as error:
         return str(error).removeprefix(f"{checkpoint}/")
+    for pattern in () if files else _NEEDED:
+        if not any(checkpoint.glob(pattern)):
+            return f"{pattern} is missing"
     for name, digest in files.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
