@@ -150,7 +150,7 @@ class SerMtlTrainer(ResumableTrainer):
         except BaseException:
             release(folder)
             raise
-        if self.record["script"] is None:  # a script writes its results first
+        if self.record.get("script") is None:  # a script writes its results first
             release(folder)
         return output
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.tiny import ROOT, Ended, check_refused, contents, run_flags, run_script
+from helpers.trainers import noise_trainer
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
@@ -249,6 +250,19 @@ def test_a_finished_run_loses_what_an_interruption_left(good_corpus, encoder, un
     assert run(good_corpus, encoder, output).code == 0
     assert contents(output) == before
     assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in undisturbed.iterdir())
+
+
+def test_losses_of_two_processes_go_on_in_one(tmp_path):
+    trainer = noise_trainer(tmp_path)
+    common = {"trained": 7.0, "last_log": 2, "first_update_summed": 2}
+    trainer._saved_losses = [
+        common | {"since_log": 1.0, "sums": {"emotion": 0.5}},
+        common | {"since_log": 3.0, "sums": {"emotion": 0.25}},
+    ]
+    trainer.restore_losses()
+    # A log takes the mean of the first over the processes, and the sum of the second.
+    assert (float(trainer._tr_loss), float(trainer._loss_sums["emotion"])) == (2.0, 0.75)
+    assert (trainer._total_loss_scalar, trainer._globalstep_last_logged) == (7.0, 2)
 
 
 # ------------------------------------------------------------------------------------------------------- signals
