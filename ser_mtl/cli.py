@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ser_mtl.errors import Notice, UserError
+from ser_mtl.stopping import Stopped, end_with_launcher, on_signals, stop
 
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
@@ -91,14 +92,17 @@ def first_line(verb: str) -> str:
 def command_line(main: Callable[[], None], program: str | None = None) -> None:
     """Run a program; a user's mistake is one line on standard error and exit code 2, Ctrl-C one line and 130.
 
+    SIGTERM and SIGUSR1 are one line and 143. A program that a launcher started ends with it.
+
     Args:
         main: the program.
         program: its name in front of the line; by default that of the script.
     """
     name = program or Path(sys.argv[0]).name
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
+    end_with_launcher()
     try:
-        with _notices(name, first):
+        with on_signals(stop), _notices(name, first):
             main()
     except UserError as error:
         if first:
@@ -108,6 +112,10 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
         if first:
             print(f"{name}: stopped", file=sys.stderr)
         sys.exit(130)
+    except Stopped as stopped:
+        if first:
+            print(f"{name}: stopped by {stopped.by}", file=sys.stderr)
+        raise
     except BrokenPipeError:  # `... | head`: nobody reads the rest, not even what Python would flush at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

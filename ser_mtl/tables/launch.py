@@ -10,12 +10,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
+from threading import Event
+from typing import Protocol, TextIO
 
+import psutil
 import torch
 from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -32,6 +35,8 @@ _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num
 # Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
 _OF_A_LAUNCHER = re.compile(r"(ACCELERATE_|TORCHELASTIC_|FORK_LAUNCH|MASTER_|GROUP_|ROLE_|LOCAL_RANK|LOCAL_WORLD)\w*")
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SHOWN = 2
+"""Runs named beside the bar."""
 
 
 class Job(Protocol):
@@ -53,6 +58,7 @@ class ThisMachine:
     def __init__(self, jobs: int, flags_of: Callable[[Run], list[str]]):
         self.at_once = jobs
         self._flags_of = flags_of
+        self._stopping = Event()
         self._pool = ThreadPoolExecutor(jobs)
         self._shares: SimpleQueue = SimpleQueue()
         for share in shares(jobs, _visible_gpus(), os.cpu_count() or 1):
@@ -65,9 +71,22 @@ class ThisMachine:
     def _launch(self, run: Run) -> str | None:
         share = self._shares.get()
         try:
-            return launch(run, self._flags_of(run), **share)
+            return launch(run, self._flags_of(run), stopping=self._stopping, **share)
         finally:
             self._shares.put(share)
+
+    def stop(self) -> None:
+        """End all runs, and wait until they have written their checkpoints."""
+        self._stopping.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        told: set[psutil.Process] = set()
+        # Those of a launcher too, which may not end its own, and those that a thread was about to start.
+        while running := psutil.Process().children(recursive=True):
+            for process in set(running) - told:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            told |= set(running)
+            psutil.wait_procs(running, timeout=_SECONDS_BETWEEN_LOOKS)
 
 
 class Cluster:
@@ -101,6 +120,9 @@ class Cluster:
         """Queue a run."""
         return self._executor.submit(_Requeued(), run, self._flags_of(run))
 
+    def stop(self) -> None:
+        """Leave the jobs to the cluster: the next command waits for them."""
+
 
 class _Requeued(Checkpointable):
     """A run that submitit requeues when its time is up; it resumes by itself."""
@@ -110,42 +132,54 @@ class _Requeued(Checkpointable):
 
 
 def run_all(runs: list[Run], machine: ThisMachine | Cluster) -> dict[Run, str]:
-    """Run all that are not finished.
+    """Run all that are not finished. If this program is stopped, the runs of this machine stop too.
 
     Returns:
         The reason of each run that failed or was skipped.
     """
     waiting = [run for run in runs if run.state != "finished"]
+    with tqdm(total=len(waiting), unit="run", desc="tables", disable=not waiting) as bar:
+        try:
+            return _run_all(waiting, machine, bar)
+        except BaseException:
+            bar.set_postfix_str("stopping the runs")
+            machine.stop()
+            raise
+
+
+def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> dict[Run, str]:
     under_way: dict[Run, Job] = {}
     failed: dict[Run, str] = {}
-    with tqdm(total=len(waiting), unit="run", desc="tables", disable=not waiting) as bar:
-        while waiting or under_way:
-            for run in [run for run in waiting if run.start in failed]:
-                waiting.remove(run)
-                failed[run] = f"skipped, because {run.start.name} failed"
+    while waiting or under_way:
+        for run in [run for run in waiting if run.start in failed]:
+            waiting.remove(run)
+            failed[run] = f"skipped, because {run.start.name} failed"
+            _report(bar, run, failed[run])
+        ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
+        for run in ready[: machine.at_once - len(under_way)]:
+            waiting.remove(run)
+            try:
+                under_way[run] = machine.submit(run)
+            except (FailedJobError, FailedSubmissionError) as error:  # sbatch refused, or its answer is unknown
+                failed[run] = _last_line(error)
                 _report(bar, run, failed[run])
-            ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
-            for run in ready[: machine.at_once - len(under_way)]:
-                waiting.remove(run)
-                try:
-                    under_way[run] = machine.submit(run)
-                except (FailedJobError, FailedSubmissionError) as error:  # sbatch refused, or its answer is unknown
-                    failed[run] = _last_line(error)
-                    _report(bar, run, failed[run])
-            for run in [run for run, job in under_way.items() if job.done()]:
-                if reason := _outcome(under_way.pop(run)):
-                    failed[run] = reason
-                _report(bar, run, reason or f"finished, {run.results()['minutes']} min")
-            if under_way:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        bar.set_postfix_str(_names(under_way))
+        for run in [run for run, job in under_way.items() if job.done()]:
+            if reason := _outcome(under_way.pop(run)):
+                failed[run] = reason
+            _report(bar, run, reason or f"finished, {run.results()['minutes']} min")
+        if under_way:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
     return failed
 
 
-def launch(run: Run, flags: list[str], processes: int, environment: dict[str, str]) -> str | None:
+def launch(
+    run: Run, flags: list[str], processes: int, environment: dict[str, str], stopping: Event | None = None
+) -> str | None:
     """Train a run through `accelerate launch`, and append its output to its log.
 
     The log is locked while the run lasts, even after this program ends: another program that launches the same run
-    waits, and then finds it finished.
+    waits, and then finds it finished. Nothing is launched any more once `stopping` is set.
 
     Returns:
         None, or why it failed.
@@ -155,7 +189,10 @@ def launch(run: Run, flags: list[str], processes: int, environment: dict[str, st
     script = str(_SCRIPTS / f"run_stage{run.stage}.py")
     inherited = {name: value for name, value in os.environ.items() if not _of_a_launcher(name)}
     with open(run.log, "a+", encoding="utf-8", errors="replace") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)  # the child inherits it with the open file
+        while not (_locked(log) or _is_set(stopping)):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if _is_set(stopping):
+            return "stopped"
         if run.state == "finished":
             return None
         begin = log.seek(0, os.SEEK_END)
@@ -195,6 +232,18 @@ def _of_a_launcher(name: str) -> bool:
     return name in ("RANK", "WORLD_SIZE") or _OF_A_LAUNCHER.fullmatch(name) is not None
 
 
+def _locked(log: TextIO) -> bool:
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the child inherits it with the open file
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_set(event: Event | None) -> bool:
+    return event is not None and event.is_set()
+
+
 def _outcome(job: Job) -> str | None:
     error = job.exception()
     return job.result() if error is None else _last_line(error)
@@ -206,4 +255,14 @@ def _last_line(error: BaseException) -> str:
 
 def _report(bar: tqdm, run: Run, outcome: str) -> None:
     bar.update()
-    bar.write(f"{run.name}, fold {run.fold}, seed {run.seed}: {outcome}")
+    bar.write(f"{_name(run)}: {outcome}")
+
+
+def _name(run: Run) -> str:
+    return f"{run.name}, fold {run.fold}, seed {run.seed}"
+
+
+def _names(runs: Iterable[Run]) -> str:
+    """The first of the runs, and how many more there are."""
+    names = [_name(run) for run in runs]
+    return "; ".join(names[:_SHOWN]) + (f"; {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,41 +1,53 @@
-"""The Trainer's callbacks: sparing checkpoints, a stopwatch, the test fold's metrics, the sampler's epoch, progress."""
+"""The Trainer's callbacks: checkpoints, signals, a stopwatch, the test fold's metrics, sampler's epoch, progress."""
 
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from torch import distributed
 from transformers import ProgressCallback, Trainer, TrainerCallback
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, TrainerState
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.metrics import METRICS
+from ser_mtl.stopping import Stopped, on_signals
 from ser_mtl.tasks import TASKS
 
 
 class SparingCheckpoints(TrainerCallback):
-    """Write a checkpoint when dev improves, or when one is due and the last one is `minutes` old.
+    """Write a checkpoint when dev improves, when one is due and the last one is `minutes` old, and at the end.
 
-    A checkpoint of XLS-R is 3.8 GB; on a fast GPU, writing it takes longer than training an epoch.
+    A checkpoint of XLS-R is 3.8 GB; on a fast GPU, writing it takes longer than training an epoch. One that falls on
+    the last update of an epoch waits for the epoch's evaluation and log, which a resumed run would miss.
     """
 
     def __init__(self, minutes: float):
         self.minutes = minutes
         self.last = time.monotonic()
+        self.waits = False
 
     def on_step_end(self, args, state, control, **kwargs):
         """If `--save_strategy` says that a checkpoint is due, wait until the last one is old enough."""
-        control.should_save = control.should_save and self._old_enough()
+        self.waits = control.should_save and self._old_enough()
+        control.should_save = self.waits and within_epoch(state)
 
-    on_epoch_end = on_step_end
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Likewise. After the last update nothing may be lost any more."""
+        last = 0 < state.max_steps <= state.global_step and args.save_strategy != "no"
+        control.should_save = last or self.waits or (control.should_save and self._old_enough())
+        self.waits = False
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         """Always keep the best model: it is loaded at the end."""
         if args.load_best_model_at_end:
             value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
             better = np.greater if args.greater_is_better else np.less
-            control.should_save |= state.best_metric is None or bool(better(value, state.best_metric))
+            if state.best_metric is None or better(value, state.best_metric):
+                self.waits = args.eval_strategy == "steps" and not within_epoch(state)
+                control.should_save |= not self.waits
 
     def on_save(self, args, state, control, **kwargs):
         """Count the minutes from here."""
@@ -44,6 +56,72 @@ class SparingCheckpoints(TrainerCallback):
     def _old_enough(self) -> bool:
         # The first process decides, because all must take part in a checkpoint.
         return broadcast_object_list([time.monotonic() - self.last > 60 * self.minutes])[0]
+
+
+def within_epoch(state: TrainerState) -> bool:
+    """Whether more updates of this epoch follow."""
+    return state.epoch % 1 != 0 and state.global_step < state.max_steps
+
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM or SIGUSR1, finish the update, write a checkpoint and end the program with exit code 143.
+
+    It is a context manager for the time of the training. The processes of a run may get the signal at different
+    moments, and stop together.
+    """
+
+    def __init__(self):
+        self._got = self._agreed = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "StopOnSignal":
+        self._got = self._agreed = 0
+        # Gloo, because NCCL would make each update wait for the GPU.
+        alone = not (distributed.is_initialized() and distributed.get_world_size() > 1)
+        self._group = None if alone else distributed.new_group(backend="gloo")
+        self._stack.enter_context(on_signals(self._note))
+        return self
+
+    def __exit__(self, *raised) -> None:
+        self._stack.close()
+
+    def _note(self, number: int, frame: object) -> None:
+        self._got = number
+
+    def _stopping(self) -> bool:
+        self._agreed = self._got
+        if self._group is not None:
+            latest = torch.tensor(self._got)
+            distributed.all_reduce(latest, distributed.ReduceOp.MAX, self._group)
+            self._agreed = int(latest)
+        return self._agreed > 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Write a checkpoint now, or after the epoch's evaluation and log where they come next."""
+        if within_epoch(state):
+            control.should_save |= self._stopping()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Write a checkpoint."""
+        control.should_save |= self._stopping()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Stop, if the checkpoint was for that.
+
+        Raises:
+            Stopped: with the signal.
+        """
+        if self._agreed:
+            raise Stopped(self._agreed)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """The checkpoint of the last update is there.
+
+        Raises:
+            Stopped: with the signal.
+        """
+        if self._stopping():
+            raise Stopped(self._agreed)
 
 
 class Stopwatch(TrainerCallback, ExportableState):

@@ -20,6 +20,8 @@ from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
+from ser_mtl.training.lock import release
 from ser_mtl.training.trainer import SerMtlTrainer
 
 
@@ -100,8 +102,13 @@ def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> Non
         plot_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    clear_up(folder)
+
+
+def clear_up(folder: Path) -> None:
+    """Delete what a finished run does not need any more; an interrupted one may have left it. Give the folder back."""
+    tidy(folder, OF_A_FINISHED_RUN)
+    release(folder)
 
 
 def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
@@ -114,9 +121,10 @@ def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
 
 
 def show(results: dict, args: SerMtlArguments) -> None:
-    """Print the table of a finished run, and where everything is."""
+    """Print the table of a finished run, and where everything is; first clear up what an interruption left."""
     if args.process_index != 0:
         return
+    clear_up(Path(args.output_dir))
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")

@@ -1,4 +1,4 @@
-"""The output folder of a run: which run it belongs to, and its last checkpoint."""
+"""The output folder of a run: which run it belongs to, and who may write there."""
 
 import json
 import os
@@ -12,13 +12,15 @@ from pathlib import Path
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage
+from ser_mtl.training.checkpoints import check_whole
+from ser_mtl.training.lock import check_unlocked, lock, release
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
 
 # Flags that change how a run is watched or how fast it is, but not its result.
 NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
-                "use_cpu", "max_seconds", "accelerator_config", "front_end_cache",
+                "use_cpu", "max_seconds", "accelerator_config", "front_end_cache", "enable_jit_checkpoint",
                 "eval_accumulation_steps",  # version 0.1 had the default of transformers
                 # How an update's utterances are shared out; `batch_size` is their number.
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
@@ -62,22 +64,28 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         The results, if this very run is finished there; else None.
 
     Raises:
-        UserError: the folder holds another run, or files that belong to no run, or cannot be written.
+        UserError: the folder holds another run, or files that belong to no run, or cannot be written, or a run is at
+            work there; or the checkpoint that is named to resume from is not whole.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"--output_dir {folder}: {there} is not a folder that can be written to; name another")
+    if resume := record["training"].get("resume_from_checkpoint"):
+        check_whole(Path(resume))
     saved = folder / "args.json"
     if not saved.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        # An interruption may come before anything else is written.
+        if folder.is_dir() and any(not path.name.startswith((".lock", ".partial.")) for path in folder.iterdir()):
             raise UserError(
                 f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
             )
+        check_unlocked(folder)
         return None
     if differences := _differences(_read_object(saved), record):
         raise UserError(
             f"--output_dir {folder}: holds another run ({', '.join(differences)}); name another folder or remove it"
         )
+    check_unlocked(folder)
     results = folder / "results.json"
     return _read_object(results, "test.all") if results.is_file() else None
 
@@ -123,10 +131,17 @@ def audio_of(part: dict) -> dict[str, str | None]:
     return dict(zip(ids, part.get("audio", [None] * len(ids)), strict=False))
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The last complete checkpoint in `folder`, if any; one that was cut off lacks the file that is written last."""
-    checkpoints = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(checkpoints, key=lambda checkpoint: int(checkpoint.name.split("-")[1]))) if checkpoints else None
+def take_run_folder(folder: Path, record: dict) -> None:
+    """Take the folder for an unfinished run, and create it if it is missing. `lock.release` gives it back.
+
+    Raises:
+        UserError: as `check_run_folder`, or the run is finished.
+    """
+    check_run_folder(folder, record)
+    lock(folder)
+    if check_run_folder(folder, record) is not None:
+        release(folder)
+        raise UserError(f"--output_dir {folder}: holds this run, finished; load it, or name another folder")
 
 
 def _read_object(file: Path, *keys: str) -> dict:
@@ -143,6 +158,8 @@ def _differences(old: dict, new: dict) -> list[str]:
     for name, value in now.items():
         # A run of a version without the flag had its default.
         saved = before.get(name, _DEFAULTS.get(name))
+        if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
+            saved = [os.path.abspath(folder) for folder in saved]
         if saved != value and not name.startswith(NOT_THE_RUN):
             flags.append(f"--{name} {saved}, not {value}")
     return flags

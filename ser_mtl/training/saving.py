@@ -1,5 +1,6 @@
 """Saving a trained model so that `from_pretrained` finds all it needs."""
 
+import shutil
 from pathlib import Path
 
 from peft import PeftModel
@@ -11,9 +12,18 @@ from ser_mtl.training.adapters import unwrap
 
 
 def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
-    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file."""
-    model.save_pretrained(folder)
+    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file.
+
+    Weights come last and whole: they are the sign that the model is there.
+    """
+    partial = folder / ".partial.model"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    model.save_pretrained(partial)
     # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
-    custom_object_save(unwrap(model), folder, config=unwrap(model).config)
-    unwrap(model).config.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    custom_object_save(unwrap(model), partial, config=unwrap(model).config)
+    unwrap(model).config.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+        file.replace(folder / file.name)
+    partial.rmdir()

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, ProgressCallback, Trainer, set_seed
+from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
@@ -31,14 +32,23 @@ from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage2, check_together
-from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
+from ser_mtl.training.callbacks import (
+    EpochProgress,
+    MeasureTestFold,
+    SamplerEpoch,
+    SparingCheckpoints,
+    StopOnSignal,
+    Stopwatch,
+)
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
-from ser_mtl.training.run_folder import check_run_folder, check_same_corpus, last_checkpoint, run_record
+from ser_mtl.training.lock import release
+from ser_mtl.training.resuming import ResumableTrainer
+from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
 
 
-class SerMtlTrainer(Trainer):
+class SerMtlTrainer(ResumableTrainer):
     """Train one stage on a split corpus.
 
     - The loss of an update is, for each task, the sum over its annotated utterances divided by their number in the
@@ -107,13 +117,13 @@ class SerMtlTrainer(Trainer):
         self.stopwatch = Stopwatch()
         self._add_callbacks()
         self.dev_predictions: list[dict] | None = None
-        self._loss_sums: dict[str, Tensor] = {}
-        self._first_update_summed = 0
 
     def _add_callbacks(self) -> None:
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        self.stop_on_signal = StopOnSignal()
+        self.add_callback(self.stop_on_signal)
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
@@ -125,28 +135,48 @@ class SerMtlTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train, resuming from the last checkpoint in the output folder if there is one, and save the model.
 
+        On SIGTERM or SIGUSR1 it writes a checkpoint and ends the program with exit code 143.
+
         Returns:
             As `Trainer.train`.
 
         Raises:
-            UserError: the output folder holds another run, or the corpus has changed since this run began.
+            UserError: the output folder holds another run, one is at work there, or the corpus has changed since this
+                run began.
         """
         folder = Path(self.args.output_dir)
-        if check_run_folder(folder, self.record) is not None:
-            raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
-        data = self._data_record()
-        if last_checkpoint(folder):
-            check_same_corpus(folder, data)
-        self.accelerator.wait_for_everyone()  # all have read what is replaced now
-        if self.is_world_process_zero():
-            write_json(folder / "args.json", self.record)
-            write_json(folder / "split.json", data)
-        self.accelerator.wait_for_everyone()
-        output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
-        self._calibrate()
-        if self.is_world_process_zero():
-            save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+        begin = self._take(folder, resume_from_checkpoint)
+        try:
+            with self.stop_on_signal:
+                output = self.train_from(begin, **kwargs)
+            self._calibrate()
+            if self.is_world_process_zero():
+                save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+        except BaseException:
+            release(folder)
+            raise
+        if self.record.get("script") is None:  # a script writes its results first
+            release(folder)
         return output
+
+    def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
+        """Take the output folder for this run, and write what the run is. The checkpoint to resume from, if any."""
+        begin = refusal = None
+        if self.is_world_process_zero():
+            try:
+                take_run_folder(folder, self.record)
+                begin, data = self.where_to_resume(checkpoint), self._data_record()
+                if begin is not None:
+                    check_same_corpus(folder, data)
+                write_json(folder / "args.json", self.record)
+                write_json(folder / "split.json", data)
+            except UserError as error:
+                release(folder)
+                refusal = str(error)
+        begin, refusal = broadcast_object_list([begin, refusal])
+        if refusal:
+            raise UserError(refusal)
+        return begin
 
     def _data_record(self) -> dict:
         """The content of `split.json`."""

@@ -10,6 +10,7 @@ import zipfile
 from concurrent.futures import Future
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.tiny import ROOT
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -219,20 +220,31 @@ def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
     return run, ThisMachine(1, args.flags_of)
 
 
-def test_an_interrupted_run_resumes_and_a_finished_one_stays(good_corpus, encoder, tmp_path):
+def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(good_corpus, encoder, tmp_path):
     flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
-    script = "import sys, test_launch as t; run, machine = t.only_run(sys.argv[1:]); t.run_all([run], machine)"
+    script = """if True:
+        import sys, test_launch
+        from ser_mtl.cli import command_line
+        run, machine = test_launch.only_run(sys.argv[1:])
+        command_line(lambda: test_launch.run_all([run], machine), program="tables")
+    """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "tests", "tests/tables"))
     }
-    first = subprocess.Popen([sys.executable, "-c", script, *flags], env=environment, start_new_session=True)
+    first = subprocess.Popen([sys.executable, "-c", script, *flags], env=environment, stderr=subprocess.PIPE, text=True)
     run, machine = only_run(flags)
     while not list(run.folder.glob("checkpoint-*/trainer_state.json")):
         assert first.poll() is None, run.log.read_text()
         time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    runs = psutil.Process(first.pid).children(recursive=True)
+    assert len(runs) >= 2  # the launcher and the script
+    first.send_signal(signal.SIGTERM)
+    errors = first.communicate()[1]
+    assert (first.returncode, "t1-full-ser, fold 1, seed 0" in errors) == (143, True)  # the bar says what runs
+    assert errors.endswith("tables: stopped by SIGTERM\n")
+    assert not [process for process in runs if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert run.state == "interrupted"
+    assert "run_stage1.py: stopped by SIGTERM" in run.log.read_text()
     assert run_all([run], machine) == {}
     history = json.loads((run.folder / "history.json").read_text())
     losses = [entry for entry in history if "loss" in entry]

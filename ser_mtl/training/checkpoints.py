@@ -1,0 +1,117 @@
+"""Checkpoints on disk: which are whole, which is the newest, which is the best."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import xxhash
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json, write_json
+
+STATE = "trainer_state.json"
+_FILES = "files.json"
+_NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down which files a finished checkpoint has, with their digests."""
+    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name not in (STATE, _FILES))
+    write_json(checkpoint / _FILES, {str(file.relative_to(checkpoint)): _digest(file) for file in files})
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then the names count."""
+    try:
+        read_json(checkpoint / STATE, "global_step")
+        files = read_json(checkpoint / _FILES) if (checkpoint / _FILES).exists() else {}
+    except UserError as error:
+        return str(error).removeprefix(f"{checkpoint}/")
+    for pattern in () if files else _NEEDED:
+        if not any(checkpoint.glob(pattern)):
+            return f"{pattern} is missing"
+    for name, digest in files.items():
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+        if _digest(checkpoint / name) != digest:
+            return f"{name} is damaged"
+    return None
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Check a checkpoint to resume from.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if wrong := damage(checkpoint) if checkpoint.is_dir() else "it is missing":
+        raise UserError(f"--resume_from_checkpoint {checkpoint}: is no whole checkpoint ({wrong})")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, if it has one. Damaged ones are set aside, and named on standard output."""
+    for checkpoint in sorted(_all(folder), key=step_of, reverse=True):
+        wrong = damage(checkpoint)
+        if wrong is None:
+            return checkpoint
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        print(f"{checkpoint} is not whole ({wrong}): set aside as {aside.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The update after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def best_checkpoint(folder: Path, step: int) -> Path:
+    """The checkpoint of the best update, where the run's folder is now.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    checkpoint = folder / f"checkpoint-{step}"
+    if wrong := damage(checkpoint) if checkpoint.is_dir() else "is missing":
+        raise UserError(
+            f"--output_dir {folder}: {checkpoint.name}, the best one, cannot be loaded ({wrong}); put it back, or "
+            "remove the folder to train again"
+        )
+    return checkpoint
+
+
+def rotate(folder: Path, limit: int | None, kept: set[int]) -> None:
+    """Delete the oldest checkpoints until `limit` are left (None or 0: all), but none of the steps in `kept`.
+
+    A checkpoint loses its name first, so that half of one is never taken for a whole one.
+    """
+    if not limit:
+        return
+    steps = sorted(map(step_of, _all(folder)), reverse=True)
+    spared = kept | set([step for step in steps if step not in kept][: max(0, limit - len(kept))])
+    for step in set(steps) - spared:
+        doomed = folder / f".partial.checkpoint-{step}"
+        (folder / f"checkpoint-{step}").rename(doomed)
+        shutil.rmtree(doomed)
+
+
+PARTIAL = (".partial.*",)
+"""What an interruption left half written or half deleted."""
+OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock")
+"""What a finished run does not need."""
+
+
+def tidy(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Delete the files and folders of these patterns."""
+    for path in [path for pattern in patterns for path in folder.glob(pattern)]:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _all(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()

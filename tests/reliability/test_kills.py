@@ -1,0 +1,12 @@
+"""A short form of `kills.py`; docs/reliability.md has the figures of a long one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_killed_runs_end_as_the_undisturbed_one():
+    command = [sys.executable, Path(__file__).with_name("kills.py"), "--kills", "6", "--cases", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "| 6 |" in ended.stdout  # so many kills
