@@ -1,8 +1,8 @@
 """The output folder of a run: which run it belongs to, and its last checkpoint."""
 
 import json
-import os
 import subprocess
+import tempfile
 from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.metadata import version
@@ -63,9 +63,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
     Raises:
         UserError: the folder holds another run, or files that belong to no run, or cannot be written.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"--output_dir {folder}: {there} is not a folder that can be written to; name another")
+    check_writable(folder)
     saved = folder / "args.json"
     if not saved.is_file():
         if folder.is_dir() and any(folder.iterdir()):
@@ -79,6 +77,23 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         )
     results = folder / "results.json"
     return _read_object(results, "test.all") if results.is_file() else None
+
+
+def check_writable(folder: Path) -> None:
+    """Check that `folder` is one that can be written to, or can be made.
+
+    Raises:
+        UserError: it is not, and why.
+    """
+    there = Path("/")
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        # Only making one tells: permissions say nothing in /proc, on a full disk, or about the length of a name.
+        with tempfile.TemporaryDirectory(prefix=".ser-mtl-", dir=there) as probe:
+            Path(probe, *folder.absolute().relative_to(there.absolute()).parts).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--output_dir {folder}: no folder can be made in {there} ({reason}); name another") from error
 
 
 def last_checkpoint(folder: Path) -> str | None:

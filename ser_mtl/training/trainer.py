@@ -1,6 +1,7 @@
 """The Trainer: exact weighted losses for any batch, each task's loss logged, predictions as rows."""
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,14 @@ from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage, check_together
+from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import EpochProgress, MeasureTestFold, SamplerEpoch, SparingCheckpoints, Stopwatch
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
+from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
+from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.run_folder import check_run_folder, last_checkpoint, run_record
 from ser_mtl.training.saving import save_model
+from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.start import Start, start_of
 
 
@@ -82,16 +87,17 @@ class SerMtlTrainer(Trainer):
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
         self.rows_of_parts = batch_rows(self.corpus, parts)
-        super().__init__(
-            model=self.start.model,
-            args=args,
-            train_dataset=self.rows_of_parts["train"],
-            eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
-            data_collator=Collator(self.start.processor.feature_extractor),
-            processing_class=self.start.processor,
-            compute_metrics=self._scores,
-            **kwargs,
-        )
+        with nothing_made(Path(args.output_dir)):
+            super().__init__(
+                model=self.start.model,
+                args=args,
+                train_dataset=self.rows_of_parts["train"],
+                eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
+                data_collator=Collator(self.start.processor.feature_extractor),
+                processing_class=self.start.processor,
+                compute_metrics=self._scores,
+                **kwargs,
+            )
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self.labels = self.start.labels
@@ -101,6 +107,8 @@ class SerMtlTrainer(Trainer):
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self.stopwatch = Stopwatch()
+        self.divergence = Divergence(self)
+        self.beginning = Beginning(self._write_record, args)
         self._add_callbacks()
         self.dev_predictions: list[dict] | None = None
         self._loss_sums: dict[str, Tensor] = {}
@@ -109,12 +117,15 @@ class SerMtlTrainer(Trainer):
     def _add_callbacks(self) -> None:
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
+        self.add_callback(self.divergence)
+        self.add_callback(self.beginning)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
+        self.progress = EpochProgress()
         if self.pop_callback(ProgressCallback):
-            self.add_callback(EpochProgress())
+            self.add_callback(self.progress)
 
     # ------------------------------------------------------------------------------------------ train, evaluate
 
@@ -125,21 +136,22 @@ class SerMtlTrainer(Trainer):
             As `Trainer.train`.
 
         Raises:
-            UserError: the output folder holds another run.
+            UserError: the output folder holds another run, training cannot start with a flag, or it diverges.
         """
         folder = Path(self.args.output_dir)
         if check_run_folder(folder, self.record) is not None:
             raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
-        if self.is_world_process_zero():
-            write_json(folder / "args.json", self.record)
-            corpus = self.record["corpus"]
-            write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
-        self.accelerator.wait_for_everyone()
-        output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
+        with nothing_made(folder), one_line_before_it(self.beginning), closing(self.progress):
+            output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
         self._calibrate()
         if self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
         return output
+
+    def _write_record(self) -> None:
+        folder, corpus = Path(self.args.output_dir), self.record["corpus"]
+        write_json(folder / "args.json", self.record)
+        write_json(folder / "split.json", split_record(self.parts, corpus["fold"], corpus["dev"]))
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""
@@ -161,7 +173,9 @@ class SerMtlTrainer(Trainer):
 
     def predict(self, test_dataset: Dataset, *args, **kwargs):
         """Predictions of utterances, such as `parts["test"]`; `rows` turns them into lines of `predictions.jsonl`."""
-        return super().predict(self._as_rows(test_dataset), *args, **kwargs)
+        output = super().predict(self._as_rows(test_dataset), *args, **kwargs)
+        check_finite(output.metrics, self.state.global_step)
+        return output
 
     def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
         """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
@@ -219,6 +233,7 @@ class SerMtlTrainer(Trainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
         optimizer.param_groups = [
@@ -251,10 +266,12 @@ class SerMtlTrainer(Trainer):
         num_items_in_batch: dict[str, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
+        config = unwrap(self.accelerator.unwrap_model(self.model)).config
+        if num_items_in_batch is not None:
+            inputs = smoothed(inputs, config.labels, self.args.label_smoothing_factor)
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        config = unwrap(self.accelerator.unwrap_model(self.model)).config
         for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
             outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
@@ -263,9 +280,17 @@ class SerMtlTrainer(Trainer):
         for task, values in outputs.losses.items():
             share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
+        self.divergence.note_losses(inputs["row"], outputs.losses)
         # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: torch.nn.Module, *args, **kwargs) -> Tensor:
+        """Train on a batch; after the last one of an update, note whether its gradient is finite."""
+        loss = super().training_step(model, *args, **kwargs)
+        if self.accelerator.sync_gradients:
+            self.divergence.note_gradient(model)
+        return loss
 
     def _forward(self, model: torch.nn.Module, inputs: dict[str, Tensor]) -> SerMtlOutput:
         """The forward pass, with what makes it faster on a CPU."""
@@ -285,6 +310,7 @@ class SerMtlTrainer(Trainer):
             sums = self.accelerator.reduce(sums) if self.args.world_size > 1 else sums
             logs |= {f"loss_{name}": value / updates for name, value in zip(names, sums.tolist(), strict=True)}
             self._loss_sums = {}
+        check_finite(logs, self.state.global_step)
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------- predictions
@@ -311,6 +337,7 @@ class SerMtlTrainer(Trainer):
         """Predictions and their rows in the corpus -> rows of `predictions.jsonl`; `more` as for `prediction_rows`."""
         utterances = self.corpus.select(rows)
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
+        check_finite_rows(utterances["id"], probabilities, self.state.global_step)
         hypotheses = self.transcripts(predictions["asr"]) if "asr" in predictions else None
         return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
 
