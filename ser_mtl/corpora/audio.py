@@ -1,6 +1,6 @@
 """Audio files to samples: mono, 16 kHz, 16 bit. A corpus is decoded once, into an Arrow file that later runs reopen."""
 
-import hashlib
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torchaudio.functional import resample
 
+from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.errors import UserError
 
 SAMPLING_RATE = 16_000
@@ -68,46 +69,31 @@ def decode(file: str | Path | BinaryIO) -> np.ndarray:
 def with_samples(corpus: Dataset) -> Dataset:
     """Add the columns `samples` (int16) and `length` (number of samples) to a corpus.
 
-    The result is cached under a name made from the path, size and modification time of every file, so a corpus is
-    decoded again only after a file has changed.
+    The result is cached under a name made from the path, size and modification time of every file and from the versions
+    of what decodes them, so a corpus is decoded again only after one of these has changed.
 
     Raises:
         UserError: a file is missing or cannot be decoded.
     """
-    identity = files_identity(corpus)
-    samples = corpus.select_columns("path").map(
+    samples = cached_map(
+        corpus.select_columns("path"),
         _decode_row,
+        Features({"path": Value("string"), "samples": List(Value("int16")), "length": Value("int64")}),
+        "samples",
+        samples_identity(corpus),
         desc="Decoding audio",
-        features=Features({"path": Value("string"), "samples": List(Value("int16")), "length": Value("int64")}),
-        cache_file_name=str(cache_file("samples", identity)),
-        new_fingerprint=_digest("samples", identity),
         writer_batch_size=200,
     )
     return datasets.concatenate_datasets([corpus, samples.remove_columns("path")], axis=1)
 
 
-def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and modification time of every audio file: the key of everything computed from the audio.
+def samples_identity(corpus: Dataset) -> tuple:
+    """All that the samples of a corpus depend on: the files, the decoding libraries, and this file.
 
     Raises:
         UserError: a file is missing.
     """
-    files = [Path(path) for path in corpus["path"]]
-    if missing := [path for path in files if not path.is_file()]:
-        raise UserError(f"{missing[0]}: no such audio file ({len(missing)} missing in all)")
-    stats = [path.stat() for path in files]
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, stats, strict=True)]
-
-
-def cache_file(kind: str, identity: object) -> Path:
-    """The file that caches something computed from `identity`, which may be anything with a stable `repr`."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{kind}-{_digest(kind, identity)}.arrow"
-
-
-def _digest(kind: str, identity: object) -> str:
-    return hashlib.sha256(repr((kind, identity)).encode()).hexdigest()[:16]
+    return files_identity(corpus), DECODERS, source_digest(sys.modules[__name__])
 
 
 def _decode_row(row: dict) -> dict:
