@@ -1,10 +1,11 @@
 """Answers to files as lines of text, JSON or CSV, written as the answers come."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from pathlib import Path
+
+from ser_mtl.files import json_text
 
 Answers = Iterable[tuple[Path, dict]]
 """Files, each with the answer of a `Recognizer`."""
@@ -23,7 +24,7 @@ def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     line = "["
     for file, answer in answers:
         yield line
-        line = json.dumps({"file": str(file), **answer}, ensure_ascii=False) + ","
+        line = json_text({"file": str(file), **answer}, indent=None).rstrip("\n") + ","
     if line == "[":
         yield "[]"
     else:

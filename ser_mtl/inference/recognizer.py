@@ -1,5 +1,6 @@
 """From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def load(
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name)
         model = SerMtlModel.from_pretrained(name)
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
@@ -92,7 +95,7 @@ class Recognizer:
         """Answer many recordings, half an hour of audio at a time.
 
         Yields:
-            For each recording, in order, its answer, or the error if it cannot be read.
+            For each recording, in order, its answer, or the error if it cannot be read or answered.
         """
         for chunk in _chunks(recordings):
             utterances = [samples for samples in chunk if not isinstance(samples, UserError)]
@@ -100,8 +103,10 @@ class Recognizer:
             for samples in chunk:
                 if isinstance(samples, UserError):
                     yield samples
+                elif not _is_finite(answer := next(answers)):
+                    yield UserError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
                 else:
-                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **next(answers)}
+                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **answer}
 
 
 def infer(
@@ -198,6 +203,11 @@ def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOut
         for answer, transcript in zip(answers, transcripts_of(characters.tolist(), tokenizer), strict=True):
             answer["transcript"] = transcript
     return answers
+
+
+def _is_finite(answer: dict) -> bool:
+    """Whether every probability of an answer is a number."""
+    return all(math.isfinite(part["probability"]) for part in answer.values() if isinstance(part, dict))
 
 
 def _classified(labels: list[str], p: list[float]) -> dict:
