@@ -49,6 +49,7 @@ class Divergence(TrainerCallback):
     def __init__(self, trainer: SerMtlTrainer):
         self.trainer = trainer
         self.updates: list[Update] = []
+        self.looked = False
         self.batches: list[tuple[Tensor, dict[str, Tensor]]] = []
 
     def note_losses(self, rows: Tensor, losses: dict[str, Tensor]) -> None:
@@ -77,8 +78,8 @@ class Divergence(TrainerCallback):
             self.look()
 
     def on_step_end(self, args, state, control, model, optimizer, **kwargs):
-        """Look before anything is logged, evaluated or saved."""
-        if control.should_log or control.should_evaluate or control.should_save or control.should_training_stop:
+        """Look after the first update, and before anything is logged, evaluated or saved."""
+        if control.should_log or control.should_evaluate or control.should_save or not self.looked:
             self.look()
         if control.should_evaluate or control.should_save:
             self.check_weights(model, optimizer)
@@ -94,7 +95,7 @@ class Divergence(TrainerCallback):
         Raises:
             UserError: names the first update that is not finite, its losses, and its utterances.
         """
-        updates, self.updates = self.updates, []
+        updates, self.updates, self.looked = self.updates, [], True
         finite = torch.stack([update.finite for update in updates]).tolist() if updates else []
         if not all(finite):
             raise UserError(self._message(updates[finite.index(False)]))

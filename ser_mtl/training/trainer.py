@@ -117,12 +117,12 @@ class SerMtlTrainer(Trainer):
     def _add_callbacks(self) -> None:
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
-        self.add_callback(self.divergence)
-        self.add_callback(self.beginning)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
+        self.add_callback(self.divergence)  # after all that decide what is saved
+        self.add_callback(self.beginning)
         self.progress = EpochProgress()
         if self.pop_callback(ProgressCallback):
             self.add_callback(self.progress)

@@ -65,6 +65,7 @@ def test_the_first_bad_update_and_its_utterance_are_named(tmp_path, first):
 def test_one_bad_batch_of_an_update_is_found(tmp_path):
     made = poisoned(diverging(tmp_path, gradient_accumulation_steps=2), row=2, first=1)
     check_stopped(made, "step 1:", "utterances: 02;")
+    assert not (tmp_path / "run").exists()  # the corrected command can use it
 
 
 def test_a_gradient_that_is_not_finite_is_found_where_the_loss_is(tmp_path):
@@ -92,7 +93,7 @@ def test_many_updates_are_looked_at_together(tmp_path, monkeypatch):
     made = diverging(tmp_path, num_train_epochs=1.0, per_device_train_batch_size=1, save_strategy="no")
     monkeypatch.setattr(divergence, "UPDATES_PER_LOOK", 3)
     made.train()
-    assert looks == [3, 3, 2, 0]  # the last before the final log
+    assert looks == [1, 3, 3, 1]
 
 
 def test_a_model_whose_weights_are_not_finite_gives_no_answer(finished, tmp_path):
