@@ -87,7 +87,8 @@ class SerMtlTrainer(Trainer):
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
         self.rows_of_parts = batch_rows(self.corpus, parts)
-        with nothing_made(Path(args.output_dir)):
+        self.beginning = Beginning(self._write_record, args)
+        with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
             super().__init__(
                 model=self.start.model,
                 args=args,
@@ -100,21 +101,18 @@ class SerMtlTrainer(Trainer):
             )
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
-        self.labels = self.start.labels
-        self.tokenizer = self.start.processor.tokenizer
+        self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.metric = SerMtlMetric(self.labels)
         seed = args.seed if args.data_seed is None else args.data_seed
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
-        self.stopwatch = Stopwatch()
-        self.divergence = Divergence(self)
-        self.beginning = Beginning(self._write_record, args)
         self._add_callbacks()
         self.dev_predictions: list[dict] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._first_update_summed = 0
 
     def _add_callbacks(self) -> None:
+        self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
@@ -123,7 +121,6 @@ class SerMtlTrainer(Trainer):
         self.pop_callback(PrinterCallback)
         self.add_callback(self.divergence)  # after all that decide what is saved
         self.add_callback(self.beginning)
-        self.progress = EpochProgress()
         if self.pop_callback(ProgressCallback):
             self.add_callback(self.progress)
 

@@ -171,6 +171,7 @@ def test_a_dict_that_is_not_json_names_its_flag(text):
     [
         {"lr_scheduler_kwargs": {"no_such": 1}},
         {"lr_scheduler_type": "cosine_with_min_lr"},
+        {"torch_compile_backend": "no_such"},
         {"optim": "galore_adamw", "optim_target_modules": "all-linear"},  # not installed
         {"optim": "sgd", "optim_args": "momentum"},
         {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"no_such": 1}},
