@@ -1,6 +1,7 @@
 """Reading and writing files. A file is written whole or not at all: an interruption leaves the old file or none."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -86,11 +87,19 @@ def write_json_lines(path: str | Path, objects: Iterable[object]) -> None:
     write_text(path, json_lines_text(objects))
 
 
-def json_text(obj: object) -> str:
-    """The text that `write_json` writes."""
-    return json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+def json_text(obj: object, indent: int | None = 2) -> str:
+    """The text that `write_json` writes. A number that is not finite is null: JSON knows no NaN."""
+    return json.dumps(_finite(obj), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def json_lines_text(objects: Iterable[object]) -> str:
     """The text that `write_json_lines` writes."""
-    return "".join(json.dumps(obj, ensure_ascii=False) + "\n" for obj in objects)
+    return "".join(json_text(obj, indent=None) for obj in objects)
+
+
+def _finite(obj: object) -> object:
+    if isinstance(obj, dict):
+        return {key: _finite(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_finite(value) for value in obj]
+    return None if isinstance(obj, float) and not math.isfinite(obj) else obj

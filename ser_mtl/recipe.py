@@ -28,6 +28,7 @@ from ser_mtl.training.arguments import (
     check_together,
     local_or_hub,
 )
+from ser_mtl.training.flags import DERIVED
 from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -132,7 +133,8 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     parser.check_flags(argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
-    values["output_dir"] = values["output_dir"] or f"runs/{values['corpus']}/stage{stage.number}/fold{values['fold']}"
+    if values["output_dir"] is None:
+        values["output_dir"] = f"runs/{values['corpus']}/stage{stage.number}/fold{values['fold']}"
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
     check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
@@ -173,7 +175,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
 
 def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
-    kept = {name: value for name, value in settings.items() if not name.startswith(NOT_THE_RUN)}
+    kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     return {name: value for name, value in kept.items() if name != "batch_size"} | {
         "per_device_train_batch_size": settings["batch_size"]
     }

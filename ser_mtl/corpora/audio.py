@@ -1,6 +1,7 @@
 """Audio files to samples: mono, 16 kHz, 16 bit. A corpus is decoded once, into an Arrow file that later runs reopen."""
 
 import hashlib
+import sys
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from datasets import Dataset, Features, List, Value
 from scipy.signal import resample_poly
 from torchaudio.functional import resample
 
+from ser_mtl.corpora import level, reading
+from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.corpora.folder import place_of
 from ser_mtl.corpora.kept import forget, keep, kept_file
 from ser_mtl.corpora.level import clipping_in_one_line
@@ -72,8 +75,9 @@ def decode(file: str | Path | BinaryIO, max_seconds: float | None = None) -> np.
 def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
     """Add the columns `samples` (int16), `length` (samples), `peak` (int16's largest size) and `digest` to a corpus.
 
-    The result is cached under a name made from the path, size and modification time of every file, so a corpus is
-    decoded again only after a file has changed. If some files cannot be used, the others are decoded and kept.
+    The result is cached under a name made from the path, size and modification time of every file and from the versions
+    of what decodes them, so a corpus is decoded again only after one of these has changed. If some files cannot be
+    used, the others are decoded and kept.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
@@ -82,14 +86,14 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
     Raises:
         UserError: names all files that are missing, cannot be decoded or are too long.
     """
-    identity = files_identity(corpus)
     with clipping_in_one_line():
-        decoded = corpus.select_columns("path").map(
+        decoded = cached_map(
+            corpus.select_columns("path"),
             partial(_decode_row, max_seconds=max_seconds),
+            _DECODED,
+            "decoded",
+            samples_identity(corpus),
             desc="Decoding audio",
-            features=_DECODED,
-            cache_file_name=str(cache_file("decoded", identity)),
-            new_fingerprint=_digest("decoded", identity),
             writer_batch_size=200,
         )
     if any(decoded["fault"]):
@@ -149,25 +153,10 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
         raise UserError(f"{many}{named}{more}")
 
 
-def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and modification time of every audio file: the key of everything computed from the audio.
+def samples_identity(corpus: Dataset) -> tuple:
+    """All that the samples of a corpus depend on: the files, the decoding libraries, and this file.
 
     Raises:
         UserError: a file is missing.
     """
-    files = [Path(path) for path in corpus["path"]]
-    if missing := [path for path in files if not path.is_file()]:
-        raise UserError(f"{missing[0]}: no such audio file ({len(missing)} missing in all)")
-    stats = [path.stat() for path in files]
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, stats, strict=True)]
-
-
-def cache_file(kind: str, identity: object) -> Path:
-    """The file that caches something computed from `identity`, which may be anything with a stable `repr`."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{kind}-{_digest(kind, identity)}.arrow"
-
-
-def _digest(kind: str, identity: object) -> str:
-    return hashlib.sha256(repr((kind, identity)).encode()).hexdigest()[:16]
+    return files_identity(corpus), DECODERS, source_digest(sys.modules[__name__], reading, level)

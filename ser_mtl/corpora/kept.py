@@ -3,18 +3,18 @@
 import hashlib
 from pathlib import Path
 
-import datasets
 import numpy as np
 from datasets import Dataset
 
+from ser_mtl.corpora.cache import DECODERS, cache_folder
 from ser_mtl.files import replacing
 
 
 def kept_file(path: str | Path) -> Path:
-    """Where the samples of an audio file are kept: under a name made of its path, size and modification time."""
+    """Where the samples of a file are kept: under a name of its path, size and time, and what decodes it."""
     stat = Path(path).stat()
-    digest = hashlib.sha256(repr((str(path), stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()[:16]
-    return _folder() / f"kept-{digest}.npy"
+    digest = hashlib.sha256(repr((str(path), stat.st_size, stat.st_mtime_ns, DECODERS)).encode()).hexdigest()[:16]
+    return cache_folder() / f"kept-{digest}.npy"
 
 
 def keep(decoded: Dataset) -> None:
@@ -31,10 +31,6 @@ def keep(decoded: Dataset) -> None:
 
 def forget(decoded: Dataset) -> None:
     """Remove what is kept of these files: the whole corpus is decoded."""
-    if any(_folder().glob("kept-*.npy")):
+    if any(cache_folder().glob("kept-*.npy")):
         for path in decoded["path"][:]:
             kept_file(path).unlink(missing_ok=True)
-
-
-def _folder() -> Path:
-    return Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"

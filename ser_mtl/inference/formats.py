@@ -1,10 +1,10 @@
 """Answers to files as lines of text, JSON or CSV, written as the answers come."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ser_mtl.files import json_text
 from ser_mtl.safe_text import csv_line, printable
 
 Answers = Iterable[tuple[Path, dict]]
@@ -24,7 +24,7 @@ def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     line = "["
     for file, answer in answers:
         yield line
-        line = _escaped(json.dumps({"file": str(file), **answer}, ensure_ascii=False)) + ","
+        line = _escaped(json_text({"file": str(file), **answer}, indent=None).rstrip("\n")) + ","
     if line == "[":
         yield "[]"
     else:

@@ -1,5 +1,6 @@
 """From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def load(
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
         model = SerMtlModel.from_pretrained(name)
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
@@ -110,7 +113,7 @@ class Recognizer:
         """Answer many recordings, half an hour of audio at a time; `transcript` and `raw` as for a call.
 
         Yields:
-            For each recording, in order, its answer, or the error if it cannot be read.
+            For each recording, in order, its answer, or the error if it cannot be read or answered.
         """
         transcript = self.transcript if transcript is None else transcript
         for chunk in _chunks(recordings):
@@ -120,8 +123,10 @@ class Recognizer:
             for samples in chunk:
                 if isinstance(samples, UserError):
                     yield samples
+                elif not _is_finite(answer := next(answers)):
+                    yield UserError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
                 else:
-                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **next(answers)}
+                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **answer}
 
 
 def infer(
@@ -241,6 +246,11 @@ def _answers(model: SerMtlModel, output: SerMtlOutput, raw: bool) -> list[dict]:
 def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Tensor) -> list[str]:
     characters = heard_characters(logits, frame_lengths, processor.tokenizer.pad_token_id)
     return transcripts_of(characters.tolist(), processor.tokenizer)
+
+
+def _is_finite(answer: dict) -> bool:
+    """Whether every probability of an answer is a number."""
+    return all(math.isfinite(part["probability"]) for part in answer.values() if isinstance(part, dict))
 
 
 def _classified(labels: list[str], p: list[float]) -> dict:

@@ -1,14 +1,20 @@
 """Features of a frozen front end: computed once per utterance, and kept on disk for later runs."""
 
 import hashlib
+import sys
+from importlib.metadata import version
 
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import SequenceFeatureExtractor
 
+import modeling_ser_mtl
 from modeling_ser_mtl import SerMtlModel
-from ser_mtl.corpora.audio import cache_file, files_identity
+from ser_mtl.corpora import batching
+from ser_mtl.corpora.audio import samples_identity
 from ser_mtl.corpora.batching import waveforms
+from ser_mtl.corpora.cache import cached_map, source_digest
+from ser_mtl.model import fast_front_end
 from ser_mtl.model.fast_front_end import extract_features
 
 
@@ -24,11 +30,10 @@ def with_features(
     """Replace the column `samples` by `features` (frames x channels, flat) and `frames`, their number.
 
     Everything after the front end, SpecAugment and dropout included, is unchanged. The features are kept under a name
-    made of the samples' and the front end's content, so that a later run with the same front end opens them.
+    made of the samples and of the front end's weights, code and libraries, so that a later run with the same front end
+    opens them.
     """
     model = model.to(device).eval()
-    identity = (files_identity(corpus), _weights_digest(model), feature_extractor.do_normalize)
-    file = cache_file("features", identity)
 
     def compute(row: dict) -> dict:
         batch = waveforms([row["samples"]], feature_extractor)
@@ -36,20 +41,30 @@ def with_features(
         features = features[0, : int(lengths[0])].float().cpu().numpy()
         return {"features": features.ravel(), "frames": len(features)}
 
-    computed = (
-        corpus.select_columns("samples")
-        .with_format("numpy")
-        .map(
-            compute,
-            desc="front end, once an utterance",
-            remove_columns="samples",
-            features=Features({"features": List(Value("float32")), "frames": Value("int64")}),
-            cache_file_name=str(file),
-            new_fingerprint=file.stem,
-            writer_batch_size=100,
-        )
+    computed = cached_map(
+        corpus.select_columns("samples").with_format("numpy"),
+        compute,
+        Features({"features": List(Value("float32")), "frames": Value("int64")}),
+        "features",
+        _identity(corpus, model, feature_extractor, device),
+        desc="front end, once an utterance",
+        remove_columns="samples",
+        writer_batch_size=100,
     )
     return concatenate_datasets([corpus.remove_columns("samples"), computed.with_format(None)], axis=1)
+
+
+def _identity(
+    corpus: Dataset, model: SerMtlModel, feature_extractor: SequenceFeatureExtractor, device: torch.device
+) -> tuple:
+    """All that the features depend on: samples, weights, settings, code, libraries and the kind of device."""
+    code = source_digest(modeling_ser_mtl, batching, fast_front_end, sys.modules[__name__])
+    libraries = [version(package) for package in ("torch", "transformers")]
+    # Without dropout and the like, which are a run's own: runs with the same front end share the file.
+    encoder = model.config.encoder_config.to_dict()
+    settings = [(name, encoder[name]) for name in sorted(encoder) if name.startswith(("model_type", "conv", "feat_ex"))]
+    settings += [("do_normalize", feature_extractor.do_normalize)]
+    return samples_identity(corpus), _weights_digest(model), settings, code, libraries, device.type
 
 
 def _weights_digest(model: SerMtlModel) -> str:

@@ -1,21 +1,37 @@
 """The arguments of a run: one dataclass for each subject, checked when it is made; all end up in `args.json`."""
 
+import json
+import math
 import os
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRICS
 from ser_mtl.tasks import TASKS
+from ser_mtl.training.flags import default_of, flags_to_blame, refuse_idle_flags
 
+_FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
+_WITH_TASKS = "if it has gender or style among its tasks"
+_ENUMERATIONS: dict[str, type[Enum]] = {
+    "eval_strategy": IntervalStrategy,
+    "logging_strategy": IntervalStrategy,
+    "save_strategy": SaveStrategy,
+    "lr_scheduler_type": SchedulerType,
+    "optim": OptimizerNames,
+}
+_NOT_ACCEPTED = (ValueError, OSError, ImportError, TypeError, RuntimeError, LookupError, ArithmeticError)
 BATCH_SIZE = 16
 """Utterances per update, summed over processes and accumulation steps (the paper's)."""
 
@@ -27,18 +43,69 @@ def flag(default: Any, text: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": text, **more})
 
 
-def check_choices(arguments: Any) -> None:
-    """Check this project's fields that take one of a few values: in Python, nobody else does.
+_ABOVE_ZERO = {"num_train_epochs": 1e6, "adam_epsilon": 1.0, "logging_steps": 1e9, "eval_steps": 1e9, "save_steps": 1e9}
+"""Numbers above 0, and what they must not exceed."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("learning_rate", "max_grad_norm"), (0, 1e30)),
+    **dict.fromkeys(("weight_decay", "save_minutes", "scl_weight"), (0, 1e6)),
+    **dict.fromkeys(("warmup_steps", "eval_delay"), (0, 1e9)),
+    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
+    **dict.fromkeys(("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"), (1, 65_536)),
+    **dict.fromkeys(("gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"), (1, 1e6)),
+    **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), (1, 1e6)),
+    "aux_weight": (0, 1),
+    "per_device_train_batch_size": (0, 1e6),
+    "dataloader_num_workers": (0, 256),
+    "dataloader_prefetch_factor": (1, 1024),
+    "ddp_timeout": (1, 1e7),
+    "max_seconds": (0.1, 3600),
+}
+"""Smallest and largest value of numbers that would otherwise fail late, or ask for all of the machine."""
+
+_PROBABILITIES = (
+    "dropout", "head_dropout", "mask_time_prob", "mask_feature_prob",
+    "adam_beta1", "adam_beta2", "head_start", "label_smoothing_factor",
+)  # fmt: skip
+"""Shares, from 0 to less than 1."""
+
+
+def check_values(arguments: Any) -> None:
+    """Check every field by itself: choices, ranges of numbers, and strings that say nothing.
 
     Raises:
-        UserError: names the field and its choices.
+        UserError: names the field and the values that it takes.
     """
-    classes = [base for base in type(arguments).__mro__ if base.__module__.startswith("ser_mtl.")]
-    own = {name for base in classes for name in base.__annotations__}
-    for one in (one for one in fields(arguments) if one.name in own):
+    for one in fields(arguments):
+        value = getattr(arguments, one.name)
+        if value == default_of(one) or value is None:
+            continue
+        flag_and_value = f"--{one.name} {value!r}" if isinstance(value, str) else f"--{one.name} {value}"
         choices = one.metadata.get("choices") or (get_args(one.type) if get_origin(one.type) is Literal else ())
-        if choices and getattr(arguments, one.name) not in choices:
-            raise UserError(f"--{one.name} {getattr(arguments, one.name)!r}: must be one of {', '.join(choices)}")
+        if choices and value not in choices:
+            raise UserError(f"{flag_and_value}: must be one of {', '.join(choices)}")
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise UserError(f"--{one.name} '': is empty; give a value or drop it")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"--{one.name}: holds a NUL character")
+        if wanted := _wanted_instead(one.name, value):
+            raise UserError(f"{flag_and_value}: must be {wanted}")
+
+
+def _wanted_instead(name: str, value: Any) -> str | None:
+    """The numbers that a field takes, if this is not one of them."""
+    if name not in {*_ABOVE_ZERO, *_RANGES, *_PROBABILITIES}:
+        return "a finite number" if isinstance(value, float) and not math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "a number"
+    if name in _PROBABILITIES:
+        return None if 0 <= value < 1 else "a share, from 0 to less than 1"
+    if name in _ABOVE_ZERO:
+        return None if 0 < value <= _ABOVE_ZERO[name] else f"a number above 0, at most {_ABOVE_ZERO[name]:g}"
+    least, most = _RANGES[name]
+    if least <= value <= most:
+        return None
+    return f"at least {least}" if value < least else f"a number from {least} to {most:.10g}"
 
 
 def local_or_hub(name: str) -> str:
@@ -69,7 +136,7 @@ class CorpusArguments:
     no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         if self.data_dir:  # so that a run is known again from another working directory
             self.data_dir = [os.path.abspath(folder) for folder in self.data_dir]
         if self.fold not in FOLDS:
@@ -93,8 +160,8 @@ class Stage:
     tasks: list[str] = flag([], "Tasks to train: any of emotion asr gender style, emotion among them.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
-    fusion: Literal["none", "concat"] = flag("none", "Input of the emotion classifier: x_e, or x_e, x_g and x_s.")
-    scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
+    fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
+    scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
@@ -110,14 +177,15 @@ class Stage:
     )
 
     def __post_init__(self):
-        check_choices(self)
+        check_values(self)
         if isinstance(self.tasks, str):
             raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
         self.tasks = [task for task in TASKS if task in self.tasks]
+        if not self.tasks:
+            raise UserError("--tasks: names no task; emotion must be among them")
         self._check_weights()
-        self._check_ranges()
         if self.train_front_end and self.trainable != "all":
             raise UserError(
                 f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
@@ -127,20 +195,15 @@ class Stage:
         auxiliary = len(self.tasks) - 1
         if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
             raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
-        if not self.scl_weight >= 0:
-            raise UserError(f"--scl_weight {self.scl_weight}: must not be negative")
         embeddings = [task for task in self.tasks if TASKS[task].kind == "classes"]
         if "emotion" not in self.tasks or len(embeddings) < 2:  # nothing to fuse or to pull together
+            for name in ("fusion", "scl"):
+                if getattr(self, name) not in (None, "none"):
+                    raise UserError(
+                        f"--{name} {getattr(self, name)}: needs emotion and another task with classes, not --tasks "
+                        f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
+                    )
             self.fusion = self.scl = "none"
-
-    def _check_ranges(self) -> None:
-        for name in ("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
-        for name in ("dropout", "head_dropout", "mask_time_prob", "mask_feature_prob"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise UserError(f"--{name} {value}: must be a probability, from 0 to less than 1")
 
 
 @dataclass
@@ -184,11 +247,12 @@ class Stage2(Stage):
     )
     tasks: list[str] = flag(["emotion", "gender", "style"], "Tasks to train: any of emotion asr gender style.")
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
-    fusion: Literal["none", "concat"] = flag("concat", "Input of the emotion classifier: x_e, or x_e, x_g and x_s.")
-    scl: str = flag("cos", _SCL, choices=("none", *SCL_FORMS))
+    fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
+    scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
 
     def __post_init__(self):
         super().__post_init__()
+        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
         if "emotion" not in self.tasks:
             raise UserError("--tasks: emotion must be among them")
@@ -254,54 +318,58 @@ class SerMtlArguments(TrainingArguments):
     remove_unused_columns: bool | None = flag(False, "Leave off: the collator needs all columns.")
     ddp_find_unused_parameters: bool | None = flag(False, "Leave off: every trainable parameter has a gradient.")
     dataloader_pin_memory: bool = flag(torch.cuda.is_available(), "Pin batches in memory. [with CUDA]")
-    logging_nan_inf_filter: bool = flag(False, "Log an earlier mean in place of a loss that is not finite.")
+    logging_nan_inf_filter: bool = flag(False, "Leave off: a run stops where a loss is not finite.")
     label_names: list[str] | None = flag(["row"], "Leave as it is: rows come back beside the predictions.")
 
     def __post_init__(self):
-        check_choices(self)
-        self._check_ranges()
+        check_values(self)
+        self._check_together()
+        refuse_idle_flags(self)
         self._check_selection()
         self._settle_device()
+        self._settle_precision()
         self._settle_batch_size()
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
-        if self.publish and not self.hub_model_id:
-            raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
-        if self.dataloader_drop_last:
-            raise UserError("--dataloader_drop_last: would leave test utterances out of the metrics; drop it")
         try:
             super().__post_init__()
         except UserError:
             raise
-        except (ValueError, OSError, ImportError) as error:  # names the flag, over several lines
-            raise UserError(" ".join(str(error).split())) from error
+        except _NOT_ACCEPTED as error:  # often names the flag, over several lines
+            reason = " ".join(str(error).split())
+            raise UserError(reason if "--" in reason else f"{flags_to_blame(self)}{reason}") from error
+        # A launcher's own precision would otherwise win over a flag that says no.
+        self.mixed_precision = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
         self._check_processes()
         # Otherwise the Trainer spreads each batch over all GPUs it sees; here each GPU has a process of its own.
         self._n_gpu = min(1, self.n_gpu)
 
-    def _check_ranges(self) -> None:
-        for name, least in (
-            ("num_train_epochs", 0.01),
-            ("learning_rate", 0),
-            ("seed", 0),
-            ("max_seconds", 0.1),
-            ("gradient_accumulation_steps", 1),
-            ("per_device_train_batch_size", 0),
-            ("per_device_eval_batch_size", 1),
-        ):
-            if not getattr(self, name) >= least:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least {least}")
-        for name in ("adam_beta1", "adam_beta2", "head_start"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be a share, from 0 to less than 1")
+    def _check_together(self) -> None:
+        if self.max_steps != -1 and self.max_steps not in range(1, 10**9):
+            raise UserError(f"--max_steps {self.max_steps}: must be at least 1, or -1 for --num_train_epochs")
+        for name, kind in _ENUMERATIONS.items():
+            if (value := getattr(self, name)) not in (choices := [one.value for one in kind]):
+                raise UserError(f"--{name} {value}: must be one of {', '.join(choices)}")
+        for name in self._VALID_DICT_FIELDS:
+            if isinstance(text := getattr(self, name), str) and text.startswith("{"):
+                try:
+                    json.loads(text)
+                except ValueError as error:
+                    raise UserError(f"--{name} {text}: is not JSON ({error})") from error
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
                 f"{self.lr_scheduler_type}"
             )
+        if self.push_to_hub and not self.hub_model_id:
+            raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
 
     def _check_selection(self) -> None:
         strategies = self.eval_strategy, self.save_strategy
+        if self.load_best_model_at_end and self.selection == "last":  # type: ignore[has-type]
+            raise UserError("--load_best_model_at_end: contradicts --selection last; drop one of the two")
+        if self.save_strategy == "best":
+            raise UserError("--save_strategy best: use epoch or steps, where a checkpoint is written when dev improves")
         if self.selection != "last" and strategies not in (("epoch", "epoch"), ("steps", "steps")):
             raise UserError(
                 f"--selection {self.selection} needs --eval_strategy and --save_strategy to be both epoch or both "
@@ -312,11 +380,29 @@ class SerMtlArguments(TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "wer", "cer"))
 
     def _settle_device(self) -> None:
-        if self.bf16 is None:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+        if not self.use_cpu and not torch.accelerator.is_available():
+            raise UserError("--use_cpu False: torch finds no GPU here; drop it")
+        if self.dataloader_pin_memory and not torch.accelerator.is_available():
+            raise UserError("--dataloader_pin_memory: needs a GPU, and there is none; drop it")
         if not self.accelerator_config and self.dataloader_pin_memory:  # type: ignore[has-type]
             self.accelerator_config = {"non_blocking": True}  # else each batch's copy waits for the step before it
+
+    def _settle_precision(self) -> None:
+        if self.fp16 and self.use_cpu:  # type: ignore[has-type]
+            raise UserError("--fp16: needs a GPU, and this run is on the CPU; use --bf16 True, or neither")
+        for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+            if os.environ.get(name, "false").lower() in ("true", "1"):
+                raise UserError("accelerate launch: FSDP and DeepSpeed are not supported; choose neither in its config")
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # of `accelerate launch --mixed_precision`
+        if self.bf16 is None and not self.fp16 and launched != "no":  # type: ignore[has-type]
+            self.fp16 = launched == "fp16"
+            self.bf16 = launched == "bf16"
+            if launched not in ("fp16", "bf16") or (self.fp16 and self.use_cpu):
+                raise UserError(f"accelerate launch --mixed_precision {launched}: is not possible here; use bf16 or no")
+        if self.bf16 is None:
+            # Older GPUs only emulate bfloat16, more slowly than they compute in float32.
+            hardware = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = hardware and not self.fp16 and not self.use_cpu
 
     def _settle_batch_size(self) -> None:
         if self.per_device_train_batch_size == 0:
@@ -330,11 +416,12 @@ class SerMtlArguments(TrainingArguments):
 
     def _check_processes(self) -> None:
         dealing = getattr(self, "accelerator_config")  # noqa: B009 (its type is not known to mypy)
-        if self.world_size > 1 and (self.ignore_data_skip or dealing.split_batches or dealing.dispatch_batches):
-            raise UserError(
-                "--ignore_data_skip, and split_batches or dispatch_batches of --accelerator_config: with several "
-                "processes it would not be known which utterances an epoch has had; drop them"
-            )
+        for name in {one.name for one in fields(AcceleratorConfig)} - {"non_blocking"}:
+            if (value := getattr(dealing, name)) != getattr(AcceleratorConfig(), name):
+                raise UserError(
+                    f"--accelerator_config {name} {value}: it would not be known which utterances an update has; "
+                    "only non_blocking may be set"
+                )
 
     def __getstate__(self) -> dict:
         """What is pickled beside each checkpoint (`training_args.bin`): everything but the token."""

@@ -205,6 +205,12 @@ class EpochProgress(ProgressCallback):
         if shown:
             self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(shown))
 
+    def close(self):
+        """End the bars of a training that stops with an error, so that its message has a line of its own."""
+        for bar in (self.prediction_bar, self.training_bar):
+            if bar is not None:
+                bar.close()
+
     @staticmethod
     def _loss_names(logs: dict[str, float]) -> list[str]:
         """Names of the losses in a log: the tasks' in their order, then the others."""

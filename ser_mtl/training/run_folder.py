@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, fields
 from functools import cache
@@ -67,9 +68,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         UserError: the folder holds another run, or files that belong to no run, or cannot be written, or a run is at
             work there; or the checkpoint that is named to resume from is not whole.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"--output_dir {folder}: {there} is not a folder that can be written to; name another")
+    check_writable(folder)
     if resume := record["training"].get("resume_from_checkpoint"):
         check_whole(Path(resume))
     saved = folder / "args.json"
@@ -142,6 +141,23 @@ def take_run_folder(folder: Path, record: dict) -> None:
     if check_run_folder(folder, record) is not None:
         release(folder)
         raise UserError(f"--output_dir {folder}: holds this run, finished; load it, or name another folder")
+
+
+def check_writable(folder: Path) -> None:
+    """Check that `folder` is one that can be written to, or can be made.
+
+    Raises:
+        UserError: it is not, and why.
+    """
+    there = Path("/")
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        # Only making one tells: permissions say nothing in /proc, on a full disk, or about the length of a name.
+        with tempfile.TemporaryDirectory(prefix=".ser-mtl-", dir=there) as probe:
+            Path(probe, *folder.absolute().relative_to(there.absolute()).parts).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--output_dir {folder}: no folder can be made in {there} ({reason}); name another") from error
 
 
 def _read_object(file: Path, *keys: str) -> dict:

@@ -1,6 +1,7 @@
 """The Trainer: exact weighted losses for any batch, each task's loss logged, predictions as rows."""
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage2, check_together
+from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EpochProgress,
     MeasureTestFold,
@@ -41,10 +43,13 @@ from ser_mtl.training.callbacks import (
     Stopwatch,
 )
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
+from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
+from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.lock import release
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
+from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
 
 
@@ -96,29 +101,30 @@ class SerMtlTrainer(ResumableTrainer):
         if isinstance(stage, Stage2) and start is None:
             check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
-        super().__init__(
-            model=self.start.model,
-            args=args,
-            train_dataset=self.rows_of_parts["train"],
-            eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
-            data_collator=Collator(self.start.processor.feature_extractor),
-            processing_class=self.start.processor,
-            compute_metrics=self._scores,
-            **kwargs,
-        )
+        self.beginning = Beginning(self._write_record, args)
+        with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
+            super().__init__(
+                model=self.start.model,
+                args=args,
+                train_dataset=self.rows_of_parts["train"],
+                eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
+                data_collator=Collator(self.start.processor.feature_extractor),
+                processing_class=self.start.processor,
+                compute_metrics=self._scores,
+                **kwargs,
+            )
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
-        self.labels = self.start.labels
-        self.tokenizer = self.start.processor.tokenizer
+        self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.metric = SerMtlMetric(self.labels)
         seed = args.seed if args.data_seed is None else args.data_seed
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
-        self.stopwatch = Stopwatch()
         self._add_callbacks()
         self.dev_predictions: list[dict] | None = None
 
     def _add_callbacks(self) -> None:
+        self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
@@ -127,8 +133,10 @@ class SerMtlTrainer(ResumableTrainer):
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
+        self.add_callback(self.divergence)  # after all that decide what is saved
+        self.add_callback(self.beginning)
         if self.pop_callback(ProgressCallback):
-            self.add_callback(EpochProgress())
+            self.add_callback(self.progress)
 
     # ------------------------------------------------------------------------------------------ train, evaluate
 
@@ -141,35 +149,34 @@ class SerMtlTrainer(ResumableTrainer):
             As `Trainer.train`.
 
         Raises:
-            UserError: the output folder holds another run, one is at work there, or the corpus has changed since this
-                run began.
+            UserError: the output folder holds another run, one is at work there, the corpus has changed since this run
+                began, training cannot start with a flag, or it diverges.
         """
         folder = Path(self.args.output_dir)
-        begin = self._take(folder, resume_from_checkpoint)
-        try:
-            with self.stop_on_signal:
-                output = self.train_from(begin, **kwargs)
-            self._calibrate()
-            if self.is_world_process_zero():
-                save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
-        except BaseException:
-            release(folder)
-            raise
+        with nothing_made(folder):
+            begin = self._take(folder, resume_from_checkpoint)
+            try:
+                with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
+                    output = self.train_from(begin, **kwargs)
+                self._calibrate()
+                if self.is_world_process_zero():
+                    save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
+            except BaseException:
+                release(folder)
+                raise
         if self.record.get("script") is None:  # a script writes its results first
             release(folder)
         return output
 
     def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
-        """Take the output folder for this run, and write what the run is. The checkpoint to resume from, if any."""
+        """Take the output folder for this run. The checkpoint to resume from, if any."""
         begin = refusal = None
         if self.is_world_process_zero():
             try:
                 take_run_folder(folder, self.record)
-                begin, data = self.where_to_resume(checkpoint), self._data_record()
+                begin = self.where_to_resume(checkpoint)
                 if begin is not None:
-                    check_same_corpus(folder, data)
-                write_json(folder / "args.json", self.record)
-                write_json(folder / "split.json", data)
+                    check_same_corpus(folder, self._data_record())
             except UserError as error:
                 release(folder)
                 refusal = str(error)
@@ -177,6 +184,11 @@ class SerMtlTrainer(ResumableTrainer):
         if refusal:
             raise UserError(refusal)
         return begin
+
+    def _write_record(self) -> None:
+        folder = Path(self.args.output_dir)
+        write_json(folder / "args.json", self.record)
+        write_json(folder / "split.json", self._data_record())
 
     def _data_record(self) -> dict:
         """The content of `split.json`."""
@@ -203,7 +215,9 @@ class SerMtlTrainer(ResumableTrainer):
 
     def predict(self, test_dataset: Dataset, *args, **kwargs):
         """Predictions of utterances, such as `parts["test"]`; `rows` turns them into lines of `predictions.jsonl`."""
-        return super().predict(self._as_rows(test_dataset), *args, **kwargs)
+        output = super().predict(self._as_rows(test_dataset), *args, **kwargs)
+        check_finite(output.metrics, self.state.global_step)
+        return output
 
     def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
         """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
@@ -261,6 +275,7 @@ class SerMtlTrainer(ResumableTrainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
         optimizer.param_groups = [
@@ -293,10 +308,12 @@ class SerMtlTrainer(ResumableTrainer):
         num_items_in_batch: dict[str, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
+        config = unwrap(self.accelerator.unwrap_model(self.model)).config
+        if num_items_in_batch is not None:
+            inputs = smoothed(inputs, config.labels, self.args.label_smoothing_factor)
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        config = unwrap(self.accelerator.unwrap_model(self.model)).config
         for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
             outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
@@ -305,9 +322,17 @@ class SerMtlTrainer(ResumableTrainer):
         for task, values in outputs.losses.items():
             share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
+        self.divergence.note_losses(inputs["row"], outputs.losses)
         # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: torch.nn.Module, *args, **kwargs) -> Tensor:
+        """Train on a batch; after the last one of an update, note whether its gradient is finite."""
+        loss = super().training_step(model, *args, **kwargs)
+        if self.accelerator.sync_gradients:
+            self.divergence.note_gradient(model)
+        return loss
 
     def _forward(self, model: torch.nn.Module, inputs: dict[str, Tensor]) -> SerMtlOutput:
         """The forward pass, with what makes it faster on a CPU."""
@@ -327,6 +352,7 @@ class SerMtlTrainer(ResumableTrainer):
             sums = self.accelerator.reduce(sums) if self.args.world_size > 1 else sums
             logs |= {f"loss_{name}": value / updates for name, value in zip(names, sums.tolist(), strict=True)}
             self._loss_sums = {}
+        check_finite(logs, self.state.global_step)
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------- predictions
@@ -356,6 +382,7 @@ class SerMtlTrainer(ResumableTrainer):
         """
         utterances = self.corpus.select(rows)
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
+        check_finite_rows(utterances["id"], probabilities, self.state.global_step)
         if "asr" in self.stage.tasks:  # else the layers have moved on from under the CTC head
             more["hypotheses"] = self.transcripts(predictions["asr"])
         return prediction_rows(utterances, self.labels, probabilities, **more)
