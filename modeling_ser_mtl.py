@@ -575,8 +575,9 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
     mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
     shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
     lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
-    _refuse_lost(lost, len(own), sorted(info["unexpected_keys"]))
-    if further := sorted(key for key in info["unexpected_keys"] if re.sub(r"\blayers\.\d+", "layers.0", key) in own):
+    others = sorted({*info["unexpected_keys"]} - own)
+    _refuse_lost(lost, len(own), others)
+    if further := [key for key in others if re.sub(r"\blayers\.\d+", "layers.0", key) in own]:
         raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
     return (model, info) if arguments.get("output_loading_info") else model
 
