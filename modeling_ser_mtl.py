@@ -521,10 +521,10 @@ class SerMtlModel(PreTrainedModel):
             return cls._from_adapter(adapter["_adapter_model_path"], kwargs | {"revision": adapter.get("revision")})
         if find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, kwargs)
-        saved = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub)
-        if config is None or saved.model_type == cls.config_class.model_type:
+        known = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub) if config is not None else None
+        if known is None or known.model_type == cls.config_class.model_type:
             with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
-                own = set(cls(saved).state_dict()) if isinstance(saved, cls.config_class) else set()
+                own = set(cls(cls.config_class.from_pretrained(name, **hub)).state_dict())
             return _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
         model = cls(config)
         half = "encoder." if config.encoder_config.is_encoder_decoder else ""
@@ -539,12 +539,7 @@ class SerMtlModel(PreTrainedModel):
 
     @classmethod
     def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
-        from peft import (
-            PeftConfig,
-            get_peft_model_state_dict,
-            inject_adapter_in_model,
-            set_peft_model_state_dict,
-        )
+        from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
@@ -557,7 +552,7 @@ class SerMtlModel(PreTrainedModel):
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
         weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
-        own = get_peft_model_state_dict(model).keys()
+        own = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
         _refuse_lost(sorted(own - weights.keys()), len(own), sorted(weights.keys() - own))
         set_peft_model_state_dict(model, weights)
         return model.eval()
@@ -582,8 +577,9 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
     mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
     shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
     lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
-    _refuse_lost(lost, len(own), sorted(info["unexpected_keys"]))
-    if further := sorted(key for key in info["unexpected_keys"] if re.sub(r"\blayers\.\d+", "layers.0", key) in own):
+    others = sorted({*info["unexpected_keys"]} - own)
+    _refuse_lost(lost, len(own), others)
+    if further := [key for key in others if re.sub(r"\blayers\.\d+", "layers.0", key) in own]:
         raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
     return (model, info) if arguments.get("output_loading_info") else model
 
