@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch, good_corpu
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["{bad", '{"a": }'])
+@pytest.mark.parametrize("text", ["{bad", '{"a": }', '{"a": NaN}'])
 def test_a_dict_that_is_not_json_names_its_flag(text):
     with pytest.raises(UserError, match=r"--lr_scheduler_kwargs .*is not JSON"):
         settings(lr_scheduler_kwargs=text)
