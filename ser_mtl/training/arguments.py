@@ -355,6 +355,8 @@ class SerMtlArguments(TrainingArguments):
                     json.loads(text, parse_constant=_refuse_constant)
                 except ValueError as error:
                     raise UserError(f"--{name} {text}: is not JSON ({error})") from error
+        if (context := self.dataloader_multiprocessing_context) not in (None, "fork"):
+            raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
