@@ -73,7 +73,7 @@ def test_a_flag_that_does_nothing_without_another_names_it(values, needed):
 
 
 def test_workers_that_cannot_inherit_the_corpus_are_refused():
-    with pytest.raises(UserError, match="--dataloader_multiprocessing_context spawn: .*use fork"):
+    with pytest.raises(UserError, match=r"--dataloader_multiprocessing_context spawn: .*use fork"):
         settings(dataloader_multiprocessing_context="spawn", dataloader_num_workers=1)
 
 
@@ -112,7 +112,8 @@ ODD = [
     ("save_minutes", float("inf")), ("save_total_limit", 0), ("ddp_timeout", 10**12), ("seed", 2**32),
     ("logging_strategy", "daily"), ("eval_strategy", "daily"), ("lr_scheduler_type", "straight"), ("optim", "mine"),
     ("accelerator_config", {"no_such": 1}), ("accelerator_config", {"even_batches": False}),
-    ("dataloader_multiprocessing_context", "threads"), ("learning_rate", "fast"), ("run_name", ""), ("output_dir", ""), ("hub_token", "a\0b"),
+    ("dataloader_multiprocessing_context", "threads"),
+    ("learning_rate", "fast"), ("run_name", ""), ("output_dir", ""), ("hub_token", "a\0b"),
 ]  # fmt: skip
 
 
