@@ -108,6 +108,11 @@ def _wanted_instead(name: str, value: Any) -> str | None:
     return f"at least {least}" if value < least else f"a number from {least} to {most:.10g}"
 
 
+def _refuse_constant(constant: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{constant} is no number")
+
+
 def local_or_hub(name: str) -> str:
     """A folder as an absolute path, so that it is found from anywhere; a Hub id as it is."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
@@ -353,9 +358,11 @@ class SerMtlArguments(TrainingArguments):
         for name in self._VALID_DICT_FIELDS:
             if isinstance(text := getattr(self, name), str) and text.startswith("{"):
                 try:
-                    json.loads(text)
+                    json.loads(text, parse_constant=_refuse_constant)
                 except ValueError as error:
                     raise UserError(f"--{name} {text}: is not JSON ({error})") from error
+        if (context := self.dataloader_multiprocessing_context) not in (None, "fork"):
+            raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
