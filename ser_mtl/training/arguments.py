@@ -142,8 +142,6 @@ class CorpusArguments:
 
     def __post_init__(self):
         check_values(self)
-        if self.data_dir:  # so that a run is known again from another working directory
-            self.data_dir = [os.path.abspath(folder) for folder in self.data_dir]
         if self.fold not in FOLDS:
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
