@@ -135,14 +135,14 @@ class SerMtlTrainer(Trainer):
         if check_run_folder(folder, self.record) is not None:
             raise UserError(f"output_dir {folder}: holds this run, finished; load it, or name another folder")
         data = self._data_record()
-        if last_checkpoint(folder):
-            check_same_corpus(folder, data)
+        if begin := resume_from_checkpoint or last_checkpoint(folder):
+            check_same_corpus(folder if begin is True else Path(begin).parent, data)
         self.accelerator.wait_for_everyone()  # all have read what is replaced now
         if self.is_world_process_zero():
             write_json(folder / "args.json", self.record)
             write_json(folder / "split.json", data)
         self.accelerator.wait_for_everyone()
-        output = super().train(resume_from_checkpoint or last_checkpoint(folder), **kwargs)
+        output = super().train(begin, **kwargs)
         self._calibrate()
         if self.is_world_process_zero():
             save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
