@@ -6,28 +6,50 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO, FileIO
+from pathlib import PurePath
 from shlex import quote
 from tempfile import TemporaryFile
 from typing import IO, BinaryIO
 
 from ser_mtl.errors import UserError
 
-SUFFIXES = {
+_SUFFIXES = {
     ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".ac3", ".eac3", ".amr", ".ape", ".awb", ".mka",
     ".mkv", ".webm", ".weba", ".wma", ".wv",
 }  # fmt: skip
-"""Of files with audio that libsndfile does not read."""
-
 # No playlists and no names of protocols: they would make ffmpeg read other files, or the network.
 _SAFE = ("-protocol_whitelist", "file", "-format_whitelist",
          "aac,ac3,amr,amrnb,amrwb,ape,asf,eac3,matroska,mov,nistsphere,wv")  # fmt: skip
 _SECONDS = 120  # that it may take for one file
+_EXAMPLES = 3  # names in one line
 _AS_WAV = ("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1")
 
 
 def installed() -> bool:
     """Whether there is a program ffmpeg."""
     return shutil.which("ffmpeg") is not None
+
+
+def reads(name: str) -> bool:
+    """Whether a file has the name of one that needs ffmpeg."""
+    return PurePath(name).suffix.lower() in _SUFFIXES
+
+
+def version() -> str:
+    """The first line that ffmpeg says of itself; nothing if it is not installed."""
+    if not installed():
+        return ""
+    said = subprocess.run(["ffmpeg", "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS)
+    return said.stdout.decode(errors="replace").partition("\n")[0]
+
+
+def needed(names: list[str]) -> str:
+    """A line on files that need ffmpeg where it is not installed."""
+    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    return (
+        f"{len(names)} audio files need ffmpeg, which is not installed: {', '.join(names[:_EXAMPLES])}{more}; install "
+        f"it, or convert each where it is: {convert(names[0])}"
+    )
 
 
 def convert(name: str) -> str:

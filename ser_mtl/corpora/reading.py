@@ -137,7 +137,7 @@ def _regular_file(path: str | Path) -> FileIO:
 
 def _not_read(name: str, error: soundfile.LibsndfileError) -> str:
     """Why a file is not read where ffmpeg is not installed."""
-    if Path(name).suffix.lower() in ffmpeg.SUFFIXES:
+    if ffmpeg.reads(name):
         convert = ffmpeg.convert(name)
         return f"{name}: needs ffmpeg, which is not installed; install it, or convert the file where it is: {convert}"
     reason = "no MP3 frame" if error.code == _NO_FRAME else error.error_string.rstrip(".")

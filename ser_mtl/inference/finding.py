@@ -11,7 +11,6 @@ from ser_mtl.corpora import ffmpeg
 
 _READ = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
 _READ |= {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".sph"}
-_EXAMPLES = 3
 
 
 class Found(NamedTuple):
@@ -36,7 +35,7 @@ def find_audio(paths: Iterable[Path]) -> Found:
     files: list[Path] = []
     foreign: list[Path] = []
     faults: list[str] = []
-    needs_ffmpeg = set() if ffmpeg.installed() else ffmpeg.SUFFIXES
+    with_ffmpeg = ffmpeg.installed()
     for path in paths:
         if not os.path.isdir(path):
             files.append(path)
@@ -47,19 +46,14 @@ def find_audio(paths: Iterable[Path]) -> Found:
         if not inside and not unreadable:
             faults.append(f"{path}: no audio file there")
         for file in inside:
-            (foreign if file.suffix.lower() in needs_ffmpeg else files).append(file)
+            (files if with_ffmpeg or not ffmpeg.reads(file.name) else foreign).append(file)
     if foreign:
-        more = f" and {len(foreign) - _EXAMPLES} more" if len(foreign) > _EXAMPLES else ""
-        faults.append(
-            f"{len(foreign)} audio files need ffmpeg, which is not installed: "
-            f"{', '.join(map(str, foreign[:_EXAMPLES]))}{more}; install it, or convert each where it is: "
-            f"{ffmpeg.convert(str(foreign[0]))}"
-        )
+        faults.append(ffmpeg.needed([str(file) for file in foreign]))
     return Found(files, len(foreign), faults)
 
 
 def _audio_below(folder: Path, unreadable: list[OSError]) -> list[Path]:
     """All but folders whose name ends like an audio file's; not the notes of macOS, such as `._a.wav`."""
-    suffixes = _READ | ffmpeg.SUFFIXES
     names = (Path(place, name) for place, _, names in os.walk(folder, onerror=unreadable.append) for name in names)
-    return sorted(file for file in names if file.suffix.lower() in suffixes and not file.name.startswith("._"))
+    audio = (file for file in names if file.suffix.lower() in _READ or ffmpeg.reads(file.name))
+    return sorted(file for file in audio if not file.name.startswith("._"))
