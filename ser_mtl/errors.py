@@ -1,5 +1,6 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
+import errno
 import re
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,18 @@ class Notice(UserWarning):
 def notice(line: str) -> None:
     """Warn the user."""
     warnings.warn(line, Notice, stacklevel=3)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def system_error(error: OSError) -> str | None:
+    """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
+    if error.strerror is None:
+        return None
+    file = f"{error.filename}: " if error.filename else ""
+    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
+    return printable(f"{file}{error.strerror}{full}")
 
 
 _STATUS = {
