@@ -74,10 +74,10 @@ for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _FROZEN_TRANSCRIPT = """\
 The adapters move the input of the CTC head, so `output.asr_logits` are of no use. Transcripts come from the frozen
-model under the adapters:
+model under the adapters, with this project installed:
 
-```python
-ser_mtl.load({name})("recording.wav")["transcript"]
+```text
+ser_mtl.load({name})("speech.wav")["transcript"]
 ```"""
 _NO_TRANSCRIPT = """\
 If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
