@@ -16,17 +16,38 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
-from transformers.masking_utils import create_bidirectional_mask
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
+from transformers.utils.versions import require_version
+
+try:
+    from transformers import initialization as init
+except ImportError:  # transformers 4
+    from torch.nn import init
+
+require_version("transformers>=4.50", "Please run: pip install -U transformers peft")
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
 
 
-class SerMtlConfig(PreTrainedConfig):
+class BaseConfig(PretrainedConfig):
+    """What a config of transformers is from 5.4 on: a dataclass of the annotated fields, with `__post_init__`."""
+
+    if not hasattr(PretrainedConfig, "__post_init__"):
+
+        def __init__(self, **kwargs):
+            vars(self).update({name: kwargs.pop(name, getattr(self, name)) for name in type(self).__annotations__})
+            self.__post_init__(**kwargs)
+
+        def __post_init__(self, **kwargs):
+            own = dict(vars(self))
+            super().__init__(**kwargs)
+            vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
+
+
+class SerMtlConfig(BaseConfig):
     """The config of a `SerMtlModel`. A value that is unknown or makes no sense is a ValueError."""
 
     model_type = "ser_mtl"
@@ -282,7 +303,7 @@ FAMILIES = {
 class LinearWavLMAttention(WavLMAttention):
     """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
 
-    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, None]:
+    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor, *_) -> tuple[Tensor, None]:
         """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
         batch, frames, dim = hidden.shape
         heads = (batch, frames, self.num_heads, self.head_dim)
@@ -295,7 +316,7 @@ class LinearWavLMAttention(WavLMAttention):
         return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
 
 
-def speech_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
     model = AutoModel.from_config(config)
     encoder = model.get_encoder() if config.is_encoder_decoder else model
@@ -333,11 +354,13 @@ def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, fr
     """Keyword arguments of every layer: its attention mask, and positions."""
     if family.position_bias:
         return {"attention_mask": frame_mask, "position_bias": None}
-    mask = frame_mask[:, None, None, :]  # one row for all frames
-    if encoder.config._attn_implementation != "sdpa":
-        names = {"config": encoder.config, "inputs_embeds": hidden, "attention_mask": frame_mask}
-        # Never skipped: to find out whether there is padding, the host would have to wait for the device.
-        mask = create_bidirectional_mask(**names, allow_is_bidirectional_skip=False)
+    mask = frame_mask[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
+    if encoder.config._attn_implementation == "eager":
+        mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, torch.finfo(hidden.dtype).min)
+    elif encoder.config._attn_implementation != "sdpa":
+        from transformers.masking_utils import create_bidirectional_mask  # transformers 4.50 has none
+
+        mask = create_bidirectional_mask(encoder.config, hidden, frame_mask)
     if not family.rotary:
         return {"attention_mask": mask}
     ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type
@@ -450,8 +473,8 @@ class SerMtlModel(PreTrainedModel):
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
             if family.position_bias:
-                output, arguments["position_bias"] = output
-            states.append(output)
+                arguments["position_bias"] = output[1]
+            states.append(output[0] if isinstance(output, tuple) else output)
         last_norm = family.rotary or getattr(encoder.config, "do_stable_layer_norm", False)
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
