@@ -6,17 +6,21 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import Wav2Vec2FeatureExtractor
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 from transformers.utils.versions import require_version
@@ -28,8 +32,14 @@ except ImportError:  # transformers 4
 
 require_version("transformers>=4.50", "Please run: pip install -U transformers peft")
 
+FORMAT = 1
+"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
+
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+
+
+_LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 
 
 class BaseConfig(PretrainedConfig):
@@ -68,17 +78,50 @@ class SerMtlConfig(BaseConfig):
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # softmax(logits / temperature) is calibrated; fitted on dev, not applied by the model
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, format: int = 1, **kwargs):
+        if format > FORMAT:
+            raise ValueError(
+                f"the model is of format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: use the model's own "
+                "code; for an adapter, publish its base again with it, or load it with `code_revision=` of newer code"
+            )
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
-        self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
+        emotions = self._emotions(*(kwargs.pop(name, getattr(self, name, None)) for name in _LABEL_NAMES[1:]))
+        self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
         self._check()
-        if "id2label" not in kwargs and "emotion" in self.labels:  # under the names that pipelines read
-            kwargs["id2label"] = dict(enumerate(self.labels["emotion"]))
-            kwargs["label2id"] = {label: i for i, label in enumerate(self.labels["emotion"])}
         super().__post_init__(**kwargs)
+        if emotions:  # under the names that pipelines read
+            self.id2label = dict(enumerate(emotions))
+            self.label2id = {label: i for i, label in enumerate(emotions)}
+
+    def _emotions(self, id2label: dict | None, label2id: dict | None, num_labels: int | None) -> list[str] | None:
+        """The labels of emotion: ours, or those under one of transformers' names for them, which must agree."""
+        names = [(self.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
+        names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
+        names = [list(given) for given in names if given]
+        if any(given != names[0] for given in names) or (names and num_labels not in (None, len(names[0]))):
+            raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
+        if names or (self.labels and "emotion" not in self.tasks):
+            return names[0] if names else None
+        return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As in transformers. New labels may be given by each of their names, which take the others along."""
+        given = {name: kwargs.pop(name) for name in _LABEL_NAMES if kwargs.get(name) is not None}
+        labels = dict(config_dict.get("labels") or {})
+        if given and given != {"num_labels": len(labels.get("emotion", []))}:
+            config_dict = {name: value for name, value in config_dict.items() if name not in _LABEL_NAMES}
+            if {*given} != {"labels"}:
+                labels.pop("emotion", None)
+            config_dict |= given | {"labels": labels | given.get("labels", {})}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict:
+        """What is saved."""
+        return super().to_diff_dict() | {"format": FORMAT}
 
     @property
     def classification_tasks(self) -> list[str]:
@@ -529,49 +572,123 @@ class SerMtlModel(PreTrainedModel):
         return losses
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config: SerMtlConfig | None = None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *args,
+        config: SerMtlConfig | None = None,
+        base: str | None = None,
+        is_trainable: bool = False,
+        **kwargs,
+    ):
         """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
 
-        `revision` is that of an adapter, not of its base. A base that the adapter was not trained on is a ValueError.
+        `revision` is that of an adapter, not of its base, which `base` may name: where it lies now. Adapters are frozen
+        unless `is_trainable`. A base that the adapter was not trained on is a ValueError, and so are other labels than
+        the trained ones, unless `ignore_mismatched_sizes` asks for new classifiers.
         """
-        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
         adapter = kwargs.pop("adapter_kwargs", None) or {}
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, config=config, **kwargs)
+        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
         if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
-            return cls._from_adapter(adapter["_adapter_model_path"], kwargs | {"revision": adapter.get("revision")})
-        if find_adapter_config_file(name, **hub) is not None:
-            return cls._from_adapter(name, kwargs)
-        if config is None:
-            return super().from_pretrained(name, *args, **kwargs)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
-        try:
-            if AutoConfig.from_pretrained(name, **hub).model_type == cls.config_class.model_type:
-                return super().from_pretrained(name, *args, config=config, **kwargs)
-            model = cls(config)
-            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub)
-        finally:
-            logging.set_verbosity(verbosity)
-        stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
-        model.encoder.load_state_dict(stock.state_dict())
-        model.name_or_path = name
-        return model
+            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
+        if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
+            return cls._from_adapter(name, base, config, is_trainable, kwargs)
+        if config is not None and AutoConfig.from_pretrained(name, **hub).model_type != cls.config_class.model_type:
+            return cls._from_encoder(name, config, kwargs)
+        with _silent(config is not None):
+            loaded = super().from_pretrained(name, *args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        trained = cls.config_class.from_pretrained(name, **hub).labels
+        model._new_classifiers(trained, kwargs.get("ignore_mismatched_sizes", False))
+        return loaded
 
     @classmethod
-    def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
+    def _from_encoder(cls, name: str, config: SerMtlConfig, arguments: dict):
+        """The stock encoder `name` under new heads."""
+        wanted = {key: arguments.pop(key) for key in ("attn_implementation",) if key in arguments}
+        dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
+        with_info = arguments.pop("output_loading_info", False)
+        model = cls._from_config(config, **wanted)
+        with _silent():
+            stock, info = AutoModel.from_pretrained(
+                name, config=config.encoder_config, output_loading_info=True, **arguments
+            )
+        encoder = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
+        model.encoder.load_state_dict(encoder.state_dict())
+        if dtype is not None:
+            model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        model.name_or_path = name
+        heads = {key for key in model.state_dict() if not key.startswith("encoder.")}
+        return (model, info | {"missing_keys": {*info["missing_keys"], *heads}}) if with_info else model
+
+    @classmethod
+    def _from_adapter(cls, name: str, base: str | None, asked: SerMtlConfig | None, trainable: bool, arguments: dict):
         from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
-        config = cls.config_class.from_pretrained(name, **hub)
+        peft_config.inference_mode = not trainable
+        config = asked
+        if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
+            config = cls.config_class.from_pretrained(name, **hub)
         # The very commit that the adapter was trained on, whatever has become of the base since.
-        arguments = arguments | {"revision": peft_config.revision}
-        model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **arguments)
+        arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
+        arguments |= {"revision": None if base else peft_config.revision}
+        loaded = cls.from_pretrained(base or peft_config.base_model_name_or_path, config=config, **arguments)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
+        if model.ctc_head is not None and "asr" not in model.config.tasks:
+            model.ctc_head.requires_grad_(False)  # saved with some adapters, trained with none
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
         set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
-        return model.eval()
+        model.eval()
+        return loaded
+
+    def _new_classifiers(self, trained: dict[str, list[str]], allowed: bool) -> None:
+        """Renew the classifiers of tasks whose labels are not the `trained` ones; a ValueError unless `allowed`."""
+        for task, head in self.heads.items():
+            labels = self.config.labels[task]
+            if trained.get(task, labels) == labels:
+                continue
+            if not allowed:
+                raise ValueError(
+                    f"{task} labels {labels}: the model was trained on {trained[task]}; for a new classifier, pass "
+                    "ignore_mismatched_sizes=True"
+                )
+            others = self.fusion.parts.values() if self.fusion is not None and task == "emotion" else ()
+            for module in (head.classifier, *others):
+                module.reset_parameters()
+                for parameter in module.parameters():
+                    parameter._is_hf_initialized = False
+                self._init_weights(module)
+
+    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
+        """As in transformers; with adapters, only these, and the config and the code that the Auto classes need."""
+        if not getattr(self, "_hf_peft_config_loaded", False):
+            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
+        if push_to_hub:
+            return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        from peft import get_peft_model_state_dict
+
+        custom_object_save(self, save_directory, config=self.config)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(save_directory)
+        (peft_config,) = self.peft_config.values()
+        peft_config.save_pretrained(save_directory)
+        state = get_peft_model_state_dict(self, kwargs.get("state_dict"))
+        state = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
+        save_file(state, Path(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
+
+    def enable_adapters(self) -> None:
+        """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""
+        super().enable_adapters()
+        for module in self.modules():
+            if type(module).__name__ == "ModulesToSaveWrapper":
+                module.enable_adapters(True)
 
     def base_fingerprint(self) -> Tensor:
         """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
@@ -585,7 +702,9 @@ def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None
     if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
     saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
-    if saved is None or not hasattr(model, "fingerprint"):
+    if saved is None:
+        return  # adapters of the user's own
+    if not hasattr(model, "fingerprint"):
         raise ValueError(
             "this base has no places for the adapters: build it with the adapter's own config, "
             "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
@@ -597,10 +716,23 @@ def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None
 
 
 def _hub_arguments(arguments: dict) -> dict:
-    names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+    names = ("revision", "token", "cache_dir", "force_download", "local_files_only", "subfolder")
     return {name: arguments[name] for name in names if name in arguments}
 
 
+@contextmanager
+def _silent(by_design: bool = True) -> Iterator[None]:
+    """No report on what a checkpoint lacks by design: heads, a decoder."""
+    verbosity = logging.get_verbosity()
+    if by_design:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
+AutoFeatureExtractor.register(SerMtlConfig, Wav2Vec2FeatureExtractor, exist_ok=True)  # transformers 4.50 looks here
 SerMtlConfig.register_for_auto_class()
 SerMtlModel.register_for_auto_class("AutoModelForAudioClassification")
