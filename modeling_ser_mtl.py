@@ -18,8 +18,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+)
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
@@ -81,8 +87,8 @@ class SerMtlConfig(BaseConfig):
     def __post_init__(self, format: int = 1, **kwargs):
         if format > FORMAT:
             raise ValueError(
-                f"the model is of format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: use the model's own "
-                "code; for an adapter, publish its base again with it, or load it with `code_revision=` of newer code"
+                f"the model is of format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
+                "an adapter runs the one of its base, so publish that again, or pass code_revision="
             )
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
@@ -428,6 +434,8 @@ class SerMtlModel(PreTrainedModel):
         super().__init__(config)
         if "asr" in config.tasks and not config.vocab_size:
             raise ValueError("tasks 'asr': needs vocab_size")
+        if "emotion" in config.tasks and [*config.id2label.values()] != config.labels["emotion"]:
+            raise ValueError(f"labels {config.labels}, id2label {config.id2label}: disagree")
         self.family = FAMILIES[config.encoder_config.model_type]
         self.encoder = speech_encoder(config.encoder_config)
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
@@ -553,13 +561,15 @@ class SerMtlModel(PreTrainedModel):
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         states = states if output_hidden_states else None
         output = SerMtlOutput(None, logits.get("emotion"), logits, asr_logits, frame_lengths, embeddings, None, states)
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
             output.loss = weighted_loss(self.config, output.losses, counts)
-        return output if return_dict in (None, True) else output.to_tuple()
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
@@ -600,8 +610,11 @@ class SerMtlModel(PreTrainedModel):
         with _silent(config is not None):
             loaded = super().from_pretrained(name, *args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        trained = cls.config_class.from_pretrained(name, **hub).labels
-        model._new_classifiers(trained, kwargs.get("ignore_mismatched_sizes", False))
+        for prefix in model._new_classifiers(name, hub, kwargs):
+            for module in model.get_submodule(prefix).modules():
+                for parameter in module.parameters(recurse=False):
+                    parameter._is_hf_initialized = False  # else transformers would leave it as it is
+                model._init_weights(module)
         return loaded
 
     @classmethod
@@ -625,14 +638,15 @@ class SerMtlModel(PreTrainedModel):
 
     @classmethod
     def _from_adapter(cls, name: str, base: str | None, asked: SerMtlConfig | None, trainable: bool, arguments: dict):
-        from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
-        hub = _hub_arguments(arguments)
+        hub, config = _hub_arguments(arguments), asked
         peft_config = PeftConfig.from_pretrained(name, **hub)
         peft_config.inference_mode = not trainable
-        config = asked
         if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
-            config = cls.config_class.from_pretrained(name, **hub)
+            known = vars(cls.config_class()).keys() | {*_LABEL_NAMES, "output_attentions"}
+            given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
+            config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
         arguments |= {"revision": None if base else peft_config.revision}
@@ -644,27 +658,29 @@ class SerMtlModel(PreTrainedModel):
             model.ctc_head.requires_grad_(False)  # saved with some adapters, trained with none
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
-        set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
+        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
+        new = model._new_classifiers(name, hub, arguments)
+        own = get_peft_model_state_dict(model)
+        set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
         model.eval()
         return loaded
 
-    def _new_classifiers(self, trained: dict[str, list[str]], allowed: bool) -> None:
-        """Renew the classifiers of tasks whose labels are not the `trained` ones; a ValueError unless `allowed`."""
-        for task, head in self.heads.items():
-            labels = self.config.labels[task]
-            if trained.get(task, labels) == labels:
-                continue
-            if not allowed:
-                raise ValueError(
-                    f"{task} labels {labels}: the model was trained on {trained[task]}; for a new classifier, pass "
-                    "ignore_mismatched_sizes=True"
-                )
-            others = self.fusion.parts.values() if self.fusion is not None and task == "emotion" else ()
-            for module in (head.classifier, *others):
-                module.reset_parameters()
-                for parameter in module.parameters():
-                    parameter._is_hf_initialized = False
-                self._init_weights(module)
+    def _new_classifiers(self, name: str, hub: dict, arguments: dict) -> tuple[str, ...]:
+        """Names of the classifiers whose labels are not those that `name` was trained on.
+
+        A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
+        """
+        if not cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
+            return ()
+        trained = self.config_class.from_pretrained(name, **hub).labels
+        tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
+        if tasks and not arguments.get("ignore_mismatched_sizes"):
+            raise ValueError(
+                f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but the model was trained on {trained[tasks[0]]}; "
+                "for a new classifier, pass ignore_mismatched_sizes=True"
+            )
+        fusion = ["fusion"] if "emotion" in tasks and self.fusion is not None else []
+        return (*(f"heads.{task}.classifier" for task in tasks), *fusion)
 
     def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
         """As in transformers; with adapters, only these, and the config and the code that the Auto classes need."""
@@ -713,6 +729,17 @@ def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None
     expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
     if expected.shape != own.shape or not torch.equal(expected, own):
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
+
+
+def _asked_through_auto(config: SerMtlConfig | None, arguments: dict) -> dict:
+    """What was asked of an Auto class for an adapter: it is in the config of the base, where it was put."""
+    if config is None:
+        return {}
+    if implementation := getattr(config, "_attn_implementation_internal", None):
+        arguments.setdefault("attn_implementation", implementation)
+    flags = ("output_hidden_states", "output_attentions")
+    emotion = {"labels": {"emotion": config.labels["emotion"]}} if "emotion" in config.labels else {}
+    return emotion | {flag: True for flag in flags if getattr(config, flag, False)}
 
 
 def _hub_arguments(arguments: dict) -> dict:

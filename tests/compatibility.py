@@ -131,7 +131,7 @@ def check(folder: Path) -> None:
             for column, trial in trials(lambda kind, place=place: f"{place}-{kind.replace(' ', '')}", expected):
                 try:
                     row[column] = max(row[column], trial())
-                except Exception as error:
+                except Exception:
                     traceback.print_exc()
                     row[column] = inf
     print(json.dumps(row))
@@ -155,7 +155,9 @@ def make_models(folder: Path) -> None:
             run = folder / f"{family}-{kind.replace(' ', '')}"
             expected[f"pipeline {kind}"] = probabilities(str(run))
             HfApi().create_repo(f"ada/{run.name}")
-            commit = HfApi().upload_folder(repo_id=f"ada/{run.name}", folder_path=run, ignore_patterns="adapter_config*")
+            commit = HfApi().upload_folder(
+                repo_id=f"ada/{run.name}", folder_path=run, ignore_patterns="adapter_config*"
+            )
             if kind == "stage 1":
                 base = {"base_model_name_or_path": f"ada/{run.name}", "revision": commit.oid}
         adapter = json.loads((folder / f"{family}-stage2" / "adapter_config.json").read_text()) | base
