@@ -87,7 +87,7 @@ class SerMtlConfig(BaseConfig):
     def __post_init__(self, format: int = 1, **kwargs):
         if format > FORMAT:
             raise ValueError(
-                f"the model is of format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
+                f"the model has format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
                 "an adapter runs the one of its base, so publish that again, or pass code_revision="
             )
         if isinstance(self.encoder_config, dict):
@@ -649,8 +649,9 @@ class SerMtlModel(PreTrainedModel):
             config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
-        arguments |= {"revision": None if base else peft_config.revision}
-        loaded = cls.from_pretrained(base or peft_config.base_model_name_or_path, config=config, **arguments)
+        named = peft_config.base_model_name_or_path
+        arguments |= {"revision": peft_config.revision if base in (None, named) else None}
+        loaded = cls.from_pretrained(base or named, config=config, **arguments)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
@@ -676,7 +677,7 @@ class SerMtlModel(PreTrainedModel):
         tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
         if tasks and not arguments.get("ignore_mismatched_sizes"):
             raise ValueError(
-                f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but the model was trained on {trained[tasks[0]]}; "
+                f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but it was trained on {trained[tasks[0]]}; "
                 "for a new classifier, pass ignore_mismatched_sizes=True"
             )
         fusion = ["fusion"] if "emotion" in tasks and self.fusion is not None else []

@@ -16,6 +16,7 @@ from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.batching import waveforms
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.inference.recordings import Recording, samples_of
+from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import fast_inputs
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
@@ -23,7 +24,10 @@ AT_ONCE = 30 * 60 * SAMPLING_RATE
 
 
 def load(
-    name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    base: str | None = None,
 ) -> "Recognizer":
     """Load a trained model to answer recordings.
 
@@ -31,6 +35,8 @@ def load(
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
         dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
+        base: folder or Hub id of the base of adapters; by default the one that they name, or one that was moved with
+            them.
 
     Raises:
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
@@ -42,7 +48,7 @@ def load(
         if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name)
-        model = SerMtlModel.from_pretrained(name)
+        model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
