@@ -36,7 +36,7 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-require_version("transformers>=4.50", "Please run: pip install -U transformers peft")
+require_version("transformers>=4.50")
 
 FORMAT = 1
 """Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""

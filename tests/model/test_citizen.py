@@ -1,4 +1,4 @@
-"""Pins that the model behaves as one of transformers' own: what is asked for is done or refused, and what is saved loads.
+"""Pins that the model behaves as one of transformers' own: it does what it is asked or refuses, and what it saves loads.
 
 Loaded by our own class and through the Auto class, stage 1 and stage 2.
 """
@@ -70,7 +70,7 @@ def test_a_number_of_labels_alone_gives_them_plain_names(folders, load, kind):
 @STAGES
 def test_other_labels_of_the_same_number_do_not_get_the_trained_classifier(folders, load, kind):
     asked = {"id2label": dict(enumerate(FOUR))}
-    with pytest.raises(ValueError, match="was trained on .*angry"):
+    with pytest.raises(ValueError, match=r"was trained on .*angry"):
         load(folders[kind], **asked)
     assert difference(outputs(load(folders[kind], ignore_mismatched_sizes=True, **asked)), outputs(load(folders[kind])))
 
