@@ -170,6 +170,7 @@ class SerMtlOutput(ModelOutput):
     embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
     losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
     hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
+    attentions: tuple[Tensor, ...] | None = None  # weights of each layer, (batch, heads, frames, frames)
 
 
 class ZeroLinear(nn.Linear):
@@ -352,7 +353,7 @@ FAMILIES = {
 class LinearWavLMAttention(WavLMAttention):
     """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
 
-    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor, *_) -> tuple[Tensor, None]:
+    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor, *_) -> tuple[Tensor, Tensor]:
         """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
         batch, frames, dim = hidden.shape
         heads = (batch, frames, self.num_heads, self.head_dim)
@@ -360,9 +361,13 @@ class LinearWavLMAttention(WavLMAttention):
         query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
         bias = bias.view(batch, self.num_heads, frames, frames).to(query.dtype)
         bias = bias if mask is None else bias.masked_fill(~mask[:, None, None, :], float("-inf"))
-        dropout = self.dropout if self.training else 0.0
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
+        dropout, weights = self.dropout if self.training else 0.0, None
+        if self.config._attn_implementation == "eager":
+            weights = (query @ key.transpose(2, 3) * self.scaling + bias).softmax(dim=-1)
+            context = F.dropout(weights, dropout) @ value
+        else:
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), weights
 
 
 def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
@@ -373,6 +378,7 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
         old = layer.attention
         sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
         layer.attention = LinearWavLMAttention(*sizes, hasattr(old, "rel_attn_embed"))
+        layer.attention.config = encoder.config
     return encoder
 
 
@@ -538,6 +544,7 @@ class SerMtlModel(PreTrainedModel):
         frame_lengths: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **task_labels: Tensor | None,
     ) -> SerMtlOutput | tuple:
@@ -554,7 +561,10 @@ class SerMtlModel(PreTrainedModel):
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
             features, frame_lengths = self.extract_features(input_values, attention_mask)
-        frames, frame_mask, states = self.encode(features, frame_lengths)
+        with self._attentions(
+            self.config.output_attentions if output_attentions is None else output_attentions
+        ) as weights:
+            frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
         embeddings = ModelOutput({task: embedding for task, (embedding, _) in outputs.items()})
         logits = ModelOutput({task: logits for task, (_, logits) in outputs.items()})
@@ -565,11 +575,27 @@ class SerMtlModel(PreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         states = states if output_hidden_states else None
         output = SerMtlOutput(None, logits.get("emotion"), logits, asr_logits, frame_lengths, embeddings, None, states)
+        output.attentions = weights and tuple(weights)
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
             output.loss = weighted_loss(self.config, output.losses, counts)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    @contextmanager
+    def _attentions(self, wanted: bool) -> Iterator[list[Tensor] | None]:
+        """A list that each layer's attention weights are put into."""
+        weights: list[Tensor] = []
+        if wanted and self.encoder.config._attn_implementation != "eager":
+            raise ValueError("output_attentions: needs attn_implementation='eager'")
+        layers = self.transformer_layers() if wanted else ()
+        modules = [layer.self_attn if self.family.rotary else layer.attention for layer in layers]
+        hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
+        try:
+            yield weights if wanted else None
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""

@@ -103,8 +103,8 @@ model = PeftModel.from_pretrained(base, "{name}").eval()
 - Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
   write adapters again.
 - The Auto classes run the code of `{base}`. To run always the same code, pass `code_revision="{revision}"`.
-- For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`. transformers would look for a plain
-  `revision` in the base; where only that is possible, publish the merged model (`ser-mtl publish --merge`)."""
+- For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
+  `revision` in the base. A pipeline takes no such thing; for it, publish the merged model (`ser-mtl publish --merge`)."""
 
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""

@@ -1,4 +1,4 @@
-"""Pins that the model behaves as one of transformers' own: it does what it is asked or refuses, and what it saves loads.
+"""Pins that the model behaves as one of transformers' own: it does what it is asked, and what it saves loads.
 
 Loaded by our own class and through the Auto class, stage 1 and stage 2.
 """
