@@ -6,6 +6,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ FORMAT = 1
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
+"""Names that wrappers and models with a head put in front of an encoder's tensors."""
 
 
 _LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
@@ -82,7 +85,7 @@ class SerMtlConfig(BaseConfig):
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
     layer_weights: bool = False  # heads see a learned average of all layers (Pepino et al. 2021)
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
-    temperature: float = 1.0  # softmax(logits / temperature) is calibrated; fitted on dev, not applied by the model
+    temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, format: int = 1, **kwargs):
         if format > FORMAT:
@@ -163,8 +166,8 @@ class SerMtlOutput(ModelOutput):
     """The output of `SerMtlModel`."""
 
     loss: Tensor | None = None  # weighted, a scalar, if labels were given
-    logits: Tensor | None = None  # of emotion, (batch, classes)
-    task_logits: ModelOutput | None = None  # of each classification task, (batch, classes)
+    logits: Tensor | None = None  # of emotion, calibrated: divided by the temperature, (batch, classes)
+    task_logits: ModelOutput | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
     embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
@@ -574,7 +577,8 @@ class SerMtlModel(PreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         states = states if output_hidden_states else None
-        output = SerMtlOutput(None, logits.get("emotion"), logits, asr_logits, frame_lengths, embeddings, None, states)
+        calibrated = logits["emotion"] / self.config.temperature if "emotion" in logits else None
+        output = SerMtlOutput(None, calibrated, logits, asr_logits, frame_lengths, embeddings, None, states)
         output.attentions = weights and tuple(weights)
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
@@ -631,12 +635,15 @@ class SerMtlModel(PreTrainedModel):
             name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
         if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, base, config, is_trainable, kwargs)
-        if config is not None and AutoConfig.from_pretrained(name, **hub).model_type != cls.config_class.model_type:
+        kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
+        if config is not None and kind != cls.config_class.model_type:
             return cls._from_encoder(name, config, kwargs)
-        with _silent(config is not None):
-            loaded = super().from_pretrained(name, *args, config=config, **kwargs)
+        saved = cls.config_class.from_pretrained(name, **hub)
+        with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
+            own = set(cls(saved).state_dict())
+        loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for prefix in model._new_classifiers(name, hub, kwargs):
+        for prefix in model._new_classifiers(saved.labels, kwargs):
             for module in model.get_submodule(prefix).modules():
                 for parameter in module.parameters(recurse=False):
                     parameter._is_hf_initialized = False  # else transformers would leave it as it is
@@ -646,16 +653,16 @@ class SerMtlModel(PreTrainedModel):
     @classmethod
     def _from_encoder(cls, name: str, config: SerMtlConfig, arguments: dict):
         """The stock encoder `name` under new heads."""
-        wanted = {key: arguments.pop(key) for key in ("attn_implementation",) if key in arguments}
+        attention = {key: arguments.pop(key) for key in ("attn_implementation",) if key in arguments}
         dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
         with_info = arguments.pop("output_loading_info", False)
-        model = cls._from_config(config, **wanted)
-        with _silent():
-            stock, info = AutoModel.from_pretrained(
-                name, config=config.encoder_config, output_loading_info=True, **arguments
-            )
-        encoder = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
-        model.encoder.load_state_dict(encoder.state_dict())
+        model = cls._from_config(config, **attention)
+        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
+        # Some checkpoints lack the mask embedding, which matters in training alone.
+        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
+        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config)
+        stock, info = _loaded_whole(load, own, arguments | {"output_loading_info": True, "trust_remote_code": False})
+        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         model.name_or_path = name
@@ -666,12 +673,13 @@ class SerMtlModel(PreTrainedModel):
     def _from_adapter(cls, name: str, base: str | None, asked: SerMtlConfig | None, trainable: bool, arguments: dict):
         from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
-        hub, config = _hub_arguments(arguments), asked
+        hub, config, trained = _hub_arguments(arguments), asked, {}
         peft_config = PeftConfig.from_pretrained(name, **hub)
         peft_config.inference_mode = not trainable
         if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
             known = vars(cls.config_class()).keys() | {*_LABEL_NAMES, "output_attentions"}
             given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
+            trained = cls.config_class.from_pretrained(name, **hub).labels
             config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
@@ -686,20 +694,18 @@ class SerMtlModel(PreTrainedModel):
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
         weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
-        new = model._new_classifiers(name, hub, arguments)
         own = get_peft_model_state_dict(model)
+        _refuse_lost(sorted(own.keys() - weights.keys()), len(own), sorted(weights.keys() - own.keys()))
+        new = model._new_classifiers(trained, arguments)
         set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
         model.eval()
         return loaded
 
-    def _new_classifiers(self, name: str, hub: dict, arguments: dict) -> tuple[str, ...]:
-        """Names of the classifiers whose labels are not those that `name` was trained on.
+    def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
+        """Names of the classifiers whose labels are not the trained ones.
 
         A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
         """
-        if not cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
-            return ()
-        trained = self.config_class.from_pretrained(name, **hub).labels
         tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
         if tasks and not arguments.get("ignore_mismatched_sizes"):
             raise ValueError(
@@ -740,6 +746,36 @@ class SerMtlModel(PreTrainedModel):
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
 
+def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
+    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
+    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
+    try:
+        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
+        model, info = load(**arguments | more)
+    finally:
+        logging.set_verbosity(verbosity)
+    mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
+    shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
+    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
+    _refuse_lost(lost, len(own), sorted(info["unexpected_keys"]))
+    if further := sorted(key for key in info["unexpected_keys"] if re.sub(r"\blayers\.\d+", "layers.0", key) in own):
+        raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
+    return (model, info) if arguments.get("output_loading_info") else model
+
+
+def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
+    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
+    if lost:
+        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
+        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
+
+
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
     """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
     if not any("modules_to_save" in name or "lora_" in name for name in state):
@@ -772,18 +808,6 @@ def _asked_through_auto(config: SerMtlConfig | None, arguments: dict) -> dict:
 def _hub_arguments(arguments: dict) -> dict:
     names = ("revision", "token", "cache_dir", "force_download", "local_files_only", "subfolder")
     return {name: arguments[name] for name in names if name in arguments}
-
-
-@contextmanager
-def _silent(by_design: bool = True) -> Iterator[None]:
-    """No report on what a checkpoint lacks by design: heads, a decoder."""
-    verbosity = logging.get_verbosity()
-    if by_design:
-        logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
