@@ -46,8 +46,6 @@ ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
-
-
 _LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 
 
@@ -564,9 +562,10 @@ class SerMtlModel(PreTrainedModel):
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
             features, frame_lengths = self.extract_features(input_values, attention_mask)
-        with self._attentions(
-            self.config.output_attentions if output_attentions is None else output_attentions
-        ) as weights:
+        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flags |= {"return_dict": return_dict}
+        flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
+        with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
         embeddings = ModelOutput({task: embedding for task, (embedding, _) in outputs.items()})
@@ -574,29 +573,29 @@ class SerMtlModel(PreTrainedModel):
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        states = states if output_hidden_states else None
+        states = states if flags["output_hidden_states"] else None
         calibrated = logits["emotion"] / self.config.temperature if "emotion" in logits else None
         output = SerMtlOutput(None, calibrated, logits, asr_logits, frame_lengths, embeddings, None, states)
-        output.attentions = weights and tuple(weights)
+        output.attentions = tuple(attentions) if flags["output_attentions"] else None
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
             output.loss = weighted_loss(self.config, output.losses, counts)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return output if flags["return_dict"] else output.to_tuple()
 
     @contextmanager
-    def _attentions(self, wanted: bool) -> Iterator[list[Tensor] | None]:
-        """A list that each layer's attention weights are put into."""
+    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """A list that each layer's attention weights are put into, if they are wanted."""
         weights: list[Tensor] = []
         if wanted and self.encoder.config._attn_implementation != "eager":
-            raise ValueError("output_attentions: needs attn_implementation='eager'")
+            logging.get_logger(__name__).warning_once(
+                "output_attentions: are None, except with attn_implementation='eager'"
+            )
         layers = self.transformer_layers() if wanted else ()
         modules = [layer.self_attn if self.family.rotary else layer.attention for layer in layers]
         hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
         try:
-            yield weights if wanted else None
+            yield weights
         finally:
             for hook in hooks:
                 hook.remove()
@@ -613,13 +612,7 @@ class SerMtlModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path,
-        *args,
-        config: SerMtlConfig | None = None,
-        base: str | None = None,
-        is_trainable: bool = False,
-        **kwargs,
+        cls, pretrained_model_name_or_path, *args, config=None, base=None, is_trainable=False, **kwargs
     ):
         """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
 
@@ -653,10 +646,9 @@ class SerMtlModel(PreTrainedModel):
     @classmethod
     def _from_encoder(cls, name: str, config: SerMtlConfig, arguments: dict):
         """The stock encoder `name` under new heads."""
-        attention = {key: arguments.pop(key) for key in ("attn_implementation",) if key in arguments}
         dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
         with_info = arguments.pop("output_loading_info", False)
-        model = cls._from_config(config, **attention)
+        model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
         half = "encoder." if config.encoder_config.is_encoder_decoder else ""
         # Some checkpoints lack the mask embedding, which matters in training alone.
         own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}

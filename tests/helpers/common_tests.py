@@ -18,7 +18,10 @@ class Tester:
 
     def get_config(self):
         """A small model of XLS-R's architecture."""
-        return all_tasks_config()
+        config = all_tasks_config()
+        # SpecAugment is the Trainer's; without it, the mask embedding would have no gradient.
+        config.encoder_config.mask_time_prob = config.encoder_config.mask_feature_prob = 0.0
+        return config
 
     def prepare_config_and_inputs_for_common(self):
         """The config, and two arguments of the forward pass."""
@@ -39,8 +42,12 @@ class SerMtlCommonTest(ModelTesterMixin, unittest.TestCase):
         self.config_tester = ConfigTester(self, config_class=SerMtlConfig, has_text_modality=False, embedding_dim=16)
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        labels = {"labels": torch.zeros(Tester.batch_size, dtype=torch.long)} if return_labels else {}
-        return super()._prepare_for_class(inputs_dict, model_class) | labels
+        inputs = super()._prepare_for_class(inputs_dict, model_class)
+        if not return_labels:
+            return inputs
+        labels = torch.zeros(Tester.batch_size, dtype=torch.long)
+        others = {"gender_labels": labels, "style_labels": labels, "asr_labels": labels[:, None] + 1}
+        return inputs | {"labels": labels} | others
 
     def test_config(self):
         self.config_tester.run_common_tests()
