@@ -383,12 +383,29 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     return encoder
 
 
-def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor) -> Tensor:
-    """(batch, samples) -> (batch, frames, channels)."""
-    if not family.rotary:
+def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, real: Tensor) -> Tensor:
+    """(batch, samples), real positions after the first convolution (batch,) -> (batch, frames, channels)."""
+    if family.rotary:
+        hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
+        return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
+    first, *others = encoder.feature_extractor.conv_layers
+    if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
         return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveforms.unsqueeze(1))))
-    return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
+    hidden = first.activation(real_group_norm(first.layer_norm, first.conv(waveforms.unsqueeze(1)), real))
+    for layer in others:
+        hidden = layer(hidden)
+    return hidden.transpose(1, 2)
+
+
+def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
+    """`norm` of each utterance alone: (batch, channels, positions), real positions (batch,) -> the same shape."""
+    groups = hidden.float().unflatten(1, (norm.num_groups, -1))
+    mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
+    count = real[:, None, None, None] * groups.shape[2]
+    centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
+    variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
+    normal = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
+    return normal * norm.weight[:, None] + norm.bias[:, None]
 
 
 def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
@@ -505,14 +522,11 @@ class SerMtlModel(PreTrainedModel):
         lengths = mask.sum(dim=1).long()
         field = reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1)
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
+        kernel, stride = self.convolutions()[0]
+        real = (lengths.clamp(min=field) - kernel) // stride + 1
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
-            if any(isinstance(module, nn.GroupNorm) for module in self.front_end_modules()):
-                alone = zip(waveforms, lengths.clamp(min=field).tolist(), strict=True)
-                rows = [front_end(self.encoder, self.family, row[None, :n])[0] for row, n in alone]
-                features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            else:
-                features = front_end(self.encoder, self.family, waveforms)
+            features = front_end(self.encoder, self.family, waveforms, real)
         return features, self.frame_lengths(lengths)
 
     def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
