@@ -762,6 +762,7 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
         model, info = load(**arguments | more)
     finally:
         logging.set_verbosity(verbosity)
+    vars(model).pop("_weight_conversions", None)  # transformers 5.0 would turn them round, and save under wrong names
     mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
     shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
     lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
