@@ -6,6 +6,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -24,6 +25,8 @@ from transformers.utils import ModelOutput, cached_file, find_adapter_config_fil
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
+"""Names that wrappers and models with a head put in front of an encoder's tensors."""
 
 
 class SerMtlConfig(PreTrainedConfig):
@@ -45,7 +48,7 @@ class SerMtlConfig(PreTrainedConfig):
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
     layer_weights: bool = False  # heads see a learned average of all layers (Pepino et al. 2021)
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
-    temperature: float = 1.0  # softmax(logits / temperature) is calibrated; fitted on dev, not applied by the model
+    temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
         if isinstance(self.encoder_config, dict):
@@ -93,8 +96,8 @@ class SerMtlOutput(ModelOutput):
     """The output of `SerMtlModel`."""
 
     loss: Tensor | None = None  # weighted, a scalar, if labels were given
-    logits: Tensor | None = None  # of emotion, (batch, classes)
-    task_logits: ModelOutput | None = None  # of each classification task, (batch, classes)
+    logits: Tensor | None = None  # of emotion, calibrated: divided by the temperature, (batch, classes)
+    task_logits: ModelOutput | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
     embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
@@ -488,7 +491,8 @@ class SerMtlModel(PreTrainedModel):
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
         states = states if output_hidden_states else None
-        output = SerMtlOutput(None, logits.get("emotion"), logits, asr_logits, frame_lengths, embeddings, None, states)
+        calibrated = logits["emotion"] / self.config.temperature if "emotion" in logits else None
+        output = SerMtlOutput(None, calibrated, logits, asr_logits, frame_lengths, embeddings, None, states)
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
@@ -517,25 +521,29 @@ class SerMtlModel(PreTrainedModel):
             return cls._from_adapter(adapter["_adapter_model_path"], kwargs | {"revision": adapter.get("revision")})
         if find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, kwargs)
-        if config is None:
-            return super().from_pretrained(name, *args, **kwargs)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
-        try:
-            if AutoConfig.from_pretrained(name, **hub).model_type == cls.config_class.model_type:
-                return super().from_pretrained(name, *args, config=config, **kwargs)
-            model = cls(config)
-            stock = AutoModel.from_pretrained(name, config=config.encoder_config, dtype=torch.float32, **hub)
-        finally:
-            logging.set_verbosity(verbosity)
-        stock = stock.get_encoder() if config.encoder_config.is_encoder_decoder else stock
-        model.encoder.load_state_dict(stock.state_dict())
+        saved = AutoConfig.from_pretrained(name, **hub)
+        if config is None or saved.model_type == cls.config_class.model_type:
+            with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
+                own = set(cls(saved).state_dict()) if isinstance(saved, cls.config_class) else set()
+            return _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
+        model = cls(config)
+        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
+        # Some checkpoints lack the mask embedding, which matters in training alone.
+        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
+        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config, dtype=torch.float32)
+        stock = _loaded_whole(load, own, hub)
+        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
         model.name_or_path = name
         return model
 
     @classmethod
     def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
-        from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft import (
+            PeftConfig,
+            get_peft_model_state_dict,
+            inject_adapter_in_model,
+            set_peft_model_state_dict,
+        )
 
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
@@ -547,7 +555,10 @@ class SerMtlModel(PreTrainedModel):
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
         weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
         # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
-        set_peft_model_state_dict(model, {k.removeprefix("base_model.model."): w for k, w in weights.items()})
+        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
+        own = get_peft_model_state_dict(model).keys()
+        _refuse_lost(sorted(own - weights.keys()), len(own), sorted(weights.keys() - own))
+        set_peft_model_state_dict(model, weights)
         return model.eval()
 
     def base_fingerprint(self) -> Tensor:
@@ -555,6 +566,36 @@ class SerMtlModel(PreTrainedModel):
         tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
         picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
+
+
+def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
+    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
+    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
+    try:
+        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
+        model, info = load(**arguments | more)
+    finally:
+        logging.set_verbosity(verbosity)
+    mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
+    shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
+    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
+    _refuse_lost(lost, len(own), sorted(info["unexpected_keys"]))
+    if further := sorted(key for key in info["unexpected_keys"] if re.sub(r"\blayers\.\d+", "layers.0", key) in own):
+        raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
+    return (model, info) if arguments.get("output_loading_info") else model
+
+
+def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
+    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
+    if lost:
+        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
+        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
 
 
 def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:

@@ -5,13 +5,15 @@ import ast
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError
 
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
@@ -96,7 +98,8 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     name = program or Path(sys.argv[0]).name
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
     try:
-        main()
+        with _notices(name, first):
+            main()
     except UserError as error:
         if first:
             print(f"{name}: {error}", file=sys.stderr)
@@ -108,3 +111,20 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     except BrokenPipeError:  # `... | head`: nobody reads the rest, not even what Python would flush at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@contextmanager
+def _notices(program: str, shown: bool) -> Iterator[None]:
+    """Print each `Notice` as one line on standard error, all other warnings as usual."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always" if shown else "ignore", Notice)
+        usual = warnings.showwarning
+
+        def show(message, category, *where, **more) -> None:
+            if not issubclass(category, Notice):
+                return usual(message, category, *where, **more)
+            bars = sys.modules.get("tqdm")  # a line would break a bar that is shown
+            (bars.tqdm.write if bars else print)(f"{program}: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield

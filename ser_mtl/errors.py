@@ -1,6 +1,7 @@
-"""`UserError`, for mistakes that a user can fix, and the errors of the Hub turned into it."""
+"""`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,15 @@ class UserError(ValueError):
     The message is one line that names the file or the flag and says what to do. The command line prints it without a
     traceback and exits with code 2 (`ser_mtl.cli.command_line`).
     """
+
+
+class Notice(UserWarning):
+    """One line on what a user should know, but that stops nothing. The command line prints it as it is."""
+
+
+def notice(line: str) -> None:
+    """Warn the user."""
+    warnings.warn(line, Notice, stacklevel=3)
 
 
 _STATUS = {

@@ -26,6 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Form of the answers. [text]")
     parser.add_argument("--output", type=Path, help="File for the answers. [standard output]")
+    parser.add_argument(
+        "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
+    )
+    parser.add_argument("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
 
 
 def main(args: Namespace) -> None:
@@ -43,12 +47,12 @@ def main(args: Namespace) -> None:
     files = audio_files(args.paths)
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
-        recognizer = load(args.model or last_run())
+        recognizer = load(args.model or last_run(), transcript=not args.no_transcript)
     except UserError as error:
         raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
     unanswered: list[Path] = []
     with writer(args.output) as write:
-        for line in FORMATS[args.format](answers(files, recognizer, unanswered), recognizer.labels):
+        for line in FORMATS[args.format](answers(files, recognizer, unanswered, args.raw), recognizer.labels):
             write(line)
     if unanswered:
         raise UserError(f"{len(unanswered)} of {len(files)} files have no answer, see above")
@@ -88,12 +92,14 @@ def writer(output: Path | None) -> Iterator[Callable[[str], object]]:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
 
 
-def answers(files: list[Path], recognizer: "Recognizer", unanswered: list[Path]) -> Iterator[tuple[Path, dict]]:
+def answers(
+    files: list[Path], recognizer: "Recognizer", unanswered: list[Path], raw: bool = False
+) -> Iterator[tuple[Path, dict]]:
     """Each file and its answer. A file without one is reported on standard error and added to `unanswered`."""
     from tqdm import tqdm
 
     with tqdm(total=len(files), desc="predicting", unit=" files", disable=None) as bar:
-        for file, answer in zip(files, recognizer.each(files), strict=True):
+        for file, answer in zip(files, recognizer.each(files, raw=raw), strict=True):
             bar.update()
             if isinstance(answer, UserError):
                 unanswered.append(file)

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torchaudio.functional import resample
 
+from ser_mtl.corpora.level import OVERSHOOT, at_full_scale, clipping_in_one_line
 from ser_mtl.errors import UserError
 
 SAMPLING_RATE = 16_000
@@ -26,7 +27,7 @@ def read_audio(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
         Samples from -1 to 1, (samples, channels) float32, and the sampling rate in hertz.
 
     Raises:
-        UserError: the file is missing, unreadable or empty, or holds samples that are NaN or infinite.
+        UserError: the file is missing, unreadable or empty, or holds samples that are NaN, infinite or far beyond 1.
     """
     name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
     try:
@@ -37,14 +38,14 @@ def read_audio(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
         raise UserError(f"{name}: holds no samples; replace or remove it")
     if not np.isfinite(samples).all():
         raise UserError(f"{name}: holds NaN or infinite samples; export it again")
-    return samples, rate
+    return at_full_scale(samples, str(name), OVERSHOOT), rate
 
 
 def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
     """Average the channels, resample to 16 kHz and quantise to 16 bits.
 
     Args:
-        samples: from -1 to 1, (samples, channels) float32; larger values are clipped.
+        samples: from -1 to 1, (samples, channels) float32; what mixing and resampling put beyond is clipped.
         rate: their sampling rate in hertz.
 
     Returns:
@@ -75,14 +76,15 @@ def with_samples(corpus: Dataset) -> Dataset:
         UserError: a file is missing or cannot be decoded.
     """
     identity = files_identity(corpus)
-    samples = corpus.select_columns("path").map(
-        _decode_row,
-        desc="Decoding audio",
-        features=Features({"path": Value("string"), "samples": List(Value("int16")), "length": Value("int64")}),
-        cache_file_name=str(cache_file("samples", identity)),
-        new_fingerprint=_digest("samples", identity),
-        writer_batch_size=200,
-    )
+    with clipping_in_one_line():
+        samples = corpus.select_columns("path").map(
+            _decode_row,
+            desc="Decoding audio",
+            features=Features({"path": Value("string"), "samples": List(Value("int16")), "length": Value("int64")}),
+            cache_file_name=str(cache_file("samples", identity)),
+            new_fingerprint=_digest("samples", identity),
+            writer_batch_size=200,
+        )
     return datasets.concatenate_datasets([corpus, samples.remove_columns("path")], axis=1)
 
 

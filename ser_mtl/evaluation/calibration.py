@@ -1,14 +1,18 @@
 """Calibration of emotion's probabilities: expected calibration error, and temperature scaling.
 
 Both are computed from prediction rows, whose probabilities p are softmax(z) of the plain logits z. A temperature T
-turns them into softmax(z / T), which equals softmax(log(p) / T), so the logits are not needed.
+turns them into softmax(z / T), which equals softmax(log(p) / T), so the logits are not needed. And 1 / T turns the
+calibrated probabilities of `predictions.jsonl` back into p.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+
+from ser_mtl.evaluation.predictions import rounded
 
 BINS = 15
 _TINY = 1e-30  # in place of a probability of zero, which has no logarithm
@@ -58,10 +62,14 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """The T between 1/10 and 10 that maximises the likelihood of the targets (Guo et al. 2017, section 4.2).
 
+    To four decimals. It is 1 where no other makes the targets likelier, and without targets.
+
     Args:
         probabilities: (utterances, classes), softmax(z).
         targets: (utterances,), indices of the annotated classes.
     """
+    if len(targets) == 0:
+        return 1.0
     logits = np.log(probabilities.clip(min=_TINY))
     rows = np.arange(len(targets))
 
@@ -69,7 +77,8 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
         return -log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean()
 
     bound = np.log(_HOTTEST)
-    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+    fitted = round(float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x)), 4)
+    return fitted if loss(np.log(fitted)) < loss(0.0) else 1.0
 
 
 def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
@@ -80,18 +89,43 @@ def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     return probabilities, targets
 
 
-def calibration(test: list[dict], dev: list[dict] | None) -> dict:
+def calibrated(rows: list[dict], temperature: float) -> list[dict]:
+    """Prediction rows with the temperature in emotion's probabilities; those of other tasks stay as they are."""
+    return [
+        row | {"emotion": _tempered_answer(row["emotion"], temperature)} if "emotion" in row else row for row in rows
+    ]
+
+
+def _tempered_answer(answer: dict, temperature: float) -> dict:
+    if temperature == 1:
+        return answer
+    p = tempered(np.array([list(answer["probabilities"].values())]), temperature)[0]
+    return answer | {"probabilities": rounded(answer["probabilities"], p)}
+
+
+def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | None] = frozenset()) -> dict:
     """The "calibration" of `results.json`, from the prediction rows of the test set and of the development set (dev).
 
+    Args:
+        test: rows that are not calibrated.
+        dev: the same.
+        trained_on: the speakers of the training set.
+
     Returns:
-        `"bins"`; `"temperature"`, fitted on dev; and for each of `"dev"` and `"test"` the expected calibration error
-        `"before"` and `"after"` scaling. Without dev it has no temperature and no "after"; without emotion it is empty.
+        `"bins"`; `"temperature"`, fitted on dev; `"fitted_on"`, the number of dev's labelled `"utterances"`, of their
+        `"speakers"`, and how many of these are `"also_in_training"`; and for each of `"dev"` and `"test"` the expected
+        calibration error `"before"` and `"after"` scaling. Without dev there is only "before"; without emotion it is
+        empty.
     """
     if not any("emotion" in row for row in test):
         return {}
     errors: dict = {"bins": BINS}
     if dev is not None:
-        errors["temperature"] = round(fit_temperature(*emotion_probabilities(dev)), 4)
+        errors["temperature"] = fit_temperature(*emotion_probabilities(dev))
+        speakers = [row.get("speaker") for row in dev if row["emotion"]["label"] is not None]
+        known = set(speakers) - {None}
+        counts = {"utterances": len(speakers), "speakers": len(known), "also_in_training": len(known & trained_on)}
+        errors["fitted_on"] = counts
     for name, rows in (("dev", dev), ("test", test)):
         if rows is not None:
             probabilities, targets = emotion_probabilities(rows)

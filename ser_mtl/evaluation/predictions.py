@@ -4,13 +4,15 @@ A line is an object:
 
 - `id`, `speaker`: identify the utterance.
 - `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. They
-  come from the plain logits; `ser_mtl.evaluation.calibration.tempered` applies the temperature in `results.json`.
+  of emotion are calibrated with the temperature in `results.json`, as those of `ser_mtl.load` and of a pipeline are.
 - `style`: the same object if trained; else only the annotated label, a string or null.
-- `asr`, if trained: `reference` (as `normalise_text` leaves it, or null), `hypothesis`, and
-  `hypothesis_adapters_off`, if the model was also run with its adapters off.
+- `asr`: `reference` (as `normalise_text` leaves it, or null) and `hypothesis`. A stage 2 that was not trained to
+  transcribe has the hypothesis of the frozen model, with the adapters off; one that was trained to has that as
+  `hypothesis_adapters_off` beside its own.
 - `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +31,13 @@ def prediction_rows(
     hypotheses_adapters_off: list[str] | None = None,
     points: list[dict[str, list[float]]] | None = None,
 ) -> list[dict]:
-    """Join the test utterances with a model's predictions.
+    """Join the test utterances with a model's predictions, whose probabilities stay as they are.
 
     Args:
         utterances: the n test utterances, with the columns of `FEATURES`.
         labels: the classes of each task, in the order of the columns of `probabilities`.
         probabilities: for each classification task that was trained, an array (n, classes).
-        hypotheses: n transcripts, if speech recognition was trained.
+        hypotheses: n transcripts, if the model transcribes.
         hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
         points: the result of `ser_mtl.evaluation.embeddings.two_dimensions`.
 
@@ -93,9 +95,13 @@ def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]
     return references, predictions
 
 
+def rounded(labels: Iterable[str], p: np.ndarray) -> dict[str, float]:
+    """Probabilities by label with six significant digits, as many as a float32 holds.
+
+    Rounding to decimals would turn small probabilities into zero.
+    """
+    return {label: float(f"{x:.6g}") for label, x in zip(labels, p, strict=True)}
+
+
 def _scored(labels: list[str], p: np.ndarray) -> dict:
-    # Six significant digits are what a float32 holds. Rounding to decimals would turn small probabilities into zero.
-    return {
-        "predicted": labels[int(np.argmax(p))],
-        "probabilities": {label: float(f"{x:.6g}") for label, x in zip(labels, p, strict=True)},
-    }
+    return {"predicted": labels[int(np.argmax(p))], "probabilities": rounded(labels, p)}

@@ -62,9 +62,15 @@ _LOAD_ON_ENCODER = """\
 config = AutoConfig.from_pretrained(name, trust_remote_code=True)
 model = AutoModelForAudioClassification.from_pretrained(name, config=config, trust_remote_code=True).eval()"""
 _ANSWER = """\
-for label, probability in zip(model.config.labels["{task}"], output.task_logits["{task}"][0].softmax(-1).tolist()):
+for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].softmax(-1).tolist()):
     print(f"{{label}} {{probability:.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
+_FROZEN_TRANSCRIPT = """\
+The adapters move the input of the CTC head, so `output.asr_logits` are of no use. Transcripts come from the frozen
+model under the adapters: `ser_mtl.load("{name}")` gives them."""
+_NO_TRANSCRIPT = """\
+If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
+from the model that this one was trained on."""
 _PIPELINE = """\
 With a pipeline, for emotion only; utterances may be batched, and padding does not change an answer:
 
@@ -204,6 +210,7 @@ def _evaluations(results: dict, part: str) -> list[EvalResult]:
         )
         for metric in METRICS
         if metric.group in TASKS and metric.key in scores.get(metric.group, {})
+        if metric.group != "asr" or "asr" in results["tasks"]  # else the transcripts are those of the base
     ]
 
 
@@ -228,8 +235,9 @@ def _use(results: dict, name: str) -> str:
     base = results.get("base") if _holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
     heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
-    answers = [_ANSWER.format(task=task) for task in heads]
-    if "asr" in results["test"]["all"]:
+    # `logits` are emotion's, calibrated.
+    answers = [_ANSWER.format(task=t, logits="logits" if t == "emotion" else f'task_logits["{t}"]') for t in heads]
+    if "asr" in results["tasks"]:
         answers.append(_TRANSCRIPT)
     load = _LOAD.format(
         name=name,
@@ -244,6 +252,9 @@ def _use(results: dict, name: str) -> str:
         parts.append(_PIPELINE.format(name=name))
         if base is not None:
             parts.append(_PEFT.format(name=name, base=base["repo_id"], revision=base["revision"]))
+    if results["stage"] == 2 and "asr" not in results["tasks"]:
+        transcribes = _holds_adapters(results) and "asr" in results["test"]["all"]
+        parts.append(_FROZEN_TRANSCRIPT.format(name=name) if transcribes else _NO_TRANSCRIPT)
     return "\n\n".join(parts)
 
 
@@ -292,11 +303,24 @@ def _calibration(results: dict) -> str | None:
     calibration = results.get("calibration", {})
     if "test" not in calibration:
         return None
-    line = f"Expected calibration error of emotion's probabilities: {100 * calibration['test']['before']:.1f} %"
-    if "temperature" in calibration:
-        after = 100 * calibration["test"]["after"]
-        line += f"; {after:.1f} % if the logits are divided by `model.config.temperature`"
-    return f"{line}."
+    error = f"expected calibration error {100 * calibration['test']['before']:.1f} %"
+    if "temperature" not in calibration:
+        return f"Emotion's probabilities are not calibrated, for want of a development set: {error}."
+    return (
+        f"Emotion's probabilities are calibrated with the temperature {calibration['temperature']:.2f}"
+        f"{_fitted_on(calibration)}: {error} without it, {100 * calibration['test']['after']:.1f} % with it. `logits` "
+        '(and so pipelines) have it, `task_logits["emotion"]` are without it.'
+    )
+
+
+def _fitted_on(calibration: dict) -> str:
+    counts = calibration.get("fitted_on")
+    if counts is None:
+        return ", fitted on the development set"
+    return (
+        f", fitted on the {counts['utterances']} development utterances ({counts['speakers']} speakers, "
+        f"{counts['also_in_training']} of them also in training)"
+    )
 
 
 def _training(results: dict) -> str:

@@ -38,6 +38,8 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
         UserError: the run has no adapters, or their base cannot be loaded.
     """
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
+    if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
+        results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
     if not (run / "adapter_config.json").is_file():
         raise UserError(f"--merge, --to merged: {run} holds a whole model; there are no adapters to merge")
     with _replacing_folder(folder) as partial:
@@ -47,6 +49,10 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
                 shutil.copy2(run / name, partial)
         write_json(partial / "results.json", results)
         (partial / "README.md").write_text(model_card(results), encoding="utf-8")
+
+
+def _without_asr(scores: dict) -> dict:
+    return {group: value for group, value in scores.items() if not group.startswith("asr")}
 
 
 def merged_model(run: Path) -> SerMtlModel:
@@ -101,7 +107,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
 
 @torch.no_grad()
 def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
-    """The emotion logits of a model without adapters.
+    """The emotion logits of a model without adapters, calibrated.
 
     The stock class projects each frame and then takes the mean. Ours takes the mean and then projects, which is the
     same for a linear projection. Fusion is one classifier on the concatenated x_e, x_g and x_s, so on concatenated
@@ -124,7 +130,9 @@ def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
     )
     stock.wav2vec2.load_state_dict(model.encoder.state_dict())
     _fill(stock.projector, torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections]))
-    _fill(stock.classifier, torch.cat([c.weight for c in classifiers], dim=1), classifiers[0].bias)
+    temperature = model.config.temperature
+    weight = torch.cat([c.weight for c in classifiers], dim=1)
+    _fill(stock.classifier, weight / temperature, classifiers[0].bias / temperature)
     return stock.eval()
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,16 +16,20 @@ from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 from modeling_ser_mtl import SerMtlModel, SerMtlOutput
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.batching import waveforms
-from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.inference.recordings import Recording, samples_of
-from ser_mtl.model.fast_front_end import fast_inputs
+from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.fast_front_end import extract_features
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
 """Samples in memory at once, half an hour of them: enough to find batches of similar length."""
 
 
 def load(
-    name: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    transcript: bool = True,
 ) -> "Recognizer":
     """Load a trained model to answer recordings.
 
@@ -31,6 +37,7 @@ def load(
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
         dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
+        transcript: whether answers hold a transcript, where the model transcribes.
 
     Raises:
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
@@ -49,7 +56,9 @@ def load(
         model = model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
-    return Recognizer(model, processor)
+    if transcript and model.ctc_head is not None and transcribing(model) is None:
+        notice(f"model {name}: {NO_TRANSCRIPT}")
+    return Recognizer(model, processor, transcript)
 
 
 class Recognizer:
@@ -58,21 +67,27 @@ class Recognizer:
     Args:
         model: on its device, in evaluation mode.
         processor: the model's own.
+        transcript: whether answers hold a transcript, where the model transcribes.
     """
 
-    def __init__(self, model: SerMtlModel, processor: Wav2Vec2Processor):
-        self.model, self.processor = model, processor
+    def __init__(self, model: SerMtlModel, processor: Wav2Vec2Processor, transcript: bool = True):
+        self.model, self.processor, self.transcript = model, processor, transcript
+        self._one_at_a_time = Lock()  # `infer` switches the adapters of the model off and on
 
     @property
     def labels(self) -> dict[str, list[str]]:
         """The classes of each classification task."""
         return {task: self.model.config.labels[task] for task in self.model.config.classification_tasks}
 
-    def __call__(self, recording: Recording | list[Recording]) -> dict | list[dict]:
+    def __call__(
+        self, recording: Recording | list[Recording], *, transcript: bool | None = None, raw: bool = False
+    ) -> dict | list[dict]:
         """The answer to a recording, or a list of answers to a list of recordings.
 
         Args:
             recording: a path, a binary file object, or `(samples, rate)`, see `inference.recordings.samples_of`.
+            transcript: whether answers hold a transcript; by default as at loading.
+            raw: leave emotion's probabilities as the model was trained, without the temperature.
 
         Returns:
             `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
@@ -82,21 +97,26 @@ class Recognizer:
             UserError: a recording that cannot be read or is too long.
         """
         answers = []
-        for answer in self.each(recording if isinstance(recording, list) else [recording]):
+        recordings = recording if isinstance(recording, list) else [recording]
+        for answer in self.each(recordings, transcript=transcript, raw=raw):
             if isinstance(answer, UserError):
                 raise answer
             answers.append(answer)
         return answers if isinstance(recording, list) else answers[0]
 
-    def each(self, recordings: Iterable[Recording]) -> Iterator[dict | UserError]:
-        """Answer many recordings, half an hour of audio at a time.
+    def each(
+        self, recordings: Iterable[Recording], *, transcript: bool | None = None, raw: bool = False
+    ) -> Iterator[dict | UserError]:
+        """Answer many recordings, half an hour of audio at a time; `transcript` and `raw` as for a call.
 
         Yields:
             For each recording, in order, its answer, or the error if it cannot be read.
         """
+        transcript = self.transcript if transcript is None else transcript
         for chunk in _chunks(recordings):
             utterances = [samples for samples in chunk if not isinstance(samples, UserError)]
-            answers = iter(infer(self.model, self.processor, utterances))
+            with self._one_at_a_time:
+                answers = iter(infer(self.model, self.processor, utterances, transcript=transcript, raw=raw))
             for samples in chunk:
                 if isinstance(samples, UserError):
                     yield samples
@@ -109,15 +129,21 @@ def infer(
     processor: Wav2Vec2Processor,
     utterances: Sequence[np.ndarray],
     batch_seconds: float | None = None,
+    transcript: bool = True,
+    raw: bool = False,
 ) -> list[dict]:
     """Answer utterances in batches of similar length, which changes no answer.
 
+    A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
+
     Args:
-        model: on its device, in evaluation mode.
+        model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
         processor: the model's own.
         utterances: mono samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1, in any order.
         batch_seconds: audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer utterance
             is a batch of its own.
+        transcript: as for `Recognizer`.
+        raw: likewise.
 
     Returns:
         For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
@@ -125,23 +151,40 @@ def infer(
     on_cpu = model.device.type == "cpu"
     batch_seconds = batch_seconds or (32 if on_cpu else 64)
     groups = list(length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)))
-
-    def answer_batch(rows: list[int]) -> list[dict]:
-        with torch.inference_mode():
-            output = _forward(model, waveforms([utterances[row] for row in rows], processor.feature_extractor))
-            return _answers(model, processor, output, len(rows))
-
-    answers: list[dict] = [{}] * len(utterances)
+    source = transcribing(model) if transcript else None
     with _threads(len(groups) if on_cpu else 1) as threads:
-        for rows, batch in zip(groups, threads.map(answer_batch, groups), strict=True):
-            for row, answer in zip(rows, batch, strict=True):
-                answers[row] = answer
-    return answers
+        batches = [[utterances[row] for row in rows] for rows in groups]
+        passes = list(threads.map(partial(_answer_batch, model, processor, source, raw), batches))
+        answers = [answer for batch, _ in passes for answer in batch]
+        if source == "frozen":
+            with adapters_off(model):
+                texts = threads.map(partial(_transcribe_batch, model, processor), [features for _, features in passes])
+                for answer, text in zip(answers, [text for batch in texts for text in batch], strict=True):
+                    answer["transcript"] = text
+    order = np.argsort([row for rows in groups for row in rows])
+    return [answers[position] for position in order]
 
 
-def _forward(model: SerMtlModel, batch: dict[str, Tensor]) -> SerMtlOutput:
+@torch.inference_mode()
+def _answer_batch(
+    model: SerMtlModel, processor: Wav2Vec2Processor, source: str | None, raw: bool, utterances: list[np.ndarray]
+) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
+    """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
+    batch = waveforms(utterances, processor.feature_extractor)
     values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
-    return model(**fast_inputs(model, {"input_values": values, "attention_mask": mask}))
+    features, lengths = extract_features(model, values, mask)
+    output = model(features=features, frame_lengths=lengths)
+    answers = _answers(model, output, raw)
+    if source == "adapted":
+        for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
+            answer["transcript"] = text
+    return answers, (features, lengths) if source == "frozen" else None
+
+
+@torch.inference_mode()
+def _transcribe_batch(model: SerMtlModel, processor: Wav2Vec2Processor, features: tuple[Tensor, Tensor]) -> list[str]:
+    frames, _, _ = model.encode(*features)
+    return _transcripts(processor, model.ctc_head(frames), features[1])
 
 
 def _chunks(recordings: Iterable[Recording]) -> Iterator[list[np.ndarray | UserError]]:
@@ -186,18 +229,18 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         yield group
 
 
-def _answers(model: SerMtlModel, processor: Wav2Vec2Processor, output: SerMtlOutput, utterances: int) -> list[dict]:
-    answers: list[dict] = [{} for _ in range(utterances)]
-    for task, logits in output.task_logits.items():
-        temperature = model.config.temperature if task == "emotion" else 1.0
-        for answer, p in zip(answers, (logits.float() / temperature).softmax(dim=-1).tolist(), strict=True):
+def _answers(model: SerMtlModel, output: SerMtlOutput, raw: bool) -> list[dict]:
+    answers: list[dict] = [{} for _ in output.frame_lengths]
+    calibrated = {} if raw or output.logits is None else {"emotion": output.logits}
+    for task, logits in (output.task_logits | calibrated).items():
+        for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
             answer[task] = _classified(model.config.labels[task], p)
-    if output.asr_logits is not None:
-        tokenizer = processor.tokenizer
-        characters = heard_characters(output.asr_logits, output.frame_lengths, tokenizer.pad_token_id)
-        for answer, transcript in zip(answers, transcripts_of(characters.tolist(), tokenizer), strict=True):
-            answer["transcript"] = transcript
     return answers
+
+
+def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Tensor) -> list[str]:
+    characters = heard_characters(logits, frame_lengths, processor.tokenizer.pad_token_id)
+    return transcripts_of(characters.tolist(), processor.tokenizer)
 
 
 def _classified(labels: list[str], p: list[float]) -> dict:

@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 from ser_mtl.corpora.audio import read_audio, to_mono_16k
+from ser_mtl.corpora.level import at_full_scale
 from ser_mtl.errors import UserError
 
 Recording = Any
@@ -17,7 +18,6 @@ Recording = Any
 
 LONGEST = 2 * 60
 """Seconds of the longest recording that counts as one utterance. Attention needs their square in memory."""
-_ROUNDING = 1e-3  # by which floats may exceed 1
 _RATES = (1_000, 768_000)  # hertz
 
 
@@ -27,7 +27,7 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
-            -1..1.
+            -1..1; one in a thousand may be beyond and is clipped, with a warning.
         name: how messages call a recording that has no name of its own.
 
     Raises:
@@ -44,6 +44,7 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
             samples, rate = _checked(*recording)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
+        samples = at_full_scale(samples, name).astype(np.float32, copy=False)
     else:
         raise UserError(f"{name}: must be a path, a binary file or (samples, rate), not {type(recording).__name__}")
     if len(samples) > LONGEST * rate:
@@ -65,7 +66,7 @@ def _in_memory(file: BinaryIO, name: str) -> BytesIO:
 
 
 def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
-    """Samples as float32 from -1 to 1, (samples, channels), and their rate as an integer."""
+    """Samples as finite floats, (samples, channels), and their rate as an integer."""
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not float(rate).is_integer():
         raise UserError(f"sampling rate {rate!r}: must be a whole number of hertz")
     if not _RATES[0] <= rate <= _RATES[1]:
@@ -97,9 +98,7 @@ def _as_floats(samples: np.ndarray) -> np.ndarray:
         raise UserError(f"samples of type {samples.dtype}: must be integers or floats")
     if not np.isfinite(samples).all():
         raise UserError("samples: hold values that are not numbers (NaN or infinite)")
-    if np.abs(samples).max() > 1 + _ROUNDING:
-        raise UserError(f"samples up to {np.abs(samples).max():g}: floats must be within -1 and 1; divide or clip them")
-    return samples.astype(np.float32)
+    return samples
 
 
 def audio_files(paths: Iterable[Path]) -> list[Path]:

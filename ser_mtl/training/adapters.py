@@ -10,7 +10,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 
-from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlModel
+from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig, SerMtlModel
 from ser_mtl.training.arguments import local_or_hub
 
 
@@ -55,10 +55,25 @@ def attach_adapters(
     return adapted
 
 
-def continue_adapters(model: PeftModel, adapter: str) -> None:
-    """Load the adapters of another run on the same base; modules which that run did not have stay as they are."""
+def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> None:
+    """Load the adapters of another run on the same base; heads which that run did not have stay as they are.
+
+    Args:
+        model: with adapters of the same sizes.
+        adapter: folder or Hub id of the other run.
+        config: that of the other run.
+
+    Raises:
+        ValueError: tensors that the other run must have are missing.
+    """
+    parts = ["lora_", ".layer_adapters.", *(f".heads.{task}." for task in config.classification_tasks)]
+    parts += [".ctc_head."] if config.vocab_size else []
+    own, theirs = get_peft_model_state_dict(model), load_peft_weights(adapter, device="cpu")
+    shared = [name for name in own if any(part in name for part in parts)]
+    if lost := sorted(set(shared) - set(theirs)):
+        raise ValueError(f"{len(lost)} of {len(shared)} tensors of its adapters are missing ({lost[0]}, ...)")
     # PEFT wants every module, so those missing in the other run come from the model itself.
-    set_peft_model_state_dict(model, get_peft_model_state_dict(model) | load_peft_weights(adapter, device="cpu"))
+    set_peft_model_state_dict(model, own | theirs)
 
 
 def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.evaluation.calibration import calibration, emotion_probabilities
+from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
@@ -23,7 +23,10 @@ from ser_mtl.training.trainer import SerMtlTrainer
 
 
 def predict_test(trainer: SerMtlTrainer) -> list[dict]:
-    """Predict the test fold; if the model under the adapters transcribes too, once more with the adapters off."""
+    """Predict the test fold; if the model under the adapters transcribes too, once more with the adapters off.
+
+    Its transcripts are the hypotheses of a model that was not trained for speech recognition itself.
+    """
     predicted = trainer.predict(trainer.parts["test"])
     predictions = predicted.predictions
     embeddings = {name.removesuffix("_embedding"): x for name, x in predictions.items() if "_embedding" in name}
@@ -32,7 +35,8 @@ def predict_test(trainer: SerMtlTrainer) -> list[dict]:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
             adapters_off = trainer.predict(trainer.parts["test"])
         # Both are in the order of the test set, so row i is the same utterance.
-        more["hypotheses_adapters_off"] = trainer.transcripts(adapters_off.predictions["asr"])
+        name = "hypotheses_adapters_off" if "asr" in trainer.stage.tasks else "hypotheses"
+        more[name] = trainer.transcripts(adapters_off.predictions["asr"])
     return trainer.rows(predictions, predicted.label_ids, **more)
 
 
@@ -42,7 +46,7 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
     Args:
         trainer: after training.
         leaks: of `ser_mtl.corpora.leaks.find_leaks`.
-        rows: predictions of the test fold.
+        rows: predictions of the test fold, not calibrated.
     """
     record, parts = trainer.record, trainer.parts
     references, predictions = references_and_predictions(rows)
@@ -58,7 +62,7 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
         "selection": trainer.args.selection,
         **progress_of(trainer),
         "leaks": leaks,
-        "calibration": calibration(rows, trainer.dev_predictions),
+        "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
         "held_out_speakers": sorted(set(parts["test"]["speaker"]) - {None}),
@@ -86,7 +90,7 @@ def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> Non
     if not trainer.is_world_process_zero():
         return
     folder = Path(trainer.args.output_dir)
-    write_predictions(folder / "predictions.jsonl", rows)
+    write_predictions(folder / "predictions.jsonl", calibrated(rows, results["calibration"].get("temperature", 1.0)))
     history = trainer.state.log_history
     write_json(folder / "history.json", history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"

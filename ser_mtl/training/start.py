@@ -181,7 +181,7 @@ def with_adapters(model: SerMtlModel, stage: Stage2, stage1: SavedStage1) -> Ser
     adapted = attach_adapters(model, stage1.base, stage.lora_rank, stage.lora_alpha, save_ctc_head, stage1.revision)
     if stage1.lora is not None:
         with hub_errors(f"--stage1 {stage1.name}: its adapters cannot be loaded"):
-            continue_adapters(adapted, stage1.name)
+            continue_adapters(adapted, stage1.name, stage1.config)
     return adapted
 
 

@@ -147,7 +147,7 @@ class SerMtlTrainer(Trainer):
             self.dev_predictions = self.predicted_rows("dev")
             if "emotion" in self.stage.tasks:
                 temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
-                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = round(temperature, 4)
+                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
 
     def evaluate(self, eval_dataset: Dataset | None = None, *args, **kwargs) -> dict[str, float]:
         """Metrics of utterances, "eval_emotion_ua" and so on, fractions.
@@ -308,11 +308,15 @@ class SerMtlTrainer(Trainer):
         return outputs.loss, predictions, inputs["row"]
 
     def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: Any) -> list[dict]:
-        """Predictions and their rows in the corpus -> rows of `predictions.jsonl`; `more` as for `prediction_rows`."""
+        """Predictions and their rows in the corpus -> rows as `prediction_rows` makes them of `more`.
+
+        Probabilities are the model's own, without the temperature.
+        """
         utterances = self.corpus.select(rows)
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
-        hypotheses = self.transcripts(predictions["asr"]) if "asr" in predictions else None
-        return prediction_rows(utterances, self.labels, probabilities, hypotheses, **more)
+        if "asr" in self.stage.tasks:  # else the layers have moved on from under the CTC head
+            more["hypotheses"] = self.transcripts(predictions["asr"])
+        return prediction_rows(utterances, self.labels, probabilities, **more)
 
     def predicted_rows(self, part: str) -> list[dict]:
         """The rows of `predictions.jsonl` of "dev" or "test"."""

@@ -5,9 +5,11 @@ from io import BytesIO
 import numpy as np
 import pytest
 import soundfile
+from datasets import Dataset
 from helpers.tiny import SAMPLING_RATE, tone
 
-from ser_mtl.corpora.audio import decode, read_audio, to_mono_16k
+from ser_mtl.corpora.audio import decode, read_audio, to_mono_16k, with_samples
+from ser_mtl.corpora.level import Clipped
 from ser_mtl.errors import UserError
 
 
@@ -40,9 +42,53 @@ def test_16_bit_samples_at_16_khz_are_read_unchanged(tmp_path):
     np.testing.assert_array_equal(decode(tmp_path / "a.wav"), samples)
 
 
-def test_samples_beyond_full_scale_are_clipped(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.array([1.5, -1.5]), SAMPLING_RATE, subtype="FLOAT")
-    np.testing.assert_array_equal(decode(tmp_path / "a.wav"), [32767, -32768])
+def write_floats(file, samples: np.ndarray, rate: int = SAMPLING_RATE) -> None:
+    soundfile.write(file, samples, rate, subtype="FLOAT")
+
+
+def test_samples_beyond_full_scale_are_clipped_and_counted(tmp_path):
+    write_floats(tmp_path / "a.wav", np.array([1.5, -1.25, 0.5]))
+    with pytest.warns(Clipped, match=r"a\.wav: 2 of 3 samples are beyond -1\.\.1 \(peak 1\.50\) and were clipped"):
+        np.testing.assert_array_equal(decode(tmp_path / "a.wav"), [32767, -32768, 16384])
+
+
+@pytest.mark.parametrize("rate", [SAMPLING_RATE, 44_100])
+def test_one_wild_sample_is_clipped_before_it_is_spread(tmp_path, rate):
+    for name, wild in (("a", 1.0), ("b", 1e4)):
+        samples = tone(440, 0.5, rate)
+        samples[1000] = wild
+        write_floats(tmp_path / f"{name}.wav", samples, rate)
+    expected = decode(tmp_path / "a.wav")
+    with pytest.warns(Clipped, match="1 of"):
+        np.testing.assert_array_equal(decode(tmp_path / "b.wav"), expected)
+
+
+def test_floats_of_another_scale_are_refused_with_their_peak(tmp_path):
+    random = np.random.default_rng(0)
+    for scale in (32768 * tone(440, 0.3), 4 * tone(440, 0.3), random.integers(-5, 6, 4000), np.full(100, 2.0)):
+        write_floats(tmp_path / "a.wav", np.asarray(scale, dtype=float))
+        with pytest.raises(UserError, match=rf"a\.wav: samples up to {np.abs(scale).max():g}; floats must be within"):
+            decode(tmp_path / "a.wav")
+
+
+def test_full_scale_of_integers_and_rounding_is_no_clipping(tmp_path, recwarn):
+    soundfile.write(tmp_path / "a.wav", np.array([-32768, 32767], dtype=np.int16), SAMPLING_RATE)
+    decode(tmp_path / "a.wav")
+    write_floats(tmp_path / "b.wav", np.array([-32768, 32767]) / 32767)
+    decode(tmp_path / "b.wav")
+    assert not [warning for warning in recwarn if issubclass(warning.category, Clipped)]
+
+
+def test_the_clipped_recordings_of_a_corpus_are_one_line(tmp_path):
+    for name, peak in (("a", 1.2), ("b", 0.5), ("c", 1.4)):
+        write_floats(tmp_path / f"{name}.wav", np.array([peak, 0.1, -0.1]))
+    corpus = Dataset.from_dict({"path": [str(tmp_path / f"{name}.wav") for name in "abc"]})
+    with pytest.warns(Clipped) as caught:
+        with_samples(corpus)
+    assert [str(warning.message) for warning in caught if issubclass(warning.category, Clipped)] == [
+        f"2 recordings have clipped samples, such as {tmp_path}/a.wav: 1 of 3 samples are beyond -1..1 (peak 1.20) and "
+        "were clipped"
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

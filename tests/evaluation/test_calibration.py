@@ -10,6 +10,7 @@ from scipy.special import softmax
 from modeling_ser_mtl import SerMtlConfig
 from ser_mtl.evaluation.calibration import (
     BINS,
+    calibrated,
     calibration,
     emotion_probabilities,
     fit_temperature,
@@ -79,6 +80,33 @@ def test_probabilities_of_zero_and_perfect_answers_stay_finite():
     assert np.isfinite(fit_temperature(certain, np.array([0, 1])))
 
 
+def test_a_temperature_that_makes_dev_no_likelier_is_one():
+    probabilities, targets = two_classes([0.75] * 4), np.array([0, 0, 0, 1])  # likeliest as they are
+    assert fit_temperature(probabilities, targets) == 1
+    assert fit_temperature(np.full((6, 4), 0.25), np.arange(6) % 4) == 1  # no temperature changes them
+    assert fit_temperature(np.zeros((0, 4)), np.zeros(0, dtype=int)) == 1
+
+
+def test_calibrated_rows_turn_back_into_plain_ones():
+    plain = rows(*drawn(50, 2.0))
+    scaled = calibrated(plain, 2.5)
+    expected = tempered(emotion_probabilities(plain)[0], 2.5)
+    np.testing.assert_allclose(emotion_probabilities(scaled)[0], expected, rtol=1e-5)
+    back, _ = emotion_probabilities(calibrated(scaled, 1 / 2.5))
+    np.testing.assert_allclose(back, emotion_probabilities(plain)[0], rtol=1e-4)
+    assert calibrated(plain, 1.0) == plain
+    assert calibrated([{"gender": {}}], 2.0) == [{"gender": {}}]
+
+
+def test_it_is_said_what_the_temperature_was_fitted_on():
+    test, dev = drawn(40, 2.0), rows(*drawn(30, 2.0))
+    for number, row in enumerate(dev):
+        row["speaker"] = (None, "anna", "ben")[number % 3]
+    dev[1]["emotion"]["label"] = None
+    errors = calibration(rows(*test), dev, {"anna", "carl", None})
+    assert errors["fitted_on"] == {"utterances": 29, "speakers": 2, "also_in_training": 1}
+
+
 def rows(probabilities: np.ndarray, targets: np.ndarray) -> list[dict]:
     """Prediction rows with the classes a, b, c, d."""
     named = [dict(zip("abcd", p, strict=True)) for p in probabilities.tolist()]
@@ -109,8 +137,8 @@ def test_a_run_stores_its_temperature_and_draws_its_reliability(good_corpus, enc
     assert ended.code == 0, ended.stderr
     errors = json.loads((tmp_path / "out/results.json").read_text())["calibration"]
     predictions = emotion_probabilities(read_predictions(tmp_path / "out/predictions.jsonl"))
-    assert errors["test"]["before"] == pytest.approx(reliability(*predictions).error)
-    assert ("temperature" in errors) == (dev == "dialog")
+    assert errors["test"]["after" if dev == "dialog" else "before"] == pytest.approx(reliability(*predictions).error)
+    assert ("temperature" in errors) == ("fitted_on" in errors) == (dev == "dialog")
     assert SerMtlConfig.from_pretrained(tmp_path / "out").temperature == errors.get("temperature", 1.0)
     assert (tmp_path / "out/reliability.png").read_bytes().startswith(b"\x89PNG")
 

@@ -167,11 +167,23 @@ def test_optional_keys_may_be_missing_and_results_stay_untouched():
 def test_near_duplicates_and_calibration_are_stated_if_measured():
     leaks = {"near_duplicates": {"all": {"n": 800, "share": 0.125}}}
     plain = {"test": {"before": 0.0712}}
-    tempered = {"temperature": 1.4, "test": {"before": 0.0712, "after": 0.0213}}
+    fitted_on = {"utterances": 290, "speakers": 8, "also_in_training": 6}
+    tempered = {"temperature": 1.4, "fitted_on": fitted_on, "test": {"before": 0.0712, "after": 0.0213}}
     text = model_card(STAGE1 | {"leaks": leaks, "calibration": plain})
     assert "with a near-duplicate in training: 12.5 % of 800." in text
-    assert "probabilities: 7.1 %." in text
+    assert "probabilities are not calibrated, for want of a development set: expected calibration error 7.1 %." in text
     text = model_card(STAGE1 | {"calibration": tempered})
-    assert "probabilities: 7.1 %; 2.1 % if the logits are divided by `model.config.temperature`." in text
+    assert "temperature 1.40, fitted on the 290 development utterances (8 speakers, 6 of them also in training)" in text
+    assert "expected calibration error 7.1 % without it, 2.1 % with it" in text
     for absent in ("near-duplicate", "alibration"):
         assert absent not in model_card(STAGE1)
+
+
+def test_the_transcripts_of_a_base_are_not_in_the_index_of_its_adapters():
+    for tasks, its_own in ((["emotion", "gender"], False), (["emotion", "asr"], True)):
+        card = ModelCard(model_card(STAGE2 | {"tasks": tasks}))
+        assert ("wer" in {evaluation.metric_type for evaluation in card.data.eval_results}) == its_own
+        assert ("processor.batch_decode" in card.text) == its_own != ("under the adapters: `ser_mtl.load" in card.text)
+    assert "take transcripts from" in " ".join(
+        model_card(STAGE2 | {"tasks": ["emotion"], "merged": True}).lower().split()
+    )

@@ -11,11 +11,10 @@ import pytest
 import soundfile
 import torch
 from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
-from transformers import Wav2Vec2Processor
+from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import decode
-from ser_mtl.evaluation.calibration import tempered
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.inference.recognizer import infer, length_groups
 
@@ -49,6 +48,8 @@ def test_emotion_probabilities_are_scaled_by_the_models_temperature(model, monke
         p = np.sqrt(list(before["emotion"]["probabilities"].values()))  # softmax(z / 2)
         assert list(answer["emotion"]["probabilities"].values()) == pytest.approx(list(p / p.sum()), abs=1e-6)
         assert answer["gender"] == before["gender"]
+    for answer, before in zip(infer(*model, utterances(), raw=True), plain, strict=True):
+        assert answer == before
 
 
 @pytest.mark.parametrize("batch_seconds", [0.1, 1.2, 64])
@@ -72,14 +73,43 @@ def test_an_answer_is_what_the_model_says_of_the_waveform(model):
     samples = utterances()[1]
     output = network(**processor(samples / 32768, sampling_rate=SAMPLING_RATE, return_tensors="pt"))
     (answer,) = infer(*model, [samples])
-    emotion = output.logits / network.config.temperature
-    for task, logits in (output.task_logits | {"emotion": emotion}).items():
+    calibrated = output.task_logits["emotion"] / network.config.temperature
+    assert torch.equal(output.logits, calibrated)
+    for task, logits in (output.task_logits | {"emotion": calibrated}).items():
         p = logits.softmax(-1)[0]
         part = answer[task]
         assert part["label"] == network.config.labels[task][p.argmax()]
         assert part["probability"] == max(part["probabilities"].values()) == pytest.approx(float(p.max()), abs=1e-6)
         assert list(part["probabilities"]) == network.config.labels[task]
-    assert answer["transcript"] == processor.batch_decode(output.asr_logits.argmax(-1))[0]
+
+
+def test_a_pipeline_gives_the_probabilities_of_the_recognizer(model):
+    network, processor = model
+    assert network.config.temperature != 1
+    classify = pipeline("audio-classification", model=network, feature_extractor=processor.feature_extractor)
+    for samples in utterances():
+        scores = {answer["label"]: answer["score"] for answer in classify(samples.astype(np.float32) / 32768)}
+        (answer,) = infer(network, processor, [samples])
+        assert answer["emotion"]["probabilities"] == pytest.approx(scores, abs=1e-6)
+
+
+def test_the_temperature_changes_no_loss(model, monkeypatch):
+    network, _ = model
+    batch = {"input_values": torch.randn(2, 4000), "emotion_labels": torch.tensor([0, 1])}
+    losses = []
+    for temperature in (1.0, 3.0):
+        monkeypatch.setattr(network.config, "temperature", temperature)
+        losses.append(network(**batch).loss)
+    assert losses[0] == losses[1]
+
+
+@torch.inference_mode()
+def test_a_transcript_is_what_the_processor_decodes(finished):
+    network, processor = SerMtlModel.from_pretrained(finished).eval(), Wav2Vec2Processor.from_pretrained(finished)
+    for samples in utterances():
+        output = network(**processor(samples / 32768, sampling_rate=SAMPLING_RATE, return_tensors="pt"))
+        (answer,) = infer(network, processor, [samples])
+        assert answer["transcript"] == processor.batch_decode(output.asr_logits.argmax(-1))[0]
 
 
 def test_groups_hold_every_utterance_once_and_keep_to_the_budget():
@@ -101,13 +131,9 @@ def test_the_test_fold_gets_the_answers_of_the_run(finished2, good_corpus):
     assert ended.code == 0, ended.stderr
     answers = answers_in(ended.stdout)
     assert [answer["file"] for answer in answers] == list(rows)
-    temperature = json.loads((finished2 / "config.json").read_text())["temperature"]
+    assert json.loads((finished2 / "config.json").read_text())["temperature"] != 1
     for answer in answers:
         row = rows[answer["file"]]
-        plain = np.array([list(row["emotion"]["probabilities"].values())])
-        row["emotion"]["probabilities"] = dict(
-            zip(row["emotion"]["probabilities"], tempered(plain, temperature)[0].tolist(), strict=True)
-        )
         for task in ("emotion", "gender", "style"):
             assert answer[task]["probabilities"] == pytest.approx(row[task]["probabilities"], abs=1e-5)
         assert answer["transcript"] == row["asr"]["hypothesis"]
@@ -169,6 +195,11 @@ def test_csv_has_a_row_a_file_with_all_probabilities(finished2, tmp_path):
     assert float(row["emotion_sad"]) == pytest.approx(answer["emotion"]["probabilities"]["sad"], abs=1e-5)
     assert float(row["gender_probability"]) == pytest.approx(answer["gender"]["probability"], abs=1e-5)
     assert row["transcript"] == answer["transcript"]
+    (raw,) = csv.DictReader(StringIO(run_script("predict", [*flags, "csv", "--raw"]).stdout))
+    temperature = json.loads((finished2 / "config.json").read_text())["temperature"]
+    names = list(answer["emotion"]["probabilities"])
+    plain = np.array([float(raw[f"emotion_{name}"]) for name in names]) ** (1 / temperature)
+    assert list(plain / plain.sum()) == pytest.approx([float(row[f"emotion_{name}"]) for name in names], abs=1e-4)
 
 
 def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp_path):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers.tiny import SAMPLING_RATE, tone
+from helpers.tiny import SAMPLING_RATE, run_script, tone
 
 import ser_mtl
+from ser_mtl.corpora.level import Clipped
 from ser_mtl.inference.recordings import samples_of
 
 
@@ -85,6 +86,19 @@ def test_the_overshoot_of_a_lossy_file_is_clipped():
     assert np.array_equal(samples_of(io.BytesIO(file.getvalue())), clipped)
 
 
+def test_a_few_samples_beyond_full_scale_are_clipped_and_counted(recognizer, mono, tmp_path):
+    floats = np.repeat(mono, 4) / 32768
+    floats[[10, 20, 30]] = 1.0, -1.0, 1.0
+    answer = recognizer((floats, SAMPLING_RATE))
+    floats[[10, 20, 30]] = 1.3, -9.0, 1.01
+    soundfile.write(tmp_path / "a.wav", floats, SAMPLING_RATE, subtype="FLOAT")
+    for recording, name in (((floats, SAMPLING_RATE), "recording 1"), (tmp_path / "a.wav", r".*a\.wav")):
+        with pytest.warns(Clipped, match=rf"\A{name}: 3 of 25600 samples are beyond -1\.\.1 \(peak 9\.00\)"):
+            assert recognizer(recording) == answer
+    ended = run_script("predict", [tmp_path / "a.wav", "--model", recognizer.model.name_or_path])
+    assert f"ser-mtl predict: {tmp_path / 'a.wav'}: 3 of 25600 samples" in ended.stderr
+
+
 def test_a_file_that_cannot_seek_is_read(recognizer, mono, tmp_path):
     soundfile.write(tmp_path / "a.wav", mono, SAMPLING_RATE)
     pipe = SimpleNamespace(read=io.BytesIO((tmp_path / "a.wav").read_bytes()).read)
@@ -128,6 +142,10 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         (([0, 100, -100], 16000), "recording 1: a list of integers has no range"),
         ((np.array([1e300, 0]), 16000), "1e+300"),
         ((np.full(100, 2.0), 16000), "within -1 and 1"),
+        ((8000 * tone(440, 0.4), 16000), "recording 1: samples up to 4000"),
+        ((np.full((100, 2), np.inf), 16000), "NaN or infinite"),
+        ((np.zeros((2, 0)), 16000), "(2, 0)"),
+        ((np.float32(0.5), 16000), "shape ()"),
         ("", "cannot be read as audio"),
         (io.StringIO("text"), "binary mode"),
         (io.BytesIO(), "cannot be read as audio"),

@@ -28,6 +28,6 @@ def test_both_stages_of_the_demo_by_their_defaults(tmp_path):
         assert "emotion UA" in ended.stdout
         assert str(run.relative_to(tmp_path)) in ended.stdout
         assert "Traceback" not in ended.stderr
-    assert {"gender", "style", "asr_adapters_off"} <= set(results["test"]["all"])
+    assert {"gender", "style", "asr"} <= set(results["test"]["all"])
     before = json.loads((tmp_path / "runs/demo/stage1/fold1/results.json").read_text())
-    assert results["test"]["all"]["asr_adapters_off"] == before["test"]["all"]["asr"]
+    assert results["test"]["all"]["asr"] == before["test"]["all"]["asr"]
