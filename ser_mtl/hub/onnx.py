@@ -16,8 +16,9 @@ from transformers import Wav2Vec2Processor
 
 from modeling_ser_mtl import SerMtlModel, front_end
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.hub.contents import read_results
+from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.fast_front_end import receptive_field
 
 INPUTS = ("input_values", "attention_mask")
@@ -49,6 +50,8 @@ def write_onnx(run: Path, folder: Path, int8: bool = False) -> Path:
     with hub_errors(f"--to onnx: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run).float().eval()
         processor = Wav2Vec2Processor.from_pretrained(run)
+    if model.ctc_head is not None and transcribing(model) is None:
+        notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
     folder.mkdir(parents=True, exist_ok=True)
     name = "model_int8.onnx" if int8 else "model.onnx"
     large = sum(weight.nbytes for weight in model.parameters()) > ONE_FILE
@@ -77,21 +80,24 @@ class OnnxModel(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` gives."""
-        tasks = self.model.config.tasks
-        return [*(f"{task}_logits" for task in self.model.heads), *(["asr_logits"] if "asr" in tasks else []),
-                "frame_lengths"]  # fmt: skip
+        characters = ["asr_logits"] if transcribing(self.model) else []
+        return [*(f"{task}_logits" for task in self.model.heads), *characters, "frame_lengths"]
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """(batch, samples) each -> logits of each task, (batch, classes); of characters; and real frames, (batch,).
 
-        Logits are the model's own, without the temperature.
+        Logits of emotion are those before the temperature. Those of characters come from the model that transcribes,
+        which may be the one under the adapters.
         """
         model, lengths = self.model, attention_mask.sum(dim=1)
         with norms_of_real_positions(model, lengths):
             features = front_end(model.encoder, model.family, input_values)
         frame_lengths = model.frame_lengths(lengths)
         output = model(features=features, frame_lengths=frame_lengths)
-        characters = [output.asr_logits] if "asr" in model.config.tasks else []
+        characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
+        if source == "frozen":
+            with adapters_off(model):
+                characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
         return (*output.task_logits.values(), *characters, frame_lengths)
 
 
@@ -174,7 +180,7 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
         "normalise": processor.feature_extractor.do_normalize,
         "receptive_field": receptive_field(model)[0],
     }
-    if "asr" in config.tasks:
+    if transcribing(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}
     return content
