@@ -16,6 +16,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, help="Folder of a finished run.")
     parser.add_argument("--to", required=True, choices=["merged", "wav2vec2", "onnx"], help="The form.")
     parser.add_argument("--int8", action="store_true", help="With --to onnx: weights of matrix products in 8 bits.")
+    parser.add_argument(
+        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+    )
     parser.add_argument("--output_dir", type=Path, help="Where it is written. [<run>/<form>]")
 
 
@@ -32,9 +35,9 @@ def main(args: Namespace) -> None:
 
     folder = args.output_dir or args.run_folder / args.to
     if args.to == "onnx":
-        print(f"written to {write_onnx(args.run_folder, folder, args.int8)}")
+        print(f"written to {write_onnx(args.run_folder, folder, args.int8, args.base)}")
     elif args.to == "merged":
-        write_merged(args.run_folder, folder)
+        write_merged(args.run_folder, folder, base_folder=args.base)
         print(f"written to {folder}")
     else:
         for written in write_wav2vec2(args.run_folder, folder):

@@ -40,8 +40,17 @@ ORACLE_WARNING = """\
 > The checkpoint was chosen on the test fold (`--selection oracle`). The metrics below are therefore optimistic:
 > they do not estimate how the model does on new speakers, and only compare with metrics chosen in the same way."""
 
+TESTED = ("4.50", "5.24")
+"""The oldest and the newest transformers that models were tried on, by tests/compatibility.py."""
+
 _LOAD = """\
 ## How to use it
+
+Tested with transformers {oldest} to {newest}, and the PEFT of their time:
+
+```bash
+pip install torch soundfile "transformers>={oldest}" peft
+```
 
 ```python
 import soundfile
@@ -95,7 +104,13 @@ base = AutoModelForAudioClassification.from_pretrained(
     "{base}", revision="{revision}", config=config, trust_remote_code=True
 )
 model = PeftModel.from_pretrained(base, "{name}").eval()
-```"""
+```
+
+- Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
+  write adapters again.
+- The Auto classes run the code of `{base}`. To run always the same code, pass `code_revision="{revision}"`.
+- For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
+  `revision` in the base. For a pipeline, publish the merged model (`ser-mtl publish --merge`)."""
 
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
@@ -246,6 +261,8 @@ def _use(results: dict, name: str) -> str:
         ),
         load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
         answers="\n".join(answers),
+        oldest=TESTED[0],
+        newest=TESTED[1],
     )
     parts = [load]
     if not on_encoder:

@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
-from modeling_ser_mtl import SerMtlModel, front_end
+from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.hub.contents import read_results
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import receptive_field
 
 INPUTS = ("input_values", "attention_mask")
@@ -27,7 +27,7 @@ ONE_FILE = 2_000_000_000
 """Bytes of weights up to which they fit into the file itself; an ONNX file holds 2 GiB at most."""
 
 
-def write_onnx(run: Path, folder: Path, int8: bool = False) -> Path:
+def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = None) -> Path:
     """Write a run's model as `model.onnx`, or `model_int8.onnx`, with all that an answer needs in its metadata.
 
     Weights of more than 2 GB are in a second file, `<name>.data`.
@@ -37,6 +37,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False) -> Path:
         folder: where the file is written; other files there stay.
         int8: store the weights of matrix products as 8-bit integers. Convolutions stay in float32, because without
             that half of the answers change.
+        base: folder or Hub id of the base of adapters; by default, where they say.
 
     Returns:
         The file.
@@ -48,7 +49,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False) -> Path:
         raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install {' '.join(missing)}")
     read_results(run)
     with hub_errors(f"--to onnx: {run} cannot be loaded"):
-        model = SerMtlModel.from_pretrained(run).float().eval()
+        model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
         processor = Wav2Vec2Processor.from_pretrained(run)
     if model.ctc_head is not None and transcribing(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
@@ -67,7 +68,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False) -> Path:
 
 
 class OnnxModel(nn.Module):
-    """A model in the form that is exported: tensors in, tensors out, and a front end without a loop over utterances.
+    """A model in the form that is exported: tensors in, tensors out, transcripts from the model that transcribes.
 
     Args:
         model: in evaluation mode.
@@ -89,49 +90,14 @@ class OnnxModel(nn.Module):
         Logits of emotion are those before the temperature. Those of characters come from the model that transcribes,
         which may be the one under the adapters.
         """
-        model, lengths = self.model, attention_mask.sum(dim=1)
-        with norms_of_real_positions(model, lengths):
-            features = front_end(model.encoder, model.family, input_values)
-        frame_lengths = model.frame_lengths(lengths)
+        model = self.model
+        features, frame_lengths = model.extract_features(input_values, attention_mask)
         output = model(features=features, frame_lengths=frame_lengths)
         characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
         if source == "frozen":
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
         return (*output.task_logits.values(), *characters, frame_lengths)
-
-
-@contextmanager
-def norms_of_real_positions(model: SerMtlModel, sample_lengths: Tensor) -> Iterator[None]:
-    """Let the group norm of a front end leave out padding inside the block, as if each utterance were alone."""
-    kernel, stride = model.convolutions()[0]  # every family normalises after the first convolution
-    lengths = (sample_lengths.clamp(min=receptive_field(model)[0]) - kernel) // stride + 1
-
-    def normalise(norm: nn.GroupNorm, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-        return group_norm(norm, inputs[0], lengths)
-
-    norms = [module for module in model.front_end_modules() if isinstance(module, nn.GroupNorm)]
-    hooks = [norm.register_forward_hook(normalise) for norm in norms]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def group_norm(norm: nn.GroupNorm, hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Same as `norm` of the first positions of each row: (batch, channels, positions), (batch,) -> as `hidden`."""
-    batch, channels, positions = hidden.shape
-    groups = hidden.reshape(batch, norm.num_groups, -1, positions)
-    real = torch.arange(positions, device=hidden.device) < lengths.unsqueeze(1)
-    mean_of_real = partial(_mean, real=real[:, None, None].to(hidden.dtype))
-    groups = groups - mean_of_real(groups)
-    groups = groups * (mean_of_real(groups.square()) + norm.eps).rsqrt()
-    return groups.reshape(batch, channels, positions) * norm.weight[:, None] + norm.bias[:, None]
-
-
-def _mean(groups: Tensor, real: Tensor) -> Tensor:
-    return (groups * real).sum(dim=(2, 3), keepdim=True) / (real.sum(dim=3, keepdim=True) * groups.shape[2])
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from ser_mtl.corpora.batching import waveforms
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
@@ -30,6 +31,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     transcript: bool = True,
+    base: str | None = None,
 ) -> "Recognizer":
     """Load a trained model to answer recordings.
 
@@ -39,6 +41,8 @@ def load(
         dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32. "auto" is bfloat16 on a
             device that has instructions for it, else float32.
         transcript: whether answers hold a transcript, where the model transcribes.
+        base: folder or Hub id of the base of adapters; by default the one that they name, or one that was moved with
+            them.
 
     Raises:
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
@@ -50,7 +54,7 @@ def load(
         if AutoConfig.from_pretrained(name).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name)
-        model = SerMtlModel.from_pretrained(name)
+        model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32

@@ -17,3 +17,4 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     custom_object_save(unwrap(model), folder, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(folder)
     processor.save_pretrained(folder)
+    processor.feature_extractor.save_pretrained(folder)  # where transformers before 4.57 looks for it
