@@ -153,10 +153,15 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
 
 
 def set_metadata(file: Path, content: dict) -> None:
-    """Put `content` into an ONNX file in the place of its metadata: each value as JSON."""
+    """Put `content` into an ONNX file in the place of its metadata, each value as JSON.
+
+    The exporter's own notes on every operation go: they are stack traces, with the paths of this machine.
+    """
     import onnx
 
     graph = onnx.load(file, load_external_data=False)
+    for part in (graph.graph, *graph.graph.node):
+        del part.metadata_props[:]
     onnx.helper.set_model_props(graph, {name: json.dumps(value, ensure_ascii=False) for name, value in content.items()})
     onnx.save(graph, file)
 
