@@ -33,6 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
     )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "auto"],
+        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
+    )
     parser.add_argument("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
 
 
@@ -51,7 +57,8 @@ def main(args: Namespace) -> None:
     files = audio_files(args.paths)
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
-        recognizer = load(args.model or last_run(), transcript=not args.no_transcript, base=args.base)
+        options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
+        recognizer = load(args.model or last_run(), **options)
     except UserError as error:
         raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
     unanswered: list[Path] = []

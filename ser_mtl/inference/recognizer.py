@@ -39,7 +39,8 @@ def load(
     Args:
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
-        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
+        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32. "auto" is bfloat16 on a
+            device that has instructions for it, else float32.
         transcript: whether answers hold a transcript, where the model transcribes.
         base: folder or Hub id of the base of adapters; by default the one that they name, or one that was moved with
             them.
@@ -58,14 +59,25 @@ def load(
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
+        dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32
+        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         model = model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
     if transcript and model.ctc_head is not None and transcribing(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     return Recognizer(model, processor, transcript)
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    """Bfloat16 where the device computes with it and does not merely emulate it."""
+    native = False
+    if device.type == "cpu":
+        native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    elif device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 class Recognizer:
