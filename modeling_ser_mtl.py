@@ -165,10 +165,10 @@ class SerMtlOutput(ModelOutput):
 
     loss: Tensor | None = None  # weighted, a scalar, if labels were given
     logits: Tensor | None = None  # of emotion, calibrated: divided by the temperature, (batch, classes)
-    task_logits: ModelOutput | None = None  # of each classification task, as they are trained, (batch, classes)
+    task_logits: dict[str, Tensor] | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
-    embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
+    embeddings: dict[str, Tensor] | None = None  # x of each classification task, (batch, embedding_dim)
     losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
     hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
     attentions: tuple[Tensor, ...] | None = None  # weights of each layer, (batch, heads, frames, frames)
@@ -582,8 +582,8 @@ class SerMtlModel(PreTrainedModel):
         with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
-        embeddings = ModelOutput({task: embedding for task, (embedding, _) in outputs.items()})
-        logits = ModelOutput({task: logits for task, (_, logits) in outputs.items()})
+        embeddings = {task: embedding for task, (embedding, _) in outputs.items()}
+        logits = {task: logits for task, (_, logits) in outputs.items()}
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
@@ -762,6 +762,7 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
         model, info = load(**arguments | more)
     finally:
         logging.set_verbosity(verbosity)
+    vars(model).pop("_weight_conversions", None)  # transformers 5.0 would turn them round, and save under wrong names
     mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
     shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
     lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
