@@ -19,7 +19,7 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     """
     partial = folder / ".partial.model"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     try:
         with writing(partial):
             _write(model, processor, partial)
@@ -35,3 +35,4 @@ def _write(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder:
     custom_object_save(unwrap(model), folder, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(folder)
     processor.save_pretrained(folder)
+    processor.feature_extractor.save_pretrained(folder)  # where transformers before 4.57 looks for it
