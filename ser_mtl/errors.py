@@ -41,6 +41,8 @@ def system_error(error: OSError) -> str | None:
     return printable(f"{file}{error.strerror}{full}")
 
 
+_OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
+
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
     403: "the token lacks the right to write there",
@@ -79,8 +81,10 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
+    if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
+        return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
@@ -96,5 +100,5 @@ def _reason(error: BaseException) -> str:
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
-    again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
-    return text + again
+    of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
+    return f"{text}: run this again" if of_the_network else text

@@ -62,7 +62,8 @@ def main(args: Namespace) -> None:
         options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
         recognizer = load(args.model or last_run(), **options)
     except UserError as error:
-        raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
+        line = str(error)
+        raise UserError(f"--{line}" if line.startswith("model ") else line) from error  # it is a flag here
     for fault in faults:
         print(printable(fault), file=sys.stderr)
     unanswered: list[Path] = []
