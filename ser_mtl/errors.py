@@ -25,8 +25,8 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Warn the user."""
-    warnings.warn(line, Notice, stacklevel=3)
+    """Tell the user; control characters of names are spelled out."""
+    warnings.warn(printable(line), Notice, stacklevel=3)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -38,7 +38,10 @@ def main(args: Namespace) -> None:
     from ser_mtl.corpora.loading import load_corpus
     from ser_mtl.corpora.summary import corpus_tables
 
-    corpus = load_corpus(args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers)
+    try:
+        corpus = load_corpus(args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers)
+    except UserError as error:  # folders have no flag here
+        raise UserError(str(error).removeprefix("--data_dir: ")) from error
     print(corpus_tables(corpus, args.fold, args.dev))
     if args.write:
         write_metadata(corpus, args.write)

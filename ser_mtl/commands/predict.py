@@ -63,7 +63,7 @@ def main(args: Namespace) -> None:
         recognizer = load(args.model or last_run(), **options)
     except UserError as error:
         line = str(error)
-        raise UserError(f"--{line}" if line.startswith("model ") else line) from error  # it is a flag here
+        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
     for fault in faults:
         print(printable(fault), file=sys.stderr)
     unanswered: list[Path] = []

@@ -19,7 +19,7 @@ from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_d
 from ser_mtl.corpora.folder import place_of
 from ser_mtl.corpora.kept import forget, keep, kept_samples
 from ser_mtl.corpora.level import clipping_in_one_line
-from ser_mtl.corpora.reading import check_rate, read_audio
+from ser_mtl.corpora.reading import TOO_LONG, check_rate, read_audio, seconds_over
 from ser_mtl.errors import UserError
 
 SAMPLING_RATE = 16_000
@@ -143,7 +143,7 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
     for name, path, fault, length in zip(*columns, strict=True):
         seconds = length / SAMPLING_RATE
         if fault is None and max_seconds is not None and seconds > max_seconds:  # decoded for a run with a larger limit
-            fault = f"{path}: lasts {seconds:.1f} seconds, longer than --max_seconds {max_seconds:g}; cut it"
+            fault = TOO_LONG.format(name=path, seconds=seconds_over(seconds, max_seconds), limit=max_seconds)
         if fault is not None:
             faults.append((name, path, fault))
     if faults:

@@ -110,7 +110,7 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
     if len(unreadable):
         yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
     if len(long := table["path"][3600 * table["hours"] > MAX_SECONDS]):
-        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds): {_names(long)}"
+        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds of a training): {_names(long)}"
     if len(short := table["path"][3600 * table["hours"] < SHORT]):
         yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
     for column in (*_CLASSES, "speaker"):

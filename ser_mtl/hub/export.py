@@ -43,7 +43,9 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
     if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
     if not (run / "adapter_config.json").is_file():
-        raise UserError(f"--merge, --to merged: {run} holds a whole model; there are no adapters to merge")
+        raise UserError(
+            f"publish --merge, export --to merged: {run} holds a whole model; there are no adapters to merge"
+        )
     with _replacing_folder(folder) as partial:
         merged_model(run, base_folder).save_pretrained(partial)
         for name in COMPANIONS:
@@ -63,7 +65,7 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
     Raises:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
-    with hub_errors(f"--merge, --to merged: {run} and the base of its adapters cannot be loaded"):
+    with hub_errors(f"{run}: its adapters and their base cannot be merged"):
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         name = base_of(run, base)

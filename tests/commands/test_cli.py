@@ -54,7 +54,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
         (["export", "somewhere", "--to", "onnxx"], "ser-mtl export: argument --to: invalid choice"),
         (["export", "nowhere", "--to", "merged"], "ser-mtl export: nowhere: "),
         (["corpus"], "ser-mtl corpus: name the folder of the corpus"),
-        (["corpus", "nowhere"], "ser-mtl corpus: --data_dir: no such folder: nowhere"),
+        (["corpus", "nowhere"], "ser-mtl corpus: no such folder: nowhere"),
     ],
     ids=str,
 )
