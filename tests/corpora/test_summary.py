@@ -127,7 +127,7 @@ def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
         ({n: {"fold": 1} for n in range(8, 20)}, "fold: no utterance in 3, 4, 5"),
         ({3: {"bytes": b"no audio"}, 5: {"seconds": 0}}, "audio: 2 unreadable or empty: {0}/3.wav, {0}/5.wav"),
         ({n: {"bytes": b""} for n in range(7)}, "{0}/3.wav, {0}/4.wav and 2 more"),
-        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds): {0}/2.wav"),
+        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds of a training): {0}/2.wav"),
         ({2: {"text": "nan"}, 4: {"text": "NaN"}}, "text: 2 transcripts are a word for nothing, such as 'nan'"),
     ],
 )
