@@ -97,7 +97,6 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
             writer_batch_size=200,
         )
     if any(decoded["fault"]):
-        keep(decoded)
         Path(decoded.cache_files[0]["filename"]).unlink()
     _check_faults(corpus, decoded, max_seconds)
     forget(decoded)
@@ -117,10 +116,12 @@ _DECODED = Features(
 
 
 def _decode_row(row: dict, max_seconds: float | None) -> dict:
-    """Decode one file, or open what an earlier run has kept of it."""
+    """Decode one file and keep it until its corpus is complete, or open what an earlier run has kept of it."""
     samples = kept_samples(row["path"])
     try:
-        samples = decode(row["path"], max_seconds) if samples is None else samples
+        if samples is None:
+            samples = decode(row["path"], max_seconds)
+            keep(row["path"], samples)
     except UserError as error:
         return {"samples": np.zeros(0, np.int16), "length": 0, "peak": 0, "digest": "", "fault": str(error)}
     return {
