@@ -8,7 +8,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -107,8 +107,8 @@ class SerMtlConfig(BaseConfig):
 class ByTask(ModelOutput):
     """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
 
-    def __init__(self, **tensors: Tensor):  # that of ModelOutput wants a dataclass
-        for task, tensor in tensors.items():
+    def __init__(self, by_task: Iterable = (), /, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in {**dict(by_task), **tensors}.items():
             self[task] = tensor
 
 
