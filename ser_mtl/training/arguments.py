@@ -17,7 +17,7 @@ from transformers.training_args import OptimizerNames
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRICS
+from ser_mtl.metrics import METRIC, METRICS
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.flags import default_of, flags_to_blame, refuse_idle_flags
 
@@ -290,7 +290,9 @@ class SerMtlArguments(TrainingArguments):
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
     )
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
-    greater_is_better: bool | None = flag(None, "Whether more of it is better. [yes, except for loss, WER and CER]")
+    greater_is_better: bool | None = flag(
+        None, "Whether more of it is better. [yes, except for losses and error rates]"
+    )
     eval_strategy: str = flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
     save_strategy: str = flag(
         "epoch",
@@ -376,8 +378,9 @@ class SerMtlArguments(TrainingArguments):
                 f"steps, not {strategies[0]} and {strategies[1]}"
             )
         self.load_best_model_at_end = self.selection != "last"
-        if self.greater_is_better is None and self.metric_for_best_model:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "wer", "cer"))
+        metric = METRIC.get((self.metric_for_best_model or "").removeprefix("eval_"))
+        if self.greater_is_better is None and metric is not None:  # transformers knows a loss by its name
+            self.greater_is_better = metric.higher_is_better
 
     def _settle_device(self) -> None:
         if not self.use_cpu and not torch.accelerator.is_available():

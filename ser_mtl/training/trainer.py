@@ -46,6 +46,8 @@ from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.lock import release
+from ser_mtl.training.outcome import finish_run
+from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
@@ -63,7 +65,8 @@ class SerMtlTrainer(ResumableTrainer):
     - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
 
     `train` resumes an interrupted run in the same `output_dir`. Afterwards the folder holds a model that
-    `ser_mtl.load` and `from_pretrained` read; emotion's temperature is fitted on the development set.
+    `ser_mtl.load` and `from_pretrained` read; emotion's temperature is fitted on the development set. `finish` adds the
+    results on the test fold.
 
     Args:
         stage: `Stage1` or `Stage2`: the method.
@@ -121,6 +124,7 @@ class SerMtlTrainer(ResumableTrainer):
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
+        self.history: list[dict] | None = None
         self.dev_predictions: list[dict] | None = None
 
     def _add_callbacks(self) -> None:
@@ -158,6 +162,7 @@ class SerMtlTrainer(ResumableTrainer):
             try:
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
+                self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
                 self._calibrate()
                 if self.is_world_process_zero():
                     save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
@@ -167,6 +172,26 @@ class SerMtlTrainer(ResumableTrainer):
         if self.record.get("script") is None:  # a script writes its results first
             release(folder)
         return output
+
+    def finish(self, leaks: dict | None = None) -> dict:
+        """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
+
+        It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
+        With `push_to_hub` the run is published.
+
+        Args:
+            leaks: what test and training share, if it is known already (`ser_mtl.corpora.leaks.find_leaks`).
+
+        Returns:
+            The content of `results.json`.
+
+        Raises:
+            UserError: `train` has not been called, there is no test fold, or the Hub refuses.
+        """
+        results = finish_run(self, leaks)
+        if self.record.get("script") is None:  # a script prints the results first
+            publish(self.args)
+        return results
 
     def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
         """Take the output folder for this run. The checkpoint to resume from, if any."""
