@@ -29,6 +29,12 @@ WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
 
 
+_NUMBERS = ("vocab_size", "pad_token_id", "embedding_dim", "aux_weight", "scl_weight", "bottleneck_dim", "head_dropout",
+            "temperature")  # fmt: skip
+_ALSO_STOCK = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
+"""Arguments of a config of transformers that are no attributes of one."""
+
+
 class SerMtlConfig(PreTrainedConfig):
     """The config of a `SerMtlModel`. A value that is unknown or makes no sense is a ValueError."""
 
@@ -51,6 +57,7 @@ class SerMtlConfig(PreTrainedConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
+        self._check_names(kwargs)
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
@@ -67,7 +74,19 @@ class SerMtlConfig(PreTrainedConfig):
         """The tasks with a classification head."""
         return [task for task in self.tasks if task != "asr"]
 
+    def _check_names(self, others: dict) -> None:
+        """Refuse a name that transformers does not know either, unless a file of whatever release says it."""
+        if "transformers_version" not in others and "model_type" not in others:
+            stock = PreTrainedConfig()
+            if unknown := [name for name in others if not (hasattr(stock, name) or name in _ALSO_STOCK)]:
+                raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
+
     def _check(self) -> None:
+        for name in _NUMBERS:
+            optional = name in ("vocab_size", "pad_token_id", "bottleneck_dim")
+            number = getattr(self, name)
+            if not (optional and number is None) and (isinstance(number, bool) or not isinstance(number, int | float)):
+                raise ValueError(f"{name} {number!r}: must be a number")
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}

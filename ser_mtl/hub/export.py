@@ -21,6 +21,7 @@ from ser_mtl.files import replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.contents import COMPANIONS, read_results
+from ser_mtl.model.quiet_peft import quiet_peft
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
@@ -65,7 +66,8 @@ def merged_model(run: Path) -> SerMtlModel:
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
-        return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
+        with quiet_peft():
+            return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.targets import check_annotated
-from ser_mtl.corpora.utterances import joined
+from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
@@ -32,7 +32,7 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage2, check_together
+from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage1, Stage2, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EpochProgress,
@@ -91,6 +91,7 @@ class SerMtlTrainer(ResumableTrainer):
         start: Start | None = None,
         **kwargs,
     ):
+        check_arguments(stage, args, parts)
         check_together(stage, args, has_dev="dev" in parts)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
@@ -246,8 +247,13 @@ class SerMtlTrainer(ResumableTrainer):
 
     def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
         """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
-        if utterances is None or "row" in utterances.column_names:
+        if utterances is None:
+            if self.eval_dataset is None:
+                raise UserError("evaluate: there is no development set; name the utterances, such as parts['test']")
+            return None
+        if isinstance(utterances, Dataset) and "row" in utterances.column_names:
             return utterances
+        check_utterances("evaluate, predict", utterances)
         if not set(utterances["id"]) <= set(self.corpus["id"]):
             other = model_inputs(utterances, self.start, self.stage, self.args)
             rows = [row + len(self.corpus) for row in other["row"]]
@@ -426,6 +432,23 @@ class SerMtlTrainer(ResumableTrainer):
         references, predictions = references_and_predictions(rows)
         scores = self.metric.compute(predictions=predictions, references=references)
         return {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
+
+
+def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check that the arguments of a Trainer are what they should be.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for name, given, wanted in (("stage", stage, (Stage1, Stage2)), ("args", args, (SerMtlArguments,))):
+        if not isinstance(given, wanted):
+            shown = given.__name__ if isinstance(given, type) else type(given).__name__
+            names = " or ".join(f"ser_mtl.{one.__name__}(...)" for one in wanted)
+            raise UserError(f"{name}: must be {names}, not {shown}")
+    if not isinstance(parts, dict) or "train" not in parts:
+        raise UserError("parts: must be what ser_mtl.split returns, with train, test and dev")
+    for name, part in parts.items():
+        check_utterances(f"parts[{name!r}]", part)
 
 
 def corpus_record(parts: DatasetDict) -> dict:

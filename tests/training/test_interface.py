@@ -1,17 +1,22 @@
 """The Python interface to training gives what the scripts give."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
+from transformers import TrainingArguments
 from helpers.tiny import run_flags, run_script, write_corpus
 
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.folds import split
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
+from ser_mtl.hub.export import merged_model
 from ser_mtl.metrics import METRIC, Metric
+from ser_mtl.model.quiet_peft import quiet_peft
 from ser_mtl.training.arguments import SerMtlArguments, Stage1, Stage2
+from ser_mtl.training.start import start_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
 
@@ -111,6 +116,65 @@ def test_a_trainer_that_has_not_trained_has_nothing_to_finish(good_corpus, encod
 def test_a_script_does_not_start_on_a_stage_one_that_heard_the_test(trained, good_corpus, tmp_path):
     ended = run_script("run_stage2", run_flags(good_corpus, tmp_path / "out", stage1=trained.args.output_dir, fold=2))
     assert (ended.code, "use the stage 1 of the same fold" in ended.stderr) == (2, True)
+
+
+A_STAGE, AN_OUTPUT = Stage1(), {"output_dir": "out"}
+WRONG = {
+    "a folder for a corpus": (lambda parts: split("my_recordings", fold=1), "corpus: must be utterances"),
+    "a number for folders": (lambda parts: load_corpus("folder", 3), "--data_dir 3: must be a folder, or a list"),
+    "a class for a stage": (lambda parts: SerMtlTrainer(Stage1, None, parts), "stage: must be ser_mtl.Stage1(...) or"),
+    "stock arguments": (
+        lambda parts: SerMtlTrainer(A_STAGE, TrainingArguments(**AN_OUTPUT), parts),
+        "args: must be ser_mtl.SerMtlArguments(...), not TrainingArguments",
+    ),
+    "a corpus for parts": (
+        lambda parts: SerMtlTrainer(A_STAGE, SerMtlArguments(**AN_OUTPUT), parts["train"]),
+        "parts: must be what ser_mtl.split returns",
+    ),
+    "parts without paths": (
+        lambda parts: SerMtlTrainer(
+            A_STAGE, SerMtlArguments(**AN_OUTPUT), {"train": parts["train"].remove_columns(["path", "id"])}
+        ),
+        "parts['train']: lacks the columns id, path",
+    ),
+    "no stage 1": (
+        lambda parts: SerMtlTrainer(Stage2(), SerMtlArguments(**AN_OUTPUT), parts),
+        "--stage1: is missing; name the folder or Hub id",
+    ),
+    "no output folder": (lambda parts: SerMtlArguments(), "--output_dir: is missing; name the folder of the run"),
+    "a number for a name": (lambda parts: Stage1(encoder=3), "--encoder 3: must be text or None, not int"),
+    "text for a switch": (lambda parts: Stage1(soft_labels="yes"), "--soft_labels 'yes': must be True or False"),
+    "half a neuron": (lambda parts: Stage1(embedding_dim=1.5), "--embedding_dim 1.5: must be a whole number"),
+    "no tasks": (lambda parts: Stage1(tasks=None), "--tasks: names no task"),
+    "nested tasks": (lambda parts: Stage1(tasks=[["emotion"]]), "--tasks ['emotion']: must be among"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_in_python_is_one_line_that_names_the_argument(mistake, good_corpus):
+    call, said = WRONG[mistake]
+    with pytest.raises(UserError) as caught:
+        call(parts_of(good_corpus))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_making_and_merging_adapters_is_quiet_and_other_warnings_are_not(trained, finished2, good_corpus):
+    start_of(Stage2(stage1=trained.args.output_dir), parts_of(good_corpus))
+    merged_model(finished2)
+    with pytest.raises(FutureWarning), quiet_peft():
+        warnings.warn("another", FutureWarning, stacklevel=1)
+
+
+def test_only_utterances_can_be_evaluated(trained):
+    for given in ("test", trained.parts, trained.parts["test"].remove_columns("id")):
+        with pytest.raises(UserError, match="evaluate, predict: "):
+            trained.evaluate(given)
+
+
+def test_names_may_be_paths_and_tasks_a_tuple(tmp_path):
+    stage = Stage1(encoder=tmp_path, tasks=("asr", "emotion"))
+    assert (stage.encoder, stage.tasks) == (str(tmp_path), ["emotion", "asr"])
 
 
 @pytest.mark.parametrize("lower", [True, False])
