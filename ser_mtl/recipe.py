@@ -1,6 +1,7 @@
 """The steps that both stage scripts share: reading the command line, and building the Trainer it asks for."""
 
 import json
+import os
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from dataclasses import asdict, fields
@@ -205,7 +206,10 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`."""
     surgery = settings.research.gradient_surgery
     script = f"run_stage{settings.stage.number}.py"
-    return run_record(settings.stage, settings.args, asdict(settings.corpus), script, gradient_surgery=surgery)
+    corpus = asdict(settings.corpus)
+    if corpus["data_dir"]:  # so that the run is known again from another working directory
+        corpus["data_dir"] = [os.path.abspath(folder) for folder in corpus["data_dir"]]
+    return run_record(settings.stage, settings.args, corpus, script, gradient_surgery=surgery)
 
 
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:

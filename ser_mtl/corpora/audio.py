@@ -17,7 +17,7 @@ from torchaudio.functional import resample
 from ser_mtl.corpora import level, reading
 from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.corpora.folder import place_of
-from ser_mtl.corpora.kept import forget, keep, kept_file
+from ser_mtl.corpora.kept import forget, keep, kept_samples
 from ser_mtl.corpora.level import clipping_in_one_line
 from ser_mtl.corpora.reading import check_rate, read_audio
 from ser_mtl.errors import UserError
@@ -118,9 +118,9 @@ _DECODED = Features(
 
 def _decode_row(row: dict, max_seconds: float | None) -> dict:
     """Decode one file, or open what an earlier run has kept of it."""
-    kept = kept_file(row["path"])
+    samples = kept_samples(row["path"])
     try:
-        samples = np.load(kept) if kept.is_file() else decode(row["path"], max_seconds)
+        samples = decode(row["path"], max_seconds) if samples is None else samples
     except UserError as error:
         return {"samples": np.zeros(0, np.int16), "length": 0, "peak": 0, "digest": "", "fault": str(error)}
     return {

@@ -17,6 +17,14 @@ def kept_file(path: str | Path) -> Path:
     return cache_folder() / f"kept-{digest}.npy"
 
 
+def kept_samples(path: str | Path) -> np.ndarray | None:
+    """What is kept of an audio file, (samples,) int16; None for nothing, and for a damaged file."""
+    try:
+        return np.load(kept_file(path))
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 def keep(decoded: Dataset) -> None:
     """Keep the samples of the good files, one file each.
 

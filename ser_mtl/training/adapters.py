@@ -70,7 +70,8 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> N
     """
     parts = ["lora_", ".layer_adapters.", *(f".heads.{task}." for task in config.classification_tasks)]
     parts += [".ctc_head."] if config.vocab_size else []
-    own, theirs = get_peft_model_state_dict(model), load_peft_weights(adapter, device="cpu")
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    theirs = load_peft_weights(adapter, device="cpu")
     shared = [name for name in own if any(part in name for part in parts)]
     if lost := sorted(set(shared) - set(theirs)):
         raise ValueError(f"{len(lost)} of {len(shared)} tensors of its adapters are missing ({lost[0]}, ...)")

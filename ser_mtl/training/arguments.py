@@ -131,6 +131,11 @@ def _wanted_instead(name: str, value: Any) -> str | None:
     return f"at least {least}" if value < least else f"a number from {least} to {most:.10g}"
 
 
+def _refuse_constant(constant: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{constant} is no number")
+
+
 def local_or_hub(name: str) -> str:
     """A folder as an absolute path, so that it is found from anywhere; a Hub id as it is."""
     return str(Path(name).resolve() if Path(name).is_dir() else name)
@@ -160,8 +165,6 @@ class CorpusArguments:
 
     def __post_init__(self):
         check_values(self)
-        if self.data_dir:  # so that a run is known again from another working directory
-            self.data_dir = [os.path.abspath(folder) for folder in self.data_dir]
         if self.fold not in FOLDS:
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
@@ -378,9 +381,11 @@ class SerMtlArguments(TrainingArguments):
         for name in self._VALID_DICT_FIELDS:
             if isinstance(text := getattr(self, name), str) and text.startswith("{"):
                 try:
-                    json.loads(text)
+                    json.loads(text, parse_constant=_refuse_constant)
                 except ValueError as error:
                     raise UserError(f"--{name} {text}: is not JSON ({error})") from error
+        if (context := self.dataloader_multiprocessing_context) not in (None, "fork"):
+            raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "

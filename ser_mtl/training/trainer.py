@@ -202,7 +202,7 @@ class SerMtlTrainer(ResumableTrainer):
                 take_run_folder(folder, self.record)
                 begin = self.where_to_resume(checkpoint)
                 if begin is not None:
-                    check_same_corpus(folder, self._data_record())
+                    check_same_corpus(Path(begin).parent, self._data_record())
             except UserError as error:
                 release(folder)
                 refusal = str(error)

@@ -145,10 +145,10 @@ def test_a_file_without_an_answer_costs_no_other_its_own(finished, good_corpus, 
 def test_an_interrupted_predict_leaves_the_old_file(finished, good_corpus, tmp_path, monkeypatch):
     (tmp_path / "answers").write_text("old")
 
-    def interrupt(model, batch):
+    def interrupt(*batch):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ser_mtl.inference.recognizer._forward", interrupt)
+    monkeypatch.setattr("ser_mtl.inference.recognizer._answer_batch", interrupt)
     recording = next(good_corpus.glob("*.wav"))
     ended = run_script("predict", [recording, "--model", finished, "--output", tmp_path / "answers"])
     assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl predict: stopped")

@@ -16,6 +16,7 @@ from torchaudio.functional import resample
 from ser_mtl.corpora import audio
 from ser_mtl.corpora.audio import decode, read_audio, to_mono_16k, with_samples
 from ser_mtl.corpora.folder import read_folder
+from ser_mtl.corpora.kept import kept_file
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import seconds_of
 from ser_mtl.errors import UserError
@@ -229,7 +230,8 @@ def test_damaged_files_are_named_together_and_the_others_are_kept(tmp_path, monk
         assert f"{folder}/metadata.csv, row {row}: {folder}/{name}: cannot be read" in str(stop.value)
     for name in ("2.wav", "4.wav"):
         (folder / name).write_bytes(good)
-    assert decoded_files(monkeypatch, corpus) == ["2.wav", "4.wav"]
+    kept_file(folder / "1.wav").write_bytes(b"damaged")
+    assert decoded_files(monkeypatch, corpus) == ["1.wav", "2.wav", "4.wav"]
     assert decoded_files(monkeypatch, corpus) == []
     rows = with_samples(corpus).to_list()
     assert [row["samples"] for row in rows] == [decode(row["path"]).tolist() for row in rows]

@@ -276,8 +276,8 @@ def main() -> None:
         write_encoder(folder / "encoder")
         chosen = [cases(folder)[i] for i in args.cases]
         wrong = []
-        print("| run | operations | killed before one | SIGKILL | SIGTERM | SIGUSR1 | kills | runs | wrong |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("| run | operations | killed before one | SIGKILL | SIGTERM | SIGUSR1 | kills | runs | not the same |")
+        print("|" + 9 * "---|")
         for case in chosen:
             wrong += trial(case, folder, args.kills // len(chosen), random.Random(args.seed))
     sys.exit(1 if wrong else 0)

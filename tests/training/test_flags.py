@@ -72,6 +72,11 @@ def test_a_flag_that_does_nothing_without_another_names_it(values, needed):
         settings(**values)
 
 
+def test_workers_that_cannot_inherit_the_corpus_are_refused():
+    with pytest.raises(UserError, match=r"--dataloader_multiprocessing_context spawn: .*use fork"):
+        settings(dataloader_multiprocessing_context="spawn", dataloader_num_workers=1)
+
+
 def test_a_tracker_that_is_not_installed_is_named():
     with pytest.raises(UserError, match="--report_to no_such_tracker: is not installed"):
         settings(report_to="no_such_tracker")
@@ -107,6 +112,7 @@ ODD = [
     ("save_minutes", float("inf")), ("save_total_limit", 0), ("ddp_timeout", 10**12), ("seed", 2**32),
     ("logging_strategy", "daily"), ("eval_strategy", "daily"), ("lr_scheduler_type", "straight"), ("optim", "mine"),
     ("accelerator_config", {"no_such": 1}), ("accelerator_config", {"even_batches": False}),
+    ("dataloader_multiprocessing_context", "threads"),
     ("learning_rate", "fast"), ("run_name", ""), ("output_dir", ""), ("hub_token", "a\0b"),
 ]  # fmt: skip
 
@@ -157,7 +163,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch, good_corpu
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["{bad", '{"a": }'])
+@pytest.mark.parametrize("text", ["{bad", '{"a": }', '{"a": NaN}'])
 def test_a_dict_that_is_not_json_names_its_flag(text):
     with pytest.raises(UserError, match=r"--lr_scheduler_kwargs .*is not JSON"):
         settings(lr_scheduler_kwargs=text)

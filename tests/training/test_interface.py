@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from transformers import TrainingArguments
 from helpers.tiny import run_flags, run_script, write_corpus
+from transformers import TrainingArguments
 
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.folds import split

@@ -40,7 +40,7 @@ def test_none_is_the_very_same_batch():
     assert smoothed(inputs, LABELS, 0.0) is inputs
 
 
-def test_an_update_smooths_each_task_over_its_own_classes_and_no_transcript(tmp_path):
+def test_each_task_is_smoothed_over_its_own_classes_and_no_transcript(tmp_path):
     made = noise_trainer(tmp_path, per_device_train_batch_size=N, label_smoothing_factor=EPSILON)
     batch = made.data_collator([made.train_dataset[i] for i in range(N)])
     with torch.no_grad():
