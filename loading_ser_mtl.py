@@ -43,6 +43,15 @@ class BaseConfig(PretrainedConfig):
             super().__init__(**kwargs)
             vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
 
+    @staticmethod
+    def refuse_unknown(names: dict) -> None:
+        """Refuse an argument of a config that transformers does not know either; a file may be of another release."""
+        if "transformers_version" in names or "model_type" in names:
+            return
+        stock = PretrainedConfig()
+        if unknown := [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]:
+            raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
+
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         """As in transformers. New labels may be given by each of their names, which take the others along."""
@@ -68,15 +77,6 @@ def _check_format(format: int) -> None:
             f"the model has format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
             "an adapter runs the one of its base, so publish that again, or pass code_revision="
         )
-
-
-def refuse_unknown(names: dict) -> None:
-    """Refuse an argument of a config that transformers does not know either; a file may be of another release."""
-    if "transformers_version" in names or "model_type" in names:
-        return
-    stock = PretrainedConfig()
-    if unknown := [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]:
-        raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
 
 def emotion_labels(config: BaseConfig, kwargs: dict) -> list[str] | None:

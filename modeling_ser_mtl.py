@@ -32,24 +32,10 @@ except ImportError:  # transformers 4
 
 try:  # in a repository of the Hub, and in its copies here, the three files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import (
-        BaseConfig,
-        BaseFingerprint,
-        LoadableModel,
-        emotion_labels,
-        refuse_unknown,
-        refuse_wrong_base,
-    )
+    from .loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
 except ImportError:  # in a clone, and installed, each is a module of its own
     from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from loading_ser_mtl import (
-        BaseConfig,
-        BaseFingerprint,
-        LoadableModel,
-        emotion_labels,
-        refuse_unknown,
-        refuse_wrong_base,
-    )
+    from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
@@ -79,7 +65,7 @@ class SerMtlConfig(BaseConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
-        refuse_unknown(kwargs)
+        self.refuse_unknown(kwargs)
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
