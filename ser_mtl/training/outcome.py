@@ -125,7 +125,8 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> N
     write_predictions(folder / "predictions.jsonl", calibrated(rows, results["calibration"].get("temperature", 1.0)))
     write_json(folder / "history.json", trainer.history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
-    plot_training_curves(trainer.history, folder / "training_curves.png", results["epoch"], evaluated_on)
+    curves = folder / "training_curves.png"
+    plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
@@ -139,10 +140,15 @@ def clear_up(folder: Path) -> None:
     release(folder)
 
 
+def title_of(results: dict) -> str:
+    """What a run is of, above its figures."""
+    return f"{results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+
+
 def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
     """Draw the confusion matrix of the emotions on the test fold, and the reliability of their probabilities."""
     emotion, fitted = results["test"]["all"]["emotion"], results["calibration"]
-    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    title = f"Emotion, {title_of(results)}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
     plot_reliability(probabilities, targets, folder / "reliability.png", title, fitted.get("temperature"))
@@ -160,7 +166,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
         print(f"  {printable(str(path))}")
     if "emotion" in results["tasks"]:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
-        print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are mistaken for which")
+        print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")
 
 
 def _program() -> str:
