@@ -1,4 +1,4 @@
-"""Pins `ser-mtl predict`: the answers of the run, whatever the batch; any format of audio; a broken file stops no other."""
+"""Pins `ser-mtl predict`: the answers of the run, whatever the batch; any format; a broken file stops no other."""
 
 import csv
 import json
