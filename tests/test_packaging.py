@@ -50,7 +50,7 @@ def test_the_wheel_has_the_command_and_the_requirements(wheel, names):
     assert "ser-mtl = ser_mtl.cli:main" in archive.read(entry_points).decode()
     metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert len(re.findall(r"^Requires-Dist: [^;]+$", metadata, re.MULTILINE)) == len(wanted)
+    assert len(re.findall(r"^Requires-Dist: [^;\n]+$", metadata, re.MULTILINE)) == len(wanted)
     assert len(re.findall(r"^Requires-Dist: .*extra == .onnx", metadata, re.MULTILINE)) == len(EXTRA)
     assert f"Version: {ser_mtl.__version__}" in metadata
 
