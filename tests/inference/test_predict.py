@@ -76,7 +76,7 @@ def test_an_answer_is_what_the_model_says_of_the_waveform(model):
     (answer,) = infer(*model, [samples])
     calibrated = output.task_logits["emotion"] / network.config.temperature
     assert torch.equal(output.logits, calibrated)
-    for task, logits in (output.task_logits | {"emotion": calibrated}).items():
+    for task, logits in (dict(output.task_logits) | {"emotion": calibrated}).items():
         p = logits.softmax(-1)[0]
         part = answer[task]
         assert part["label"] == network.config.labels[task][p.argmax()]
