@@ -1,8 +1,8 @@
 """Stage 1: finetune all of a pretrained speech encoder for emotion and speech recognition (eq. 4).
 
-accelerate launch run_stage1.py --fold 1
-accelerate launch run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
-accelerate launch run_stage1.py run.yaml --seed 1
+accelerate launch run_stage1.py --fold 1      on one device also: python run_stage1.py --fold 1
+python run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
+python run_stage1.py run.yaml --seed 1
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Stage 2: freeze the model of stage 1 and train adapters for emotion, gender and speaking style (eqs. 5 to 7).
 
-accelerate launch run_stage2.py --fold 1
-accelerate launch run_stage2.py --fold 1 --stage1 me/xlsr-ser-stage1 --corpus folder --data_dir my_recordings
-accelerate launch run_stage2.py run.yaml --seed 1
+accelerate launch run_stage2.py --fold 1      on one device also: python run_stage2.py --fold 1
+python run_stage2.py --fold 1 --stage1 me/xlsr-ser-stage1 --corpus folder --data_dir my_recordings
+python run_stage2.py run.yaml --seed 1
 """
 
 from pathlib import Path

@@ -35,7 +35,7 @@ _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a na
 
 
 def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False) -> Dataset:
-    """Read one folder corpus, or join several, one row an utterance, sorted by id.
+    """Read one folder corpus, or join several, one row per utterance, sorted by id.
 
     Without a column `fold`, the speakers of each folder are dealt into five folds. If several folders are joined, the
     name of the folder is put in front of ids and dialogs to keep them unique. A speaker of several folders is one

@@ -17,7 +17,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
-_WIDTH = 80  # characters a line
+_WIDTH = 80  # characters per line
 _MOST_SPEAKERS = 40  # in the table of speakers
 _EXAMPLES = 5  # names in one warning
 _MISSING = "(none)"  # label of utterances without one

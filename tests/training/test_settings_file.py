@@ -47,7 +47,7 @@ def test_a_run_started_from_its_own_args_json_is_that_run(finished):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"learning_rat": 1e-4}, "'learning_rat' is not a flag; did you mean 'learning_rate'?"),
+        ({"learning_rat": 1e-4}, "'learning_rat' is not a flag (did you mean learning_rate?)"),
         ({"fold": 9}, "--fold 9"),
         ({"tasks": "emotion age"}, "--tasks"),
     ],
