@@ -366,5 +366,5 @@ def _draw_cosines(axes: Axes, cosines: Lines, styles: dict[frozenset[str], dict]
         every = max(1, len(positions) // 8)
         axes.plot(positions, values, label=label, markevery=every, **styles[frozenset(pair.split())])
     axes.axhline(0, color="0.4", linewidth=1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     tidy(axes)

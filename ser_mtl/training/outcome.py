@@ -162,8 +162,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
-    for path in sorted(Path(args.output_dir).iterdir()):
-        print(f"  {printable(str(path))}")
+    print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
     if "emotion" in results["tasks"]:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")

@@ -275,3 +275,9 @@ def test_a_folder_of_a_version_without_the_flag_had_its_default(tmp_path):
     keep_settings(args())
     with pytest.raises(UserError, match=r"row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
         keep_settings(args("--row_flags", "t3-mtl --warmup_steps 9"))
+
+
+def test_without_a_finished_run_there_is_no_estimate(tmp_path):
+    runs = plan(choose_rows((1,), (), ()), (1,), (0,), tmp_path)
+    table = plan_table(runs, 1)
+    assert table.endswith(f"{len(runs)} runs, 0 finished, {len(runs)} to do; no estimate yet: no run has finished")
