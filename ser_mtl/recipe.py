@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from dataclasses import asdict, fields
@@ -54,18 +55,24 @@ class Settings(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- command line
 
 
+_PLACEHOLDERS = {"dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID", "tasks": "TASK",
+                 "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
+"""What stands for a value of text in the help, by the last word of its flag."""
+
+
 class Formatter(RawDescriptionHelpFormatter):
     """Help with one spelling of each flag, short placeholders, and the default in brackets."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=120)
+        super().__init__(prog, max_help_position=34, width=min(120, shutil.get_terminal_size((122, 24)).columns - 2))
 
     def _format_action_invocation(self, action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
         values = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
         if not values and action.nargs != 0 and action.const is not True:
-            values = f" {action.dest.split('_')[-1].upper()}" + (" ..." if action.nargs == "+" else "")
+            kind = {int: "N", float: "X"}.get(action.type) or _PLACEHOLDERS.get(action.dest.split("_")[-1], "VALUE")
+            values = f" {kind}" + (" ..." if action.nargs == "+" else "")
         return action.option_strings[0] + values
 
     def _get_help_string(self, action) -> str:
