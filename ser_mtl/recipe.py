@@ -2,12 +2,12 @@
 
 import json
 import os
+import shutil
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from dataclasses import asdict, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import yaml
 from datasets import Dataset, DatasetDict
@@ -19,6 +19,7 @@ from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
 from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.parsing import OneLineErrors, did_you_mean
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import (
     CorpusArguments,
@@ -54,18 +55,24 @@ class Settings(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- command line
 
 
+_PLACEHOLDERS = {"dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID", "tasks": "TASK",
+                 "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
+"""What stands for a value of text in the help, by the last word of its flag."""
+
+
 class Formatter(RawDescriptionHelpFormatter):
     """Help with one spelling of each flag, short placeholders, and the default in brackets."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=120)
+        super().__init__(prog, max_help_position=34, width=min(120, shutil.get_terminal_size((122, 24)).columns - 2))
 
     def _format_action_invocation(self, action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
         values = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
         if not values and action.nargs != 0 and action.const is not True:
-            values = f" {action.dest.split('_')[-1].upper()}" + (" ..." if action.nargs == "+" else "")
+            kind = {int: "N", float: "X"}.get(action.type) or _PLACEHOLDERS.get(action.dest.split("_")[-1], "VALUE")
+            values = f" {kind}" + (" ..." if action.nargs == "+" else "")
         return action.option_strings[0] + values
 
     def _get_help_string(self, action) -> str:
@@ -75,12 +82,8 @@ class Formatter(RawDescriptionHelpFormatter):
         return text if quiet else f"{text} [{default}]"
 
 
-class Parser(HfArgumentParser):
-    """A command line of dataclasses, whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; argparse would print every flag before it."""
-        raise UserError(f"{message}; --help explains every flag")
+class Parser(OneLineErrors, HfArgumentParser):
+    """A command line of dataclasses."""
 
 
 class StageParser(Parser):
@@ -93,18 +96,6 @@ class StageParser(Parser):
         self.add_argument(
             "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
         )
-
-    def check_flags(self, argv: list[str]) -> None:
-        """Name the first flag that does not exist, before argparse asks for one that is missing."""
-        for flag in (word.split("=")[0] for word in argv if word.startswith("--")):
-            if flag not in self._option_string_actions:
-                near = self.near(flag.removeprefix("--"))
-                self.error(f"unrecognized arguments: {flag}" + (f" (did you mean --{near}?)" if near else ""))
-
-    def near(self, name: str) -> str | None:
-        """The flag that is spelled most like `name`, if one is."""
-        names = [action.dest for action in self._actions]
-        return next(iter(get_close_matches(name.replace("-", "_"), names, n=1)), None)
 
     def print_help(self, file=None) -> None:
         """Print the project's own flags, by subject; with `--help_all` on the command line, all of them."""
@@ -131,7 +122,6 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
         sys.exit(0)
     if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
         argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
-    parser.check_flags(argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
@@ -153,6 +143,8 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
@@ -167,8 +159,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     words = []
     for name, value in content.items():
         if name not in flags:
-            near = parser.near(str(name))
-            raise UserError(f"{file}: {name!r} is not a flag" + (f"; did you mean {near!r}?" if near else ""))
+            raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
         if value not in (None, [], {}, flags[name].default):
             words += [f"--{name}", *_as_words(value)]
     return words

@@ -14,7 +14,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, one_name_each
+from ser_mtl.corpora.names import clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
@@ -35,7 +35,7 @@ _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a na
 
 
 def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False) -> Dataset:
-    """Read one folder corpus, or join several, one row an utterance, sorted by id.
+    """Read one folder corpus, or join several, one row per utterance, sorted by id.
 
     Without a column `fold`, the speakers of each folder are dealt into five folds. If several folders are joined, the
     name of the folder is put in front of ids and dialogs to keep them unique. A speaker of several folders is one
@@ -215,12 +215,12 @@ def _separator(metadata: Path) -> str:
 
 
 def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns that have no name and say nothing.
+    """The columns of `COLUMNS`. What else has a name is noted.
 
-    Those are empty columns, and the numbers of the rows that pandas writes in front.
+    Columns without a name may be there if they are empty, or the numbers of the rows that pandas writes in front.
 
     Raises:
-        UserError: another column without a name, a column that is unknown or there twice, or no column `file_name`.
+        UserError: another column without a name, a column that is misspelt or there twice, or no column `file_name`.
     """
     for place, column in enumerate(table.columns, start=1):
         if _NAMELESS.fullmatch(column):
@@ -231,12 +231,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     twice = [column for column in COLUMNS if f"{column}.1" in table.columns or list(table.columns).count(column) > 1]
     if twice:
         raise UserError(f"{metadata}: column {twice[0]!r} is there twice; remove one")
-    unknown = [repr(column) for column in table.columns if column not in COLUMNS]
-    if unknown:
-        raise UserError(
-            f"{metadata}: unknown column{'s' if unknown[1:] else ''} {', '.join(unknown)}; "
-            f"known columns: {', '.join(COLUMNS)}"
-        )
+    table = table[known_columns(str(metadata), list(table.columns), COLUMNS)]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")
     return table

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.leaks import check_no_leak
+from ser_mtl.corpora.utterances import check_utterances
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
 
@@ -100,6 +101,7 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
     Raises:
         UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
     """
+    check_utterances("corpus", corpus)
     if fold not in FOLDS:
         raise UserError(f"--fold {fold}: must be one of 1 to 5")
     if dev not in get_args(DevChoice):

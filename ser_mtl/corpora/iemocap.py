@@ -64,7 +64,7 @@ def load_iemocap(data_dir: Path | str, fold: int, dev: DevChoice = "dialog", che
 
 
 def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
-    """Read the four-class set of IEMOCAP, one row an utterance, sorted by id.
+    """Read the four-class set of IEMOCAP, one row per utterance, sorted by id.
 
     Args:
         data_dir: the folder IEMOCAP_full_release, or the folder above it.

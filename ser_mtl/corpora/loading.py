@@ -39,9 +39,12 @@ def load_corpus(
     Raises:
         UserError: an unknown name, or a corpus that is missing or has a fault.
     """
+    if not isinstance(data_dir, str | Path | Sequence | None):
+        raise UserError(f"--data_dir {data_dir!r}: must be a folder, or a list of folders")
     folders = [data_dir] if isinstance(data_dir, str | Path) else list(data_dir or [])
     if not isinstance(name, Dataset) and name not in get_args(CorpusName):
-        raise UserError(f"corpus {name!r}: must be one of {', '.join(get_args(CorpusName))}, or a datasets.Dataset")
+        shown = repr(name) if isinstance(name, str | Path) else type(name).__name__
+        raise UserError(f"corpus {shown}: must be one of {', '.join(get_args(CorpusName))}, or a datasets.Dataset")
     if name == "folder":
         if not folders:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")

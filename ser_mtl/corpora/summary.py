@@ -13,10 +13,12 @@ from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import normalise_text
+from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
-_WIDTH = 80  # characters a line
+_WIDTH = 80  # characters per line
+_MOST_SPEAKERS = 40  # in the table of speakers
 _EXAMPLES = 5  # names in one warning
 _MISSING = "(none)"  # label of utterances without one
 
@@ -30,7 +32,7 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
 
     Args:
         corpus: as `ser_mtl.corpora.load_corpus` returns it.
-        fold: the test fold of the splits; None leaves the splits out.
+        fold: the test fold of the splits; None shows the sizes of all folds' splits.
         dev: see `ser_mtl.corpora.folds.split`.
 
     Raises:
@@ -51,11 +53,14 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
             for task in CLASSIFICATION_TASKS
             if task != "emotion" and table[TASKS[task].column].notna().any()
         },
+        **({"By speaker": _speakers(table)} if table["speaker"].notna().any() else {}),
         "Annotations": _annotations(table),
         "Likely mistakes": "\n".join(_bullet(warning) for warning in _warnings(table)) or "none found",
     }
     if fold is not None:
         sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
+    else:
+        sections["Splits"] = _sizes_of_all_folds(corpus, dev)
     return "\n\n".join(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
 
 
@@ -88,6 +93,37 @@ def _groups(table: pd.DataFrame, column: str) -> str:
             {"utterances": groups.size(), "hours": groups["hours"].sum(), "speakers": groups["speaker"].nunique()}
         )
     )
+
+
+def _speakers(table: pd.DataFrame) -> str:
+    """Fold, gender, utterances and hours of each speaker, and the emotions; of many speakers the first and the last."""
+    groups = table.groupby("speaker")
+    columns = {
+        "fold": groups["fold"].agg(lambda folds: " ".join(map(str, sorted(set(folds))))),
+        "gender": groups["gender"].agg(lambda genders: "/".join(sorted(set(genders.dropna()))) or _MISSING),
+        "utterances": groups.size(),
+        "hours": groups["hours"].sum(),
+    }
+    emotions = pd.crosstab(table["speaker"], table["emotion"].fillna(_MISSING))
+    rows = pd.DataFrame(columns).join(emotions)
+    if len(rows) <= _MOST_SPEAKERS:
+        return _text(rows)
+    half = _MOST_SPEAKERS // 2
+    hidden = len(rows) - 2 * half
+    return f"{_text(pd.concat([rows.head(half), rows.tail(half)]))}\n(the first and last {half}; {hidden} more between)"
+
+
+def _sizes_of_all_folds(corpus: Dataset, dev: DevChoice) -> str:
+    """Utterances in train, dev and test by test fold; instead of a fold that cannot be split, why not."""
+    rows, problems = {}, {}
+    for fold in sorted(set(corpus["fold"])):
+        try:
+            rows[f"test fold {fold}"] = {name: len(part) for name, part in split(corpus, fold, dev).items()}
+        except UserError as error:
+            problems[fold] = str(error)
+    lines = [_text(pd.DataFrame.from_dict(rows, orient="index"))] if rows else []
+    lines += [_bullet(f"fold {fold}: {problem}") for fold, problem in problems.items()]
+    return "\n".join([*lines, f"(dev {dev}; --fold N shows one in detail)"])
 
 
 def _annotations(table: pd.DataFrame) -> str:

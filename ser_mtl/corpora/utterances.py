@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
 
 FEATURES = Features(
@@ -35,6 +37,19 @@ FEATURES = Features(
     }
 )
 """The columns of every corpus. None means "not annotated"; only id, path and fold are always there."""
+
+
+def check_utterances(name: str, given: Any) -> None:
+    """Check that something is a dataset of utterances.
+
+    Raises:
+        UserError: says what `name` is instead, or which columns it lacks.
+    """
+    if not isinstance(given, Dataset):
+        raise UserError(f"{name}: must be utterances as ser_mtl.load_corpus returns, not {type(given).__name__}")
+    if missing := FEATURES.keys() - set(given.column_names):
+        raise UserError(f"{name}: lacks the columns {', '.join(sorted(missing))}; see ser_mtl.load_corpus")
+
 
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
 

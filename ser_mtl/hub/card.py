@@ -243,7 +243,8 @@ def _evaluations(results: dict, part: str) -> list[EvalResult]:
         )
         for metric in METRICS
         if metric.group in TASKS and metric.key in scores.get(metric.group, {})
-        if metric.group != "asr" or "asr" in results["tasks"]  # else the transcripts are those of the base
+        # Otherwise the transcripts are those of the base, or none.
+        if metric.group != "asr" or ("asr" in results["tasks"] and transcription_note(results) is None)
     ]
 
 

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from transformers import TrainingArguments
@@ -17,7 +18,7 @@ from transformers.training_args import OptimizerNames
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRICS
+from ser_mtl.metrics import METRIC, METRICS
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.flags import default_of, flags_to_blame, refuse_idle_flags
 
@@ -71,17 +72,20 @@ _PROBABILITIES = (
 
 
 def check_values(arguments: Any) -> None:
-    """Check every field by itself: choices, ranges of numbers, and strings that say nothing.
+    """Check every field by itself: types, choices, ranges of numbers, and strings that say nothing.
 
     Raises:
         UserError: names the field and the values that it takes.
     """
+    annotations = get_type_hints(type(arguments))  # HfArgumentParser changes those of the fields
     for one in fields(arguments):
-        value = getattr(arguments, one.name)
-        if value == default_of(one) or value is None:
+        value, annotation = getattr(arguments, one.name), annotations[one.name]
+        if value == default_of(one) or (value is None and get_origin(annotation) is not Literal):
             continue
+        if not isinstance(value, _classes_of(annotation)):
+            raise UserError(f"--{one.name} {value!r}: must be {_in_words(annotation)}, not {type(value).__name__}")
         flag_and_value = f"--{one.name} {value!r}" if isinstance(value, str) else f"--{one.name} {value}"
-        choices = one.metadata.get("choices") or (get_args(one.type) if get_origin(one.type) is Literal else ())
+        choices = one.metadata.get("choices") or (get_args(annotation) if get_origin(annotation) is Literal else ())
         if choices and value not in choices:
             raise UserError(f"{flag_and_value}: must be one of {', '.join(choices)}")
         if value == "" or (isinstance(value, list) and "" in value):
@@ -90,6 +94,25 @@ def check_values(arguments: Any) -> None:
             raise UserError(f"--{one.name}: holds a NUL character")
         if wanted := _wanted_instead(one.name, value):
             raise UserError(f"{flag_and_value}: must be {wanted}")
+
+
+def _classes_of(annotation: Any) -> tuple[type, ...]:
+    """The classes of the values that a field with this annotation takes."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(one for option in get_args(annotation) for one in _classes_of(option))
+    if annotation is Any or get_origin(annotation) is Literal:
+        return (object,)
+    known = get_origin(annotation) or annotation
+    if not isinstance(known, type):
+        return (object,)
+    return {float: (float, int), str: (str, os.PathLike), list: (list, tuple)}.get(known, (known,))
+
+
+def _in_words(annotation: Any) -> str:
+    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "True or False", "list": "a list"}
+    names = [one.__name__ for one in _classes_of(annotation) if one not in (os.PathLike, tuple)]
+    names = [name for name in names if not (name == "int" and "float" in names)]
+    return " or ".join("None" if name == "NoneType" else words.get(name, name) for name in names)
 
 
 def _wanted_instead(name: str, value: Any) -> str | None:
@@ -115,7 +138,7 @@ def _refuse_constant(constant: str) -> None:
 
 def local_or_hub(name: str) -> str:
     """A folder as an absolute path, so that it is found from anywhere; a Hub id as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    return str(Path(name).resolve() if Path(name).is_dir() else name)
 
 
 @dataclass
@@ -181,11 +204,9 @@ class Stage:
 
     def __post_init__(self):
         check_values(self)
-        if isinstance(self.tasks, str):
-            raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
-        if unknown := [task for task in self.tasks if task not in TASKS]:
+        if unknown := [task for task in self.tasks or () if task not in list(TASKS)]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        self.tasks = [task for task in TASKS if task in self.tasks]
+        self.tasks = [task for task in TASKS if task in (self.tasks or ())]
         if not self.tasks:
             raise UserError("--tasks: names no task; emotion must be among them")
         self._check_weights()
@@ -293,7 +314,9 @@ class SerMtlArguments(TrainingArguments):
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
     )
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
-    greater_is_better: bool | None = flag(None, "Whether more of it is better. [yes, except for loss, WER and CER]")
+    greater_is_better: bool | None = flag(
+        None, "Whether more of it is better. [yes, except for losses and error rates]"
+    )
     eval_strategy: str = flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
     save_strategy: str = flag(
         "epoch",
@@ -348,6 +371,8 @@ class SerMtlArguments(TrainingArguments):
         self._n_gpu = min(1, self.n_gpu)
 
     def _check_together(self) -> None:
+        if self.output_dir is None:
+            raise UserError("--output_dir: is missing; name the folder of the run")
         if self.max_steps != -1 and self.max_steps not in range(1, 10**9):
             raise UserError(f"--max_steps {self.max_steps}: must be at least 1, or -1 for --num_train_epochs")
         for name, kind in _ENUMERATIONS.items():
@@ -381,8 +406,9 @@ class SerMtlArguments(TrainingArguments):
                 f"steps, not {strategies[0]} and {strategies[1]}"
             )
         self.load_best_model_at_end = self.selection != "last"
-        if self.greater_is_better is None and self.metric_for_best_model:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "wer", "cer"))
+        metric = METRIC.get((self.metric_for_best_model or "").removeprefix("eval_"))
+        if self.greater_is_better is None and metric is not None:  # transformers knows a loss by its name
+            self.greater_is_better = metric.higher_is_better
 
     def _settle_device(self) -> None:
         if not self.use_cpu and not torch.accelerator.is_available():

@@ -64,6 +64,8 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     """
     labels = label_sets(joined(parts), stage.tasks)
     if isinstance(stage, Stage2):
+        if stage.stage1 is None:
+            raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
         start = stage2_start(stage, labels)
         check_stage1_never_heard(stage.stage1, parts)
         return start
