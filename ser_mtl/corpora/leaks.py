@@ -79,8 +79,11 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
 def find_leaks(splits: DatasetDict) -> dict:
     """Count the test transcripts that train has a near-duplicate of, and the test utterances that cannot be checked.
 
+    In an official split, test speakers may be in train; these are counted too.
+
     Returns:
-        `{"test_without_speaker": count, "near_duplicates": {"all": {"n", "share"}, <style>: ...}}`: n is the number of
+        `{"test_without_speaker": count, "test_speakers_in_train": {"speakers": count, "utterances": count},
+        "near_duplicates": {"all": {"n", "share"}, <style>: ...}}`: n is the number of
         test transcripts with at least `FEWEST_WORDS` words, share the fraction with a near-duplicate in train. Groups
         without such transcripts are left out.
     """
@@ -92,6 +95,7 @@ def find_leaks(splits: DatasetDict) -> dict:
     groups = {"all": duplicates} | {style: duplicates[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
         "test_without_speaker": sum(speaker is None for speaker in test["speaker"]),
+        "test_speakers_in_train": _shared_speakers(test, train),
         "near_duplicates": {
             name: {"n": len(group), "share": round(float(group.mean()), 4)}
             for name, group in groups.items()
@@ -118,9 +122,24 @@ def leaks_line(leaks: dict) -> str:
         f"{printable(name)} {100 * group['share']:.1f} % of {group['n']}"
         for name, group in leaks["near_duplicates"].items()
     ]
-    unknown = leaks["test_without_speaker"]
-    speakers = f"{unknown} test utterances without a speaker, not checked" if unknown else "no shared speaker"
-    return f"Leaks: {speakers}; test transcripts with a near-duplicate in train: {', '.join(shares) or 'none compared'}"
+    return f"Leaks: {speakers_line(leaks)}; test transcripts with a near-duplicate in train: {', '.join(shares) or 'none compared'}"
+
+
+def speakers_line(leaks: dict) -> str:
+    """What is known of speakers that test and train share."""
+    shared, unknown = leaks.get("test_speakers_in_train", {}), leaks["test_without_speaker"]
+    found = []
+    if shared.get("speakers"):
+        found.append(f"{shared['utterances']} test utterances are by {shared['speakers']} speakers of train")
+    if unknown:
+        found.append(f"{unknown} test utterances without a speaker, not checked")
+    return ", ".join(found) or "no shared speaker"
+
+
+def _shared_speakers(test: Dataset, train: Dataset) -> dict[str, int]:
+    known = {same_person(speaker) for speaker in train["speaker"] if speaker}
+    shared = [key for speaker in test["speaker"] if speaker and (key := same_person(speaker)) in known]
+    return {"speakers": len(set(shared)), "utterances": len(shared)}
 
 
 def _words(rows: Dataset) -> list[list[str]]:
