@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.leaks import check_no_leak
+from ser_mtl.corpora.utterances import is_official
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
 
@@ -122,11 +123,6 @@ def deal_speakers(
             fold_speakers[fold] += 1
             fold_utterances[fold] += sizes[speaker]
     return folds
-
-
-def is_official(corpus: Dataset) -> bool:
-    """Whether a corpus comes with its own train and test sets."""
-    return "split" in corpus.column_names and any(corpus["split"])
 
 
 def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> DatasetDict:

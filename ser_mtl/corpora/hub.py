@@ -66,7 +66,8 @@ def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, 
             row |= {one: feature.int2str(row[one]) for one, feature in labels.items() if (row[one] or 0) >= 0}
             stem = Path(audio["path"] or "").stem
             fields = {one: text for one, cell in row.items() if (text := as_text(cell))}
-            yield f"{part}/{number:06d}", known | fields | {"stem": stem}, _file_of(name, audio)
+            place = f"{Path(name).name}/{part}/{number:06d}"  # ids of two datasets differ
+            yield place, known | fields | {"stem": stem}, _file_of(name, audio)
 
 
 def _file_of(name: str, audio: dict) -> str:

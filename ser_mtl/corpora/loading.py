@@ -1,6 +1,7 @@
 """The way into a corpus: from its name and folder, or from a dataset in memory, to rows of utterances."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +20,10 @@ from ser_mtl.errors import UserError, notice
 CORPORA = ("iemocap", "folder", "demo", *DESCRIBED)
 """Names of corpora. Any other is the path of a description, a TOML file."""
 
-CORPUS_HELP = f"{', '.join(CORPORA)}; or the path of a description, my.toml (docs/corpora.md)."
+CORPUS_HELP = (
+    "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot; a described corpus: "
+    f"{', '.join(DESCRIBED)}; or the path of a description of your own, my.toml (docs/corpora.md)."
+)
 
 DEMO_FOLDER = Path("runs/demo/corpus")
 
@@ -96,7 +100,9 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
         from ser_mtl.corpora.demo.corpus import make_demo_corpus  # not above: imports torch and eSpeak NG
 
         return Reading(read_iemocap(make_demo_corpus(folder or DEMO_FOLDER), check_counts=False), [])
-    return Reading(read_iemocap(folder or os.environ.get("IEMOCAP_DIR") or "IEMOCAP_full_release", check_counts), [])
+    codes: Counter[str] = Counter()
+    corpus = read_iemocap(folder or os.environ.get("IEMOCAP_DIR") or "IEMOCAP_full_release", check_counts, codes)
+    return Reading(corpus, [f"{count} utterances have the emotion {code!r}" for code, count in codes.most_common()])
 
 
 def _described(name: str, folder: str | Path | None, check_counts: bool) -> Reading:
@@ -115,6 +121,12 @@ def _described(name: str, folder: str | Path | None, check_counts: bool) -> Read
     else:
         corpus, left_out = read_described(description, Path(where), check_counts)
     return Reading(corpus, left_out.lines())
+
+
+def place_of_data(name: str, data_dir: str) -> str:
+    """Where a corpus lies, so that it is found again from another folder; a repository of the Hub as it is."""
+    on_hub = name == "hub" or (name.endswith(".toml") and read_description(name).hub is not None)
+    return data_dir if on_hub and not os.path.isdir(data_dir) else os.path.abspath(data_dir)
 
 
 def check_corpus_name(name: str) -> None:

@@ -56,9 +56,11 @@ def with_map(corpus: Dataset, words: Iterable[str] | Mapping[str, str]) -> tuple
         labels = corpus[column][:]
         _check_present(column, wanted, labels)
         changed = [None if label is None else wanted.get(label.casefold(), label) for label in labels]
-        features = corpus.features
-        corpus = corpus.remove_columns(column).add_column(column, [new or None for new in changed])
-        corpus = corpus.select_columns(list(features)).cast(features)
+        columns = corpus.column_names
+        corpus = corpus.remove_columns(column).add_column(
+            column, [new or None for new in changed], feature=corpus.features[column]
+        )
+        corpus = corpus.select_columns(columns)
         if column == "emotion" and "" in changed:
             left_out += [
                 f"{sum(label.casefold() == old for label in labels if label)} utterances are {old!r} (--map)"

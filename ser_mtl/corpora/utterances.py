@@ -61,6 +61,11 @@ def _spoken_characters(text: str) -> Iterator[str]:
         yield before
 
 
+def is_official(rows: Dataset) -> bool:
+    """Whether utterances come with an official split: their own train and test sets."""
+    return "split" in rows.column_names and any(rows["split"])
+
+
 def joined(parts: DatasetDict) -> Dataset:
     """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
     rows = [row for part in parts.values() for row in part.to_list()]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -16,6 +17,8 @@ from transformers.training_args import OptimizerNames
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
+from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRICS
 from ser_mtl.tasks import TASKS
@@ -124,12 +127,16 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int = field(metadata={"help": "1..5: the session (or value of the fold column) held out for the test."})
-    corpus: Literal["iemocap", "folder", "demo"] = flag(
-        "iemocap", "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot."
+    fold: int | None = flag(
+        None,
+        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
+        "official split.",
     )
+    corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
-        None, "Where the corpus is; several folders are joined. [iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]"
+        None,
+        "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
+        "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
@@ -137,12 +144,20 @@ class CorpusArguments:
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
     )
+    map: list[str] | None = flag(
+        None,
+        "Other labels: anger=angry renames, disgust= leaves its utterances out, gender:m=male is of another column.",
+    )
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
-    no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
+    no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
 
     def __post_init__(self):
         check_values(self)
-        if self.fold not in FOLDS:
+        check_corpus_name(self.corpus)
+        parse_map(self.map or ())
+        if self.fold is None and self.corpus in ("iemocap", "demo"):
+            raise UserError("the following arguments are required: --fold; --help explains every flag")
+        if self.fold not in (None, *FOLDS):
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
@@ -160,7 +175,9 @@ class Stage:
     number: ClassVar[int] = 0
     _argument_group_name: ClassVar[str] = "The method"
 
-    tasks: list[str] = flag([], "Tasks to train: any of emotion asr gender style, emotion among them.")
+    default_tasks: ClassVar[tuple[str, ...]] = ()
+
+    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
@@ -181,6 +198,9 @@ class Stage:
 
     def __post_init__(self):
         check_values(self)
+        self.left_to_corpus = {name for name in ("tasks", "fusion", "scl") if getattr(self, name) is None}
+        if self.tasks is None:
+            self.tasks = list(self.default_tasks)
         if isinstance(self.tasks, str):
             raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
         if unknown := [task for task in self.tasks if task not in TASKS]:
@@ -193,6 +213,13 @@ class Stage:
             raise UserError(
                 f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
             )
+
+    def leave_out(self, tasks: Collection[str]) -> None:
+        """Train without these of the default tasks; fusion and SCL follow, unless they were asked for."""
+        self.tasks = [task for task in self.tasks if task not in tasks]
+        for name in self.left_to_corpus - {"tasks"}:
+            setattr(self, name, None)
+        self._check_weights()
 
     def _check_weights(self) -> None:
         auxiliary = len(self.tasks) - 1
@@ -207,6 +234,7 @@ class Stage:
                         f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
                     )
             self.fusion = self.scl = "none"
+        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
 
 
 @dataclass
@@ -220,10 +248,12 @@ class Stage1(Stage):
         "Hub id or folder of the pretrained encoder. "
         "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
     )
-    tasks: list[str] = flag(
-        ["emotion", "asr"],
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
+
+    tasks: list[str] | None = flag(
+        None,
         "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
-        "--selection last.",
+        "--selection last. [emotion asr, as far as the corpus has them]",
     )
     trainable: str = flag(
         "all",
@@ -248,14 +278,18 @@ class Stage2(Stage):
     stage1: str | None = flag(
         None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
     )
-    tasks: list[str] = flag(["emotion", "gender", "style"], "Tasks to train: any of emotion asr gender style.")
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
+
+    tasks: list[str] | None = flag(
+        None,
+        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+    )
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
 
     def __post_init__(self):
         super().__post_init__()
-        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
         if "emotion" not in self.tasks:
             raise UserError("--tasks: emotion must be among them")

@@ -10,6 +10,7 @@ import numpy as np
 from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
@@ -57,7 +58,7 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
         "stage": record["stage"],
         "fold": record["corpus"]["fold"],
         "seed": trainer.args.seed,
-        "corpus": record["corpus"]["corpus"],
+        "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": trainer.start.encoder,
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
         "tasks": trainer.stage.tasks,

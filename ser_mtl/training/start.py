@@ -19,6 +19,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.corpora.targets import character_tokenizer, label_sets
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
@@ -306,7 +307,8 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     if len(folders) > 1:
         return {part: set(names) for part, names in ids.items()}
-    prefixes = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
+    name = name_in_results(corpus["corpus"])
+    prefixes = {folders[0].name, folders[0].resolve().name} if name == "folder" else {name}
     return {part: {f"{prefix}/{name}" for prefix in prefixes for name in names} for part, names in ids.items()}
 
 

@@ -18,8 +18,9 @@ from transformers.trainer_callback import PrinterCallback
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
+from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
-from ser_mtl.corpora.targets import check_annotated
+from ser_mtl.corpora.targets import check_annotated, unusable_tasks
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
@@ -89,6 +90,8 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_together(stage, args, has_dev="dev" in parts)
+        if "tasks" in stage.left_to_corpus:
+            stage.leave_out(unusable_tasks(parts, stage.tasks))
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
@@ -407,9 +410,8 @@ def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
     folds = parts["test"].unique("fold") if "test" in parts else []
-    corpus = (
-        {"corpus": "iemocap", "data_dir": None} if names == ["iemocap"] else {"corpus": "folder", "data_dir": names}
-    )
+    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
+    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 
