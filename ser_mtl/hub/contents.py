@@ -13,8 +13,9 @@ from ser_mtl.hub.record import published_as
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _AS_THEY_ARE = (
-    "processor_config.json", "tokenizer_config.json", "vocab.json", "split.json", "history.json",
-    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json", "gradient_cosines.png",
+    "processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.json", "split.json",
+    "history.json", "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json",
+    "gradient_cosines.png",
 )  # fmt: skip
 COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
 """Files that go with the weights, and are the same for the model in another form."""

@@ -20,6 +20,7 @@ from ser_mtl.corpora.batching import waveforms
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
@@ -31,14 +32,18 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     transcript: bool = True,
+    base: str | None = None,
 ) -> "Recognizer":
     """Load a trained model to answer recordings.
 
     Args:
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
-        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
+        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32. "auto" is bfloat16 on a
+            device that has instructions for it, else float32.
         transcript: whether answers hold a transcript, where the model transcribes.
+        base: folder or Hub id of the base of adapters; by default the one that they name, or one that was moved with
+            them.
 
     Raises:
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
@@ -50,18 +55,29 @@ def load(
         if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
-        model = SerMtlModel.from_pretrained(name)
+        model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
+        dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32
+        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         model = model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
     if transcript and model.ctc_head is not None and transcribing(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     return Recognizer(model, processor, transcript)
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    """Bfloat16 where the device computes with it and does not merely emulate it."""
+    native = False
+    if device.type == "cpu":
+        native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    elif device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 class Recognizer:

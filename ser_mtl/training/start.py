@@ -25,6 +25,7 @@ from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
+from ser_mtl.model.base import base_of
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -203,7 +204,7 @@ def read_stage1(name: str) -> SavedStage1:
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
     lora = PeftConfig.from_pretrained(name)
-    return SavedStage1(name, config, lora, lora.base_model_name_or_path, lora.revision)
+    return SavedStage1(name, config, lora, base_of(name) or lora.base_model_name_or_path, lora.revision)
 
 
 def check_run_of_stage1(folder: Path) -> None:

@@ -188,6 +188,13 @@ def test_a_model_that_cannot_be_loaded_is_named(hub, name):
         ser_mtl.load(name)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bfloat16_where_the_cpu_computes_in_it(finished2, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native, "amx_bf16": False})
+    recognizer = ser_mtl.load(finished2, device="cpu", dtype="auto")
+    assert recognizer.model.dtype == (torch.bfloat16 if native else torch.float32)
+
+
 def test_it_answers_in_bfloat16_too(finished2, mono):
     exact = ser_mtl.load(finished2, device="cpu")((mono, SAMPLING_RATE))
     for dtype in ("bfloat16", torch.bfloat16):
