@@ -17,7 +17,10 @@ from ser_mtl.safe_text import printable
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument(
-        "folders", nargs="*", metavar="DIR", help="Where the corpus is; several folders are joined; user/dataset for hub."
+        "folders",
+        nargs="*",
+        metavar="DIR",
+        help="Where the corpus is; several folders are joined; user/dataset for hub.",
     )
     parser.add_argument(
         "--corpus", default="folder", help="Its name, or the path of a description; as for run_stage1.py. [folder]"
@@ -52,7 +55,9 @@ def main(args: Namespace) -> None:
         args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
     )
     print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))
-    print(f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {_flags(args)}{training_flags(corpus, args.fold, args.dev)}")
+    print(
+        f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {_flags(args)}{training_flags(corpus, args.fold, args.dev)}"
+    )
     if args.write:
         path = place_to_write(args.write, args.folders, corpus["path"])
         write_metadata(corpus, path)
@@ -67,7 +72,11 @@ def about(name: str) -> str:
         return ""
     page = read_description(name)
     facts = {"language": page.language, "licence": page.licence, "from": page.address}
-    lines = [page.title, *(f"{fact}: {text}" for fact, text in facts.items() if text), *(f"- {one}" for one in page.odd)]
+    lines = [
+        page.title,
+        *(f"{fact}: {text}" for fact, text in facts.items() if text),
+        *(f"- {one}" for one in page.odd),
+    ]
     return "\n".join(map(printable, lines)) + "\n\n"
 
 

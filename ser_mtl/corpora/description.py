@@ -167,4 +167,6 @@ def _words(value: str | list[str]) -> tuple[str, ...]:
 
 
 def _map(words: dict[str, str]) -> dict[str, str]:
+    if not all(isinstance(word, str) for word in words.values()):
+        raise TypeError(f"words must be in quotes: {words}")
     return {key if key == REST else spelling(key): word for key, word in words.items()}

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.names import clean, one_name_each
-from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.corpora.utterances import FEATURES, is_official
 from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 from ser_mtl.safe_text import csv_line, unguarded
@@ -114,11 +114,13 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
         )
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
     names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
-    columns = {column: corpus[column][:] for column in ANNOTATIONS}
-    if any(columns["split"]):
-        columns["fold"] = [None] * len(names)  # that of the test set follows from the split
-    rows = zip(names, *columns.values(), strict=True)
-    lines = [csv_line(COLUMNS), *(csv_line("" if cell is None else cell for cell in row) for row in rows)]
+    left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
+    columns = [column for column in ANNOTATIONS if column != left_out]
+    rows = zip(names, *(corpus[column] for column in columns), strict=True)
+    lines = [
+        csv_line(["file_name", *columns]),
+        *(csv_line("" if cell is None else cell for cell in row) for row in rows),
+    ]
     with replacing(path) as partial:
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
 

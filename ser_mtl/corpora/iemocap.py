@@ -139,7 +139,9 @@ def _find_tree(data_dir: Path) -> tuple[Path, list[_Texts]]:
     for root in (data_dir, data_dir / "IEMOCAP_full_release"):
         if any((root / f"Session{session}").is_dir() for session in SESSIONS):
             return root, [_texts_of_session(root / f"Session{session}") for session in SESSIONS]
-    files = [data_dir / name for name in files_below(data_dir) if _TEXT_FILE.fullmatch(name)] if data_dir.is_dir() else []
+    files = (
+        [data_dir / name for name in files_below(data_dir) if _TEXT_FILE.fullmatch(name)] if data_dir.is_dir() else []
+    )
     files = [file for file in files if not any(map(_OTHER_FOLDERS.fullmatch, file.relative_to(data_dir).parts))]
     if files:
         return data_dir, [_Texts(files, files, data_dir)]

@@ -72,7 +72,9 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     for first, second in combinations(splits, 2):
         if shared := sorted(utterances[first][digest] for digest in utterances[first].keys() & utterances[second]):
             other = utterances[second][digests[shared[0]]]
-            found = f"{shared[0]} in {first} and {other} in {second} are the same recording ({len(shared)} shared in all)"
+            found = (
+                f"{shared[0]} in {first} and {other} in {second} are the same recording ({len(shared)} shared in all)"
+            )
             if not is_official(splits[first]):
                 raise UserError(f"{found}: remove one of each, or put both into one fold and dialog")
             notice(f"official split: {found}")
@@ -81,7 +83,7 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
 def find_leaks(splits: DatasetDict) -> dict:
     """Count the test transcripts that train has a near-duplicate of, and the test utterances that cannot be checked.
 
-    In an official split, test speakers may be in train; these are counted too.
+    In an official split, test speakers may be in train; if there are any, they are counted too.
 
     Returns:
         `{"test_without_speaker": count, "test_speakers_in_train": {"speakers": count, "utterances": count},
@@ -97,7 +99,7 @@ def find_leaks(splits: DatasetDict) -> dict:
     groups = {"all": duplicates} | {style: duplicates[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
         "test_without_speaker": sum(speaker is None for speaker in test["speaker"]),
-        "test_speakers_in_train": _shared_speakers(test, train),
+        **_shared_speakers(test, train),
         "near_duplicates": {
             name: {"n": len(group), "share": round(float(group.mean()), 4)}
             for name, group in groups.items()
@@ -138,10 +140,11 @@ def speakers_line(leaks: dict) -> str:
     return ", ".join(found) or "no shared speaker"
 
 
-def _shared_speakers(test: Dataset, train: Dataset) -> dict[str, int]:
+def _shared_speakers(test: Dataset, train: Dataset) -> dict[str, dict[str, int]]:
     known = {same_person(speaker) for speaker in train["speaker"] if speaker}
     shared = [key for speaker in test["speaker"] if speaker and (key := same_person(speaker)) in known]
-    return {"speakers": len(set(shared)), "utterances": len(shared)}
+    counts = {"speakers": len(set(shared)), "utterances": len(shared)}
+    return {"test_speakers_in_train": counts} if shared else {}
 
 
 def _words(rows: Dataset) -> list[list[str]]:

@@ -31,12 +31,15 @@ def _token(token: str, pattern: str, seen: set[str]) -> str:
         return re.escape(token)
     part = _PART.fullmatch(token)
     if part is None:
-        raise UserError(f"pattern {pattern!r}: {token} is no part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}")
+        raise UserError(
+            f"pattern {pattern!r}: {token} is no part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}"
+        )
     name, length = part["name"], part["length"]
     if name in seen:
         return f"(?P={name})"
     seen.add(name)
-    return f"(?P<{name}>{_KINDS[part['kind']]}{f'{{{length}}}' if length else '+?'})"
+    times = f"{{{length}}}" if length else "+" if part["kind"] else "+?"
+    return f"(?P<{name}>{_KINDS[part['kind']]}{times})"
 
 
 def fill(template: str, fields: Mapping[str, str | None]) -> str | None:

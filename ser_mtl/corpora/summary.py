@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from textwrap import fill
 
 import numpy as np
@@ -19,6 +20,7 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 _WIDTH = 80  # characters a line
 _EXAMPLES = 5  # names in one warning
 _SPEAKERS = 24  # in a table
+_SECONDS = (0, 0.1, 1, 2, 4, 8, 16, 32, 60, np.inf)  # bounds of lengths that are counted together
 _MISSING = "(none)"  # label of utterances without one
 
 _CLASSES = [TASKS[task].column for task in CLASSIFICATION_TASKS]
@@ -49,6 +51,7 @@ def corpus_tables(
     sections = {
         "Size": _size(table),
         **_emotions_by_place(table),
+        "By length": _lengths(table),
         **({"By speaker": _speakers(table)} if table["speaker"].notna().any() else {}),
         **({"By corpus": _groups(table, "corpus")} if table["corpus"].nunique() > 1 else {}),
         **{
@@ -72,7 +75,6 @@ def _size(table: pd.DataFrame) -> str:
     lines = [
         f"utterances: {len(table)}, {table['hours'].sum():.2f} hours",
         f"seconds: {seconds.mean():.2f} on average, from {seconds.min():.2f} to {seconds.max():.2f}",
-        "seconds: {:.2f}, {:.2f} and {:.2f} at a tenth, half and nine tenths".format(*seconds.quantile([0.1, 0.5, 0.9])),
     ]
     if table["speaker"].notna().any():
         sizes = table["speaker"].value_counts().sort_index()
@@ -91,6 +93,13 @@ def _emotions_by_place(table: pd.DataFrame) -> dict[str, str]:
     if place == "fold":
         counts.index = [name if name == "all" else int(name) for name in counts.index]
     return {f"Utterances by {place} and emotion": _text(counts.assign(hours=hours))}
+
+
+def _lengths(table: pd.DataFrame) -> str:
+    """Utterances and hours by seconds."""
+    names = [f"{least:g} to {most:g} s" for least, most in pairwise(_SECONDS)]
+    bins = pd.cut(3600 * table["hours"], _SECONDS, right=False, labels=names)
+    return _text(table.groupby(bins, observed=True).agg(utterances=("id", "size"), hours=("hours", "sum")))
 
 
 def _speakers(table: pd.DataFrame) -> str:

@@ -115,7 +115,12 @@ class TablesArguments:
             raise UserError(
                 f"--folds {missing[0]}: the corpus has no such test set; use --folds {' '.join(map(str, held))}"
             )
-        stages = [stage for row in choose_rows(self.tables, self.rows, self.leave_out) for stage in (row.stage1, row.stage2) if stage]
+        stages = [
+            stage
+            for row in choose_rows(self.tables, self.rows, self.leave_out)
+            for stage in (row.stage1, row.stage2)
+            if stage
+        ]
         tasks = {task for stage in stages for task in stage.tasks.split()}
         if lacking := list(unusable_tasks(DatasetDict({"train": corpus}), tasks)):
             raise UserError(f"--corpus {self.corpus}: has no labels for {lacking[0]}; --leave_out {' '.join(lacking)}")
