@@ -25,6 +25,7 @@ from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import (
     CorpusArguments,
+    DefaultTasks,
     SerMtlArguments,
     Stage,
     Stage1,
@@ -223,7 +224,7 @@ def record_of(settings: Settings) -> dict:
 
 def _as_before(stage: Stage, saved: Path) -> None:
     """Leave out the default tasks that the run in this folder found nobody to have annotated."""
-    if "tasks" in stage.left_to_corpus and saved.is_file():
+    if saved.is_file():
         with suppress(UserError):  # what is wrong with the file is said where the folder is checked
             stage.leave_out(read_json(saved).get("tasks_left_out", []))
 
@@ -231,8 +232,9 @@ def _as_before(stage: Stage, saved: Path) -> None:
 def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
     """Leave out the default tasks that the corpus does not have, and name them in a line."""
     stage = settings.stage
-    asked = list(stage.default_tasks) if "tasks" in stage.left_to_corpus else []
-    if reasons := unusable_tasks(parts, asked):
+    if not isinstance(stage.tasks, DefaultTasks):
+        return
+    if reasons := unusable_tasks(parts, stage.default_tasks):
         stage.leave_out(reasons)
         record["method"] |= asdict(stage)
         record["tasks_left_out"] = list(reasons)

@@ -55,9 +55,8 @@ def main(args: Namespace) -> None:
         args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
     )
     print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))
-    print(
-        f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {_flags(args)}{training_flags(corpus, args.fold, args.dev)}"
-    )
+    flags = _flags(args) + training_flags(corpus, args.fold, args.dev)
+    print(f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {flags}")
     if args.write:
         path = place_to_write(args.write, args.folders, corpus["path"])
         write_metadata(corpus, path)

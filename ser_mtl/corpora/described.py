@@ -138,7 +138,7 @@ def _with_table(
             f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; put the "
             "folder with audio and labels behind --data_dir"
         )
-    index, known = AudioIndex(list(found)), {}
+    index, known = AudioIndex(list(found)), dict[str, dict[str, str]]()
     for row in rows:
         wanted = fill(table.audio, row)
         files = index.find(wanted) if wanted else []

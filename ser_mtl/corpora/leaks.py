@@ -126,7 +126,8 @@ def leaks_line(leaks: dict) -> str:
         f"{printable(name)} {100 * group['share']:.1f} % of {group['n']}"
         for name, group in leaks["near_duplicates"].items()
     ]
-    return f"Leaks: {speakers_line(leaks)}; test transcripts with a near-duplicate in train: {', '.join(shares) or 'none compared'}"
+    duplicates = ", ".join(shares) or "none compared"
+    return f"Leaks: {speakers_line(leaks)}; test transcripts with a near-duplicate in train: {duplicates}"
 
 
 def speakers_line(leaks: dict) -> str:

@@ -39,7 +39,7 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
 
 
 def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
-    """Why tasks cannot be trained: nobody annotated them, or all utterances have one label. Emotion is never among them.
+    """Why tasks, but for emotion, cannot be trained: nobody annotated them, or all utterances have one label.
 
     Returns:
         The reason by task.
@@ -50,8 +50,6 @@ def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
         labels = set().union(*(set(rows[column]) for rows in splits.values())) - {None}
         if not labels:
             reasons[task] = f"no utterance of the corpus is annotated for it (column {column!r})"
-        elif not any(splits["train"][column]):
-            reasons[task] = f"no utterance of train is annotated for it (column {column!r})"
         elif TASKS[task].kind == "classes" and len(labels) == 1:
             reasons[task] = f"all utterances have the same label, {min(labels)!r}"
     return {task: reasons[task] for task in TASKS if task in reasons}

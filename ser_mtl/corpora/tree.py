@@ -71,8 +71,8 @@ def check_no_pointers(folder: Path, paths: list[str]) -> None:
     pointers = [path for path in paths if _is_pointer(folder / path)]
     if pointers:
         raise UserError(
-            f"{folder / pointers[0]}: is a pointer of git LFS, not a recording ({len(pointers)} of {len(paths)} files); "
-            "`git lfs pull` there, or download the files themselves"
+            f"{folder / pointers[0]}: is a pointer of git LFS, not a recording ({len(pointers)} of {len(paths)} files);"
+            " `git lfs pull` there, or download the files themselves"
         )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -165,6 +165,19 @@ class CorpusArguments:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
 
 
+class DefaultTasks(list):
+    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+
+    Args:
+        tasks: their names.
+        followers: settings that nobody asked for either, and that depend on the tasks.
+    """
+
+    def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
+        super().__init__(tasks)
+        self.followers = frozenset(followers)
+
+
 @dataclass
 class Stage:
     """The arguments of the method that both stages share.
@@ -198,14 +211,15 @@ class Stage:
 
     def __post_init__(self):
         check_values(self)
-        self.left_to_corpus = {name for name in ("tasks", "fusion", "scl") if getattr(self, name) is None}
         if self.tasks is None:
-            self.tasks = list(self.default_tasks)
+            followers = {name for name in ("fusion", "scl") if getattr(self, name) is None}
+            self.tasks = DefaultTasks(self.default_tasks, followers)
         if isinstance(self.tasks, str):
             raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        self.tasks = [task for task in TASKS if task in self.tasks]
+        if not isinstance(self.tasks, DefaultTasks):
+            self.tasks = [task for task in TASKS if task in self.tasks]
         if not self.tasks:
             raise UserError("--tasks: names no task; emotion must be among them")
         self._check_weights()
@@ -215,11 +229,17 @@ class Stage:
             )
 
     def leave_out(self, tasks: Collection[str]) -> None:
-        """Train without these of the default tasks; fusion and SCL follow, unless they were asked for."""
-        self.tasks = [task for task in self.tasks if task not in tasks]
-        for name in self.left_to_corpus - {"tasks"}:
-            setattr(self, name, None)
-        self._check_weights()
+        """Train without these of the default tasks; tasks that were asked for stay.
+
+        Raises:
+            UserError: fusion or SCL was asked for, and has too few tasks left.
+        """
+        if isinstance(self.tasks, DefaultTasks):
+            followers = self.tasks.followers
+            self.tasks = DefaultTasks((task for task in self.tasks if task not in tasks), followers)
+            for name in followers:
+                setattr(self, name, None)
+            self._check_weights()
 
     def _check_weights(self) -> None:
         auxiliary = len(self.tasks) - 1

@@ -18,8 +18,8 @@ from transformers.trainer_callback import PrinterCallback
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
-from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
+from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated, unusable_tasks
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
@@ -90,8 +90,7 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_together(stage, args, has_dev="dev" in parts)
-        if "tasks" in stage.left_to_corpus:
-            stage.leave_out(unusable_tasks(parts, stage.tasks))
+        stage.leave_out(unusable_tasks(parts, stage.tasks))
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
