@@ -18,14 +18,13 @@ from transformers.utils import logging
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
-from ser_mtl.corpora.targets import classes_table, unusable_tasks
-from ser_mtl.errors import UserError, notice
+from ser_mtl.corpora.targets import classes_table
+from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import (
     CorpusArguments,
-    DefaultTasks,
     SerMtlArguments,
     Stage,
     Stage1,
@@ -35,6 +34,7 @@ from ser_mtl.training.arguments import (
 )
 from ser_mtl.training.flags import DERIVED
 from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 
 # Redefined in `SerMtlArguments`, but not for everyday use: shown by --help_all.
@@ -232,14 +232,9 @@ def _as_before(stage: Stage, saved: Path) -> None:
 def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
     """Leave out the default tasks that the corpus does not have, and name them in a line."""
     stage = settings.stage
-    if not isinstance(stage.tasks, DefaultTasks):
-        return
-    if reasons := unusable_tasks(parts, stage.default_tasks):
-        stage.leave_out(reasons)
+    if left_out := leave_out_unusable(stage, parts, stage.default_tasks):
         record["method"] |= asdict(stage)
-        record["tasks_left_out"] = list(reasons)
-        for task, reason in reasons.items():
-            notice(f"--tasks: {task} is left out: {reason}")
+        record["tasks_left_out"] = left_out
 
 
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:

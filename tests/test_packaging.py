@@ -26,7 +26,8 @@ def names(wheel) -> list[str]:
 def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
     for name in ("modeling_ser_mtl.py", "run_stage1.py", "run_stage2.py", "run_tables.py", "ser_mtl/__main__.py"):
         assert name in names
-    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "ser_mtl").rglob("*.j2")}
+    data = [path for kind in ("*.j2", "*.toml") for path in (ROOT / "ser_mtl").rglob(kind)]
+    templates = {str(path.relative_to(ROOT)) for path in data}
     assert len(templates) == 2 and templates <= set(names)
 
 

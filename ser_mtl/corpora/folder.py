@@ -121,8 +121,11 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
         csv_line(["file_name", *columns]),
         *(csv_line("" if cell is None else cell for cell in row) for row in rows),
     ]
-    with replacing(path) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    try:
+        with replacing(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def _read_one_folder(folder: Path) -> list[dict]:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from ser_mtl.corpora.dataset import read_dataset
-from ser_mtl.corpora.described import read_described
+from ser_mtl.corpora.described import LeftOut, read_described
 from ser_mtl.corpora.description import DESCRIBED, is_described, read_description
 from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.mapping import with_map
+from ser_mtl.corpora.tree import AUDIO, files_below, suffix_of
 from ser_mtl.errors import UserError, notice
 
 CORPORA = ("iemocap", "folder", "demo", *DESCRIBED)
@@ -61,7 +62,7 @@ def load_corpus(
         UserError: an unknown name, or a corpus that is missing or has a fault.
     """
     reading = read_corpus(name, data_dir, check_counts, distinct_speakers, label_map)
-    if reading.left_out and name != "iemocap":  # of IEMOCAP, everybody leaves the other emotions out
+    if reading.left_out and isinstance(name, str) and is_described(name):
         notice(f"left out, as `ser-mtl corpus` shows: {'; '.join(reading.left_out)}")
     return reading.corpus
 
@@ -88,7 +89,8 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
     if name == "folder":
         if not folders:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
-        return Reading(read_folder(folders, distinct_speakers), [])
+        corpus = read_folder(folders, distinct_speakers)
+        return Reading(corpus, [line for folder in folders for line in _unlisted(Path(folder), corpus)])
     if len(folders) > 1:
         raise UserError("--data_dir: only corpus folder joins several folders; name one")
     folder = folders[0] if folders else None
@@ -103,6 +105,14 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
     codes: Counter[str] = Counter()
     corpus = read_iemocap(folder or os.environ.get("IEMOCAP_DIR") or "IEMOCAP_full_release", check_counts, codes)
     return Reading(corpus, [f"{count} utterances have the emotion {code!r}" for code, count in codes.most_common()])
+
+
+def _unlisted(folder: Path, corpus: Dataset) -> list[str]:
+    """A line on the audio files of a folder that its table does not name."""
+    known, left_out = {os.path.normpath(path) for path in corpus["path"]}, LeftOut()
+    audio = [name for name in files_below(folder) if suffix_of(name) in AUDIO]
+    left_out.add("audio files are not in metadata.csv", *(name for name in audio if str(folder / name) not in known))
+    return left_out.lines()
 
 
 def _described(name: str, folder: str | Path | None, check_counts: bool) -> Reading:

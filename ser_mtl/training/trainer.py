@@ -20,7 +20,7 @@ from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.loading import CORPORA
-from ser_mtl.corpora.targets import check_annotated, unusable_tasks
+from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
@@ -51,7 +51,7 @@ from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.smoothing import smoothed
-from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
+from ser_mtl.training.start import Start, check_stage1_never_heard, leave_out_unusable, start_of
 
 
 class SerMtlTrainer(ResumableTrainer):
@@ -90,7 +90,7 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_together(stage, args, has_dev="dev" in parts)
-        stage.leave_out(unusable_tasks(parts, stage.tasks))
+        leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts

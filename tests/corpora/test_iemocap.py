@@ -1,10 +1,12 @@
 """Pins how IEMOCAP is read: speakers, labels, skipped files, and a clear message for each mistake."""
 
 import logging
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
 from helpers.iemocap_tree import LATIN1_TEXT, SILENT, write_tree
 
 from ser_mtl.corpora import iemocap as iemocap_loader
@@ -50,6 +52,7 @@ def test_one_utterance_with_all_its_annotations(corpus, tree):
         "speaker": "Ses02M",
         "dialog": "Ses02F_script02_1b",
         "fold": 2,
+        "split": None,
         "emotion": "happy",
         "gender": "male",
         "style": "scripted",

@@ -51,7 +51,7 @@ def test_the_same_command_finds_its_finished_run(plain, encoder, stage1):
 
 def test_a_task_that_was_asked_for_stops(plain, encoder, stage1, tmp_path):
     flags = run_flags(plain, tmp_path / "out", encoder=encoder, tasks=["emotion", "asr"], **SHORT)
-    check_refused("run_stage1", flags, "--tasks asr", "no utterance of the corpus is annotated")
+    check_refused("run_stage1", flags, "--tasks asr", "is annotated for it")
     flags = run_flags(plain, tmp_path / "out", stage1=stage1, scl="norm", **SHORT)
     check_refused("run_stage2", [*flags], "--scl norm", "needs emotion and another task")
 
@@ -89,3 +89,31 @@ def test_a_map_is_part_of_the_run(encoder, good_corpus, tmp_path):
     assert ended.code == 0, ended.stderr
     assert json.loads((tmp_path / "out" / "results.json").read_text())["labels"] == {"emotion": ["angry", "blue"]}
     check_refused("run_stage1", [*flags, "--map", "sad=low"], "--map ['sad=blue'], not ['sad=low']")
+
+
+def test_a_described_corpus_trains_both_stages_under_its_name(encoder, tmp_path, monkeypatch):
+    """Stage 2 finds stage 1 by the name, and its check of what stage 1 was trained on finds nothing wrong."""
+    write_corpus(tmp_path / "data")
+    (tmp_path / "data" / "metadata.csv").unlink()
+    (tmp_path / "calls.toml").write_text('audio = "{speaker}_{emotion}_{style}"')
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        "--corpus",
+        "calls.toml",
+        "--data_dir",
+        "data",
+        "--fold",
+        1,
+        "--selection",
+        "last",
+        "--num_train_epochs",
+        1,
+    ]
+    for words in (["run_stage1", "--encoder", encoder], ["run_stage2"]):
+        ended = run_script(words[0], [*flags, *words[1:]])
+        assert ended.code == 0, ended.stderr
+    results = json.loads((tmp_path / "runs/calls/stage2/fold1/results.json").read_text())
+    assert results["corpus"] == "calls" and results["tasks"] == ["emotion", "style"]
+    assert json.loads((tmp_path / "runs/calls/stage2/fold1/args.json").read_text())["corpus"]["corpus"] == str(
+        tmp_path / "calls.toml"
+    )
