@@ -48,12 +48,14 @@ def main(args: Namespace) -> None:
     if args.corpus == "folder" and not args.folders:
         raise UserError("name the folder of the corpus; --help explains every flag")
     from ser_mtl.corpora.folder import write_metadata
-    from ser_mtl.corpora.loading import read_corpus
+    from ser_mtl.corpora.loading import not_in_table, read_corpus
     from ser_mtl.corpora.summary import corpus_tables, training_flags
 
     corpus, left_out = read_corpus(
         args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
     )
+    if args.corpus == "folder":
+        left_out += [line for folder in args.folders for line in not_in_table(Path(folder), corpus)]
     print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))
     flags = _flags(args) + training_flags(corpus, args.fold, args.dev)
     print(f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {flags}")

@@ -43,7 +43,7 @@ GENDERS = {"F": "female", "M": "male"}
 # Utterances such as Ses01F_impro01_MXX0 are not part of the corpus; the digits in the last field exclude them.
 _ID = re.compile(r"(?P<dialog>Ses(?P<session>0[1-5])[FM]_(?P<style>impro|script)\w*)_(?P<speaker>[FM])\d+")
 _TEXT_FILE = re.compile(r"(?:.*/)?ses0[1-5][fm]_(?:impro|script)\d+[a-z]?(?:_\d+)?[a-z]?\.txt", re.IGNORECASE)
-_OTHER_FOLDERS = re.compile("attribute|categorical|self-evaluation|mocap.*", re.IGNORECASE)
+_OTHER_FOLDER = re.compile("(?:^|/)(?:attribute|categorical|self-evaluation|mocap[^/]*)/", re.IGNORECASE)
 """Folders with files of the same names: of single raters, and of motion capture."""
 
 _LABEL = re.compile(
@@ -136,15 +136,19 @@ class _Texts(NamedTuple):
 
 def _find_tree(data_dir: Path) -> tuple[Path, list[_Texts]]:
     """The folder of the corpus, and its text files: by session as in the release, or wherever they are in a copy."""
+    released: tuple[Path, list[_Texts]] | None = None
     for root in (data_dir, data_dir / "IEMOCAP_full_release"):
         if any((root / f"Session{session}").is_dir() for session in SESSIONS):
-            return root, [_texts_of_session(root / f"Session{session}") for session in SESSIONS]
-    files = (
-        [data_dir / name for name in files_below(data_dir) if _TEXT_FILE.fullmatch(name)] if data_dir.is_dir() else []
-    )
-    files = [file for file in files if not any(map(_OTHER_FOLDERS.fullmatch, file.relative_to(data_dir).parts))]
+            released = root, [_texts_of_session(root / f"Session{session}") for session in SESSIONS]
+            break
+    if released and any(part.labels for part in released[1]):
+        return released
+    names = files_below(data_dir) if data_dir.is_dir() else ()
+    files = [data_dir / name for name in names if _TEXT_FILE.fullmatch(name) and not _OTHER_FOLDER.search(name)]
     if files:
         return data_dir, [_Texts(files, files, data_dir)]
+    if released:
+        return released
     raise UserError(
         f"{data_dir.absolute()}: no IEMOCAP here: none of Session1 .. Session5. The corpus is licensed; request it at "
         "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or --data_dir to its folder; until then, "

@@ -37,7 +37,7 @@ class Reading(NamedTuple):
 
 
 def load_corpus(
-    name: str | Dataset,
+    name: str | Path | Dataset,
     data_dir: str | Path | Sequence[str | Path] | None = None,
     check_counts: bool = True,
     distinct_speakers: bool = False,
@@ -62,19 +62,20 @@ def load_corpus(
         UserError: an unknown name, or a corpus that is missing or has a fault.
     """
     reading = read_corpus(name, data_dir, check_counts, distinct_speakers, label_map)
-    if reading.left_out and isinstance(name, str) and is_described(name):
+    if reading.left_out and not isinstance(name, Dataset) and is_described(str(name)):
         notice(f"left out, as `ser-mtl corpus` shows: {'; '.join(reading.left_out)}")
     return reading.corpus
 
 
 def read_corpus(
-    name: str | Dataset,
+    name: str | Path | Dataset,
     data_dir: str | Path | Sequence[str | Path] | None = None,
     check_counts: bool = True,
     distinct_speakers: bool = False,
     label_map: Sequence[str] | Mapping[str, str] = (),
 ) -> Reading:
     """As `load_corpus`, with what was left out."""
+    name = str(name) if isinstance(name, Path) else name
     folders = [data_dir] if isinstance(data_dir, str | Path) else list(data_dir or [])
     reading = _read(name, folders, check_counts, distinct_speakers)
     if not label_map:
@@ -89,8 +90,7 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
     if name == "folder":
         if not folders:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
-        corpus = read_folder(folders, distinct_speakers)
-        return Reading(corpus, [line for folder in folders for line in _unlisted(Path(folder), corpus)])
+        return Reading(read_folder(folders, distinct_speakers), [])
     if len(folders) > 1:
         raise UserError("--data_dir: only corpus folder joins several folders; name one")
     folder = folders[0] if folders else None
@@ -107,8 +107,8 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
     return Reading(corpus, [f"{count} utterances have the emotion {code!r}" for code, count in codes.most_common()])
 
 
-def _unlisted(folder: Path, corpus: Dataset) -> list[str]:
-    """A line on the audio files of a folder that its table does not name."""
+def not_in_table(folder: Path, corpus: Dataset) -> list[str]:
+    """A line on the audio files of a folder corpus that its table does not name."""
     known, left_out = {os.path.normpath(path) for path in corpus["path"]}, LeftOut()
     audio = [name for name in files_below(folder) if suffix_of(name) in AUDIO]
     left_out.add("audio files are not in metadata.csv", *(name for name in audio if str(folder / name) not in known))
@@ -147,7 +147,7 @@ def check_corpus_name(name: str) -> None:
     """
     if name in CORPORA or is_described(name):
         return
-    near = get_close_matches(name, CORPORA, n=1)
+    near = get_close_matches(name.lower(), CORPORA, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(
         f"--corpus {name!r}: must be one of {', '.join(CORPORA)}, the path of a .toml{hint}, or a datasets.Dataset"

@@ -20,7 +20,12 @@ _LARGEST_POINTER = 1024  # bytes
 
 def files_below(folder: Path) -> Iterator[str]:
     """Paths of all files relative to `folder`, with slashes, sorted; hidden ones (`._x.wav`, `.git`) are skipped."""
+    seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         below = Path(parent).relative_to(folder)
         yield from ((below / name).as_posix() for name in sorted(names) if not name.startswith("."))

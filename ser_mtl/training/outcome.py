@@ -69,7 +69,7 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
-        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - {None}),
+        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - set(parts["train"]["speaker"]) - {None}),
         "commit": record["commit"],
         "versions": record["versions"],
         "test": metrics_by_group(trainer.metric, predictions, references),

@@ -339,6 +339,12 @@ def test_a_page_that_is_not_there_and_a_misspelt_name_are_named(tmp_path):
         load_corpus("emodb", tmp_path)
 
 
+def test_a_link_to_a_folder_above_ends_nowhere(tmp_path):
+    root = write_names(tmp_path / "savee", trees.savee())
+    (root / "AudioData" / "DC" / "again").symlink_to(root)
+    assert len(load_corpus("savee", root)) == 480
+
+
 def test_every_page_says_what_people_need_to_know():
     assert set(DESCRIBED) == set(WHOLE) | {"esd", "meld", "msp-podcast", "emobox", "hub"}
     for name in DESCRIBED:

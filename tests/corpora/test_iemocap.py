@@ -231,12 +231,21 @@ def flattened(root: Path) -> None:
         shutil.rmtree(session)
 
 
+def without_folders_in_a_session(root: Path) -> None:
+    for session in sorted(root.glob("Session*")):
+        (session / "wav").mkdir()
+        for path in sorted(session.glob("sentences/wav/*/Ses*.wav")):
+            path.rename(session / "wav" / path.name)
+        for name in ("EmoEvaluation", "transcriptions"):
+            (session / "dialog" / name).rename(session / name)
+
+
 def all_flac(root: Path) -> None:
     for path in sorted(root.rglob("Ses*.wav")):
         as_flac(path)
 
 
-@pytest.mark.parametrize("change", [in_small_letters, flattened, all_flac])
+@pytest.mark.parametrize("change", [in_small_letters, flattened, without_folders_in_a_session, all_flac])
 def test_copies_in_another_form_are_the_same_corpus(tmp_path, change):
     root = tmp_path / "IEMOCAP"
     write_tree(root)
