@@ -28,8 +28,9 @@ demo: install
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
 	@echo "Recordings to try it on: runs/demo/corpus/Session1"
 
+# Two processes halve the time; more would need more memory than most machines have.
 test: style
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # What takes minutes: what the demo learns, over three seeds.
 test-slow: install

@@ -1,67 +1,44 @@
-"""Multi-task speech emotion recognition on a pretrained speech encoder, in one self-contained file.
+"""Multi-task speech emotion recognition on a pretrained speech encoder.
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
-ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, encoder families, model, loading.
+ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
+with `encoders_ser_mtl.py` and `loading_ser_mtl.py`; the three need nothing else of this project.
+
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
-    AutoModel,
-    PretrainedConfig,
-    PreTrainedModel,
     Wav2Vec2FeatureExtractor,
 )
-from transformers.dynamic_module_utils import custom_object_save
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
-from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
-from transformers.utils.versions import require_version
+from transformers.utils import ModelOutput, logging
 
 try:
     from transformers import initialization as init
 except ImportError:  # transformers 4
     from torch.nn import init
 
-require_version("transformers>=4.50")
-
-FORMAT = 1
-"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
+try:  # in a repository of the Hub, and in its copies here, the three files are a package
+    from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+except ImportError:  # in a clone, and installed, each is a module of its own
+    from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
-"""Names that wrappers and models with a head put in front of an encoder's tensors."""
-_LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
-
-
-class BaseConfig(PretrainedConfig):
-    """What a config of transformers is from 5.4 on: a dataclass of the annotated fields, with `__post_init__`."""
-
-    if not hasattr(PretrainedConfig, "__post_init__"):
-
-        def __init__(self, **kwargs):
-            vars(self).update({name: kwargs.pop(name, getattr(self, name)) for name in type(self).__annotations__})
-            self.__post_init__(**kwargs)
-
-        def __post_init__(self, **kwargs):
-            own = dict(vars(self))
-            super().__init__(**kwargs)
-            vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
 
 
 class SerMtlConfig(BaseConfig):
@@ -85,50 +62,18 @@ class SerMtlConfig(BaseConfig):
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
-    def __post_init__(self, format: int = 1, **kwargs):
-        if format > FORMAT:
-            raise ValueError(
-                f"the model has format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
-                "an adapter runs the one of its base, so publish that again, or pass code_revision="
-            )
+    def __post_init__(self, **kwargs):
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
-        emotions = self._emotions(*(kwargs.pop(name, getattr(self, name, None)) for name in _LABEL_NAMES[1:]))
+        emotions = emotion_labels(self, kwargs)
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
         self._check()
         super().__post_init__(**kwargs)
         if emotions:  # under the names that pipelines read
             self.id2label = dict(enumerate(emotions))
             self.label2id = {label: i for i, label in enumerate(emotions)}
-
-    def _emotions(self, id2label: dict | None, label2id: dict | None, num_labels: int | None) -> list[str] | None:
-        """The labels of emotion: ours, or those under one of transformers' names for them, which must agree."""
-        names = [(self.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
-        names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
-        names = [list(given) for given in names if given]
-        if any(given != names[0] for given in names) or (names and num_labels not in (None, len(names[0]))):
-            raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
-        if names or (self.labels and "emotion" not in self.tasks):
-            return names[0] if names else None
-        return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
-
-    @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs):
-        """As in transformers. New labels may be given by each of their names, which take the others along."""
-        given = {name: kwargs.pop(name) for name in _LABEL_NAMES if kwargs.get(name) is not None}
-        labels = dict(config_dict.get("labels") or {})
-        if given and given != {"num_labels": len(labels.get("emotion", []))}:
-            config_dict = {name: value for name, value in config_dict.items() if name not in _LABEL_NAMES}
-            if {*given} != {"labels"}:
-                labels.pop("emotion", None)
-            config_dict |= given | {"labels": labels | given.get("labels", {})}
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_diff_dict(self) -> dict:
-        """What is saved."""
-        return super().to_diff_dict() | {"format": FORMAT}
 
     @property
     def classification_tasks(self) -> list[str]:
@@ -159,16 +104,24 @@ class SerMtlConfig(BaseConfig):
                 raise ValueError(message)
 
 
+class ByTask(ModelOutput):
+    """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
+
+    def __init__(self, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in tensors.items():
+            self[task] = tensor
+
+
 @dataclass
 class SerMtlOutput(ModelOutput):
     """The output of `SerMtlModel`."""
 
     loss: Tensor | None = None  # weighted, a scalar, if labels were given
     logits: Tensor | None = None  # of emotion, calibrated: divided by the temperature, (batch, classes)
-    task_logits: dict[str, Tensor] | None = None  # of each classification task, as they are trained, (batch, classes)
+    task_logits: ByTask | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
-    embeddings: dict[str, Tensor] | None = None  # x of each classification task, (batch, embedding_dim)
+    embeddings: ByTask | None = None  # x of each classification task, (batch, embedding_dim)
     losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
     hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
     attentions: tuple[Tensor, ...] | None = None  # weights of each layer, (batch, heads, frames, frames)
@@ -189,14 +142,6 @@ class BottleneckAdapter(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Add the bottleneck's output to its input."""
         return hidden + self.up(F.gelu(self.down(hidden)))
-
-
-class BaseFingerprint(nn.Module):
-    """A few values of every frozen tensor of the base, saved with the adapters, to detect a wrong base."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("values", torch.zeros(size))
 
 
 class TaskHead(nn.Module):
@@ -327,123 +272,7 @@ def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[
     return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
 
 
-@dataclass(frozen=True)
-class Family:
-    """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
-
-    front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
-    stack: str = "encoder"  # module that holds the layers; the encoder itself if empty
-    feed_forward: str = "feed_forward"  # module of a layer
-    stacked_positions: bool = False  # several position convolutions, into which padding would leak
-    position_bias: bool = False  # the first layer makes a bias for all; attention never calls its projections
-    rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
-
-
-FAMILIES = {
-    "wav2vec2": Family(),
-    "hubert": Family(),
-    "wavlm": Family(position_bias=True),
-    "data2vec-audio": Family(stacked_positions=True),
-    "unispeech": Family(),
-    "unispeech-sat": Family(),
-    "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
-}
-"""The supported encoders of raw waveforms, by `model_type`."""
-
-
-class LinearWavLMAttention(WavLMAttention):
-    """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
-
-    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor, *_) -> tuple[Tensor, Tensor]:
-        """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
-        batch, frames, dim = hidden.shape
-        heads = (batch, frames, self.num_heads, self.head_dim)
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
-        bias = bias.view(batch, self.num_heads, frames, frames).to(query.dtype)
-        bias = bias if mask is None else bias.masked_fill(~mask[:, None, None, :], float("-inf"))
-        dropout, weights = self.dropout if self.training else 0.0, None
-        if self.config._attn_implementation == "eager":
-            weights = (query @ key.transpose(2, 3) * self.scaling + bias).softmax(dim=-1)
-            context = F.dropout(weights, dropout) @ value
-        else:
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), weights
-
-
-def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
-    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
-    model = AutoModel.from_config(config)
-    encoder = model.get_encoder() if config.is_encoder_decoder else model
-    for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
-        old = layer.attention
-        sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
-        layer.attention = LinearWavLMAttention(*sizes, hasattr(old, "rel_attn_embed"))
-        layer.attention.config = encoder.config
-    return encoder
-
-
-def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, real: Tensor) -> Tensor:
-    """(batch, samples), real positions after the first convolution (batch,) -> (batch, frames, channels)."""
-    if family.rotary:
-        hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
-        return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
-    first, *others = encoder.feature_extractor.conv_layers
-    if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
-        return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = first.activation(real_group_norm(first.layer_norm, first.conv(waveforms.unsqueeze(1)), real))
-    for layer in others:
-        hidden = layer(hidden)
-    return hidden.transpose(1, 2)
-
-
-def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
-    """`norm` of each utterance alone: (batch, channels, positions), real positions (batch,) -> the same shape."""
-    groups = hidden.float().unflatten(1, (norm.num_groups, -1))
-    mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
-    count = real[:, None, None, None] * groups.shape[2]
-    centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
-    variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
-    normal = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
-    return normal * norm.weight[:, None] + norm.bias[:, None]
-
-
-def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-    """Input of the first layer of a Transformer with position convolutions, (batch, frames, d)."""
-    stack, real = encoder.encoder, frame_mask.unsqueeze(1)
-    hidden = hidden.masked_fill(~real.transpose(1, 2), 0)
-    if family.stacked_positions:
-        positions = hidden.transpose(1, 2)
-        for convolution in stack.pos_conv_embed.layers:
-            positions = convolution(positions.masked_fill(~real, 0))
-        hidden = hidden + positions.transpose(1, 2)
-    else:
-        hidden = hidden + stack.pos_conv_embed(hidden)
-    pre_norm = getattr(encoder.config, "do_stable_layer_norm", False)
-    return stack.dropout(hidden if pre_norm else stack.layer_norm(hidden))
-
-
-def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> dict:
-    """Keyword arguments of every layer: its attention mask, and positions."""
-    if family.position_bias:
-        return {"attention_mask": frame_mask, "position_bias": None}
-    mask = frame_mask[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
-    if encoder.config._attn_implementation == "eager":
-        mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, torch.finfo(hidden.dtype).min)
-    elif encoder.config._attn_implementation != "sdpa":
-        from transformers.masking_utils import create_bidirectional_mask  # transformers 4.50 has none
-
-        mask = create_bidirectional_mask(encoder.config, hidden, frame_mask)
-    if not family.rotary:
-        return {"attention_mask": mask}
-    ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type
-    # In the type of the products: rotations in float32 would make queries and keys float32 as well.
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=ids)
-    return {"attention_mask": mask, "position_ids": ids, "position_embeddings": rotary}
-
-
-class SerMtlModel(PreTrainedModel):
+class SerMtlModel(LoadableModel):
     """A speech encoder with a CTC head, a head for each classification task, and adapters if the config has them."""
 
     config_class = SerMtlConfig
@@ -474,7 +303,7 @@ class SerMtlModel(PreTrainedModel):
                 getattr(layer, self.family.feed_forward).register_forward_hook(partial(self._adapt, index))
             self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
         self.layer_weights = LayerWeights(len(layers) + 1) if config.layer_weights else None
-        self.register_load_state_dict_pre_hook(_refuse_wrong_base)
+        self.register_load_state_dict_pre_hook(refuse_wrong_base)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -582,8 +411,8 @@ class SerMtlModel(PreTrainedModel):
         with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
-        embeddings = {task: embedding for task, (embedding, _) in outputs.items()}
-        logits = {task: logits for task, (_, logits) in outputs.items()}
+        embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
+        logits = ByTask(**{task: logits for task, (_, logits) in outputs.items()})
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
@@ -623,199 +452,6 @@ class SerMtlModel(PreTrainedModel):
         if self.config.scl != "none":
             losses["scl"] = self_contrastive_loss(list(output.embeddings.values()), self.config.scl)
         return losses
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path, *args, config=None, base=None, is_trainable=False, **kwargs
-    ):
-        """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
-
-        `revision` is that of an adapter, not of its base, which `base` may name: where it lies now. Adapters are frozen
-        unless `is_trainable`. A base that the adapter was not trained on is a ValueError, and so are other labels than
-        the trained ones, unless `ignore_mismatched_sizes` asks for new classifiers.
-        """
-        adapter = kwargs.pop("adapter_kwargs", None) or {}
-        if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *args, config=config, **kwargs)
-        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
-        if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
-            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
-        if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
-            return cls._from_adapter(name, base, config, is_trainable, kwargs)
-        kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
-        if config is not None and kind != cls.config_class.model_type:
-            return cls._from_encoder(name, config, kwargs)
-        saved = cls.config_class.from_pretrained(name, **hub)
-        with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
-            own = set(cls(saved).state_dict())
-        loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for prefix in model._new_classifiers(saved.labels, kwargs):
-            for module in model.get_submodule(prefix).modules():
-                for parameter in module.parameters(recurse=False):
-                    parameter._is_hf_initialized = False  # else transformers would leave it as it is
-                model._init_weights(module)
-        return loaded
-
-    @classmethod
-    def _from_encoder(cls, name: str, config: SerMtlConfig, arguments: dict):
-        """The stock encoder `name` under new heads."""
-        dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
-        with_info = arguments.pop("output_loading_info", False)
-        model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
-        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
-        # Some checkpoints lack the mask embedding, which matters in training alone.
-        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
-        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config)
-        stock, info = _loaded_whole(load, own, arguments | {"output_loading_info": True, "trust_remote_code": False})
-        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
-        if dtype is not None:
-            model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-        model.name_or_path = name
-        heads = {key for key in model.state_dict() if not key.startswith("encoder.")}
-        return (model, info | {"missing_keys": {*info["missing_keys"], *heads}}) if with_info else model
-
-    @classmethod
-    def _from_adapter(cls, name: str, base: str | None, asked: SerMtlConfig | None, trainable: bool, arguments: dict):
-        from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-
-        hub, config, trained = _hub_arguments(arguments), asked, {}
-        peft_config = PeftConfig.from_pretrained(name, **hub)
-        peft_config.inference_mode = not trainable
-        if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
-            known = vars(cls.config_class()).keys() | {*_LABEL_NAMES, "output_attentions"}
-            given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
-            trained = cls.config_class.from_pretrained(name, **hub).labels
-            config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
-        # The very commit that the adapter was trained on, whatever has become of the base since.
-        arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
-        named = peft_config.base_model_name_or_path
-        arguments |= {"revision": peft_config.revision if base in (None, named) else None}
-        loaded = cls.from_pretrained(base or named, config=config, **arguments)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        inject_adapter_in_model(peft_config, model)
-        model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
-        if model.ctc_head is not None and "asr" not in model.config.tasks:
-            model.ctc_head.requires_grad_(False)  # saved with some adapters, trained with none
-        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
-        # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
-        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
-        own = get_peft_model_state_dict(model, save_embedding_layers=False)
-        _refuse_lost(sorted(own.keys() - weights.keys()), len(own), sorted(weights.keys() - own.keys()))
-        new = model._new_classifiers(trained, arguments)
-        set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
-        model.eval()
-        return loaded
-
-    def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
-        """Names of the classifiers whose labels are not the trained ones.
-
-        A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
-        """
-        tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
-        if tasks and not arguments.get("ignore_mismatched_sizes"):
-            raise ValueError(
-                f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but it was trained on {trained[tasks[0]]}; "
-                "for a new classifier, pass ignore_mismatched_sizes=True"
-            )
-        fusion = ["fusion"] if "emotion" in tasks and self.fusion is not None else []
-        return (*(f"heads.{task}.classifier" for task in tasks), *fusion)
-
-    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
-        """As in transformers; with adapters, only these, and the config and the code that the Auto classes need."""
-        if not getattr(self, "_hf_peft_config_loaded", False):
-            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
-        if push_to_hub:
-            return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
-        from peft import get_peft_model_state_dict
-
-        custom_object_save(self, save_directory, config=self.config)
-        self.config.architectures = [type(self).__name__]
-        self.config.save_pretrained(save_directory)
-        (peft_config,) = self.peft_config.values()
-        peft_config.save_pretrained(save_directory)
-        state = get_peft_model_state_dict(self, kwargs.get("state_dict"))
-        state = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
-        save_file(state, Path(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
-
-    def enable_adapters(self) -> None:
-        """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""
-        super().enable_adapters()
-        for module in self.modules():
-            if type(module).__name__ == "ModulesToSaveWrapper":
-                module.enable_adapters(True)
-
-    def base_fingerprint(self) -> Tensor:
-        """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
-        tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
-        picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
-        return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
-
-
-def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
-    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
-    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
-    try:
-        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
-        model, info = load(**arguments | more)
-    finally:
-        logging.set_verbosity(verbosity)
-    vars(model).pop("_weight_conversions", None)  # transformers 5.0 would turn them round, and save under wrong names
-    mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
-    shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
-    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
-    others = sorted({*info["unexpected_keys"]} - own)
-    _refuse_lost(lost, len(own), others)
-    if further := [key for key in others if re.sub(r"\blayers\.\d+", "layers.0", key) in own]:
-        raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
-    return (model, info) if arguments.get("output_loading_info") else model
-
-
-def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
-    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
-    if lost:
-        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
-        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
-
-
-def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
-    """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
-    if not any("modules_to_save" in name or "lora_" in name for name in state):
-        return
-    saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
-    if saved is None:
-        return  # adapters of the user's own
-    if not hasattr(model, "fingerprint"):
-        raise ValueError(
-            "this base has no places for the adapters: build it with the adapter's own config, "
-            "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
-        )
-    own = model.base_fingerprint()
-    expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
-    if expected.shape != own.shape or not torch.equal(expected, own):
-        raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
-
-
-def _asked_through_auto(config: SerMtlConfig | None, arguments: dict) -> dict:
-    """What was asked of an Auto class for an adapter: it is in the config of the base, where it was put."""
-    if config is None:
-        return {}
-    if implementation := getattr(config, "_attn_implementation_internal", None):
-        arguments.setdefault("attn_implementation", implementation)
-    flags = ("output_hidden_states", "output_attentions")
-    emotion = {"labels": {"emotion": config.labels["emotion"]}} if "emotion" in config.labels else {}
-    return emotion | {flag: True for flag in flags if getattr(config, flag, False)}
-
-
-def _hub_arguments(arguments: dict) -> dict:
-    names = ("revision", "token", "cache_dir", "force_download", "local_files_only", "subfolder")
-    return {name: arguments[name] for name in names if name in arguments}
 
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)

@@ -24,7 +24,15 @@ def names(wheel) -> list[str]:
 
 
 def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
-    for name in ("modeling_ser_mtl.py", "run_stage1.py", "run_stage2.py", "run_tables.py", "ser_mtl/__main__.py"):
+    for name in (
+        "modeling_ser_mtl.py",
+        "encoders_ser_mtl.py",
+        "loading_ser_mtl.py",
+        "run_stage1.py",
+        "run_stage2.py",
+        "run_tables.py",
+        "ser_mtl/__main__.py",
+    ):
         assert name in names
     data = [path for kind in ("*.j2", "*.toml") for path in (ROOT / "ser_mtl").rglob(kind)]
     templates = {str(path.relative_to(ROOT)) for path in data}
@@ -43,7 +51,7 @@ def test_the_wheel_has_the_command_and_the_requirements(wheel, names):
     assert "ser-mtl = ser_mtl.cli:main" in archive.read(entry_points).decode()
     metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert len(re.findall(r"^Requires-Dist: [^;]+$", metadata, re.MULTILINE)) == len(wanted)
+    assert len(re.findall(r"^Requires-Dist: [^;\n]+$", metadata, re.MULTILINE)) == len(wanted)
     assert len(re.findall(r"^Requires-Dist: .*extra == .onnx", metadata, re.MULTILINE)) == len(EXTRA)
     assert f"Version: {ser_mtl.__version__}" in metadata
 

@@ -35,8 +35,8 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
     Args:
         run: folder of a finished run.
         folder: where the file is written; other files there stay.
-        int8: store the weights of matrix products as 8-bit integers. Convolutions stay in float32, because without
-            that half of the answers change.
+        int8: store the weights of matrix products as 8-bit integers. Convolutions stay in float32: in integers,
+            they change many answers.
         base: folder or Hub id of the base of adapters; by default, where they say.
 
     Returns:
@@ -53,7 +53,10 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
         processor = Wav2Vec2Processor.from_pretrained(run)
     if model.ctc_head is not None and transcribing(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
     name = "model_int8.onnx" if int8 else "model.onnx"
     large = sum(weight.nbytes for weight in model.parameters()) > ONE_FILE
     with TemporaryDirectory(prefix=".partial.", dir=folder) as partial_folder:

@@ -18,7 +18,7 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     """
     partial = folder / ".partial.model"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     model.save_pretrained(partial)
     # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
     custom_object_save(unwrap(model), partial, config=unwrap(model).config)

@@ -210,6 +210,14 @@ def test_without_the_extra_one_line_says_what_to_install(finished, monkeypatch):
     assert not (finished / "onnx").exists()
 
 
+def test_an_output_folder_that_is_a_file_is_one_line(finished, tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "file").write_text("kept")
+    ended = run_script("export", [finished, "--to", "onnx", "--output_dir", tmp_path / "file"])
+    check_one_line(ended, "export", f"--output_dir {tmp_path / 'file'}")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @pytest.mark.parametrize("form", ["merged", "wav2vec2"])
 def test_int8_is_for_onnx_alone(finished, form):
     check_one_line(run_script("export", [finished, "--to", form, "--int8"]), "export", "--int8", "--to onnx")

@@ -159,7 +159,7 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         (io.BytesIO(b"no audio"), "cannot be read as audio"),
         ((np.zeros(16000 * 121), 16000), "121.0 seconds"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else str(value),
 )  # fmt: skip
 def test_what_is_no_recording_is_one_clear_line(recognizer, recording, said):
     with pytest.raises(ser_mtl.UserError) as caught:
