@@ -224,7 +224,7 @@ def record_of(settings: Settings) -> dict:
 
 def _as_before(stage: Stage, saved: Path) -> None:
     """Leave out the default tasks that the run in this folder found nobody to have annotated."""
-    if saved.is_file():
+    if os.path.isfile(saved):  # unlike a Path, it takes any name
         with suppress(UserError):  # what is wrong with the file is said where the folder is checked
             stage.leave_out(read_json(saved).get("tasks_left_out", []))
 
