@@ -9,7 +9,15 @@ from pathlib import Path
 
 from ser_mtl.cli import command_line
 from ser_mtl.corpora.folds import split
-from ser_mtl.recipe import build_trainer, look_for_leaks, parse_settings, read_corpus, record_of, show_classes
+from ser_mtl.recipe import (
+    build_trainer,
+    look_for_leaks,
+    parse_settings,
+    read_corpus,
+    record_of,
+    settle_tasks,
+    show_classes,
+)
 from ser_mtl.training.arguments import Stage1
 from ser_mtl.training.outcome import show
 from ser_mtl.training.publication import check_publication, publish
@@ -28,6 +36,7 @@ def main() -> None:
 
     corpus = read_corpus(corpus_args, args)
     parts = split(corpus, corpus_args.fold, corpus_args.dev)
+    settle_tasks(settings, parts, record)
     show_classes(parts, stage, args)
     leaks = look_for_leaks(parts, args)
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,10 @@ from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.parsing import OneLineErrors, did_you_mean
 from ser_mtl.research.arguments import ResearchArguments
@@ -32,6 +35,7 @@ from ser_mtl.training.arguments import (
 )
 from ser_mtl.training.flags import DERIVED
 from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 
 # Redefined in `SerMtlArguments`, but not for everyday use: shown by --help_all.
@@ -125,7 +129,8 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
-        values["output_dir"] = f"runs/{values['corpus']}/stage{stage.number}/fold{values['fold']}"
+        name = name_in_results(values["corpus"])
+        values["output_dir"] = f"runs/{name}/stage{stage.number}/fold{values['fold'] or 1}"
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
     check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
@@ -187,26 +192,48 @@ def _fill_in(settings: Settings) -> None:
             stage.encoder = local_or_hub(demo_encoder())
         stage.train_front_end = stage.trainable == "all"  # it is untrained
     if isinstance(stage, Stage2) and stage.stage1 is None:
-        stage.stage1 = local_or_hub(f"runs/{corpus.corpus}/stage1/fold{corpus.fold}")
+        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/fold{corpus.fold or 1}")
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
 
 
 def record_of(settings: Settings) -> dict:
-    """The content of `args.json`."""
+    """The content of `args.json`, as far as it is known before the corpus is read."""
+    stage, args = settings.stage, settings.args
+    _as_before(stage, Path(args.output_dir) / "args.json")
     surgery = settings.research.gradient_surgery
-    script = f"run_stage{settings.stage.number}.py"
     corpus = asdict(settings.corpus)
-    if corpus["data_dir"]:  # so that the run is known again from another working directory
-        corpus["data_dir"] = [os.path.abspath(folder) for folder in corpus["data_dir"]]
-    return run_record(settings.stage, settings.args, corpus, script, gradient_surgery=surgery)
+    corpus["fold"] = corpus["fold"] or 1  # an official split has one
+    # So that the run is known again from another working directory.
+    if corpus["data_dir"]:
+        corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
+    if corpus["corpus"].endswith(".toml"):
+        corpus["corpus"] = os.path.abspath(corpus["corpus"])
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+
+
+def _as_before(stage: Stage, saved: Path) -> None:
+    """Leave out the default tasks that the run in this folder found nobody to have annotated."""
+    if os.path.isfile(saved):  # unlike a Path, it takes any name
+        with suppress(UserError):  # what is wrong with the file is said where the folder is checked
+            stage.leave_out(read_json(saved).get("tasks_left_out", []))
+
+
+def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
+    """Leave out the default tasks that the corpus does not have, and name them in a line."""
+    stage = settings.stage
+    if left_out := leave_out_unusable(stage, parts, stage.default_tasks):
+        record["method"] |= asdict(stage)
+        record["tasks_left_out"] = left_out
 
 
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers)
+        return load_corpus(
+            corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
+        )
 
 
 def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> None:

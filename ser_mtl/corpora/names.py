@@ -5,7 +5,8 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from itertools import combinations
 
 from ser_mtl.errors import UserError, notice
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
@@ -95,6 +96,17 @@ def spellings(names: Iterable[str]) -> list[list[str]]:
     for name in sorted(set(names)):
         groups[spelling(name)].append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that may mean the same: `sad` and `sadness`, `angry` and `anger`, `neutral` and `netural`."""
+    pairs = []
+    for first, second in combinations(sorted(set(names)), 2):
+        a, b = sorted((first.casefold(), second.casefold()), key=len)
+        begins_alike = b.startswith(a) if len(a) < 5 else a[:4] == b[:4]
+        if a[:1] == b[:1] and len(a) > 2 and (begins_alike or SequenceMatcher(None, a, b).ratio() >= 0.8):
+            pairs.append((first, second))
+    return pairs
 
 
 def same_person(name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers.training_args import OptimizerNames
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
+from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRIC, METRICS
 from ser_mtl.tasks import TASKS
@@ -147,12 +150,16 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int = field(metadata={"help": "1..5: the session (or value of the fold column) held out for the test."})
-    corpus: Literal["iemocap", "folder", "demo"] = flag(
-        "iemocap", "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot."
+    fold: int | None = flag(
+        None,
+        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
+        "official split.",
     )
+    corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
-        None, "Where the corpus is; several folders are joined. [iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]"
+        None,
+        "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
+        "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
@@ -160,17 +167,38 @@ class CorpusArguments:
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
     )
+    map: list[str] | None = flag(
+        None,
+        "Other labels: anger=angry renames, disgust= leaves its utterances out, gender:m=male is of another column.",
+    )
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
-    no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
+    no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
 
     def __post_init__(self):
         check_values(self)
-        if self.fold not in FOLDS:
+        check_corpus_name(self.corpus)
+        parse_map(self.map or ())
+        if self.fold is None and self.corpus in ("iemocap", "demo"):
+            raise UserError("the following arguments are required: --fold; --help explains every flag")
+        if self.fold not in (None, *FOLDS):
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
+
+
+class DefaultTasks(list):
+    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+
+    Args:
+        tasks: their names.
+        followers: settings that nobody asked for either, and that depend on the tasks.
+    """
+
+    def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
+        super().__init__(tasks)
+        self.followers = frozenset(followers)
 
 
 @dataclass
@@ -183,7 +211,9 @@ class Stage:
     number: ClassVar[int] = 0
     _argument_group_name: ClassVar[str] = "The method"
 
-    tasks: list[str] = flag([], "Tasks to train: any of emotion asr gender style, emotion among them.")
+    default_tasks: ClassVar[tuple[str, ...]] = ()
+
+    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
@@ -204,9 +234,15 @@ class Stage:
 
     def __post_init__(self):
         check_values(self)
-        if unknown := [task for task in self.tasks or () if task not in list(TASKS)]:
+        if self.tasks is None:
+            followers = {name for name in ("fusion", "scl") if getattr(self, name) is None}
+            self.tasks = DefaultTasks(self.default_tasks, followers)
+        if isinstance(self.tasks, str):
+            raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
+        if unknown := [task for task in self.tasks if task not in TASKS]:
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        self.tasks = [task for task in TASKS if task in (self.tasks or ())]
+        if not isinstance(self.tasks, DefaultTasks):
+            self.tasks = [task for task in TASKS if task in self.tasks]
         if not self.tasks:
             raise UserError("--tasks: names no task; emotion must be among them")
         self._check_weights()
@@ -214,6 +250,19 @@ class Stage:
             raise UserError(
                 f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
             )
+
+    def leave_out(self, tasks: Collection[str]) -> None:
+        """Train without these of the default tasks; tasks that were asked for stay.
+
+        Raises:
+            UserError: fusion or SCL was asked for, and has too few tasks left.
+        """
+        if isinstance(self.tasks, DefaultTasks):
+            followers = self.tasks.followers
+            self.tasks = DefaultTasks((task for task in self.tasks if task not in tasks), followers)
+            for name in followers:
+                setattr(self, name, None)
+            self._check_weights()
 
     def _check_weights(self) -> None:
         auxiliary = len(self.tasks) - 1
@@ -228,6 +277,7 @@ class Stage:
                         f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
                     )
             self.fusion = self.scl = "none"
+        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
 
 
 @dataclass
@@ -241,10 +291,12 @@ class Stage1(Stage):
         "Hub id or folder of the pretrained encoder. "
         "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
     )
-    tasks: list[str] = flag(
-        ["emotion", "asr"],
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
+
+    tasks: list[str] | None = flag(
+        None,
         "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
-        "--selection last.",
+        "--selection last. [emotion asr, as far as the corpus has them]",
     )
     trainable: str = flag(
         "all",
@@ -269,14 +321,18 @@ class Stage2(Stage):
     stage1: str | None = flag(
         None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
     )
-    tasks: list[str] = flag(["emotion", "gender", "style"], "Tasks to train: any of emotion asr gender style.")
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
+
+    tasks: list[str] | None = flag(
+        None,
+        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+    )
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
 
     def __post_init__(self):
         super().__post_init__()
-        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
         if "emotion" not in self.tasks:
             raise UserError("--tasks: emotion must be among them")

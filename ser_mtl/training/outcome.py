@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.leaks import find_leaks
+from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
@@ -86,7 +87,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "stage": record["stage"],
         "fold": record["corpus"]["fold"],
         "seed": trainer.args.seed,
-        "corpus": record["corpus"]["corpus"],
+        "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": trainer.start.encoder,
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
         "tasks": trainer.stage.tasks,
@@ -97,7 +98,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
-        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - {None}),
+        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - set(parts["train"]["speaker"]) - {None}),
         "commit": record["commit"],
         "versions": record["versions"],
         "test": metrics_by_group(trainer.metric, predictions, references),

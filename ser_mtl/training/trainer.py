@@ -19,6 +19,7 @@ from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_l
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
+from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError
@@ -52,7 +53,7 @@ from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.smoothing import smoothed
-from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
+from ser_mtl.training.start import Start, check_stage1_never_heard, leave_out_unusable, start_of
 
 
 class SerMtlTrainer(ResumableTrainer):
@@ -93,6 +94,7 @@ class SerMtlTrainer(ResumableTrainer):
     ):
         check_arguments(stage, args, parts)
         check_together(stage, args, has_dev="dev" in parts)
+        leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
@@ -455,9 +457,8 @@ def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
     folds = parts["test"].unique("fold") if "test" in parts else []
-    corpus = (
-        {"corpus": "iemocap", "data_dir": None} if names == ["iemocap"] else {"corpus": "folder", "data_dir": names}
-    )
+    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
+    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 
