@@ -98,6 +98,8 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
+        return "no such folder, and no Hub id (namespace/name)"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text

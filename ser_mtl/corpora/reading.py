@@ -130,6 +130,8 @@ def _regular_file(path: str | Path) -> FileIO:
             return FileIO(path)
     except UnicodeEncodeError:  # answers and tables are UTF-8
         why = "its name is not UTF-8; rename it"
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         why = getattr(error, "strerror", None) or str(error)
     raise UserError(f"{path}: cannot be read as audio: {why}")
