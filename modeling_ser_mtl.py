@@ -6,6 +6,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.dataclasses import type_validator
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -51,9 +54,13 @@ class SerMtlConfig(PreTrainedConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
+        self._check_types()
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
-            self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
+            try:
+                self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
+            except (KeyError, TypeError, StrictDataclassError) as error:
+                raise ValueError(f"encoder_config: {type(error).__name__} {' '.join(str(error).split())}") from error
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
         self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
         self._check()
@@ -66,6 +73,14 @@ class SerMtlConfig(PreTrainedConfig):
     def classification_tasks(self) -> list[str]:
         """The tasks with a classification head."""
         return [task for task in self.tasks if task != "asr"]
+
+    def _check_types(self) -> None:
+        kinds = {**SerMtlConfig.__annotations__, "encoder_config": dict | PreTrainedConfig | None}
+        for name, kind in kinds.items():
+            try:
+                type_validator(name, value := getattr(self, name), float | int if kind is float else kind)
+            except TypeError as error:
+                raise ValueError(f"{name} {value!r}: must be {getattr(kind, '__name__', kind)}") from error
 
     def _check(self) -> None:
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
@@ -82,10 +97,11 @@ class SerMtlConfig(PreTrainedConfig):
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
-            (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
+            (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
-            (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
-            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: at least 1"),
+            (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0 and finite"),
+            (min(self.embedding_dim, self.bottleneck_dim or 1, self.vocab_size or 1) < 1,
+             "embedding_dim, bottleneck_dim, vocab_size: at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)
@@ -543,6 +559,8 @@ class SerMtlModel(PreTrainedModel):
 
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
+        if peft_config.target_modules != ATTENTION_PROJECTIONS:  # any other pattern could take for ever to match
+            raise ValueError("target_modules: are not those of adapters of this project")
         config = cls.config_class.from_pretrained(name, **hub)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = arguments | {"revision": peft_config.revision}

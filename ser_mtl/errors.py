@@ -49,8 +49,7 @@ def hub_errors(what: str) -> Iterator[None]:
     Raises:
         UserError: `what`, the reason, and what to do about it.
     """
-    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-    from safetensors import SafetensorError
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
@@ -61,7 +60,8 @@ def hub_errors(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
-    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    # A damaged file of others fails in them with whatever error.
+    except Exception as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
 
@@ -81,6 +81,8 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""

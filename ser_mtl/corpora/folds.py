@@ -9,9 +9,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from datasets import Dataset, DatasetDict
+from pydantic import AfterValidator
+from typing_extensions import NotRequired, TypedDict
 
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.errors import UserError
@@ -119,6 +121,33 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
     return splits
+
+
+class Part(TypedDict):
+    """A part of the split corpus."""
+
+    ids: list[str]
+    audio: NotRequired[list[str | None]]  # version 0.1 did not write it
+
+
+def _same_length(part: dict) -> dict:
+    if len(part.get("audio", part["ids"])) != len(part["ids"]):
+        raise ValueError("must have as many audio as ids")
+    return part
+
+
+_Part = Annotated[Part, AfterValidator(_same_length)]
+
+
+class Split(TypedDict):
+    """The content of `split.json`."""
+
+    fold: int | str
+    train: NotRequired[_Part]
+    dev: NotRequired[_Part]
+    test: NotRequired[_Part]
+    labels: NotRequired[dict[str, list[str]]]
+    annotations: NotRequired[str]
 
 
 def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:

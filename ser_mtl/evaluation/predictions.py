@@ -14,13 +14,43 @@ A line is an object:
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from datasets import Dataset
+from pydantic import Field, create_model
+from typing_extensions import NotRequired, TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.files import read_json_lines, write_json_lines
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+
+
+class Answer(TypedDict):
+    """A trained task of an utterance."""
+
+    label: str | None
+    predicted: str
+    probabilities: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
+
+class Transcript(TypedDict):
+    """Speech recognition of an utterance."""
+
+    reference: str | None
+    hypothesis: str
+    hypothesis_adapters_off: NotRequired[str]
+
+
+_Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=2, max_length=2)]
+_TASKS: dict[str, Any] = {task: (Answer | None, None) for task in CLASSIFICATION_TASKS}
+_TASKS |= {
+    "style": (Answer | str | None, None),
+    "asr": (Transcript, {}),
+    "points": (dict[str, _Point], {}),
+}
+Prediction: Any = create_model("Prediction", id=(str, ...), speaker=(str | None, ...), **_TASKS)
+"""A line of the file."""
 
 
 def prediction_rows(
@@ -72,7 +102,7 @@ def read_predictions(path: str | Path) -> list[dict]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return read_json_lines(path)
+    return read_json_lines(path, Prediction)
 
 
 def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:

@@ -21,6 +21,7 @@ from ser_mtl.files import replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.contents import COMPANIONS, read_results
+from ser_mtl.model.saved import check_saved
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
@@ -62,6 +63,7 @@ def merged_model(run: Path) -> SerMtlModel:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
     with hub_errors(f"--merge, --to merged: {run} and the base of its adapters cannot be loaded"):
+        check_saved(str(run))
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
@@ -81,7 +83,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         UserError: names the part of the model that the stock classes lack.
     """
     read_results(run)
-    config = SerMtlConfig.from_pretrained(run)
+    with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
+        check_saved(str(run))
+        config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
     if config.layer_weights or "emotion" not in config.tasks:

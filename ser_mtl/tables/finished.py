@@ -4,15 +4,35 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from markupsafe import Markup
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from ser_mtl.evaluation.figures import History
 from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
+from ser_mtl.research.cosines import Cosines
 from ser_mtl.tables.plan import Run
 from ser_mtl.tables.rows import ROWS, Row
+from ser_mtl.training.run_folder import CorpusRecord, Record
+
+
+class _Training(TypedDict):
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
+
+
+class _Corpus(CorpusRecord):
+    dev: str
+
+
+class _RecordOfScript(Record):
+    corpus: _Corpus
+    training: _Training
 
 
 @dataclass(frozen=True)
@@ -26,17 +46,17 @@ class FinishedRun:
     @cached_property
     def results(self) -> dict:
         """`results.json`."""
-        return read_json(self.folder / "results.json")
+        return read_json(self.folder / "results.json", Results)
 
     @cached_property
     def args(self) -> dict:
         """`args.json`."""
-        return read_json(self.folder / "args.json")
+        return read_json(self.folder / "args.json", _RecordOfScript)
 
     @cached_property
     def history(self) -> list[dict]:
         """`history.json`: the log of the Trainer."""
-        return read_json(self.folder / "history.json", kind=list)
+        return read_json(self.folder / "history.json", History)
 
     @cached_property
     def predictions(self) -> list[dict]:
@@ -47,7 +67,7 @@ class FinishedRun:
     def cosines(self) -> dict | None:
         """`gradient_cosines.json`, if they were measured."""
         file = self.folder / "gradient_cosines.json"
-        return read_json(file, "groups", "measurements") if file.is_file() else None
+        return read_json(file, Cosines) if file.is_file() else None
 
     def metric(self, name: str, group: str = "all") -> float | None:
         """A metric, such as "emotion_ua", on the test utterances of a group, a fraction; None if the run has none."""

@@ -15,8 +15,9 @@ from markupsafe import Markup, escape
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
-from ser_mtl.files import read_json, write_text
+from ser_mtl.files import fitting, read_json, write_text
 from ser_mtl.safe_text import markdown, printable
+from ser_mtl.tables.baselines import Baselines
 from ser_mtl.tables.claims import check_claims, tests_table, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
 from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
@@ -80,10 +81,10 @@ def read_baselines(file: Path) -> dict:
     """
     if not file.is_file():
         return {"text_only": [], "ceiling": None}
-    baselines = read_json(file, "text_only", "ceiling")
-    if baselines["ceiling"] and "utterances" not in baselines["ceiling"]:
+    baselines = read_json(file)
+    if isinstance(ceiling := baselines.get("ceiling"), dict) and "utterances" not in ceiling:
         raise UserError(f"{file}: is of an earlier version; run run_tables.py once without --report_only")
-    return baselines
+    return fitting(baselines, Baselines, file)
 
 
 def _environment() -> jinja2.Environment:

@@ -16,14 +16,18 @@ from transformers import (
 )
 from transformers.utils import cached_file, find_adapter_config_file
 from transformers.utils.hub import extract_commit_hash
+from typing_extensions import TypedDict
 
 from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.targets import character_tokenizer, label_sets
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
+from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -31,6 +35,7 @@ from ser_mtl.training.adapters import (
     freeze_for_full_finetuning,
 )
 from ser_mtl.training.arguments import Stage, Stage1, Stage2
+from ser_mtl.training.run_folder import Record
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
 
@@ -104,6 +109,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
         UserError: it cannot be read, or is not of a supported family.
     """
     with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
+        check_saved(encoder)
         config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise UserError(
@@ -194,6 +200,7 @@ def read_stage1(name: str) -> SavedStage1:
     """
     check_run_of_stage1(Path(name))
     with hub_errors(f"--stage1 {name}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
+        check_saved(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
@@ -213,8 +220,8 @@ def check_run_of_stage1(folder: Path) -> None:
     """
     if not (folder / "args.json").is_file():
         return
-    record, results = read_json(folder / "args.json"), folder / "results.json"
-    stage = read_json(results, "stage")["stage"] if results.is_file() else record["stage"]
+    record, results = read_json(folder / "args.json", Record), folder / "results.json"
+    stage = (read_json(results, Results) if results.is_file() else record).get("stage")
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model it started from")
     # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
@@ -289,6 +296,15 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
             )
 
 
+class _Stage1Corpus(TypedDict):
+    corpus: str
+    data_dir: list[str] | None
+
+
+class _Stage1Record(TypedDict):
+    corpus: _Stage1Corpus
+
+
 def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | None:
     """What stage 1 was trained ("train") and chosen on ("dev"): keys as of `utterance_keys`, or digests of samples.
 
@@ -299,14 +315,15 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     )
     if not (args and split):
         return None
-    corpus, record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
+    corpus, record = read_json(args, _Stage1Record)["corpus"], read_json(split, Split)
     ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
     if by_audio:
         return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     if len(folders) > 1:
         return {part: set(names) for part, names in ids.items()}
-    prefixes = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
+    by_folder = folders and corpus["corpus"] == "folder"
+    prefixes = {folders[0].name, folders[0].resolve().name} if by_folder else {corpus["corpus"]}
     return {part: {f"{prefix}/{name}" for prefix in prefixes for name in names} for part, names in ids.items()}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.finished_runs import answer, write_runs
+from helpers.finished_runs import answer, results_of, write_runs
 from sklearn.metrics import recall_score
 
 from ser_mtl.errors import UserError
@@ -152,7 +152,7 @@ def test_the_gain_of_the_oracle_over_both_rules_is_shown(folder):
 
 
 def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
-    write_json(tmp_path / "results.json", {"selection": "last"})
+    write_json(tmp_path / "results.json", some_results(tmp_path) | {"selection": "last"})
     write_json(tmp_path / "history.json", [{"epoch": 1.0, "eval_emotion_ua": 0.5}])
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
     tested = [{"epoch": float(e), "test_emotion_ua": ua} for e, ua in enumerate((0.4, 0.6, 0.5))]
@@ -161,7 +161,7 @@ def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
     dev = [{"epoch": float(e), "eval_emotion_ua": ua} for e, ua in enumerate((0.7, 0.7, 0.1))]
     write_json(tmp_path / "history.json", tested + dev)
     assert FinishedRun(1, 0, tmp_path).ua_by_rule()["dev"] == 0.4  # the first of the best, as the Trainer keeps it
-    write_json(tmp_path / "results.json", {"selection": "oracle"})
+    write_json(tmp_path / "results.json", some_results(tmp_path) | {"selection": "oracle"})
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
 
 
@@ -352,9 +352,15 @@ def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path)
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 
 
+def some_results(folder: Path) -> dict:
+    """The content of the results.json of a run."""
+    run = plan([ROWS[6]], [1], [0], folder)[0]
+    return results_of(run, "demo", {"all": {"n": 0}})
+
+
 def row_with(folder: Path, results: list[dict], cosines: dict | None = None) -> FinishedRow:
     for fold, result in enumerate(results, 1):
-        write_json(folder / str(fold) / "results.json", result)
+        write_json(folder / str(fold) / "results.json", some_results(folder) | result)
         if cosines:
             write_json(folder / str(fold) / "gradient_cosines.json", cosines)
     return FinishedRow(ROWS[6], [FinishedRun(fold, 0, folder / str(fold)) for fold in range(1, len(results) + 1)])
@@ -376,7 +382,9 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     measured = [{"cosines": {"emotion asr": [-0.2, -0.4, 0.0]}}, {"cosines": {"emotion asr": [0.1, 0.2, 0.0]}}]
     measured[0]["cosines"] |= {"emotion emotion": [0.1, 0.0, 0.0], "asr asr": [None] * 3}
     measured.append({"cosines": {"emotion asr": [None, None, None]}})
-    row = row_with(tmp_path, [{}, {}], {"groups": ["encoder", "layer 1", "layer 2"], "measurements": measured})
+    measured = [{"update": 0, "epoch": 0.0} | one for one in measured]
+    groups = ["encoder", "layer 1", "layer 2"]
+    row = row_with(tmp_path, [{}, {}], {"seconds": 1.0, "groups": groups, "measurements": measured})
     assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]]
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
 

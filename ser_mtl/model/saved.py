@@ -1,0 +1,156 @@
+"""The files of a saved model, looked at before transformers and PEFT read them.
+
+Both take what they read as it comes: a wrong type fails far from its file, a size may be more than any memory holds,
+and a pattern of names may take for ever to match. Adapters of this project have one pattern: it is compared, not run.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from transformers.utils import cached_file
+from typing_extensions import NotRequired, Required, TypedDict
+
+from modeling_ser_mtl import ATTENTION_PROJECTIONS
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+
+_MOST_PARAMETERS = 10**10  # of an encoder's layers; the largest public speech encoders have two billion
+_DEEPEST = 4  # adapters on adapters on ...
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+Sizes = Annotated[list[Size], Field(min_length=1, max_length=64)]
+Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
+Layers = Annotated[int, Field(ge=1, le=512)]
+
+
+class _EncoderConfig(TypedDict, total=False):
+    model_type: Required[str]
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Layers
+    encoder_num_hidden_layers: Layers
+    decoder_num_hidden_layers: Layers
+    num_attention_heads: Size
+    vocab_size: Vocabulary | None
+    max_position_embeddings: Vocabulary
+    num_buckets: Vocabulary
+    conv_dim: Sizes
+    conv_kernel: Sizes
+    conv_stride: Sizes
+    num_conv_pos_embeddings: Size
+    num_conv_pos_embedding_groups: Size
+
+
+def _small_enough(config: dict) -> dict:
+    layers = max(value for name, value in {"layers": 1, **config}.items() if name.endswith("layers"))
+    width, inner = (config.get(name, 1) for name in ("hidden_size", "intermediate_size"))
+    if layers * (4 * width * width + 2 * width * inner) > _MOST_PARAMETERS:
+        raise ValueError(f"must be a model of fewer than {_MOST_PARAMETERS // 10**9} billion parameters")
+    return config
+
+
+EncoderConfig = Annotated[_EncoderConfig, AfterValidator(_small_enough)]
+"""What is checked of the `config.json` of an encoder."""
+
+
+class MethodConfig(TypedDict):
+    """What is checked of the `config.json` of a model of this project; `SerMtlConfig` checks the rest itself."""
+
+    encoder_config: EncoderConfig
+    embedding_dim: NotRequired[Size]
+    bottleneck_dim: NotRequired[Size | None]
+    vocab_size: NotRequired[Vocabulary | None]
+    labels: NotRequired[dict[str, list[str]]]
+    temperature: NotRequired[Annotated[float, Field(gt=0, le=1e6)]]
+
+
+Nothing = dict[str, Any] | list | Literal[False] | None
+
+
+def _empty(value: Any) -> Any:
+    if value:
+        raise ValueError("must be empty in adapters of this project")
+    return value
+
+
+Empty = Annotated[Nothing, AfterValidator(_empty)]
+
+
+class AdapterConfig(TypedDict):
+    """What is checked of `adapter_config.json`."""
+
+    peft_type: Literal["LORA"]
+    base_model_name_or_path: Annotated[str, Field(min_length=1)]
+    revision: NotRequired[str | None]
+    r: Size
+    lora_alpha: Annotated[float, Field(ge=-1e6, le=1e6)]
+    target_modules: Literal[ATTENTION_PROJECTIONS]  # type: ignore[valid-type]
+    modules_to_save: NotRequired[list[Annotated[str, Field(min_length=1)]] | None]
+    rank_pattern: NotRequired[Empty]  # patterns of names too
+    alpha_pattern: NotRequired[Empty]
+    layers_pattern: NotRequired[Empty]
+    exclude_modules: NotRequired[Empty]
+    target_parameters: NotRequired[Empty]
+    layers_to_transform: NotRequired[Empty]
+    layer_replication: NotRequired[Empty]
+    megatron_config: NotRequired[Empty]  # names a module, which would be imported
+
+
+class _Preprocessor(TypedDict, total=False):
+    sampling_rate: Annotated[int, Field(ge=1, le=10**6)]
+    feature_size: Size
+    padding_value: Annotated[float, Field(ge=-1e6, le=1e6)]
+    do_normalize: bool
+    return_attention_mask: bool
+
+
+class _Processor(TypedDict, total=False):
+    feature_extractor: _Preprocessor
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, Annotated[str, Field(pattern=r"^[^/\\]+$")]]
+
+
+_Ids = dict[str, Annotated[int, Field(ge=0, le=2**20)]]
+_FILES: dict[str, Any] = {
+    "vocab.json": _Ids,
+    "added_tokens.json": _Ids,
+    "tokenizer_config.json": dict,
+    "special_tokens_map.json": dict,
+    "preprocessor_config.json": _Preprocessor,
+    "processor_config.json": _Processor,
+    "model.safetensors.index.json": _Index,
+    "adapter_config.json": AdapterConfig,
+}
+
+
+def check_saved(model: str, revision: str | None = None) -> None:
+    """Look at the JSON files of a model, and of those that its adapters lie on.
+
+    Args:
+        model: folder or Hub id.
+        revision: on the Hub.
+
+    Raises:
+        UserError: names the file, and what is wrong with it.
+        OSError: there is no such model.
+    """
+    names = [model]
+    while True:
+        found = {name: _found(names[-1], name, revision) for name in ("config.json", *_FILES)}
+        for name, file in found.items():
+            if file is not None and name != "config.json":
+                read_json(file, _FILES[name])
+        if config := found["config.json"]:
+            read_json(config, MethodConfig if "encoder_config" in read_json(config) else EncoderConfig)
+        if found["adapter_config.json"] is None:
+            return
+        adapter = read_json(found["adapter_config.json"])
+        names, revision = [*names, adapter["base_model_name_or_path"]], adapter.get("revision")
+        if len(names) > _DEEPEST:
+            raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
+
+
+def _found(model: str, name: str, revision: str | None) -> str | None:
+    return cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
