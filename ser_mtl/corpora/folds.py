@@ -9,11 +9,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Literal, get_args
+from typing import Literal, NotRequired, get_args
 
 from datasets import Dataset, DatasetDict
-from pydantic import AfterValidator
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.errors import UserError
@@ -130,22 +129,13 @@ class Part(TypedDict):
     audio: NotRequired[list[str | None]]  # version 0.1 did not write it
 
 
-def _same_length(part: dict) -> dict:
-    if len(part.get("audio", part["ids"])) != len(part["ids"]):
-        raise ValueError("must have as many audio as ids")
-    return part
-
-
-_Part = Annotated[Part, AfterValidator(_same_length)]
-
-
 class Split(TypedDict):
     """The content of `split.json`."""
 
-    fold: int | str
-    train: NotRequired[_Part]
-    dev: NotRequired[_Part]
-    test: NotRequired[_Part]
+    fold: NotRequired[int | str]
+    train: NotRequired[Part]
+    dev: NotRequired[Part]
+    test: NotRequired[Part]
     labels: NotRequired[dict[str, list[str]]]
     annotations: NotRequired[str]
 

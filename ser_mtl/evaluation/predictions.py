@@ -14,12 +14,12 @@ A line is an object:
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from datasets import Dataset
 from pydantic import Field, create_model
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.files import read_json_lines, write_json_lines

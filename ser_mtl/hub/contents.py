@@ -9,7 +9,7 @@ from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
-from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.card import SELECTION, TRAINED, hub_id, model_card
 from ser_mtl.hub.names import without_names_in_predictions, without_names_in_results, without_names_in_split
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
@@ -34,6 +34,9 @@ def read_results(run: Path) -> dict:
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
     results = read_json(run / "results.json", Results)
+    for name, known in (("trainable", TRAINED), ("selection", SELECTION)):
+        if results[name] not in known:
+            raise UserError(f"{run / 'results.json'}: is damaged: {name!r} must be one of {', '.join(known)}")
     if not any((run / name).is_file() for name in WEIGHTS):
         raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
     for name in sorted(OWN_NAMES | {"config.json", "results.json"}):

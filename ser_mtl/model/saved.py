@@ -4,11 +4,11 @@ Both take what they read as it comes: a wrong type fails far from its file, a si
 and a pattern of names may take for ever to match. Adapters of this project have one pattern: it is compared, not run.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import AfterValidator, Field
 from transformers.utils import cached_file
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import TypedDict
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS
 from ser_mtl.errors import UserError

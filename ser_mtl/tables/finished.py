@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 import numpy as np
 from markupsafe import Markup
@@ -19,18 +19,18 @@ from ser_mtl.metrics import METRIC
 from ser_mtl.research.cosines import Cosines
 from ser_mtl.tables.plan import Run
 from ser_mtl.tables.rows import ROWS, Row
-from ser_mtl.training.run_folder import CorpusRecord, Record
 
 
 class _Training(TypedDict):
     num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
 
 
-class _Corpus(CorpusRecord):
+class _Corpus(TypedDict):
     dev: str
+    data_dir: NotRequired[list[str] | None]
 
 
-class _RecordOfScript(Record):
+class _RecordOfScript(TypedDict):
     corpus: _Corpus
     training: _Training
 

@@ -4,12 +4,12 @@ import hashlib
 import shutil
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Required
 
 import xxhash
 from pydantic import BeforeValidator, Field
 from transformers import TrainerState
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import History

@@ -9,9 +9,9 @@ from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.folds import Split
 from ser_mtl.errors import UserError
