@@ -20,10 +20,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="ser-mtl-fuzz-cache-"))
 
 import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
 from fuzz.sandbox import Sandbox
 from fuzz.targets import Target, targets
 from fuzz.world import make_world
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
 
 def faults_of(target: Target, inputs: int, number: int) -> tuple[dict[str, list], int, float]:

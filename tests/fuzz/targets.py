@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from fuzz.sandbox import Broken, check_nothing_left, check_refused_or, names_in, run_program
-from fuzz.world import World, linked, places_in
 from hypothesis import strategies as st
 
+from fuzz.sandbox import Broken, check_nothing_left, check_refused_or, names_in, run_program
+from fuzz.world import World, linked, places_in
 from modeling_ser_mtl import SerMtlConfig
 from ser_mtl import cli
 
