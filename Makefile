@@ -8,7 +8,7 @@ SEED ?= 0
 OUT ?= runs/demo
 DEMO := --corpus demo --fold 1 --seed $(SEED) --per_device_train_batch_size 8 --learning_rate 5e-4 --selection last
 
-.PHONY: install demo test test-slow style lock audit
+.PHONY: install demo test test-slow test-common style lock audit
 
 install: .venv/installed
 
@@ -28,12 +28,17 @@ demo: install
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
 	@echo "Recordings to try it on: runs/demo/corpus/Session1"
 
+# Two processes halve the time; more would need more memory than most machines have.
 test: style
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # What takes minutes: what the demo learns, over three seeds.
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# transformers' own common tests on our model, from the source distribution of the version that is installed.
+test-common: install
+	PYTHONPATH=. $(BIN)/python tests/transformers_common.py
 
 # Format, lint and types.
 style: install

@@ -1,44 +1,70 @@
-"""Multi-task speech emotion recognition on a pretrained speech encoder, in one self-contained file.
+"""Multi-task speech emotion recognition on a pretrained speech encoder.
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
-ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, encoder families, model, loading.
+ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
+with `encoders_ser_mtl.py` and `loading_ser_mtl.py`; the three need nothing else of this project.
+
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.dataclasses import type_validator
-from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
-from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    PretrainedConfig,
+    Wav2Vec2FeatureExtractor,
+)
+from transformers.utils import ModelOutput, logging
+
+try:
+    from transformers import initialization as init
+except ImportError:  # transformers 4
+    from torch.nn import init
+
+try:  # in a repository of the Hub, and in its copies here, the three files are a package
+    from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .loading_ser_mtl import (
+        BaseConfig,
+        BaseFingerprint,
+        LoadableModel,
+        check_types,
+        emotion_labels,
+        encoder_config_of,
+        refuse_wrong_base,
+    )  # fmt: skip
+except ImportError:  # in a clone, and installed, each is a module of its own
+    from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from loading_ser_mtl import (
+        BaseConfig,
+        BaseFingerprint,
+        LoadableModel,
+        check_types,
+        emotion_labels,
+        encoder_config_of,
+        refuse_wrong_base,
+    )  # fmt: skip
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
-"""Names that wrappers and models with a head put in front of an encoder's tensors."""
 
 
-class SerMtlConfig(PreTrainedConfig):
+class SerMtlConfig(BaseConfig):
     """The config of a `SerMtlModel`. A value that is unknown or makes no sense is a ValueError."""
 
     model_type = "ser_mtl"
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
 
-    encoder_config: Any = None  # a config of transformers, or a dict with its `model_type`
+    encoder_config: PretrainedConfig | dict | None = None  # a config of transformers, or a dict with its `model_type`
     tasks: list[str] | None = None  # with a loss: "asr", and any with labels; without emotion, to prepare an encoder
     labels: dict[str, list[str]] | None = None  # classes of each classification task, in the order of its logits
     vocab_size: int | None = None  # characters of the CTC head; None for a model without one
@@ -54,33 +80,22 @@ class SerMtlConfig(PreTrainedConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
-        self._check_types()
+        check_types(self, SerMtlConfig.__annotations__)
         if isinstance(self.encoder_config, dict):
-            values = dict(self.encoder_config)
-            try:
-                self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
-            except (KeyError, TypeError, StrictDataclassError) as error:
-                raise ValueError(f"encoder_config: {type(error).__name__} {' '.join(str(error).split())}") from error
+            self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
-        self.labels = dict(self.labels or {"emotion": ["angry", "happy", "neutral", "sad"]})
+        emotions = emotion_labels(self, kwargs)
+        self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
         self._check()
-        if "id2label" not in kwargs and "emotion" in self.labels:  # under the names that pipelines read
-            kwargs["id2label"] = dict(enumerate(self.labels["emotion"]))
-            kwargs["label2id"] = {label: i for i, label in enumerate(self.labels["emotion"])}
         super().__post_init__(**kwargs)
+        if emotions:  # under the names that pipelines read
+            self.id2label = dict(enumerate(emotions))
+            self.label2id = {label: i for i, label in enumerate(emotions)}
 
     @property
     def classification_tasks(self) -> list[str]:
         """The tasks with a classification head."""
         return [task for task in self.tasks if task != "asr"]
-
-    def _check_types(self) -> None:
-        kinds = {**SerMtlConfig.__annotations__, "encoder_config": dict | PreTrainedConfig | None}
-        for name, kind in kinds.items():
-            try:
-                type_validator(name, value := getattr(self, name), float | int if kind is float else kind)
-            except TypeError as error:
-                raise ValueError(f"{name} {value!r}: must be {getattr(kind, '__name__', kind)}") from error
 
     def _check(self) -> None:
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
@@ -99,12 +114,20 @@ class SerMtlConfig(PreTrainedConfig):
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
             (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
-            (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0 and finite"),
+            (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
             (min(self.embedding_dim, self.bottleneck_dim or 1, self.vocab_size or 1) < 1,
              "embedding_dim, bottleneck_dim, vocab_size: at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)
+
+
+class ByTask(ModelOutput):
+    """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
+
+    def __init__(self, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in tensors.items():
+            self[task] = tensor
 
 
 @dataclass
@@ -113,12 +136,13 @@ class SerMtlOutput(ModelOutput):
 
     loss: Tensor | None = None  # weighted, a scalar, if labels were given
     logits: Tensor | None = None  # of emotion, calibrated: divided by the temperature, (batch, classes)
-    task_logits: ModelOutput | None = None  # of each classification task, as they are trained, (batch, classes)
+    task_logits: ByTask | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
-    embeddings: ModelOutput | None = None  # x of each classification task, (batch, embedding_dim)
+    embeddings: ByTask | None = None  # x of each classification task, (batch, embedding_dim)
     losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
     hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
+    attentions: tuple[Tensor, ...] | None = None  # weights of each layer, (batch, heads, frames, frames)
 
 
 class ZeroLinear(nn.Linear):
@@ -136,14 +160,6 @@ class BottleneckAdapter(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Add the bottleneck's output to its input."""
         return hidden + self.up(F.gelu(self.down(hidden)))
-
-
-class BaseFingerprint(nn.Module):
-    """A few values of every frozen tensor of the base, saved with the adapters, to detect a wrong base."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.register_buffer("values", torch.zeros(size))
 
 
 class TaskHead(nn.Module):
@@ -274,99 +290,7 @@ def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[
     return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
 
 
-@dataclass(frozen=True)
-class Family:
-    """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
-
-    front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
-    stack: str = "encoder"  # module that holds the layers; the encoder itself if empty
-    feed_forward: str = "feed_forward"  # module of a layer
-    stacked_positions: bool = False  # several position convolutions, into which padding would leak
-    position_bias: bool = False  # the first layer makes a bias for all; attention never calls its projections
-    rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
-
-
-FAMILIES = {
-    "wav2vec2": Family(),
-    "hubert": Family(),
-    "wavlm": Family(position_bias=True),
-    "data2vec-audio": Family(stacked_positions=True),
-    "unispeech": Family(),
-    "unispeech-sat": Family(),
-    "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
-}
-"""The supported encoders of raw waveforms, by `model_type`."""
-
-
-class LinearWavLMAttention(WavLMAttention):
-    """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
-
-    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, None]:
-        """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
-        batch, frames, dim = hidden.shape
-        heads = (batch, frames, self.num_heads, self.head_dim)
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
-        bias = bias.view(batch, self.num_heads, frames, frames).to(query.dtype)
-        bias = bias if mask is None else bias.masked_fill(~mask[:, None, None, :], float("-inf"))
-        dropout = self.dropout if self.training else 0.0
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), None
-
-
-def speech_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
-    model = AutoModel.from_config(config)
-    encoder = model.get_encoder() if config.is_encoder_decoder else model
-    for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
-        old = layer.attention
-        sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
-        layer.attention = LinearWavLMAttention(*sizes, hasattr(old, "rel_attn_embed"))
-    return encoder
-
-
-def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor) -> Tensor:
-    """(batch, samples) -> (batch, frames, channels)."""
-    if not family.rotary:
-        return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveforms.unsqueeze(1))))
-    return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
-
-
-def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-    """Input of the first layer of a Transformer with position convolutions, (batch, frames, d)."""
-    stack, real = encoder.encoder, frame_mask.unsqueeze(1)
-    hidden = hidden.masked_fill(~real.transpose(1, 2), 0)
-    if family.stacked_positions:
-        positions = hidden.transpose(1, 2)
-        for convolution in stack.pos_conv_embed.layers:
-            positions = convolution(positions.masked_fill(~real, 0))
-        hidden = hidden + positions.transpose(1, 2)
-    else:
-        hidden = hidden + stack.pos_conv_embed(hidden)
-    pre_norm = getattr(encoder.config, "do_stable_layer_norm", False)
-    return stack.dropout(hidden if pre_norm else stack.layer_norm(hidden))
-
-
-def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> dict:
-    """Keyword arguments of every layer: its attention mask, and positions."""
-    if family.position_bias:
-        return {"attention_mask": frame_mask, "position_bias": None}
-    mask = frame_mask[:, None, None, :]  # one row for all frames
-    if encoder.config._attn_implementation != "sdpa":
-        names = {"config": encoder.config, "inputs_embeds": hidden, "attention_mask": frame_mask}
-        # Never skipped: to find out whether there is padding, the host would have to wait for the device.
-        mask = create_bidirectional_mask(**names, allow_is_bidirectional_skip=False)
-    if not family.rotary:
-        return {"attention_mask": mask}
-    ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type
-    # In the type of the products: rotations in float32 would make queries and keys float32 as well.
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=ids)
-    return {"attention_mask": mask, "position_ids": ids, "position_embeddings": rotary}
-
-
-class SerMtlModel(PreTrainedModel):
+class SerMtlModel(LoadableModel):
     """A speech encoder with a CTC head, a head for each classification task, and adapters if the config has them."""
 
     config_class = SerMtlConfig
@@ -374,6 +298,7 @@ class SerMtlModel(PreTrainedModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    adapted_modules = ATTENTION_PROJECTIONS
     accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
     spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 
@@ -381,6 +306,8 @@ class SerMtlModel(PreTrainedModel):
         super().__init__(config)
         if "asr" in config.tasks and not config.vocab_size:
             raise ValueError("tasks 'asr': needs vocab_size")
+        if "emotion" in config.tasks and [*config.id2label.values()] != config.labels["emotion"]:
+            raise ValueError(f"labels {config.labels}, id2label {config.id2label}: disagree")
         self.family = FAMILIES[config.encoder_config.model_type]
         self.encoder = speech_encoder(config.encoder_config)
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
@@ -395,7 +322,7 @@ class SerMtlModel(PreTrainedModel):
                 getattr(layer, self.family.feed_forward).register_forward_hook(partial(self._adapt, index))
             self.fingerprint = BaseFingerprint(8 * sum(1 for _ in self.encoder.parameters()))
         self.layer_weights = LayerWeights(len(layers) + 1) if config.layer_weights else None
-        self.register_load_state_dict_pre_hook(_refuse_wrong_base)
+        self.register_load_state_dict_pre_hook(refuse_wrong_base)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -443,14 +370,11 @@ class SerMtlModel(PreTrainedModel):
         lengths = mask.sum(dim=1).long()
         field = reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1)
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
+        kernel, stride = self.convolutions()[0]
+        real = (lengths.clamp(min=field) - kernel) // stride + 1
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
-            if any(isinstance(module, nn.GroupNorm) for module in self.front_end_modules()):
-                alone = zip(waveforms, lengths.clamp(min=field).tolist(), strict=True)
-                rows = [front_end(self.encoder, self.family, row[None, :n])[0] for row, n in alone]
-                features = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-            else:
-                features = front_end(self.encoder, self.family, waveforms)
+            features = front_end(self.encoder, self.family, waveforms, real)
         return features, self.frame_lengths(lengths)
 
     def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -469,8 +393,8 @@ class SerMtlModel(PreTrainedModel):
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
             if family.position_bias:
-                output, arguments["position_bias"] = output
-            states.append(output)
+                arguments["position_bias"] = output[1]
+            states.append(output[0] if isinstance(output, tuple) else output)
         last_norm = family.rotary or getattr(encoder.config, "do_stable_layer_norm", False)
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
@@ -483,6 +407,7 @@ class SerMtlModel(PreTrainedModel):
         frame_lengths: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **task_labels: Tensor | None,
     ) -> SerMtlOutput | tuple:
@@ -499,21 +424,43 @@ class SerMtlModel(PreTrainedModel):
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
             features, frame_lengths = self.extract_features(input_values, attention_mask)
-        frames, frame_mask, states = self.encode(features, frame_lengths)
+        flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        flags |= {"return_dict": return_dict}
+        flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
+        with self._attentions(flags["output_attentions"]) as attentions:
+            frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
-        embeddings = ModelOutput({task: embedding for task, (embedding, _) in outputs.items()})
-        logits = ModelOutput({task: logits for task, (_, logits) in outputs.items()})
+        embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
+        logits = ByTask(**{task: logits for task, (_, logits) in outputs.items()})
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
-        states = states if output_hidden_states else None
+        states = states if flags["output_hidden_states"] else None
         calibrated = logits["emotion"] / self.config.temperature if "emotion" in logits else None
         output = SerMtlOutput(None, calibrated, logits, asr_logits, frame_lengths, embeddings, None, states)
+        output.attentions = tuple(attentions) if flags["output_attentions"] else None
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
             output.loss = weighted_loss(self.config, output.losses, counts)
-        return output if return_dict in (None, True) else output.to_tuple()
+        return output if flags["return_dict"] else output.to_tuple()
+
+    @contextmanager
+    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """A list that each layer's attention weights are put into, if they are wanted."""
+        weights: list[Tensor] = []
+        if wanted and self.encoder.config._attn_implementation != "eager":
+            logging.get_logger(__name__).warning_once(
+                "output_attentions: are None, except with attn_implementation='eager'"
+            )
+        layers = self.transformer_layers() if wanted else ()
+        modules = [layer.self_attn if self.family.rotary else layer.attention for layer in layers]
+        hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
+        try:
+            yield weights
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
@@ -525,115 +472,8 @@ class SerMtlModel(PreTrainedModel):
             losses["scl"] = self_contrastive_loss(list(output.embeddings.values()), self.config.scl)
         return losses
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config: SerMtlConfig | None = None, **kwargs):
-        """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
-
-        `revision` is that of an adapter, not of its base. A base that the adapter was not trained on is a ValueError.
-        """
-        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
-        adapter = kwargs.pop("adapter_kwargs", None) or {}
-        if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
-            return cls._from_adapter(adapter["_adapter_model_path"], kwargs | {"revision": adapter.get("revision")})
-        if find_adapter_config_file(name, **hub) is not None:
-            return cls._from_adapter(name, kwargs)
-        known = AutoConfig.from_pretrained(name, trust_remote_code=False, **hub) if config is not None else None
-        if known is None or known.model_type == cls.config_class.model_type:
-            with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
-                own = set(cls(cls.config_class.from_pretrained(name, **hub)).state_dict())
-            return _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
-        model = cls(config)
-        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
-        # Some checkpoints lack the mask embedding, which matters in training alone.
-        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
-        arguments = {"config": config.encoder_config, "dtype": torch.float32, "trust_remote_code": False}
-        load = partial(AutoModel.from_pretrained, name, **arguments)
-        stock = _loaded_whole(load, own, hub)
-        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
-        model.name_or_path = name
-        return model
-
-    @classmethod
-    def _from_adapter(cls, name: str, arguments: dict) -> "SerMtlModel":
-        from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-
-        hub = _hub_arguments(arguments)
-        peft_config = PeftConfig.from_pretrained(name, **hub)
-        if peft_config.target_modules != ATTENTION_PROJECTIONS:  # any other pattern could take for ever to match
-            raise ValueError("target_modules: are not those of adapters of this project")
-        config = cls.config_class.from_pretrained(name, **hub)
-        # The very commit that the adapter was trained on, whatever has become of the base since.
-        arguments = arguments | {"revision": peft_config.revision}
-        model = cls.from_pretrained(peft_config.base_model_name_or_path, config=config, **arguments)
-        inject_adapter_in_model(peft_config, model)
-        model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
-        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
-        # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
-        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
-        own = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
-        _refuse_lost(sorted(own - weights.keys()), len(own), sorted(weights.keys() - own))
-        set_peft_model_state_dict(model, weights)
-        return model.eval()
-
-    def base_fingerprint(self) -> Tensor:
-        """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
-        tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
-        picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
-        return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
-
-
-def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
-    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
-    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
-    try:
-        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
-        model, info = load(**arguments | more)
-    finally:
-        logging.set_verbosity(verbosity)
-    mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
-    shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
-    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
-    others = sorted({*info["unexpected_keys"]} - own)
-    _refuse_lost(lost, len(own), others)
-    if further := [key for key in others if re.sub(r"\blayers\.\d+", "layers.0", key) in own]:
-        raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
-    return (model, info) if arguments.get("output_loading_info") else model
-
-
-def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
-    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
-    if lost:
-        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
-        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
-
-
-def _refuse_wrong_base(model: SerMtlModel, state: dict, prefix: str, *_) -> None:
-    """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
-    if not any("modules_to_save" in name or "lora_" in name for name in state):
-        return
-    saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
-    if saved is None or not hasattr(model, "fingerprint"):
-        raise ValueError(
-            "this base has no places for the adapters: build it with the adapter's own config, "
-            "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
-        )
-    own = model.base_fingerprint()
-    expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
-    if expected.shape != own.shape or not torch.equal(expected, own):
-        raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
-
-
-def _hub_arguments(arguments: dict) -> dict:
-    names = ("revision", "token", "cache_dir", "force_download", "local_files_only")
-    return {name: arguments[name] for name in names if name in arguments}
-
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
+AutoFeatureExtractor.register(SerMtlConfig, Wav2Vec2FeatureExtractor, exist_ok=True)  # transformers 4.50 looks here
 SerMtlConfig.register_for_auto_class()
 SerMtlModel.register_for_auto_class("AutoModelForAudioClassification")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from ser_mtl.safe_text import printable
 
+_LONGEST = 2000  # characters of a message
+
 
 class UserError(ValueError):
     """A mistake in the user's input: a flag, a file, a label.
@@ -16,7 +18,10 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        message = printable(message)
+        if len(message) > _LONGEST:  # a name or a value of thousands of characters
+            message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 4 :]}"
+        super().__init__(message)
 
 
 class Notice(UserWarning):

@@ -67,9 +67,15 @@ def read_yaml(path: str | Path, schema: Any = dict) -> Any:
     import yaml
 
     try:
-        return fitting(_parsed(path, yaml.safe_load), schema, path)
-    except yaml.YAMLError as error:
+        content = _parsed(path, yaml.safe_load)
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError) as error:  # the last three are its own bugs
         raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
+    inner = [content]
+    for values in inner:  # names for parts, within parts: a few lines may stand for more than any memory holds
+        inner += values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+        if len(inner) > _MOST_SETTINGS:
+            raise UserError(f"{path}: holds more than {_MOST_SETTINGS} settings")
+    return fitting(content, schema, path)
 
 
 def fitting(content: Any, schema: Any, what: object) -> Any:
@@ -114,6 +120,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+_MOST_SETTINGS = 10_000
 _LARGEST = 2**29
 """Bytes of a file that is read whole. `predictions.jsonl` of a million utterances is smaller."""
 

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-import yaml
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
@@ -18,6 +17,7 @@ from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
+from ser_mtl.files import fitting, read_json, read_yaml
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import (
@@ -30,7 +30,7 @@ from ser_mtl.training.arguments import (
     local_or_hub,
 )
 from ser_mtl.training.flags import DERIVED
-from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.run_folder import NOT_THE_RUN, Record, run_record, settings_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
 # Redefined in `SerMtlArguments`, but not for everyday use: shown by --help_all.
@@ -151,13 +151,9 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     Raises:
         UserError: the file cannot be read, is of the other stage, or has a setting that is not a flag.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold settings as name: value")
+    content = read_yaml(file) if file.suffix != ".json" else read_json(file)
     if "training" in content:
+        fitting(content, Record, file)
         if content.get("stage") != stage:
             raise UserError(
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
@@ -177,9 +173,8 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
 def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | {
-        "per_device_train_batch_size": settings["batch_size"]
-    }
+    batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
 
 
 def _as_words(value: object) -> list[str]:

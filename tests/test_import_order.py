@@ -78,8 +78,8 @@ def test_there_are_no_cycles():
         visit(module, ())
 
 
-def test_the_modeling_file_imports_nothing_of_this_project():
-    for name in ("modeling_ser_mtl",):
+def test_what_travels_to_the_hub_imports_nothing_else_of_this_project():
+    for name in ("modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl"):
         assert not {word for word in imports_of(ROOT / f"{name}.py") if word.split(".")[0] in ("ser_mtl", "data")}
 
 

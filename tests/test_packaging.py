@@ -13,6 +13,8 @@ import ser_mtl
 
 DISTRIBUTIONS = {"PIL": "pillow", "markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 """Of imports that have another name than what is installed."""
+EXTRA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["onnx"]
+"""What exports to ONNX need."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,15 @@ def names(wheel) -> list[str]:
 
 
 def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
-    for name in ("modeling_ser_mtl.py", "run_stage1.py", "run_stage2.py", "run_tables.py", "ser_mtl/__main__.py"):
+    for name in (
+        "modeling_ser_mtl.py",
+        "encoders_ser_mtl.py",
+        "loading_ser_mtl.py",
+        "run_stage1.py",
+        "run_stage2.py",
+        "run_tables.py",
+        "ser_mtl/__main__.py",
+    ):
         assert name in names
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "ser_mtl").rglob("*.j2")}
     assert len(templates) == 2 and templates <= set(names)
@@ -40,7 +50,8 @@ def test_the_wheel_has_the_command_and_the_requirements(wheel, names):
     assert "ser-mtl = ser_mtl.cli:main" in archive.read(entry_points).decode()
     metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert len(re.findall(r"^Requires-Dist:", metadata, re.MULTILINE)) == len(wanted)
+    assert len(re.findall(r"^Requires-Dist: [^;\n]+$", metadata, re.MULTILINE)) == len(wanted)
+    assert len(re.findall(r"^Requires-Dist: .*extra == .onnx", metadata, re.MULTILINE)) == len(EXTRA)
     assert f"Version: {ser_mtl.__version__}" in metadata
 
 
@@ -51,11 +62,13 @@ def test_versions_agree():
     assert f"## {ser_mtl.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_tests_are_run_with_the_extra():
+    assert set(EXTRA) <= set((ROOT / "requirements-dev.txt").read_text().splitlines())
+
+
 def test_every_import_is_a_requirement():
-    required = {
-        re.split(r"[<>=]", line)[0].lower().replace("-", "_")
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-    }
+    lines = [*(ROOT / "requirements.txt").read_text().splitlines(), *EXTRA]
+    required = {re.split(r"[<>=]", line)[0].lower().replace("-", "_") for line in lines}
     for path in [*(ROOT / "ser_mtl").rglob("*.py"), *ROOT.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -2,16 +2,23 @@
 
 ser-mtl export runs/iemocap/stage2/fold1 --to merged        adapters and their base as one model
 ser-mtl export runs/iemocap/stage1/fold1 --to wav2vec2      stock transformers models, for use without remote code
+ser-mtl export runs/iemocap/stage2/fold1 --to onnx          one ONNX file, for use without PyTorch
 """
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ser_mtl.errors import UserError
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("run_folder", type=Path, help="Folder of a finished run.")
-    parser.add_argument("--to", required=True, choices=["merged", "wav2vec2"], help="The form.")
+    parser.add_argument("--to", required=True, choices=["merged", "wav2vec2", "onnx"], help="The form.")
+    parser.add_argument("--int8", action="store_true", help="With --to onnx: weights of matrix products in 8 bits.")
+    parser.add_argument(
+        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+    )
     parser.add_argument("--output_dir", type=Path, help="Where it is written. [<run>/<form>]")
 
 
@@ -21,11 +28,16 @@ def main(args: Namespace) -> None:
     Raises:
         UserError: the run is not finished, or has no such form.
     """
+    if args.int8 and args.to != "onnx":
+        raise UserError(f"--int8: is a form of --to onnx, not of --to {args.to}")
     from ser_mtl.hub.export import write_merged, write_wav2vec2
+    from ser_mtl.hub.onnx import write_onnx
 
     folder = args.output_dir or args.run_folder / args.to
-    if args.to == "merged":
-        write_merged(args.run_folder, folder)
+    if args.to == "onnx":
+        print(f"written to {write_onnx(args.run_folder, folder, args.int8, args.base)}")
+    elif args.to == "merged":
+        write_merged(args.run_folder, folder, base_folder=args.base)
         print(f"written to {folder}")
     else:
         for written in write_wav2vec2(args.run_folder, folder):

@@ -25,10 +25,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("paths", nargs="+", type=Path, help="Audio files, and folders to search for them.")
     parser.add_argument("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
+    parser.add_argument(
+        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+    )
     parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Form of the answers. [text]")
     parser.add_argument("--output", type=Path, help="File for the answers. [standard output]")
     parser.add_argument(
         "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "auto"],
+        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
     )
     parser.add_argument("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
 
@@ -48,7 +57,8 @@ def main(args: Namespace) -> None:
     files = audio_files(args.paths)
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
-        recognizer = load(args.model or last_run(), transcript=not args.no_transcript)
+        options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
+        recognizer = load(args.model or last_run(), **options)
     except UserError as error:
         raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
     unanswered: list[Path] = []

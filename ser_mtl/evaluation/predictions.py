@@ -18,7 +18,7 @@ from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from datasets import Dataset
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
@@ -51,6 +51,16 @@ _TASKS |= {
 }
 Prediction: Any = create_model("Prediction", id=(str, ...), speaker=(str | None, ...), **_TASKS)
 """A line of the file."""
+
+
+def _with_emotion(row: Any) -> Any:
+    if row.emotion is None:
+        raise ValueError("must have an emotion")
+    return row
+
+
+WithEmotion = Annotated[Prediction, AfterValidator(_with_emotion)]
+"""A line of the file of a run that was trained for emotion."""
 
 
 def prediction_rows(
@@ -96,13 +106,13 @@ def write_predictions(path: str | Path, rows: list[dict]) -> None:
     write_json_lines(path, rows)
 
 
-def read_predictions(path: str | Path) -> list[dict]:
-    """Read the rows that `write_predictions` wrote.
+def read_predictions(path: str | Path, schema: Any = Prediction) -> list[dict]:
+    """Read the rows that `write_predictions` wrote; each fits the schema.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    return read_json_lines(path, Prediction)
+    return read_json_lines(path, schema)
 
 
 def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:

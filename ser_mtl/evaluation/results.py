@@ -147,7 +147,7 @@ def results_table(results: dict) -> str:
 def transcription_note(results: dict) -> str | None:
     """Why the tables leave out word error rates, as a sentence; None if they show them."""
     groups = [scores[group] for scores in results["test"].values() for group in scores if group.startswith("asr")]
-    rates = [group["wer"] for group in groups]
+    rates = [group["wer"] for group in groups if group.get("wer") is not None]
     if not rates or min(rates) < UNTRAINED_WER:
         return None
     return (

@@ -10,6 +10,7 @@ from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
 from ser_mtl.hub.card import hub_id
 from ser_mtl.hub.record import published_as
+from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import AdapterConfig
 
 
@@ -40,7 +41,8 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     if not file.is_file():
         return None
     adapter = read_json(file, AdapterConfig)
-    return base_on_hub(adapter["base_model_name_or_path"], adapter.get("revision"), base_repo_id, token)
+    named = adapter["base_model_name_or_path"] if base_repo_id else base_of(adapter_of)
+    return base_on_hub(named, adapter.get("revision"), base_repo_id, token)
 
 
 def base_on_hub(

@@ -47,8 +47,17 @@ ORACLE_WARNING = """\
 > The checkpoint was chosen on the test fold (`--selection oracle`). The metrics below are therefore optimistic:
 > they do not estimate how the model does on new speakers, and only compare with metrics chosen in the same way."""
 
+TESTED = ("4.50", "5.24")
+"""The oldest and the newest transformers that models were tried on, by tests/compatibility.py."""
+
 _LOAD = """\
 ## How to use it
+
+Tested with transformers {oldest} to {newest}, and the PEFT of their time:
+
+```bash
+pip install torch soundfile "transformers>={oldest}" peft
+```
 
 ```python
 import soundfile
@@ -74,10 +83,10 @@ for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _FROZEN_TRANSCRIPT = """\
 The adapters move the input of the CTC head, so `output.asr_logits` are of no use. Transcripts come from the frozen
-model under the adapters:
+model under the adapters, with this project installed:
 
-```python
-ser_mtl.load({name})("recording.wav")["transcript"]
+```text
+ser_mtl.load({name})("speech.wav")["transcript"]
 ```"""
 _NO_TRANSCRIPT = """\
 If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
@@ -106,7 +115,13 @@ base = AutoModelForAudioClassification.from_pretrained(
     {base}, revision={revision}, config=config, trust_remote_code=True
 )
 model = PeftModel.from_pretrained(base, {name}).eval()
-```"""
+```
+
+- Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
+  write adapters again.
+- The Auto classes run the code of the base. To run always the same code, pass its commit as `code_revision`.
+- For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
+  `revision` in the base. For a pipeline, publish the merged model (`ser-mtl publish --merge`)."""
 
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
@@ -265,6 +280,8 @@ def _use(results: dict, name: str) -> str:
         ),
         load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
         answers="\n".join(answers),
+        oldest=TESTED[0],
+        newest=TESTED[1],
     )
     parts = [load]
     if not on_encoder:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from transformers.dynamic_module_utils import get_relative_import_files
+
 import modeling_ser_mtl
 from ser_mtl.corpora.folds import Split
 from ser_mtl.errors import UserError
@@ -16,8 +18,9 @@ from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _AS_THEY_ARE = (
-    "processor_config.json", "tokenizer_config.json", "vocab.json", "split.json", "history.json",
-    "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json", "gradient_cosines.png",
+    "processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.json", "split.json",
+    "history.json", "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json",
+    "gradient_cosines.png",
 )  # fmt: skip
 COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
 """Files that go with the weights, and are the same for the model in another form."""
@@ -65,7 +68,8 @@ def files_to_publish(
     """
     results = _public_results(read_results(run), base, keep_names)
     files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
-    files["modeling_ser_mtl.py"] = Path(modeling_ser_mtl.__file__)
+    code_files = (modeling_ser_mtl.__file__, *get_relative_import_files(modeling_ser_mtl.__file__))
+    files |= {Path(file).name: Path(file) for file in code_files}
     # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
     files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code))

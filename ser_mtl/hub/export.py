@@ -21,10 +21,11 @@ from ser_mtl.files import replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.contents import COMPANIONS, read_results
+from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import check_saved
 
 
-def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
+def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder: str | None = None) -> None:
     """Write a run's adapters and their base as one model, with the other files of the run.
 
     LoRA is added to the weights that it adapts; logits agree up to rounding (1e-5). The bottleneck adapters stay layers
@@ -34,6 +35,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
         run: folder of a finished run.
         folder: where the model is written; it replaces an earlier one.
         base: the base on the Hub, for the card.
+        base_folder: where the base lies; by default, where the adapters say.
 
     Raises:
         UserError: the run has no adapters, or their base cannot be loaded.
@@ -44,7 +46,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None) -> None:
     if not (run / "adapter_config.json").is_file():
         raise UserError(f"--merge, --to merged: {run} holds a whole model; there are no adapters to merge")
     with _replacing_folder(folder) as partial:
-        merged_model(run).save_pretrained(partial)
+        merged_model(run, base_folder).save_pretrained(partial)
         for name in COMPANIONS:
             if (run / name).is_file():
                 shutil.copy2(run / name, partial)
@@ -56,18 +58,20 @@ def _without_asr(scores: dict) -> dict:
     return {group: value for group, value in scores.items() if not group.startswith("asr")}
 
 
-def merged_model(run: Path) -> SerMtlModel:
+def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
     """The model of a run with adapters, LoRA merged.
 
     Raises:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
     with hub_errors(f"--merge, --to merged: {run} and the base of its adapters cannot be loaded"):
-        check_saved(str(run))
+        check_saved(str(run), base=base)
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
-        base = SerMtlModel.from_pretrained(adapter.base_model_name_or_path, config=config, revision=adapter.revision)
-        return PeftModel.from_pretrained(base, str(run)).merge_and_unload().eval()
+        name = base_of(run, base)
+        revision = adapter.revision if name == adapter.base_model_name_or_path else None
+        model = SerMtlModel.from_pretrained(name, config=config, revision=revision)
+        return PeftModel.from_pretrained(model, str(run)).merge_and_unload().eval()
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:

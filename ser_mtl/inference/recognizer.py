@@ -20,6 +20,7 @@ from ser_mtl.corpora.batching import waveforms
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
 from ser_mtl.model.saved import check_saved
 
@@ -32,14 +33,18 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     transcript: bool = True,
+    base: str | None = None,
 ) -> "Recognizer":
     """Load a trained model to answer recordings.
 
     Args:
         name: a run folder or a Hub id.
         device: by default the GPU if there is one.
-        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32.
+        dtype: of the weights, such as `torch.bfloat16` or "bfloat16"; by default float32. "auto" is bfloat16 on a
+            device that has instructions for it, else float32.
         transcript: whether answers hold a transcript, where the model transcribes.
+        base: folder or Hub id of the base of adapters; by default the one that they name, or one that was moved with
+            them.
 
     Raises:
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
@@ -48,17 +53,18 @@ def load(
     if not _exists(name) and name.count("/") != 1:
         raise UserError(f"model {name}: is neither a folder here nor a Hub id (namespace/name)")
     with hub_errors(f"model {name}"):
-        check_saved(name)
+        check_saved(name, base=base)
         if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
-        model = SerMtlModel.from_pretrained(name)
+        model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float32
     try:
+        dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32
+        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         model = model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
@@ -80,12 +86,22 @@ def check_tokenizer(name: str, processor: Wav2Vec2Processor, config: SerMtlConfi
     Raises:
         UserError: it has not.
     """
-    tokenizer = processor.tokenizer
-    alphabet = tokenizer.convert_ids_to_tokens(range(config.vocab_size or 0))
-    if None in alphabet or (alphabet and None in (tokenizer.pad_token_id, tokenizer.word_delimiter_token)):
+    tokenizer, characters = processor.tokenizer, config.vocab_size or 0
+    known = len(tokenizer) >= characters and tokenizer.pad_token_id == config.pad_token_id
+    if characters and not (known and isinstance(tokenizer.word_delimiter_token, str)):
         raise UserError(f"model {name}: vocab.json does not have the {config.vocab_size} characters of config.json")
     if processor.feature_extractor.sampling_rate != SAMPLING_RATE:
         raise UserError(f"model {name}: takes audio at {processor.feature_extractor.sampling_rate} Hz, not at 16,000")
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    """Bfloat16 where the device computes with it and does not merely emulate it."""
+    native = False
+    if device.type == "cpu":
+        native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    elif device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
 
 
 class Recognizer:

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from modeling_ser_mtl import ATTENTION_PROJECTIONS
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
+from ser_mtl.model.base import base_of
 
 _MOST_PARAMETERS = 10**10  # of an encoder's layers; the largest public speech encoders have two billion
 _DEEPEST = 4  # adapters on adapters on ...
@@ -25,6 +26,7 @@ Layers = Annotated[int, Field(ge=1, le=512)]
 
 class _EncoderConfig(TypedDict, total=False):
     model_type: Required[str]
+    _name_or_path: str | None
     hidden_size: Size
     intermediate_size: Size
     num_hidden_layers: Layers
@@ -64,6 +66,7 @@ class MethodConfig(TypedDict):
     temperature: NotRequired[Annotated[float, Field(gt=0, le=1e6)]]
 
 
+Names = list[Annotated[str, Field(min_length=1)]]
 Nothing = dict[str, Any] | list | Literal[False] | None
 
 
@@ -84,8 +87,8 @@ class AdapterConfig(TypedDict):
     revision: NotRequired[str | None]
     r: Size
     lora_alpha: Annotated[float, Field(ge=-1e6, le=1e6)]
-    target_modules: Literal[ATTENTION_PROJECTIONS]  # type: ignore[valid-type]
-    modules_to_save: NotRequired[list[Annotated[str, Field(min_length=1)]] | None]
+    target_modules: Literal[ATTENTION_PROJECTIONS] | Names  # type: ignore[valid-type]
+    modules_to_save: NotRequired[Names | None]
     rank_pattern: NotRequired[Empty]  # patterns of names too
     alpha_pattern: NotRequired[Empty]
     layers_pattern: NotRequired[Empty]
@@ -97,6 +100,8 @@ class AdapterConfig(TypedDict):
 
 
 class _Preprocessor(TypedDict, total=False):
+    feature_extractor_type: str | None
+    processor_class: str | None
     sampling_rate: Annotated[int, Field(ge=1, le=10**6)]
     feature_size: Size
     padding_value: Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -125,12 +130,13 @@ _FILES: dict[str, Any] = {
 }
 
 
-def check_saved(model: str, revision: str | None = None) -> None:
+def check_saved(model: str, revision: str | None = None, base: str | None = None) -> None:
     """Look at the JSON files of a model, and of those that its adapters lie on.
 
     Args:
         model: folder or Hub id.
         revision: on the Hub.
+        base: folder or Hub id under its adapters, if they do not name it.
 
     Raises:
         UserError: names the file, and what is wrong with it.
@@ -147,7 +153,8 @@ def check_saved(model: str, revision: str | None = None) -> None:
         if found["adapter_config.json"] is None:
             return
         adapter = read_json(found["adapter_config.json"])
-        names, revision = [*names, adapter["base_model_name_or_path"]], adapter.get("revision")
+        below = base_of(names[-1], base) or adapter["base_model_name_or_path"]
+        names, revision, base = [*names, below], None if base else adapter.get("revision"), None
         if len(names) > _DEEPEST:
             raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
 

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import numpy as np
 from datasets import Dataset
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
-from ser_mtl.evaluation.predictions import Prediction, prediction_rows
+from ser_mtl.evaluation.predictions import WithEmotion, prediction_rows
 from ser_mtl.evaluation.results import Count, Share
 from ser_mtl.files import write_json
 from ser_mtl.tables.agreement import human_ceiling
@@ -41,16 +41,10 @@ class Ceiling(TypedDict):
     utterances: dict[str, Rated]
 
 
-def _with_emotion(row):
-    if row.emotion is None:
-        raise ValueError("must have an emotion")
-    return row
-
-
 class Baselines(TypedDict):
     """The content of `baselines.json`."""
 
-    text_only: list[Annotated[Prediction, AfterValidator(_with_emotion)]]
+    text_only: list[WithEmotion]
     ceiling: Ceiling | None
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.evaluation.figures import History
-from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
@@ -61,7 +61,7 @@ class FinishedRun:
     @cached_property
     def predictions(self) -> list[dict]:
         """`predictions.jsonl`."""
-        return read_predictions(self.folder / "predictions.jsonl")
+        return read_predictions(self.folder / "predictions.jsonl", WithEmotion)
 
     @cached_property
     def cosines(self) -> dict | None:
@@ -79,12 +79,15 @@ class FinishedRun:
 
         "dev" is left out if no development set was evaluated.
         """
-        test = {entry["epoch"]: entry["test_emotion_ua"] for entry in self.history if "test_emotion_ua" in entry}
+        test = self._by_epoch("test_emotion_ua")
         if not test or self.results["selection"] == "oracle":  # its dev evaluations are the test's
             return None
-        dev = {e["epoch"]: e["eval_emotion_ua"] for e in self.history if "eval_emotion_ua" in e and e["epoch"] in test}
+        dev = {epoch: ua for epoch, ua in self._by_epoch("eval_emotion_ua").items() if epoch in test}
         by_dev = {"dev": test[max(dev, key=dev.__getitem__)]} if dev else {}
         return by_dev | {"last": test[max(test)], "oracle": max(test.values())}
+
+    def _by_epoch(self, name: str) -> dict[float, float]:
+        return {entry["epoch"]: entry[name] for entry in self.history if entry.get(name) is not None}
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ class FinishedRow:
         means = []
         for epoch in shared:
             entries = [epochs[epoch] for epochs in by_run]
-            names = set.intersection(*map(set, entries)) - {"epoch", "step"}
+            numeric = [{name for name, value in entry.items() if isinstance(value, int | float)} for entry in entries]
+            names = set.intersection(*numeric) - {"epoch", "step"}
             numbers = {name: float(np.mean([entry[name] for entry in entries])) for name in names}
             means.append({"epoch": epoch} | numbers)
         return means
@@ -166,7 +170,7 @@ class FinishedRow:
 
 def style_of(prediction: dict) -> str | None:
     """The annotated speaking style of a prediction row, whether style was a task or not."""
-    style = prediction["style"]
+    style = prediction.get("style")
     return style["label"] if isinstance(style, dict) else style
 
 

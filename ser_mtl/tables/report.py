@@ -57,14 +57,16 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     rows = finished_rows(runs)
     emotion_counts = {row.id: counts(row.predictions()) for row in rows}
     baselines = read_baselines(folder / "baselines.json")
+    tables = _tables(rows, emotion_counts, baselines)  # reads all files before anything is written
+    settings = about(rows, finished_runs(runs))
     figures = draw(folder / "figures", rows, emotion_counts, baselines)
     environment = _environment()
     text = environment.get_template("report.md.j2").render(
-        about=about(rows, finished_runs(runs)),
+        about=settings,
         command=Markup(printable(command)),
         incomplete=incomplete(runs),
         figures=figures,
-        **_tables(rows, emotion_counts, baselines),
+        **tables,
     )
     text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(folder / "report.md", text)

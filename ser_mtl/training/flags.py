@@ -24,8 +24,8 @@ WORKS = {
     "log_level_replica", "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id",
     "trackio_bucket_id", "trackio_static_space_id", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start",
     "save_strategy", "save_steps", "save_total_limit", "load_best_model_at_end", "metric_for_best_model",
-    "greater_is_better", "do_eval", "resume_from_checkpoint", "push_to_hub", "hub_token", "hub_model_id",
-    "hub_private_repo", "skip_memory_metrics", "dataloader_num_workers", "dataloader_pin_memory",
+    "greater_is_better", "do_eval", "resume_from_checkpoint", "enable_jit_checkpoint", "push_to_hub", "hub_token",
+    "hub_model_id", "hub_private_repo", "skip_memory_metrics", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_multiprocessing_context", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_timeout",
 }  # fmt: skip
@@ -60,7 +60,6 @@ REFUSED = {
     "batch_eval_metrics": "UA is a mean over the whole set, not over its batches",
     "save_only_model": "a run could not be resumed without its optimizer",
     "save_on_each_node": "the nodes must share the folder of the run",
-    "enable_jit_checkpoint": "would end a run that is stopped as if it were finished",
     "hub_strategy": "a finished run is published in one commit",
     "hub_always_push": "a finished run is published in one commit",
     "hub_revision": "a run is published on the main branch",

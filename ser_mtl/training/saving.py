@@ -18,12 +18,13 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     """
     partial = folder / ".partial.model"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    partial.mkdir(parents=True)
     model.save_pretrained(partial)
     # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
     custom_object_save(unwrap(model), partial, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(partial)
     processor.save_pretrained(partial)
+    processor.feature_extractor.save_pretrained(partial)  # where transformers before 4.57 looks for it
     for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
         file.replace(folder / file.name)
     partial.rmdir()

@@ -27,6 +27,7 @@ from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
+from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import (
     attach_adapters,
@@ -126,7 +127,7 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """
     try:
         normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, LookupError):
         normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
@@ -209,7 +210,7 @@ def read_stage1(name: str) -> SavedStage1:
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
     lora = PeftConfig.from_pretrained(name)
-    return SavedStage1(name, config, lora, lora.base_model_name_or_path, lora.revision)
+    return SavedStage1(name, config, lora, base_of(name) or lora.base_model_name_or_path, lora.revision)
 
 
 def check_run_of_stage1(folder: Path) -> None:

@@ -57,7 +57,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_computed_again(cache, corpus, damage):
     expected = with_samples(corpus).to_list()
-    (file,) = cache.glob("samples-*.arrow")
+    (file,) = cache.glob("decoded-*.arrow")
     damage(file)
     assert with_samples(corpus).to_list() == expected
     assert file.with_suffix(".crc32").is_file()
@@ -71,10 +71,10 @@ def test_a_whole_file_is_opened(cache, corpus, monkeypatch):
 
 def test_other_versions_of_the_decoders_decode_again(cache, corpus, monkeypatch):
     with_samples(corpus)
-    before = kept(cache, "samples")
+    before = kept(cache, "decoded")
     monkeypatch.setattr(audio, "DECODERS", ("1.2.3", *audio.DECODERS[1:]))
     with_samples(corpus)
-    assert len(kept(cache, "samples") - before) == 1
+    assert len(kept(cache, "decoded") - before) == 1
 
 
 def features(corpus: Dataset, model: SerMtlModel, normalise: bool = True) -> list:

@@ -19,12 +19,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="ser-mtl-fuzz-cache-"))
 
-import torch
-from hypothesis import HealthCheck, Phase, given, seed, settings
+import torch  # noqa: E402
+from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
-from fuzz.sandbox import Sandbox
-from fuzz.targets import Target, targets
-from fuzz.world import make_world
+from fuzz.sandbox import Sandbox  # noqa: E402
+from fuzz.targets import Target, targets  # noqa: E402
+from fuzz.world import make_world  # noqa: E402
 
 
 def faults_of(target: Target, inputs: int, number: int) -> tuple[dict[str, list], int, float]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -116,6 +117,8 @@ class Sandbox:
 
     def _serve(self, connection: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # of the libraries of C
+        warnings.simplefilter("ignore")  # of other libraries; a `Notice` is always shown
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))

@@ -108,7 +108,9 @@ class HubServer:
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
         self.hub, self.storage = (ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in range(2))
-        self.url, self.storage_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in (self.hub, self.storage))
+        # By another name: some versions of the client tell two servers apart by their names alone.
+        self.url = f"http://127.0.0.1:{self.hub.server_address[1]}"
+        self.storage_url = f"http://localhost:{self.storage.server_address[1]}"
         for server in (self.hub, self.storage):
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -3,11 +3,13 @@
 import copy
 
 import pytest
+from compatibility import VERSIONS
 from helpers.markup import HOSTILE, elements
+from helpers.tiny import ROOT
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from ser_mtl.hub.card import model_card
+from ser_mtl.hub.card import TESTED, model_card
 from ser_mtl.hub.folds import overview_card
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import printable
@@ -206,6 +208,19 @@ def test_the_transcripts_of_a_base_are_not_in_the_index_of_its_adapters():
     assert "take transcripts from" in " ".join(
         model_card(STAGE2 | {"tasks": ["emotion"], "merged": True}).lower().split()
     )
+
+
+def test_card_and_docs_name_the_versions_that_were_tried():
+    oldest, *_, newest = sorted(VERSIONS, key=order)
+    assert (oldest.rsplit(".", 1)[0], newest.rsplit(".", 1)[0]) == TESTED
+    for results in (STAGE1, STAGE2):
+        assert f'pip install torch soundfile "transformers>={TESTED[0]}" peft' in model_card(results)
+    table = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
+    assert all(f"| {version} | {peft} |" in table for version, peft in VERSIONS.items())
+
+
+def order(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 # ------------------------------------------------------------------------------------------------------ names of others

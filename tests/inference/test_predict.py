@@ -202,6 +202,15 @@ def test_csv_has_a_row_a_file_with_all_probabilities(finished2, tmp_path):
     assert list(plain / plain.sum()) == pytest.approx([float(row[f"emotion_{name}"]) for name in names], abs=1e-4)
 
 
+def test_bfloat16_gives_nearly_the_same_probabilities(finished2, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
+    flags = [tmp_path, "--model", finished2, "--format", "json", "--dtype"]
+    exact, near = (answers_in(run_script("predict", [*flags, dtype]).stdout)[0] for dtype in ("float32", "bfloat16"))
+    for task in ("emotion", "gender", "style"):
+        assert near[task]["probabilities"] == pytest.approx(exact[task]["probabilities"], abs=0.05)
+        assert near[task]["probabilities"] != exact[task]["probabilities"]
+
+
 def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished])

@@ -159,7 +159,7 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         (io.BytesIO(b"no audio"), "cannot be read as audio"),
         ((np.zeros(16000 * 121), 16000), "121.0 seconds"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else str(value),
 )  # fmt: skip
 def test_what_is_no_recording_is_one_clear_line(recognizer, recording, said):
     with pytest.raises(ser_mtl.UserError) as caught:
@@ -186,6 +186,13 @@ def test_a_device_or_type_that_does_not_exist_is_one_line(finished2, options):
 def test_a_model_that_cannot_be_loaded_is_named(hub, name):
     with pytest.raises(ser_mtl.UserError, match=f"model {name}"):
         ser_mtl.load(name)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bfloat16_where_the_cpu_computes_in_it(finished2, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native, "amx_bf16": False})
+    recognizer = ser_mtl.load(finished2, device="cpu", dtype="auto")
+    assert recognizer.model.dtype == (torch.bfloat16 if native else torch.float32)
 
 
 def test_it_answers_in_bfloat16_too(finished2, mono):

@@ -254,7 +254,7 @@ def test_a_saved_model_gives_the_same_logits_in_a_new_process(tmp_path):
 
 def test_the_saved_folder_says_how_to_load_it(tmp_path):
     SerMtlModel(all_tasks_config()).save_pretrained(tmp_path)
-    assert (tmp_path / "modeling_ser_mtl.py").is_file()
+    assert all((tmp_path / f"{name}_ser_mtl.py").is_file() for name in ("modeling", "encoders", "loading"))
     config = AutoConfig.from_pretrained(tmp_path)
     assert config.auto_map["AutoModelForAudioClassification"] == "modeling_ser_mtl.SerMtlModel"
     assert config.id2label == dict(enumerate(LABELS["emotion"]))

@@ -1,0 +1,128 @@
+"""The encoders that a `SerMtlModel` can stand on: where each family of transformers has its parts, and how it differs.
+
+This file travels to the Hub beside the method and needs nothing else of this project.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
+
+    front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
+    stack: str = "encoder"  # module that holds the layers; the encoder itself if empty
+    feed_forward: str = "feed_forward"  # module of a layer
+    stacked_positions: bool = False  # several position convolutions, into which padding would leak
+    position_bias: bool = False  # the first layer makes a bias for all; attention never calls its projections
+    rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
+
+
+FAMILIES = {
+    "wav2vec2": Family(),
+    "hubert": Family(),
+    "wavlm": Family(position_bias=True),
+    "data2vec-audio": Family(stacked_positions=True),
+    "unispeech": Family(),
+    "unispeech-sat": Family(),
+    "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
+}
+"""The supported encoders of raw waveforms, by `model_type`."""
+
+
+class LinearWavLMAttention(WavLMAttention):
+    """WavLM's attention, calling its projections: the stock one only reads their weights and would miss LoRA."""
+
+    def torch_multi_head_self_attention(self, hidden: Tensor, mask: Tensor, bias: Tensor, *_) -> tuple[Tensor, Tensor]:
+        """(batch, frames, d), (batch, frames) bool, (batch x heads, frames, frames) -> (batch, frames, d)."""
+        batch, frames, dim = hidden.shape
+        heads = (batch, frames, self.num_heads, self.head_dim)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (projection(hidden).view(heads).transpose(1, 2) for projection in projections)
+        bias = bias.view(batch, self.num_heads, frames, frames).to(query.dtype)
+        bias = bias if mask is None else bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+        dropout, weights = self.dropout if self.training else 0.0, None
+        if self.config._attn_implementation == "eager":
+            weights = (query @ key.transpose(2, 3) * self.scaling + bias).softmax(dim=-1)
+            context = F.dropout(weights, dropout) @ value
+        else:
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), weights
+
+
+def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
+    model = AutoModel.from_config(config)
+    encoder = model.get_encoder() if config.is_encoder_decoder else model
+    for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
+        old = layer.attention
+        sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
+        layer.attention = LinearWavLMAttention(*sizes, hasattr(old, "rel_attn_embed"))
+        layer.attention.config = encoder.config
+    return encoder
+
+
+def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, real: Tensor) -> Tensor:
+    """(batch, samples), real positions after the first convolution (batch,) -> (batch, frames, channels)."""
+    if family.rotary:
+        hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
+        return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
+    first, *others = encoder.feature_extractor.conv_layers
+    if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        return encoder.feature_extractor(waveforms).transpose(1, 2)
+    hidden = first.activation(real_group_norm(first.layer_norm, first.conv(waveforms.unsqueeze(1)), real))
+    for layer in others:
+        hidden = layer(hidden)
+    return hidden.transpose(1, 2)
+
+
+def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
+    """`norm` of each utterance alone: (batch, channels, positions), real positions (batch,) -> the same shape."""
+    groups = hidden.float().unflatten(1, (norm.num_groups, -1))
+    mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
+    count = real[:, None, None, None] * groups.shape[2]
+    centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
+    variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
+    normal = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
+    return normal * norm.weight[:, None] + norm.bias[:, None]
+
+
+def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
+    """Input of the first layer of a Transformer with position convolutions, (batch, frames, d)."""
+    stack, real = encoder.encoder, frame_mask.unsqueeze(1)
+    hidden = hidden.masked_fill(~real.transpose(1, 2), 0)
+    if family.stacked_positions:
+        positions = hidden.transpose(1, 2)
+        for convolution in stack.pos_conv_embed.layers:
+            positions = convolution(positions.masked_fill(~real, 0))
+        hidden = hidden + positions.transpose(1, 2)
+    else:
+        hidden = hidden + stack.pos_conv_embed(hidden)
+    pre_norm = getattr(encoder.config, "do_stable_layer_norm", False)
+    return stack.dropout(hidden if pre_norm else stack.layer_norm(hidden))
+
+
+def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> dict:
+    """Keyword arguments of every layer: its attention mask, and positions."""
+    if family.position_bias:
+        return {"attention_mask": frame_mask, "position_bias": None}
+    mask = frame_mask[:, None, None, :].expand(-1, -1, hidden.shape[1], -1)
+    if encoder.config._attn_implementation == "eager":
+        mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, torch.finfo(hidden.dtype).min)
+    elif encoder.config._attn_implementation != "sdpa":
+        from transformers.masking_utils import create_bidirectional_mask  # transformers 4.50 has none
+
+        mask = create_bidirectional_mask(encoder.config, hidden, frame_mask)
+    if not family.rotary:
+        return {"attention_mask": mask}
+    ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type
+    # In the type of the products: rotations in float32 would make queries and keys float32 as well.
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    rotary = encoder.rotary_emb(hidden.to(dtype), position_ids=ids)
+    return {"attention_mask": mask, "position_ids": ids, "position_embeddings": rotary}

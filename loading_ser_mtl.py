@@ -1,0 +1,338 @@
+"""How a model of `modeling_ser_mtl.py` is saved and loaded, with transformers 4.50 and every newer version.
+
+This file travels to the Hub beside the method and needs nothing else of this project.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import cached_file, find_adapter_config_file, logging
+from transformers.utils.versions import require_version
+
+require_version("transformers>=4.50")
+
+FORMAT = 1
+"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
+
+WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
+"""Names that wrappers and models with a head put in front of an encoder's tensors."""
+LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
+
+
+def check_types(config: PretrainedConfig, kinds: dict[str, Any]) -> None:
+    """Check the values of a config against their annotations; a wrong one is a ValueError."""
+    for name, kind in kinds.items():
+        if not _is_of(value := getattr(config, name), kind):
+            raise ValueError(f"{name} {value!r}: must be {getattr(kind, '__name__', kind)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any or origin is ClassVar:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_of(k, inner[0]) and _is_of(v, inner[1]) for k, v in value.items())
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, type(None) if kind is None else kind)
+
+
+def encoder_config_of(values: dict, families: Iterable[str]) -> PretrainedConfig:
+    """The config of an encoder from a dict; a wrong one is a ValueError."""
+    values = dict(values)
+    family = values.pop("model_type", None)
+    if not isinstance(family, str) or family not in families:
+        raise ValueError(f"encoder {family!r}: must be one of {', '.join(families)}")
+    try:
+        return AutoConfig.for_model(family, **values)
+    except Exception as error:  # whatever the class makes of a wrong type
+        raise ValueError(f"encoder_config: {' '.join(str(error).split())!r}") from error
+
+
+class BaseConfig(PretrainedConfig):
+    """What a config of transformers is from 5.4 on: a dataclass of the annotated fields, with `__post_init__`."""
+
+    if not hasattr(PretrainedConfig, "__post_init__"):
+
+        def __init__(self, **kwargs):
+            vars(self).update({name: kwargs.pop(name, getattr(self, name)) for name in type(self).__annotations__})
+            self.__post_init__(**kwargs)
+
+        def __post_init__(self, **kwargs):
+            own = dict(vars(self))
+            super().__init__(**kwargs)
+            vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As in transformers. New labels may be given by each of their names, which take the others along."""
+        _check_format(config_dict.get("format", 1))
+        config_dict = {name: value for name, value in config_dict.items() if name != "format"}
+        given = {name: kwargs.pop(name) for name in LABEL_NAMES if kwargs.get(name) is not None}
+        labels = dict(config_dict.get("labels") or {})
+        if given and given != {"num_labels": len(labels.get("emotion", []))}:
+            config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_NAMES}
+            if {*given} != {"labels"}:
+                labels.pop("emotion", None)
+            config_dict |= given | {"labels": labels | given.get("labels", {})}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict:
+        """What is saved."""
+        return super().to_diff_dict() | {"format": FORMAT}
+
+
+def _check_format(format: int) -> None:
+    if format > FORMAT:
+        raise ValueError(
+            f"the model has format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
+            "an adapter runs the one of its base, so publish that again, or pass code_revision="
+        )
+
+
+_ID2LABEL = dict[int | str, str] | None
+_MOST_LABELS = 10_000
+
+
+def emotion_labels(config: BaseConfig, kwargs: dict) -> list[str] | None:
+    """The labels of emotion: ours, or those under one of transformers' names for them, which must agree.
+
+    The names of transformers are taken out of `kwargs`. None for a model without emotion.
+    """
+    id2label, label2id, num_labels = (kwargs.pop(name, getattr(config, name, None)) for name in LABEL_NAMES[1:])
+    if not (_is_of(id2label, _ID2LABEL) and _is_of(label2id, dict[str, int] | None) and _is_of(num_labels, int | None)):
+        raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
+    if not -1 < (num_labels or 0) <= _MOST_LABELS:
+        raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
+    names = [(config.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
+    names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
+    names = [list(given) for given in names if given]
+    if any(given != names[0] for given in names) or (names and num_labels not in (None, len(names[0]))):
+        raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
+    if names or (config.labels and "emotion" not in config.tasks):
+        return names[0] if names else None
+    return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
+
+
+class BaseFingerprint(nn.Module):
+    """A few values of every frozen tensor of the base, saved with the adapters, to detect a wrong base."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("values", torch.zeros(size))
+
+
+class LoadableModel(PreTrainedModel):
+    """What a `SerMtlModel` does to be loaded and saved, alone, as adapters, or around a stock encoder."""
+
+    adapted_modules = ""  # the pattern of the modules with LoRA
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, config=None, base=None, is_trainable=False, **kwargs
+    ):
+        """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
+
+        `revision` is that of an adapter, not of its base, which `base` may name: where it lies now. Adapters are frozen
+        unless `is_trainable`. A base that the adapter was not trained on is a ValueError, and so are other labels than
+        the trained ones, unless `ignore_mismatched_sizes` asks for new classifiers.
+        """
+        adapter = kwargs.pop("adapter_kwargs", None) or {}
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, config=config, **kwargs)
+        name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
+        if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
+            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
+        if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
+            return cls._from_adapter(name, base, config, is_trainable, kwargs)
+        kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
+        if config is not None and kind != cls.config_class.model_type:
+            return cls._from_encoder(name, config, kwargs)
+        saved = cls.config_class.from_pretrained(name, **hub)
+        with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
+            own = set(cls(saved).state_dict())
+        loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for prefix in model._new_classifiers(saved.labels, kwargs):
+            for module in model.get_submodule(prefix).modules():
+                for parameter in module.parameters(recurse=False):
+                    parameter._is_hf_initialized = False  # else transformers would leave it as it is
+                model._init_weights(module)
+        return loaded
+
+    @classmethod
+    def _from_encoder(cls, name: str, config: PretrainedConfig, arguments: dict):
+        """The stock encoder `name` under new heads."""
+        dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
+        with_info = arguments.pop("output_loading_info", False)
+        model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
+        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
+        # Some checkpoints lack the mask embedding, which matters in training alone.
+        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
+        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config)
+        stock, info = _loaded_whole(load, own, arguments | {"output_loading_info": True, "trust_remote_code": False})
+        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
+        if dtype is not None:
+            model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        model.name_or_path = name
+        heads = {key for key in model.state_dict() if not key.startswith("encoder.")}
+        return (model, info | {"missing_keys": {*info["missing_keys"], *heads}}) if with_info else model
+
+    @classmethod
+    def _from_adapter(
+        cls, name: str, base: str | None, asked: PretrainedConfig | None, trainable: bool, arguments: dict
+    ):
+        from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+
+        hub, config, trained = _hub_arguments(arguments), asked, {}
+        peft_config = PeftConfig.from_pretrained(name, **hub)
+        if isinstance(pattern := peft_config.target_modules, str) and pattern != cls.adapted_modules:
+            raise ValueError("adapter_config.json: has a pattern as target_modules that could take for ever to match")
+        peft_config.inference_mode = not trainable
+        if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
+            known = vars(cls.config_class()).keys() | {*LABEL_NAMES, "output_attentions"}
+            given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
+            trained = cls.config_class.from_pretrained(name, **hub).labels
+            config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
+        # The very commit that the adapter was trained on, whatever has become of the base since.
+        arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
+        named = peft_config.base_model_name_or_path
+        arguments |= {"revision": peft_config.revision if base in (None, named) else None}
+        loaded = cls.from_pretrained(base or named, config=config, **arguments)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        inject_adapter_in_model(peft_config, model)
+        model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
+        if model.ctc_head is not None and "asr" not in model.config.tasks:
+            model.ctc_head.requires_grad_(False)  # saved with some adapters, trained with none
+        weights = load_file(cached_file(name, "adapter_model.safetensors", **hub), device=str(model.device))
+        # PEFT's names are those inside a PeftModel; here the adapters are in the model itself.
+        weights = {key.removeprefix("base_model.model."): value for key, value in weights.items()}
+        own = get_peft_model_state_dict(model, save_embedding_layers=False)
+        _refuse_lost(sorted(own.keys() - weights.keys()), len(own), sorted(weights.keys() - own.keys()))
+        new = model._new_classifiers(trained, arguments)
+        set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
+        model.eval()
+        return loaded
+
+    def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
+        """Names of the classifiers whose labels are not the trained ones.
+
+        A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
+        """
+        tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
+        if tasks and not arguments.get("ignore_mismatched_sizes"):
+            raise ValueError(
+                f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but it was trained on {trained[tasks[0]]}; "
+                "for a new classifier, pass ignore_mismatched_sizes=True"
+            )
+        fusion = ["fusion"] if "emotion" in tasks and self.fusion is not None else []
+        return (*(f"heads.{task}.classifier" for task in tasks), *fusion)
+
+    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
+        """As in transformers; with adapters, only these, and the config and the code that the Auto classes need."""
+        if not getattr(self, "_hf_peft_config_loaded", False):
+            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
+        if push_to_hub:
+            return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        from peft import get_peft_model_state_dict
+
+        custom_object_save(self, save_directory, config=self.config)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(save_directory)
+        (peft_config,) = self.peft_config.values()
+        peft_config.save_pretrained(save_directory)
+        state = get_peft_model_state_dict(self, kwargs.get("state_dict"))
+        state = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
+        save_file(state, Path(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
+
+    def enable_adapters(self) -> None:
+        """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""
+        super().enable_adapters()
+        for module in self.modules():
+            if type(module).__name__ == "ModulesToSaveWrapper":
+                module.enable_adapters(True)
+
+    def base_fingerprint(self) -> Tensor:
+        """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
+        tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
+        picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
+        return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
+
+
+def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
+    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
+    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
+    try:
+        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
+        model, info = load(**arguments | more)
+    finally:
+        logging.set_verbosity(verbosity)
+    vars(model).pop("_weight_conversions", None)  # transformers 5.0 would turn them round, and save under wrong names
+    mismatched = [] if arguments.get("ignore_mismatched_sizes") else info["mismatched_keys"]
+    shapes = {key: f"{key} of {tuple(there)} for {tuple(here)}" for key, there, here in mismatched}
+    lost = [shapes.get(key, key) for key in sorted(own & {*shapes, *info["missing_keys"]})]
+    others = sorted({*info["unexpected_keys"]} - own)
+    _refuse_lost(lost, len(own), others)
+    if further := [key for key in others if re.sub(r"\blayers\.\d+", "layers.0", key) in own]:
+        raise ValueError(f"{len(further)} tensors are of layers that the config does not have ({_listed(further)})")
+    return (model, info) if arguments.get("output_loading_info") else model
+
+
+def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
+    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
+    if lost:
+        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
+        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
+
+
+def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> None:
+    """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
+    if not any("modules_to_save" in name or "lora_" in name for name in state):
+        return
+    saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
+    if saved is None:
+        return  # adapters of the user's own
+    if not hasattr(model, "fingerprint"):
+        raise ValueError(
+            "this base has no places for the adapters: build it with the adapter's own config, "
+            "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
+        )
+    own = model.base_fingerprint()
+    expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
+    if expected.shape != own.shape or not torch.equal(expected, own):
+        raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
+
+
+def _asked_through_auto(config: PretrainedConfig | None, arguments: dict) -> dict:
+    """What was asked of an Auto class for an adapter: it is in the config of the base, where it was put."""
+    if config is None:
+        return {}
+    if implementation := getattr(config, "_attn_implementation_internal", None):
+        arguments.setdefault("attn_implementation", implementation)
+    flags = ("output_hidden_states", "output_attentions")
+    emotion = {"labels": {"emotion": config.labels["emotion"]}} if "emotion" in config.labels else {}
+    return emotion | {flag: True for flag in flags if getattr(config, flag, False)}
+
+
+def _hub_arguments(arguments: dict) -> dict:
+    names = ("revision", "token", "cache_dir", "force_download", "local_files_only", "subfolder")
+    return {name: arguments[name] for name in names if name in arguments}

@@ -1,0 +1,181 @@
+"""Export a run as one ONNX file, which answers recordings without torch, transformers and this project."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+from transformers import Wav2Vec2Processor
+
+from modeling_ser_mtl import SerMtlModel
+from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.errors import UserError, hub_errors, notice
+from ser_mtl.hub.contents import read_results
+from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
+from ser_mtl.model.base import base_of
+from ser_mtl.model.fast_front_end import receptive_field
+
+INPUTS = ("input_values", "attention_mask")
+OPSET = 18
+ONE_FILE = 2_000_000_000
+"""Bytes of weights up to which they fit into the file itself; an ONNX file holds 2 GiB at most."""
+
+
+def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = None) -> Path:
+    """Write a run's model as `model.onnx`, or `model_int8.onnx`, with all that an answer needs in its metadata.
+
+    Weights of more than 2 GB are in a second file, `<name>.data`.
+
+    Args:
+        run: folder of a finished run.
+        folder: where the file is written; other files there stay.
+        int8: store the weights of matrix products as 8-bit integers. Convolutions stay in float32: in integers,
+            they change many answers.
+        base: folder or Hub id of the base of adapters; by default, where they say.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the extra `onnx` is not installed, or the run is not finished or cannot be loaded.
+    """
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install {' '.join(missing)}")
+    read_results(run)
+    with hub_errors(f"--to onnx: {run} cannot be loaded"):
+        model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
+        processor = Wav2Vec2Processor.from_pretrained(run)
+    if model.ctc_head is not None and transcribing(model) is None:
+        notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror})") from error
+    name = "model_int8.onnx" if int8 else "model.onnx"
+    large = sum(weight.nbytes for weight in model.parameters()) > ONE_FILE
+    with TemporaryDirectory(prefix=".partial.", dir=folder) as partial_folder:
+        float32, written = Path(partial_folder, "float32", name), Path(partial_folder, name)
+        export(model, float32 if int8 else written, large)
+        if int8:
+            quantize(float32, written, large)
+        set_metadata(written, metadata(model, processor))
+        for file in sorted(Path(partial_folder).glob(f"{name}*"), reverse=True):  # the weights before what names them
+            file.replace(folder / file.name)
+    return folder / name
+
+
+class OnnxModel(nn.Module):
+    """A model in the form that is exported: tensors in, tensors out, transcripts from the model that transcribes.
+
+    Args:
+        model: in evaluation mode.
+    """
+
+    def __init__(self, model: SerMtlModel):
+        super().__init__()
+        self.model = model
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives."""
+        characters = ["asr_logits"] if transcribing(self.model) else []
+        return [*(f"{task}_logits" for task in self.model.heads), *characters, "frame_lengths"]
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """(batch, samples) each -> logits of each task, (batch, classes); of characters; and real frames, (batch,).
+
+        Logits of emotion are those before the temperature. Those of characters come from the model that transcribes,
+        which may be the one under the adapters.
+        """
+        model = self.model
+        features, frame_lengths = model.extract_features(input_values, attention_mask)
+        output = model(features=features, frame_lengths=frame_lengths)
+        characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
+        if source == "frozen":
+            with adapters_off(model):
+                characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
+        return (*output.task_logits.values(), *characters, frame_lengths)
+
+
+@torch.no_grad()
+def export(model: SerMtlModel, file: Path, large: bool) -> None:
+    """Write the graph; `large`: with the weights in a second file. Batch and length are dynamic."""
+    file.parent.mkdir(exist_ok=True)
+    wrapped = OnnxModel(model).eval()
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("samples", min=receptive_field(model)[0])}
+    mask = torch.ones(2, SAMPLING_RATE, dtype=torch.long)
+    with _quiet():
+        program = torch.onnx.export(
+            wrapped,
+            (torch.zeros(mask.shape), mask),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=wrapped.outputs,
+            dynamic_shapes=dict.fromkeys(INPUTS, sizes),
+            verbose=False,
+        )
+        program.save(file, external_data=large)
+
+
+def quantize(float32: Path, file: Path, large: bool) -> None:
+    """Write a graph with the weights of its matrix products in 8 bits, a scale for each output channel."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(
+            float32,
+            file,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+        )
+
+
+def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
+    """What turns samples into inputs of the graph, and its outputs into answers."""
+    config, tokenizer = model.config, processor.tokenizer
+    content = {
+        "labels": {task: config.labels[task] for task in model.heads},
+        "temperature": config.temperature,
+        "sampling_rate": SAMPLING_RATE,
+        "normalise": processor.feature_extractor.do_normalize,
+        "receptive_field": receptive_field(model)[0],
+    }
+    if transcribing(model):
+        content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}
+    return content
+
+
+def set_metadata(file: Path, content: dict) -> None:
+    """Put `content` into an ONNX file in the place of its metadata, each value as JSON.
+
+    The exporter's own notes on every operation go: they are stack traces, with the paths of this machine.
+    """
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False)
+    for part in (graph.graph, *graph.graph.node):
+        del part.metadata_props[:]
+    onnx.helper.set_model_props(graph, {name: json.dumps(value, ensure_ascii=False) for name, value in content.items()})
+    onnx.save(graph, file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither warnings nor notices: the exporters speak to their own developers."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

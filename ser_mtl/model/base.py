@@ -1,0 +1,43 @@
+"""Where the base of a run's adapters lies, after both were moved."""
+
+from pathlib import Path
+
+from typing_extensions import TypedDict
+
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+
+
+class _Named(TypedDict):
+    base_model_name_or_path: str
+
+
+def base_of(run: str | Path, base: str | None = None) -> str | None:
+    """The folder or Hub id of the base of a run's adapters.
+
+    If the folder that the adapters name is gone, one at the same relative path: of `old/stage1/fold1`, the parts
+    `stage1/fold1` or `fold1`, beside the run or above it. The adapters themselves refuse a wrong base.
+
+    Args:
+        run: a run's folder, or a Hub id.
+        base: its folder or Hub id now; wins.
+
+    Returns:
+        None for a run of a whole model, and for adapters on the Hub.
+
+    Raises:
+        UserError: it is not found.
+    """
+    file = Path(run) / "adapter_config.json"
+    if base is not None or not file.is_file():
+        return base
+    named = read_json(file, _Named)["base_model_name_or_path"]
+    parts = Path(named).parts
+    if Path(named).is_dir() or not Path(named).is_absolute():
+        return named
+    for length in range(len(parts) - 1, 0, -1):
+        for folder in Path(run).resolve().parents:
+            moved = folder.joinpath(*parts[-length:])
+            if (moved / "config.json").is_file() and moved != Path(run).resolve():
+                return str(moved)
+    raise UserError(f"{run}: the base of its adapters is not there ({named}); name it with --base")
