@@ -1,5 +1,6 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
+import errno
 import re
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,20 @@ def notice(line: str) -> None:
     """Warn the user."""
     warnings.warn(line, Notice, stacklevel=3)
 
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def system_error(error: OSError) -> str | None:
+    """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
+    if error.strerror is None:
+        return None
+    file = f"{error.filename}: " if error.filename else ""
+    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
+    return printable(f"{file}{error.strerror}{full}")
+
+
+_OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
@@ -71,8 +86,10 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
+    if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
+        return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
@@ -90,5 +107,5 @@ def _reason(error: BaseException) -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
-    again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
-    return text + again
+    of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
+    return f"{text}: run this again" if of_the_network else text

@@ -1,7 +1,10 @@
 """Reading and writing files. A file is written whole or not at all: an interruption leaves the old file or none."""
 
+import errno
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,12 +29,43 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial.{path.name}")
     try:
-        yield partial
-        partial.replace(path)
+        with writing(path):
+            yield partial
+            partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name `path` in the errors of a disk. Only opening a file names it, and torch and safetensors raise their own.
+
+    Raises:
+        OSError: with a file name, if something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except Exception as error:
+        if number := _number(error, path):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _number(error: Exception, path: Path) -> int | None:
+    """The `errno` of an error of safetensors or torch; None for another error."""
+    if of_rust := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(of_rust[1])
+    if isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error)):
+        return errno.ENOSPC if shutil.disk_usage(path.parent).free < _LITTLE else errno.EIO
+    return None
+
+
+_LITTLE = 2**22  # bytes free on a disk that is full
 
 
 def read_json(path: str | Path, schema: Any = dict) -> Any:
@@ -144,13 +178,13 @@ def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
 
 def _loads(text: str) -> Any:
     """Parse JSON. A number that is not finite, or has more than 64 bits, is null, as `write_json` writes it."""
-    content = json.loads(text, parse_constant=lambda _: None, parse_float=_number, parse_int=_whole_number)
+    content = json.loads(text, parse_constant=lambda _: None, parse_float=_finite_number, parse_int=_whole_number)
     if "\\u" in text:
         json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file could hold
     return content
 
 
-def _number(text: str) -> float | None:
+def _finite_number(text: str) -> float | None:
     return value if math.isfinite(value := float(text)) else None
 
 

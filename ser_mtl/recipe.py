@@ -78,6 +78,10 @@ class Formatter(RawDescriptionHelpFormatter):
 class Parser(HfArgumentParser):
     """A command line of dataclasses, whose mistakes are one line."""
 
+    def print_help(self, file=None) -> None:
+        """Print the help; argparse would not say that it cannot."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print every flag before it."""
         raise UserError(f"{message}; --help explains every flag")

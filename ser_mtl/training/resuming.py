@@ -13,7 +13,7 @@ from transformers.trainer_utils import TrainOutput
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import read_json, write_json
+from ser_mtl.files import read_json, write_json, writing
 from ser_mtl.training.checkpoints import (
     PARTIAL,
     STATE,
@@ -27,6 +27,7 @@ from ser_mtl.training.checkpoints import (
 )
 
 _LOSSES = "losses.json"
+_PARTIAL = ".partial.checkpoint"
 
 
 class Losses(TypedDict):
@@ -99,13 +100,22 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
         folder = Path(self.args.output_dir)
+        self._being_written = folder / _PARTIAL
+        try:
+            with writing(self._being_written):
+                self._write_checkpoint(model, trial, folder)
+        except OSError:  # a disk that is full
+            tidy(folder, (_PARTIAL,))
+            raise
+        finally:
+            self._being_written = None
+
+    def _write_checkpoint(self, model: nn.Module, trial, folder: Path) -> None:
         losses = self._losses_so_far()
-        self._being_written = folder / ".partial.checkpoint"
         super()._save_checkpoint(model, trial)
-        written = self._being_written / f"checkpoint-{self.state.global_step}"
-        self._being_written = None
         self.accelerator.wait_for_everyone()  # each process writes its own random numbers
         if self.args.should_save:
+            written = folder / _PARTIAL / f"checkpoint-{self.state.global_step}"
             write_json(written / _LOSSES, losses)
             # The path would be dropped if the folder moved, with a warning.
             replace(self.state, best_model_checkpoint=None).save_to_json(str(written / STATE))

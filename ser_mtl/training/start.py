@@ -210,7 +210,13 @@ def read_stage1(name: str) -> SavedStage1:
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
     lora = PeftConfig.from_pretrained(name)
-    return SavedStage1(name, config, lora, base_of(name) or lora.base_model_name_or_path, lora.revision)
+    return SavedStage1(
+        name,
+        config,
+        lora,
+        base_of(name, say="name another stage-1 model") or lora.base_model_name_or_path,
+        lora.revision,
+    )
 
 
 def check_run_of_stage1(folder: Path) -> None:

@@ -537,9 +537,37 @@ def _flag_words() -> st.SearchStrategy:
     names = sorted(action.option_strings[0] for action in StageParser(Stage1)._actions if action.option_strings)
     names = [name for name in names if name not in ("--help", "--help_all", "-h", "--output_dir")]
     values = st.sampled_from(
-        ["", "9" * 30, '{"a": 1}', "\x1b[2J"]
-        + "0 -1 1 0.5 1e-3 nan inf -inf 1e999 1000000000 true none auto no epoch steps {} []".split()
-        + "/proc/x /dev/null x/y emotion adapters bf16 cpu".split()
+        [
+            "",
+            "9" * 30,
+            '{"a": 1}',
+            "\x1b[2J",
+            "0",
+            "-1",
+            "1",
+            "0.5",
+            "1e-3",
+            "nan",
+            "inf",
+            "-inf",
+            "1e999",
+            "1000000000",
+            "true",
+            "none",
+            "auto",
+            "no",
+            "epoch",
+            "steps",
+            "{}",
+            "[]",
+            "/proc/x",
+            "/dev/null",
+            "x/y",
+            "emotion",
+            "adapters",
+            "bf16",
+            "cpu",
+        ]  # fmt: skip
     ) | TEXT.filter(lambda text: "\x00" not in text)
     flag = st.tuples(st.sampled_from(names), st.lists(values, max_size=2)).map(lambda pair: [pair[0], *pair[1]])
     return st.lists(flag | st.tuples(values).map(list), min_size=1, max_size=3).map(
@@ -572,10 +600,48 @@ def verbs(world: World, words: list[str], folder: Path) -> None:
 
 def _verb_words() -> st.SearchStrategy:
     flags = [
-        *"--model RUN --format json csv text --output OUT OUT/a/b --raw --no_transcript CORPUS --corpus folder iemocap".split(),
-        *"demo.toml --fold 1 9 --dev session none --write --to merged --output_dir --repo_id ada/ser a/b/c".split(),
-        *"--public --merge --all_folds --no_check_counts RUN/results.json CORPUS/f1_angry_improvised.wav".split(),
-        *"/proc/self/mem /dev/null nowhere nowhere/x --distinct_speakers".split(),
+        *[
+            "--model",
+            "RUN",
+            "--format",
+            "json",
+            "csv",
+            "text",
+            "--output",
+            "OUT",
+            "OUT/a/b",
+            "--raw",
+            "--no_transcript",
+            "CORPUS",
+            "--corpus",
+            "folder",
+            "iemocap",
+        ],
+        *[
+            "demo.toml",
+            "--fold",
+            "1",
+            "9",
+            "--dev",
+            "session",
+            "none",
+            "--write",
+            "--to",
+            "merged",
+            "--output_dir",
+            "--repo_id",
+            "ada/ser",
+            "a/b/c",
+        ],
+        *[
+            "--public",
+            "--merge",
+            "--all_folds",
+            "--no_check_counts",
+            "RUN/results.json",
+            "CORPUS/f1_angry_improvised.wav",
+        ],
+        *["/proc/self/mem", "/dev/null", "nowhere", "nowhere/x", "--distinct_speakers"],
         "x" * 300,
     ]
     # A search of the whole file system takes the time that it takes.
