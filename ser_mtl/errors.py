@@ -19,10 +19,13 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        message = printable(message)
-        if len(message) > _LONGEST:  # a name or a value of thousands of characters
-            message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 4 :]}"
-        super().__init__(message)
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The message without control characters, and without the middle of a name of thousands of characters."""
+    line = printable(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
 
 
 class Notice(UserWarning):
@@ -43,7 +46,7 @@ def system_error(error: OSError) -> str | None:
         return None
     file = f"{error.filename}: " if error.filename else ""
     full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
-    return printable(f"{file}{error.strerror}{full}")
+    return _one_line(f"{file}{error.strerror}{full}")
 
 
 _OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files

@@ -12,19 +12,21 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="ser-mtl-fuzz-cache-"))
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("HF_DATASETS_CACHE", tempfile.mkdtemp(prefix="ser-mtl-fuzz-cache-"))
 
-import torch  # noqa: E402
-from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from fuzz.sandbox import Sandbox  # noqa: E402
-from fuzz.targets import Target, targets  # noqa: E402
-from fuzz.world import make_world  # noqa: E402
+from fuzz.sandbox import Sandbox
+from fuzz.targets import Target, targets
+from fuzz.world import make_world
 
 
 def faults_of(target: Target, inputs: int, number: int) -> tuple[dict[str, list], int, float]:
@@ -57,6 +59,11 @@ def faults_of(target: Target, inputs: int, number: int) -> tuple[dict[str, list]
     return faults, tried, slowest
 
 
+def share_of(target: Target, all_of_them: Iterable[Target], inputs: int) -> int:
+    """How many of the inputs a target gets."""
+    return -(-inputs * target.share // sum(one.share for one in all_of_them))
+
+
 def main() -> None:
     """Try all targets, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -68,11 +75,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ser-mtl-fuzz-world-") as folder:
         world = make_world(Path(folder))
         chosen = [target for target in targets(world).values() if not args.only or target.name in args.only]
-        shares = sum(target.share for target in chosen)
         total, broken = 0, 0
         print("| entry point | inputs | broken | slowest, s |\n|---|---|---|---|", flush=True)
         for target in chosen:
-            faults, tried, slowest = faults_of(target, -(-args.inputs * target.share // shares), args.seed)
+            faults, tried, slowest = faults_of(target, share_of(target, chosen, args.inputs), args.seed)
             count = sum(map(len, faults.values()))
             total, broken = total + tried, broken + count
             print(f"| {target.name} | {tried} | {count} | {slowest:.1f} |", flush=True)
