@@ -50,8 +50,12 @@ def _is_of(value: Any, kind: Any) -> bool:
     return isinstance(value, type(None) if kind is None else kind)
 
 
-def encoder_config_of(values: dict, families: Iterable[str]) -> PretrainedConfig:
-    """The config of an encoder from a dict; a wrong one is a ValueError."""
+def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
+    """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
+    if values is None or isinstance(values, PretrainedConfig):
+        return values
+    if not isinstance(values, dict):
+        raise ValueError(f"encoder_config {values!r}: must be a config or a dict")
     values = dict(values)
     family = values.pop("model_type", None)
     if not isinstance(family, str) or family not in families:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
-    PretrainedConfig,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.utils import ModelOutput, logging
@@ -64,7 +64,7 @@ class SerMtlConfig(BaseConfig):
     model_type = "ser_mtl"
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
 
-    encoder_config: PretrainedConfig | dict | None = None  # a config of transformers, or a dict with its `model_type`
+    encoder_config: Any = None  # a config of transformers, or a dict with its `model_type`
     tasks: list[str] | None = None  # with a loss: "asr", and any with labels; without emotion, to prepare an encoder
     labels: dict[str, list[str]] | None = None  # classes of each classification task, in the order of its logits
     vocab_size: int | None = None  # characters of the CTC head; None for a model without one
@@ -81,8 +81,7 @@ class SerMtlConfig(BaseConfig):
 
     def __post_init__(self, **kwargs):
         check_types(self, SerMtlConfig.__annotations__)
-        if isinstance(self.encoder_config, dict):
-            self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
+        self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
         emotions = emotion_labels(self, kwargs)
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})

@@ -21,6 +21,7 @@ _DEEPEST = 4  # adapters on adapters on ...
 Size = Annotated[int, Field(ge=1, le=2**16)]
 Sizes = Annotated[list[Size], Field(min_length=1, max_length=64)]
 Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Layers = Annotated[int, Field(ge=1, le=512)]
 
 
@@ -39,6 +40,13 @@ class _EncoderConfig(TypedDict, total=False):
     conv_dim: Sizes
     conv_kernel: Sizes
     conv_stride: Sizes
+    hidden_dropout: Probability
+    attention_dropout: Probability
+    activation_dropout: Probability
+    feat_proj_dropout: Probability
+    layerdrop: Probability
+    mask_time_prob: Probability
+    mask_feature_prob: Probability
     num_conv_pos_embeddings: Size
     num_conv_pos_embedding_groups: Size
 

@@ -37,6 +37,7 @@ FINDINGS += [
     ("predict stage1", ("config.json", ("value", ("encoder_config", "num_hidden_layers"), 10**9))),
     ("predict stage1", ("config.json", ("value", ("encoder_config", "hidden_size"), 65536))),
     ("predict stage1", ("config.json", ("value", ("num_labels",), 10**9))),
+    ("predict stage1", ("config.json", ("value", ("encoder_config", "activation_dropout"), float("nan")))),
     ("predict stage1", ("vocab.json", ("gone", ()))),
     ("predict stage1", ("processor_config.json", ("value", ("feature_extractor", "sampling_rate"), 8000))),
     ("predict stage2", ("adapter_config.json", ("value", ("target_modules",), SLOW_PATTERN))),
