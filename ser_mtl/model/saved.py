@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from transformers.utils import cached_file
 from typing_extensions import TypedDict
 
-from modeling_ser_mtl import ATTENTION_PROJECTIONS
+from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.model.base import base_of
@@ -157,7 +157,8 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
             if file is not None and name != "config.json":
                 read_json(file, _FILES[name])
         if config := found["config.json"]:
-            read_json(config, MethodConfig if "encoder_config" in read_json(config) else EncoderConfig)
+            ours = read_json(config).get("model_type") == SerMtlConfig.model_type
+            read_json(config, MethodConfig if ours else EncoderConfig)
         if found["adapter_config.json"] is None:
             return
         adapter = read_json(found["adapter_config.json"])

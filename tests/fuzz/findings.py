@@ -53,6 +53,7 @@ FINDINGS += [
     ("publish stage1", ("results.json", ("value", ("selection",), "guess"))),
     ("publish stage1", ("config.json", ("value", ("encoder_config", "_name_or_path"), [True, None]))),
     ("same run", ("results.json", ("gone", ("test", "all", "asr", "wer")))),
+    ("stage 2", ("config.json", ("gone", ("encoder_config",)))),
     ("stage 2", ("args.json", ("gone", ("corpus",)))),
     ("stage 2", ("args.json", ("value", ("corpus", "data_dir"), []))),
     ("stage 2", ("split.json", ("value", ("dev", "ids", 1), {}))),
