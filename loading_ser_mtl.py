@@ -203,7 +203,10 @@ class LoadableModel(PreTrainedModel):
 
         hub, config, trained = _hub_arguments(arguments), asked, {}
         peft_config = PeftConfig.from_pretrained(name, **hub)
-        if isinstance(pattern := peft_config.target_modules, str) and pattern != cls.adapted_modules:
+        if isinstance(modules := peft_config.target_modules, str) and modules not in (
+            cls.adapted_modules,
+            "all-linear",
+        ):
             raise ValueError("adapter_config.json: has a pattern as target_modules that could take for ever to match")
         peft_config.inference_mode = not trainable
         if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):

@@ -95,7 +95,7 @@ class AdapterConfig(TypedDict):
     revision: NotRequired[str | None]
     r: Size
     lora_alpha: Annotated[float, Field(ge=-1e6, le=1e6)]
-    target_modules: Literal[ATTENTION_PROJECTIONS] | Names  # type: ignore[valid-type]
+    target_modules: Literal[ATTENTION_PROJECTIONS, "all-linear"] | Names  # type: ignore[valid-type]
     modules_to_save: NotRequired[Names | None]
     rank_pattern: NotRequired[Empty]  # patterns of names too
     alpha_pattern: NotRequired[Empty]
