@@ -11,6 +11,7 @@ from markupsafe import Markup
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import History
 from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
 from ser_mtl.evaluation.results import Results
@@ -61,7 +62,10 @@ class FinishedRun:
     @cached_property
     def predictions(self) -> list[dict]:
         """`predictions.jsonl`."""
-        return read_predictions(self.folder / "predictions.jsonl", WithEmotion)
+        rows = read_predictions(self.folder / "predictions.jsonl", WithEmotion)
+        if all(row["emotion"]["label"] is None for row in rows):
+            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with a label of emotion")
+        return rows
 
     @cached_property
     def cosines(self) -> dict | None:
@@ -127,6 +131,22 @@ class FinishedRow:
         for run in self.runs:
             if folds is None or run.fold in folds:
                 yield [row for row in run.predictions if group is None or style_of(row) == group]
+
+    def labels(self) -> list[str]:
+        """The classes of emotion.
+
+        Raises:
+            UserError: a run has none, or others than the first one.
+        """
+        emotions = [run.results["test"]["all"].get("emotion") or {} for run in self.runs]
+        first = emotions[0].get("labels")
+        for run, emotion in zip(self.runs, emotions, strict=True):
+            if not first or emotion.get("labels") != first:
+                there = emotion.get("labels") or "no labels"
+                raise UserError(
+                    f"{run.folder / 'results.json'}: has {there} for emotion; all runs of a row need the same"
+                )
+        return first
 
     def confusion(self) -> np.ndarray:
         """Confusion matrix of emotion, summed over all runs."""

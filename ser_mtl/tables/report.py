@@ -212,14 +212,15 @@ def draw(
     folder: Path, rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict
 ) -> dict[str, dict[str, str]]:
     """Draw all figures. Returns, by kind, their file names in `folder` by title."""
+    labels = {row.id: row.labels() for row in rows}
     references = {"text-only baseline": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
     paper = {row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
     titles = {row.id: row.row.name for row in rows}
     plot_ua({name: interval(row) for name, row in emotion_counts.items()}, folder / "ua.png", titles, paper, references)
     figures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:
-        name, labels = row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
-        plot_confusion_matrix(row.confusion(), labels, folder / f"confusion-{name}.png", f"{name}, all runs")
+        name = row.id
+        plot_confusion_matrix(row.confusion(), labels[name], folder / f"confusion-{name}.png", f"{name}, all runs")
         figures["confusion"][name] = f"confusion-{name}.png"
         on = "Test fold (oracle)" if row.runs[0].results["selection"] == "oracle" else "Development set"
         by_epochs = row.by_epochs()
@@ -240,9 +241,11 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
         return {}
     seed, fold = min(shared)
     points = {
-        f"{name}: {titles[name]}": [row["points"] for row in row_runs[seed, fold].predictions]
+        f"{name}: {titles[name]}": [row["points"] for row in row_runs[seed, fold].predictions if "points" in row]
         for name, row_runs in runs.items()
     }
+    if not all(len({tuple(one) for one in utterances}) == 1 for utterances in points.values()):
+        return {}  # of an earlier version, or not of the same tasks
     plot_embeddings(points, folder / "embeddings.png")
     return {f"Embeddings of the test utterances of fold {fold}, seed {seed}": "embeddings.png"}
 

@@ -12,7 +12,7 @@ from sklearn.metrics import recall_score
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
 from ser_mtl.evaluation.predictions import write_predictions
-from ser_mtl.files import write_json
+from ser_mtl.files import read_json, read_json_lines, write_json, write_json_lines
 from ser_mtl.metrics import METRICS
 from ser_mtl.tables.claims import CheckedClaim, check_claims, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
@@ -387,6 +387,31 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     row = row_with(tmp_path, [{}, {}], {"seconds": 1.0, "groups": groups, "measurements": measured})
     assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]]
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        (
+            "results.json",
+            lambda content: content["test"]["all"]["emotion"].update(labels=["a", "b", "c", "d"]),
+            "need the same",
+        ),
+        ("results.json", lambda content: content["test"]["all"].pop("emotion"), "no labels"),
+        ("predictions.jsonl", lambda rows: rows.clear(), "no utterance with a label"),
+        ("predictions.jsonl", lambda rows: rows[0].update(id="another"), "t1-full-ser-asr, t1-full-ser"),
+    ],
+)
+def test_runs_that_do_not_go_together_are_one_line(tmp_path, file, change, named):
+    runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1, 2, 3], [0], tmp_path)
+    write_runs(runs, {})
+    path = next(run.folder for run in runs if run.name == "t1-full-ser") / file
+    content = read_json(path) if file == "results.json" else read_json_lines(path)
+    change(content)
+    write_json(path, content) if file == "results.json" else write_json_lines(path, content)
+    with pytest.raises(UserError, match=named):
+        write_report(tmp_path, runs, "python run_tables.py")
+    assert not (tmp_path / "report.md").exists()
 
 
 # --------------------------------------------------------------------------------------------------------- figures
