@@ -33,8 +33,8 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Warn the user."""
-    warnings.warn(line, Notice, stacklevel=3)
+    """Tell the user; control characters of names are spelled out."""
+    warnings.warn(printable(line), Notice, stacklevel=3)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -108,6 +108,8 @@ def _reason(error: BaseException) -> str:
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
+        return "no such folder, and no Hub id (namespace/name)"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text

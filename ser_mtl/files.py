@@ -61,7 +61,7 @@ def _number(error: Exception, path: Path) -> int | None:
     if of_rust := re.search(r"\(os error (\d+)\)", str(error)):
         return int(of_rust[1])
     if isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error)):
-        return errno.ENOSPC if shutil.disk_usage(path.parent).free < _LITTLE else errno.EIO
+        return errno.ENOSPC if shutil.disk_usage(path if path.exists() else path.parent).free < _LITTLE else errno.EIO
     return None
 
 

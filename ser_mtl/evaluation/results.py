@@ -1,7 +1,7 @@
 """results.json: what it holds, and its metrics as a table for the terminal and the model card."""
 
 import textwrap
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeAlias
 
 import pandas as pd
 from pydantic import AfterValidator, Field, create_model
@@ -46,10 +46,25 @@ class NearDuplicates(TypedDict):
     share: Share
 
 
+class SharedSpeakers(TypedDict, total=False):
+    """Of an official split."""
+
+    speakers: Count
+    utterances: Required[Count]
+
+
 class Leaks(TypedDict):
     """The part of `leaks` that is read."""
 
     near_duplicates: dict[Text, NearDuplicates]
+    test_speakers_in_train: NotRequired[SharedSpeakers]
+
+
+class BaseOnHub(TypedDict):
+    """The base of published adapters."""
+
+    repo_id: Text
+    revision: Text
 
 
 class FittedOn(TypedDict):
@@ -85,7 +100,7 @@ class Results(TypedDict):
     """The content of `results.json`. What only later versions write need not be there."""
 
     stage: Literal[1, 2]
-    fold: int | Literal["all"]
+    fold: int | Literal["all"] | None
     seed: int
     corpus: Text
     encoder: Text
@@ -101,6 +116,9 @@ class Results(TypedDict):
     labels: NotRequired[dict[Text, list[Text]]]
     sizes: NotRequired[dict[str, Count]]
     held_out_speakers: NotRequired[list[Text]]
+    base: NotRequired[BaseOnHub]
+    merged: NotRequired[bool]
+    hashed_names: NotRequired[bool]
     commit: Text | None
     versions: dict[Text, Text]
     test: Annotated[dict[Text, Scores], AfterValidator(_has_all)]
@@ -140,8 +158,8 @@ def results_table(results: dict) -> str:
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    note = transcription_note(results)
-    return f"{table}\n\n{textwrap.fill(note, 80)}" if note else table
+    notes = [note for note in (transcription_note(results), shared_speakers_note(results)) if note]
+    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
 
 
 def transcription_note(results: dict) -> str | None:
@@ -153,6 +171,17 @@ def transcription_note(results: dict) -> str | None:
     return (
         f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.1f} %). That takes a "
         "pretrained encoder or longer training."
+    )
+
+
+def shared_speakers_note(results: dict) -> str | None:
+    """How many test utterances are by speakers of train, as a sentence; None if there are none."""
+    shared = results.get("leaks", {}).get("test_speakers_in_train", {})
+    if not shared.get("speakers"):
+        return None
+    return (
+        f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
+        f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
     )
 
 

@@ -13,7 +13,7 @@ from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import AdapterConfig
 
-_SAY = "name its repository with --base_repo_id"
+_SAY = "name its repository (ser-mtl publish --base_repo_id)"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
 
-from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.corpora.description import DESCRIBED, read_description
+from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.names import NOTE
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
@@ -243,7 +244,8 @@ def _evaluations(results: dict, part: str) -> list[EvalResult]:
         )
         for metric in METRICS
         if metric.group in TASKS and metric.key in scores.get(metric.group, {})
-        if metric.group != "asr" or "asr" in results["tasks"]  # else the transcripts are those of the base
+        # Otherwise the transcripts are those of the base, or none.
+        if metric.group != "asr" or ("asr" in results["tasks"] and transcription_note(results) is None)
     ]
 
 
@@ -333,6 +335,8 @@ def _explanation(results: dict) -> str:
 
 
 def _held_out(results: dict) -> str | None:
+    if note := shared_speakers_note(results):
+        return note
     speakers = results.get("held_out_speakers", [])
     if not speakers:
         return None
@@ -407,12 +411,17 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 def licence(results: dict) -> str:
     """The section on the terms of the corpus."""
-    return f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}"
+    if (name := results["corpus"]) in DESCRIBED and (description := read_description(name)).address:
+        terms = f"{description.title} has terms of its own: {description.licence} ({description.address})."
+        return f"## Licence\n\n{markdown(terms)} Read them before you publish or use a model that was trained on it."
+    return f"## Licence\n\n{_LICENCE_TEXTS.get(name, _UNKNOWN_LICENCE)}"
 
 
 def corpus_name(results: dict) -> str:
     """The name of the corpus, for readers."""
-    return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
+    if (name := results["corpus"]) in DESCRIBED:
+        return read_description(name).title
+    return _CORPUS_NAMES.get(name, "a folder of labelled recordings")
 
 
 def _named(model: str) -> Markup:

@@ -102,7 +102,7 @@ class ResumableTrainer(Trainer):
         folder = Path(self.args.output_dir)
         self._being_written = folder / _PARTIAL
         try:
-            with writing(self._being_written):
+            with writing(folder):
                 self._write_checkpoint(model, trial, folder)
         except OSError:  # a disk that is full
             tidy(folder, (_PARTIAL,))

@@ -1,7 +1,6 @@
 """The output folder of a run: which run it belongs to, and who may write there."""
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from ser_mtl.corpora.folds import Split
+from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
@@ -43,9 +43,9 @@ _DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
 class CorpusRecord(TypedDict):
     """The corpus of a run. A Trainer used from Python knows less of it than a script."""
 
-    corpus: NotRequired[str]
+    corpus: NotRequired[str | None]
     data_dir: NotRequired[list[str] | None]
-    dev: NotRequired[str]
+    dev: NotRequired[str | None]
 
 
 class Record(TypedDict):
@@ -56,6 +56,7 @@ class Record(TypedDict):
     corpus: NotRequired[CorpusRecord]
     method: NotRequired[dict[str, Any]]
     training: NotRequired[dict[str, Any]]
+    tasks_left_out: NotRequired[list[str]]
 
 
 def run_record(
@@ -198,7 +199,7 @@ def _differences(old: dict, new: dict) -> list[str]:
         # A run of a version without the flag had its default.
         saved = before.get(name, _DEFAULTS.get(name))
         if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
-            saved = [os.path.abspath(folder) for folder in saved]
+            saved = [place_of_data(str(now["corpus"]), folder) for folder in saved]
         if saved != value and not name.startswith(NOT_THE_RUN):
             flags.append(f"--{name} {saved}, not {value}")
     return flags

@@ -21,7 +21,7 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with writing(partial):
+        with writing(folder):
             _write(model, processor, partial)
             for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
                 file.replace(folder / file.name)
