@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from ser_mtl.safe_text import printable
 
+_LONGEST = 2000  # characters of a message
+
 
 class UserError(ValueError):
     """A mistake in the user's input: a flag, a file, a label.
@@ -17,7 +19,13 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The message without control characters, and without the middle of a name of thousands of characters."""
+    line = printable(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
 
 
 class Notice(UserWarning):
@@ -38,7 +46,7 @@ def system_error(error: OSError) -> str | None:
         return None
     file = f"{error.filename}: " if error.filename else ""
     full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
-    return printable(f"{file}{error.strerror}{full}")
+    return _one_line(f"{file}{error.strerror}{full}")
 
 
 _OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
@@ -64,8 +72,7 @@ def hub_errors(what: str) -> Iterator[None]:
     Raises:
         UserError: `what`, the reason, and what to do about it.
     """
-    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-    from safetensors import SafetensorError
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
@@ -76,7 +83,8 @@ def hub_errors(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
-    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    # A damaged file of others fails in them with whatever error.
+    except Exception as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
 
@@ -98,6 +106,8 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
         return "no such folder, and no Hub id (namespace/name)"
     # Addresses of uploads are signed, and signatures are secrets.

@@ -32,7 +32,7 @@ _UNKNOWN_LICENCE = (
     "them here before you publish."
 )
 
-_TRAINED = {
+TRAINED = {
     "all": "all parameters",
     "adapters": "adapters and heads",
     "heads": "heads and the weights of the encoder's layers",
@@ -384,7 +384,7 @@ def _training(results: dict) -> str:
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": Markup(f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
+        "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),

@@ -23,6 +23,7 @@ from ser_mtl.hub.card import model_card
 from ser_mtl.hub.contents import COMPANIONS, read_results
 from ser_mtl.model.base import base_of
 from ser_mtl.model.quiet_peft import quiet_peft
+from ser_mtl.model.saved import check_saved
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder: str | None = None) -> None:
@@ -67,6 +68,7 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
     with hub_errors(f"{run}: its adapters and their base cannot be merged"):
+        check_saved(str(run), base=base)
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         name = base_of(run, base)
@@ -89,7 +91,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         UserError: names the part of the model that the stock classes lack.
     """
     read_results(run)
-    config = SerMtlConfig.from_pretrained(run)
+    with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
+        check_saved(str(run))
+        config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
     if config.layer_weights or "emotion" not in config.tasks:

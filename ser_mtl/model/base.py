@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
+
+
+class _Named(TypedDict):
+    base_model_name_or_path: str
 
 
 def base_of(run: str | Path, base: str | None = None, say: str = "name it with --base") -> str | None:
@@ -26,7 +32,7 @@ def base_of(run: str | Path, base: str | None = None, say: str = "name it with -
     file = Path(run) / "adapter_config.json"
     if base is not None or not file.is_file():
         return base
-    named = read_json(file, "base_model_name_or_path")["base_model_name_or_path"]
+    named = read_json(file, _Named)["base_model_name_or_path"]
     parts = Path(named).parts
     hub_id = named.count("/") == 1 and not named.startswith(("/", "./", "../"))
     if Path(named).is_dir() or hub_id:
