@@ -1,11 +1,17 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from typing import TYPE_CHECKING
+
 from ser_mtl.safe_text import printable
+
+if TYPE_CHECKING:
+    import httpx2
 
 
 class UserError(ValueError):
@@ -28,6 +34,7 @@ def notice(line: str) -> None:
     warnings.warn(line, Notice, stacklevel=3)
 
 
+NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
     403: "the token lacks the right to write there",
@@ -35,6 +42,24 @@ _STATUS = {
     409: "someone else is changing it: run this again",
     412: "it was changed meanwhile: run this again",
 }
+_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})\b")
+"""In the errors of hf_xet, which have no response and call every refusal a network error."""
+
+
+def unsigned(text: str) -> str:
+    """The text without the queries of its addresses: those of uploads are signed, and signatures are secrets."""
+    return re.sub(r"\?[^\s?=]+=\S*", "", text)
+
+
+class _Unsigned(logging.Filter):
+    """Takes the signatures out of what the Hub's client logs when it tries again."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = unsigned(record.getMessage()), ()
+        return True
+
+
+_UNSIGNED = _Unsigned()
 
 
 @contextmanager
@@ -52,12 +77,14 @@ def hub_errors(what: str) -> Iterator[None]:
     from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from safetensors import SafetensorError
 
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_UNSIGNED)
     try:
         yield
     except UserError:
         raise
     except LocalTokenNotFoundError as error:
-        raise UserError(f"{what}: no token for the Hub; `hf auth login`, or set HF_TOKEN") from error
+        raise UserError(f"{what}: {NO_TOKEN}") from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
@@ -66,14 +93,20 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
-    status = None if response is None else response.status_code
+    status = status_of(error)
+    if isinstance(error, GatedRepoError):
+        return f"is gated: ask for access on its page of the Hub ({status})"
+    if status == 401 and response is not None and _anonymous(response.request):
+        return NO_TOKEN
+    if status == 404 and "/xet-write-token/" in str(error):
+        return "the server has no Xet storage: set HF_HUB_DISABLE_XET=1 and run this again (404)"
     if status == 429:
-        seconds = response.headers.get("Retry-After")
+        seconds = None if response is None else response.headers.get("Retry-After")
         return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
     if status in _STATUS:
         return f"{_STATUS[status]} ({status})"
@@ -81,7 +114,23 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
-    # Addresses of uploads are signed, and signatures are secrets.
-    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
+    text = unsigned(" ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
     return text + again
+
+
+def _anonymous(request: "httpx2.Request") -> bool:
+    """Whether the Hub, and not its storage, was asked without a token."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return str(request.url).startswith(ENDPOINT) and "authorization" not in request.headers
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of HTTP in an error of the Hub's client or of hf_xet, if there is one."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return error.response.status_code
+    found = _XET_STATUS.search(str(error))
+    return int(found[1]) if found else None
