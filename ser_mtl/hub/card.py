@@ -124,7 +124,7 @@ model = PeftModel.from_pretrained(base, {name}).eval()
 
 - Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
   write adapters again.
-- The Auto classes run the code of the base. To run always the same code, pass `code_revision={revision}`.
+- The Auto classes run the code of the base. To run always the same code, pass as `code_revision` the `revision` above.
 - For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
   `revision` in the base. For a pipeline, publish the merged model (`ser-mtl publish --merge`)."""
 

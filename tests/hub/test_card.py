@@ -214,7 +214,7 @@ def test_card_and_docs_name_the_versions_that_were_tried():
     oldest, *_, newest = sorted(VERSIONS, key=order)
     assert (oldest.rsplit(".", 1)[0], newest.rsplit(".", 1)[0]) == TESTED
     for results in (STAGE1, STAGE2):
-        assert f'pip install torch soundfile "transformers>={TESTED[0]}" peft' in model_card(results)
+        assert f'pip install torch torchaudio soundfile "transformers>={TESTED[0]}" peft' in model_card(results)
     table = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
     assert all(f"| {version} | {peft} |" in table for version, peft in VERSIONS.items())
 
