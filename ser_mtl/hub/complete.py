@@ -37,7 +37,7 @@ def read_results(run: Path) -> dict:
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
-    results = read_json(run / "results.json", "stage", "trainable", "tasks", "test.all")
+    results = read_json(run / "results.json", "stage", "trainable", "tasks", "test.all.n")
     weights = weights_of(results)
     if not (run / weights[0]).is_file():
         raise UserError(f"{run}: holds results but no weights ({weights[0]})")
@@ -60,6 +60,9 @@ def read_complete(run: Path) -> dict:
         if not (run / name).is_file():
             raise UserError(f"{run / name}: is missing; only whole runs are published. {_AGAIN}")
         _READERS[Path(name).suffix](run / name)
+    rows, tested = len(read_json_lines(run / "predictions.jsonl")), results["test"]["all"]["n"]
+    if rows != tested:
+        raise UserError(f"{run / 'predictions.jsonl'}: is damaged: it has {rows} of {tested} utterances. {_AGAIN}")
     return results
 
 

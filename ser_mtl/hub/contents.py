@@ -68,7 +68,7 @@ def files_to_publish(
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
     files["config.json"] = _json(_public_config(read_json(run / "config.json", "encoder_config"), code, hidden))
     files["results.json"] = _json(results)
-    files["README.md"] = signed(model_card(results, repo_id, completion)).encode()
+    files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
     files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
     if not keep_names and "split.json" in files:

@@ -16,7 +16,8 @@ def check(repo_id: str, public: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a/b/c", "ada/", "/ser", "ada/a--b", "ada/ser.git", "https://hub/ada/ser", "ada/s e", "ada/" + 97 * "x"]
+    "name",
+    ["", "a/b/c", "ada/", "/ser", "ada/a--b", "ada/ser.git", "https://hub/ada/ser", "ada/s e", "ada/" + 97 * "x"],
 )
 def test_what_cannot_be_a_name_is_refused(hub, name):
     with pytest.raises(UserError, match="cannot be the name of a repository"):

@@ -29,10 +29,15 @@ def test_a_file_that_is_cut_off_is_damaged(run, name, share):
     content = (run / name).read_bytes()
     if name.endswith((".json", ".jsonl")):
         content = content.rstrip()
-    if name.endswith(".jsonl") and not share:
-        pytest.skip("a list without rows is a list")
     (run / name).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match=rf"{name.replace('.', '[.]')}: is damaged"):
+        read_complete(run)
+
+
+def test_predictions_that_end_early_are_damaged(run):
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match="is damaged: it has 7 of 8 utterances"):
         read_complete(run)
 
 
