@@ -52,7 +52,15 @@ def read_completion(
         raise UserError(f"--card {card}: cannot be read: {' '.join(str(error).split())}") from error
     if own is None:
         return Completion(license, language, datasets, text.strip())
-    return Completion(license, language, datasets, own.text.strip(), own.data.to_dict())
+    header = own.data.to_dict()
+    # Flags win over the header; what both can say is checked in the same way.
+    license, language = license or header.pop("license", None), language or _listed(header.pop("language", None))
+    datasets = datasets or _listed(header.pop("datasets", None))
+    return Completion(license, language, datasets, own.text.strip(), header)
+
+
+def _listed(value: str | list[str] | None) -> list[str] | None:
+    return [value] if isinstance(value, str) else value
 
 
 def check_datasets(api: HfApi, completion: Completion, public: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from ser_mtl.errors import UserError, hub_errors, status_of
+from ser_mtl.errors import UserError, hub_errors, notice, status_of
 from ser_mtl.hub.access import refuse_public
 from ser_mtl.hub.base import find_base, refuse_private
 from ser_mtl.hub.complete import read_complete
@@ -147,4 +147,19 @@ def push(
         commit = api.create_commit(repo_id, operations, commit_message="Publish the run", parent_commit=info.sha)
         if public and info.private:
             api.update_repo_settings(repo_id, private=False)
+    if commit.oid != info.sha and "model.safetensors" in there & set(files):
+        _name_adapters(api, repo_id, info.sha)
     return Published(repo_id, commit.oid)
+
+
+def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
+    """Tell which adapters on the Hub stand on a model that changed, where the server can list them."""
+    try:
+        adapters = sorted(model.id for model in api.list_models(filter=f"base_model:adapter:{repo_id}", limit=100))
+    except HfHubHTTPError:
+        return
+    if adapters:
+        notice(
+            f"{repo_id} has changed; {', '.join(adapters)} stand on it. They keep the weights of the commit that they "
+            f"were trained on, and run the new code unless code_revision={before[:7]} is passed"
+        )

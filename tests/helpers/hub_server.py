@@ -361,6 +361,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.repository(repo_id, write=True)
         self.answer(200, {})
 
+    def models(self) -> None:
+        """Adapters on the base that the filter names, the only one that is asked for."""
+        base = parse_qs(self.url.query)["filter"][0].removeprefix("base_model:adapter:")
+        found = []
+        for repo_id, repository in self.world.repositories.items():
+            card = repository.files.get("README.md", b"").decode()
+            visible = not repository.private or self.role_in(repo_id.split("/")[0])
+            if visible and f"base_model: {base}\n" in card and "base_model_relation: adapter\n" in card:
+                found.append(
+                    {"id": repo_id, "sha": repository.branches["main"], "private": repository.private, "tags": []}
+                )
+        self.answer(200, found)
+
     def dataset(self, repo_id: str) -> None:
         if repo_id not in self.world.datasets:
             raise Refused(404 if self.user else 401, "Repository not found", "RepoNotFound")
@@ -408,6 +421,7 @@ _ROUTES = [
     ("POST", f"/api/models/{_ID}/preupload/{_REVISION}", _Handler.preupload),
     ("POST", f"/{_ID}.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("POST", f"/api/models/{_ID}/commit/{_REVISION}", _Handler.commit),
+    ("GET", "/api/models", _Handler.models),
     ("GET", f"/api/models/{_ID}", _Handler.info),
     ("GET", f"/api/models/{_ID}/auth-check", _Handler.auth_check),
     ("GET", f"/api/models/{_ID}/auth-check/write", _Handler.auth_check_write),

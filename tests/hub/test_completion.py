@@ -51,12 +51,15 @@ def test_a_card_for_own_recordings_can_be_completed(hub, run, tmp_path):
     assert ModelCard(card_of(hub)).data.license == "mit"
 
 
-def test_only_data_sets_of_the_hub_are_named(hub, run):
+def test_only_data_sets_of_the_hub_are_named(hub, run, tmp_path):
     hub.datasets["ada/secret"] = True
     ended = publish(run, "--dataset", "ada/none")
     assert ended.code == 2 and "--dataset ada/none: not there" in ended.stderr
     ended = publish(run, "--dataset", "ada/secret", "--public")
     assert ended.code == 2 and "--dataset ada/secret: is private" in ended.stderr
+    (tmp_path / "my_text.md").write_text("---\ndatasets: ada/none\nlicense: mit\n---\nOurs.\n")
+    ended = publish(run, "--card", tmp_path / "my_text.md")  # in its header
+    assert ended.code == 2 and "--dataset ada/none: not there" in ended.stderr
     assert not hub.repositories
     assert publish(run, "--dataset", "ada/secret").code == 0
 
