@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
-    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
 
 
 class UserError(ValueError):
@@ -100,7 +100,7 @@ def _reason(error: BaseException) -> str:
     status = status_of(error)
     if isinstance(error, GatedRepoError):
         return f"is gated: ask for access on its page of the Hub ({status})"
-    if status == 401 and response is not None and _anonymous(response.request):
+    if status == 401 and response is not None and _anonymous(error):
         return NO_TOKEN
     if status == 404 and "/xet-write-token/" in str(error):
         return "the server has no Xet storage: set HF_HUB_DISABLE_XET=1 and run this again (404)"
@@ -118,10 +118,11 @@ def _reason(error: BaseException) -> str:
     return text + again
 
 
-def _anonymous(request: "httpx2.Request") -> bool:
+def _anonymous(error: "HfHubHTTPError") -> bool:
     """Whether the Hub, and not its storage, was asked without a token."""
     from huggingface_hub.constants import ENDPOINT
 
+    request = error.response.request
     return str(request.url).startswith(ENDPOINT) and "authorization" not in request.headers
 
 

@@ -51,8 +51,8 @@ def _check_namespace(user: dict, namespace: str, what: str) -> None:
 
 
 def _check_token(user: dict, namespace: str, repo_id: str, what: str) -> None:
-    token = user.get("auth", {}).get("accessToken", {})
-    scopes = token.get("fineGrained", {}).get("scoped")
+    token = (user.get("auth") or {}).get("accessToken") or {}
+    scopes = (token.get("fineGrained") or {}).get("scoped")
     writes = token.get("role") != "read"
     if token.get("role") == "fineGrained" and scopes is not None:
         names = {namespace.lower(), repo_id.lower()}
@@ -72,12 +72,16 @@ def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None
     with hub_errors(what):
         try:
             private = api.model_info(repo_id).private
+        except HfHubHTTPError as error:
+            if status_of(error) == 404:
+                return
+            raise
+        refuse_public(repo_id, private, public, what)
+        try:
             api.auth_check(repo_id, write=True)
         except HfHubHTTPError as error:
-            if status_of(error) != 404:  # not there yet; or the server knows no such check
+            if status_of(error) in (401, 403):  # else the server knows no such check
                 raise
-            return
-    refuse_public(repo_id, private, public, what)
 
 
 def refuse_public(repo_id: str, private: bool, public: bool, what: str) -> None:

@@ -73,7 +73,7 @@ def publish_overview(
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
     hashing = public and not keep_names
-    names = set().union(*map(models_named, runs.values()))
+    names = set().union(*map(models_named, runs.values())) - {repo_id}
     hidden = private_models(api, names) if public else frozenset()
     if public:
         check_history(api, repo_id, hashing, hidden)

@@ -52,8 +52,8 @@ def publish_run(
     if public:
         refuse_private(base, "--public")
     check_datasets(api, completion, public)
-    hidden = private_models(api, models_named(run)) if public else frozenset()
     repo_id = make_repository(api, repo_id, public)
+    hidden = private_models(api, models_named(run) - {repo_id}) if public else frozenset()
     hashing = public and not keep_names
     if public:
         check_history(api, repo_id, hashing, hidden)
@@ -156,7 +156,7 @@ def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
     """Tell which adapters on the Hub stand on a model that changed, where the server can list them."""
     try:
         adapters = sorted(model.id for model in api.list_models(filter=f"base_model:adapter:{repo_id}", limit=100))
-    except HfHubHTTPError:
+    except Exception:  # of a server that does not list them: the push itself is done
         return
     if adapters:
         notice(

@@ -64,6 +64,8 @@ def test_a_repository_that_exists_is_asked_itself(hub):
     with pytest.raises(UserError, match=r"ada/ser is public.*--no_hub_private_repo"):
         check("ada/ser")
     check("ada/ser", public=True)
+    hub.fail("GET", "/auth-check/write", 404)  # a server without this check
+    check("ada/ser", public=True)
     hub.fail("GET", "/auth-check/write", 403)
     with pytest.raises(UserError, match="the token lacks the right to write there"):
         check("ada/ser", public=True)
