@@ -237,11 +237,17 @@ def test_a_public_model_names_public_models_and_no_private_encoder(hub, stage1):
     hub.repositories["ada/encoder"].private = True
     publish_well(stage1, "ada/other", "--public")
     assert not named(hub, "ada/other", "ada/encoder")
+    args = json.loads((stage1 / "args.json").read_text())
+    args["training"]["hub_model_id"] = "ada/in-private"  # its own name is not hidden
+    (stage1 / "args.json").write_text(json.dumps(args))
     publish_well(stage1, "ada/in-private")
     assert named(hub, "ada/in-private", "ada/encoder")
     check_refused(
         publish(stage1, "ada/in-private", "--public", "--keep_names"), "private model, ada/encoder", "history"
     )
+    hub.repositories["ada/encoder"].private = False
+    publish_well(stage1, "ada/in-private", "--public", "--keep_names")
+    assert "args.json" in named(hub, "ada/in-private", "ada/in-private")
 
 
 def test_nothing_is_pushed_to_a_public_repository_without_the_flag(hub, stage1):
