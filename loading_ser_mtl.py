@@ -25,6 +25,8 @@ FORMAT = 1
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
+_NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
+"""What transformers takes for a config beside its attributes."""
 
 
 class BaseConfig(PretrainedConfig):
@@ -40,6 +42,15 @@ class BaseConfig(PretrainedConfig):
             own = dict(vars(self))
             super().__init__(**kwargs)
             vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
+
+    @staticmethod
+    def refuse_unknown(names: dict) -> None:
+        """Refuse an argument of a config that transformers does not know either; a file may be of another release."""
+        if "transformers_version" in names or "model_type" in names:
+            return
+        stock = PretrainedConfig()
+        if unknown := [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]:
+            raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):

@@ -8,7 +8,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -39,6 +39,8 @@ except ImportError:  # in a clone, and installed, each is a module of its own
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+_NUMBERS = ("embedding_dim", "aux_weight", "scl_weight", "head_dropout", "temperature")
+_NUMBERS_OR_NONE = ("vocab_size", "pad_token_id", "bottleneck_dim")
 
 
 class SerMtlConfig(BaseConfig):
@@ -63,6 +65,7 @@ class SerMtlConfig(BaseConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
+        self.refuse_unknown(kwargs)
         if isinstance(self.encoder_config, dict):
             values = dict(self.encoder_config)
             self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
@@ -81,6 +84,9 @@ class SerMtlConfig(BaseConfig):
         return [task for task in self.tasks if task != "asr"]
 
     def _check(self) -> None:
+        for name in (*_NUMBERS, *(name for name in _NUMBERS_OR_NONE if getattr(self, name) is not None)):
+            if isinstance(number := getattr(self, name), bool) or not isinstance(number, int | float):
+                raise ValueError(f"{name} {number!r}: must be a number")
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
@@ -107,8 +113,8 @@ class SerMtlConfig(BaseConfig):
 class ByTask(ModelOutput):
     """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
 
-    def __init__(self, **tensors: Tensor):  # that of ModelOutput wants a dataclass
-        for task, tensor in tensors.items():
+    def __init__(self, by_task: Iterable = (), /, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in {**dict(by_task), **tensors}.items():
             self[task] = tensor
 
 

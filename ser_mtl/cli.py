@@ -1,49 +1,23 @@
-"""The command line: `ser-mtl` and its verbs. A user's mistake is one line on standard error and exit code 2."""
+"""The command line: `ser-mtl` and its commands. A user's mistake is one line on standard error and exit code 2."""
 
-import argparse
 import ast
 import os
 import pkgutil
 import sys
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 from ser_mtl.errors import Notice, UserError
+from ser_mtl.parsing import OneLineParser, did_you_mean
 from ser_mtl.stopping import Stopped, end_with_launcher, on_signals, stop
 
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
 """Verbs of the command: the modules of `ser_mtl.commands`."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are one line."""
-
-    def __init__(self, *args, **kwargs):
-        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | kwargs
-        super().__init__(*args, **kwargs)
-
-    def parse_args(self, args=None, namespace=None):
-        """Name the first flag that does not exist, before argparse asks for an argument that is missing."""
-        for flag in (word.split("=")[0] for word in args or () if word.startswith("--") and word != "--"):
-            if flag not in self._option_string_actions:
-                self.error(f"unrecognized arguments: {flag}{did_you_mean(flag, self._option_string_actions)}")
-        return super().parse_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; argparse would print the usage before it."""
-        raise UserError(f"{message}; --help explains every flag")
-
-
-def did_you_mean(word: str, known) -> str:
-    """A hint at the known word that is spelled most like this one, or nothing."""
-    near = get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,9 +41,14 @@ def run(verb: str, words: list[str]) -> None:
     """
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS)
-        raise UserError(f"{verb!r} is not one of its verbs, {', '.join(VERBS)}{hint}; --help explains them")
+        raise UserError(f"unknown command {verb!r}{hint}; commands: {', '.join(VERBS)}; --help explains them")
     command = import_module(f"ser_mtl.commands.{verb}")
-    parser = Parser(prog=f"ser-mtl {verb}", description=command.__doc__)
+    parser = OneLineParser(
+        prog=f"ser-mtl {verb}",
+        description=command.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     command.add_arguments(parser)
     command.main(parser.parse_args(words))
 
@@ -78,8 +57,8 @@ def overview() -> str:
     """The text of `ser-mtl --help`."""
     verbs = "\n".join(f"  {verb:9} {first_line(verb)}" for verb in VERBS)
     return (
-        "usage: ser-mtl VERB ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
-        f"{verbs}\n\n`ser-mtl VERB --help` explains a verb. Training: run_stage1.py, run_stage2.py, run_tables.py."
+        "usage: ser-mtl COMMAND ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
+        f"{verbs}\n\n`ser-mtl COMMAND --help` explains one. Training: run_stage1.py, run_stage2.py, run_tables.py."
     )
 
 

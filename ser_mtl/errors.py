@@ -100,7 +100,7 @@ def _reason(error: BaseException) -> str:
     status = status_of(error)
     if isinstance(error, GatedRepoError):
         return f"is gated: ask for access on its page of the Hub ({status})"
-    if status == 401 and response is not None and _anonymous(error):
+    if isinstance(error, HfHubHTTPError) and status == 401 and _anonymous(error):
         return NO_TOKEN
     if status == 404 and "/xet-write-token/" in str(error):
         return "the server has no Xet storage: set HF_HUB_DISABLE_XET=1 and run this again (404)"
@@ -113,6 +113,8 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
+        return "no such folder, and no Hub id (namespace/name)"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
     again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
     return text + again

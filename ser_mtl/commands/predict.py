@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
     )
-    parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Form of the answers. [text]")
+    parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Format. [text]")
     parser.add_argument("--output", type=Path, help="File for the answers. [standard output]")
     parser.add_argument(
         "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
@@ -66,7 +66,7 @@ def main(args: Namespace) -> None:
         for line in FORMATS[args.format](answers(files, recognizer, unanswered, args.raw), recognizer.labels):
             write(line)
     if unanswered:
-        raise UserError(f"{len(unanswered)} of {len(files)} files have no answer, see above")
+        raise UserError(f"no answer for {len(unanswered)} of {len(files)} files (see above)")
 
 
 def last_run() -> str:

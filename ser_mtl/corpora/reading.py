@@ -55,6 +55,8 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
             most = None if max_seconds is None else int(max_seconds * rate)
             samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
+        if isinstance(file, str | Path) and not Path(file).exists():
+            raise UserError(f"{name}: no such file") from error
         raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
     if len(samples) == 0:
         raise UserError(f"{name}: holds no samples; replace or remove it")

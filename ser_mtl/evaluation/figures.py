@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from ser_mtl.evaluation.calibration import BINS, Reliability, reliability, tempered
+from ser_mtl.evaluation.results import UNTRAINED_WER
 from ser_mtl.files import replacing
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import printable
@@ -197,14 +198,16 @@ def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:
 
 
 def _metric_curves(log_history: list[dict]) -> list[_Curve]:
-    """Curves of the first metric of each task that was logged: UA of the classification tasks, WER."""
+    """Curves of the first metric of each task that was logged: UA of the classification tasks, WER if it ever fell."""
     curves = []
     for index, task in enumerate(TASKS):
         metrics = [metric for metric in METRICS if metric.group == task]
         logged = [metric for metric in metrics if any(f"eval_{metric.name}" in entry for entry in log_history)]
         for metric in logged[:1]:
             style = line_style(index)
-            curves.append(_curve(log_history, f"eval_{metric.name}", metric.title, style, factor=100))
+            curve = _curve(log_history, f"eval_{metric.name}", metric.title, style, factor=100)
+            if metric.key != "wer" or min(curve.values) < 100 * UNTRAINED_WER:
+                curves.append(curve)
     return curves
 
 
@@ -363,5 +366,5 @@ def _draw_cosines(axes: Axes, cosines: Lines, styles: dict[frozenset[str], dict]
         every = max(1, len(positions) // 8)
         axes.plot(positions, values, label=label, markevery=every, **styles[frozenset(pair.split())])
     axes.axhline(0, color="0.4", linewidth=1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     tidy(axes)

@@ -41,8 +41,8 @@ def results_table(results: dict) -> str:
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    note = transcription_note(results)
-    return f"{table}\n\n{textwrap.fill(note, 80)}" if note else table
+    notes = [note for note in (transcription_note(results), shared_speakers_note(results)) if note]
+    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
 
 
 def transcription_note(results: dict) -> str | None:
@@ -54,6 +54,17 @@ def transcription_note(results: dict) -> str | None:
     return (
         f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.1f} %). That takes a "
         "pretrained encoder or longer training."
+    )
+
+
+def shared_speakers_note(results: dict) -> str | None:
+    """How many test utterances are by speakers of train, as a sentence; None if there are none."""
+    shared = results.get("leaks", {}).get("test_speakers_in_train", {})
+    if not shared.get("speakers"):
+        return None
+    return (
+        f"Official split: {shared['utterances']} of {results['sizes']['test']} test utterances are by "
+        f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
     )
 
 

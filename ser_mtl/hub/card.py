@@ -13,7 +13,8 @@ from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
 
 from ser_mtl import __version__
-from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.corpora.description import DESCRIBED, read_description
+from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.complete import holds_adapters
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
@@ -273,7 +274,8 @@ def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[E
         )
         for metric in METRICS
         if metric.group in TASKS and metric.key in scores.get(metric.group, {})
-        if metric.group != "asr" or "asr" in results["tasks"]  # else the transcripts are those of the base
+        # Otherwise the transcripts are those of the base, or none.
+        if metric.group != "asr" or ("asr" in results["tasks"] and transcription_note(results) is None)
     ]
 
 
@@ -365,6 +367,8 @@ def _explanation(results: dict) -> str:
 
 
 def _held_out(results: dict) -> str | None:
+    if note := shared_speakers_note(results):
+        return note
     speakers = results.get("held_out_speakers", [])
     if not speakers:
         return None
@@ -446,13 +450,23 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 def licence(results: dict, completion: Completion = AS_IT_IS) -> str:
     """The section on the terms of the model and its corpus."""
     own = f"The model is published under {markdown(completion.license)}." if completion.license else None
-    corpus = _LICENCE_TEXTS.get(results["corpus"], None if own else _UNKNOWN_LICENCE)
-    return "\n\n".join(["## Licence", *filter(None, (own, corpus))])
+    return "\n\n".join(
+        ["## Licence", *filter(None, (own, _terms(results["corpus"], None if own else _UNKNOWN_LICENCE)))]
+    )
+
+
+def _terms(corpus: str, otherwise: str | None) -> str | None:
+    if corpus in DESCRIBED and (description := read_description(corpus)).address:
+        terms = f"{description.title} has terms of its own: {description.licence} ({description.address})."
+        return f"{markdown(terms)} Read them before you publish or use a model that was trained on it."
+    return _LICENCE_TEXTS.get(corpus, otherwise)
 
 
 def corpus_name(results: dict) -> str:
     """The name of the corpus, for readers."""
-    return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
+    if (name := results["corpus"]) in DESCRIBED:
+        return read_description(name).title
+    return _CORPUS_NAMES.get(name, "a folder of labelled recordings")
 
 
 def _named(model: str) -> Markup:

@@ -23,6 +23,7 @@ from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import read_results, size_of
 from ser_mtl.hub.contents import COMPANIONS
 from ser_mtl.model.base import base_of
+from ser_mtl.model.quiet_peft import quiet_peft
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder: str | None = None) -> None:
@@ -71,7 +72,8 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
         name = base_of(run, base)
         revision = adapter.revision if name == adapter.base_model_name_or_path else None
         model = SerMtlModel.from_pretrained(name, config=config, revision=revision)
-        return PeftModel.from_pretrained(model, str(run)).merge_and_unload().eval()
+        with quiet_peft():
+            return PeftModel.from_pretrained(model, str(run)).merge_and_unload().eval()
 
 
 def write_wav2vec2(run: Path, folder: Path) -> list[Path]:

@@ -253,7 +253,7 @@ def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 def _answers(model: SerMtlModel, output: SerMtlOutput, raw: bool) -> list[dict]:
     answers: list[dict] = [{} for _ in output.frame_lengths]
     calibrated = {} if raw or output.logits is None else {"emotion": output.logits}
-    for task, logits in (output.task_logits | calibrated).items():
+    for task, logits in (dict(output.task_logits) | calibrated).items():
         for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
             answer[task] = _classified(model.config.labels[task], p)
     return answers

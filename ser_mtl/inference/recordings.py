@@ -57,7 +57,12 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
 
 def _in_memory(file: BinaryIO, name: str) -> BytesIO:
     """The rest of a file: libsndfile needs to seek, which pipes and downloads cannot."""
-    content = file.read()
+    try:
+        content = file.read()
+    except UnicodeDecodeError:
+        content = None
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise UserError(f"{name}: cannot be read ({error})") from error
     if not isinstance(content, bytes):
         raise UserError(f"{name}: is open as text; open it in binary mode, 'rb'")
     memory = BytesIO(content)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from datasets import Dataset, DatasetDict
 from transformers.hf_argparser import HfArg
 
 from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import Formatter, Parser, StageParser
@@ -37,9 +40,7 @@ class TablesArguments:
     seeds: list[int] = HfArg(
         default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
     )
-    corpus: Literal["iemocap", "folder", "demo"] = HfArg(
-        default="iemocap", help="iemocap, folder or demo, as for run_stage1.py."
-    )
+    corpus: str = HfArg(default="iemocap", help="Name or description of the corpus, as for run_stage1.py.")
     data_dir: list[str] | None = HfArg(default=None, help="Where the corpus is, as for run_stage1.py.")
     encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
     leave_out: list[str] = HfArg(
@@ -98,10 +99,31 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
-        names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
-        self.output_dir = self.output_dir or Path("runs/tables") / (names or self.corpus)
+        names = "+".join(Path(name).resolve().name for name in self.data_dir or [] if self.corpus == "folder")
+        self.output_dir = self.output_dir or Path("runs/tables") / (names or name_in_results(self.corpus))
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
+
+    def check_fits(self, corpus: Dataset) -> None:
+        """Check that the corpus has what the rows need, before the first of them is trained.
+
+        Raises:
+            UserError: folds that hold nothing, or tasks that nobody annotated.
+        """
+        held = sorted(set(corpus["fold"]) - {None})
+        if missing := sorted(set(self.folds) - set(held)):
+            raise UserError(
+                f"--folds {missing[0]}: the corpus has no such test set; use --folds {' '.join(map(str, held))}"
+            )
+        stages = [
+            stage
+            for row in choose_rows(self.tables, self.rows, self.leave_out)
+            for stage in (row.stage1, row.stage2)
+            if stage
+        ]
+        tasks = {task for stage in stages for task in stage.tasks.split()}
+        if lacking := list(unusable_tasks(DatasetDict({"train": corpus}), tasks)):
+            raise UserError(f"--corpus {self.corpus}: has no labels for {lacking[0]}; --leave_out {' '.join(lacking)}")
 
     def flags_of(self, run: Run) -> list[str]:
         """The command line of a run, after the name of its script."""

@@ -34,10 +34,10 @@ def text_baseline(corpus: Dataset) -> list[dict]:
     """
     spoken = [normalise_text(text or "") for text in corpus["text"]]
     chosen = [row for row, emotion in enumerate(corpus["emotion"]) if emotion and spoken[row]]
-    texts, emotions, folds = (np.array([column[row] for row in chosen]) for column in
-                              (spoken, corpus["emotion"], corpus["fold"]))  # fmt: skip
+    columns = spoken, corpus["emotion"], [fold or 0 for fold in corpus["fold"]]  # 0: in no test set
+    texts, emotions, folds = (np.array([column[row] for row in chosen]) for column in columns)
     rows: list[dict] = []
-    for fold in np.unique(folds):
+    for fold in sorted(set(folds.tolist()) - {0}):
         train, test = folds != fold, folds == fold
         if len(set(emotions[train])) < 2:
             continue

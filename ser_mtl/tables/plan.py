@@ -99,7 +99,7 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     Epochs, and minutes per epoch, are those of runs of the same name, else of the same kind, else of the same stage.
 
     Args:
-        run: a run that is not finished.
+        run: a run, finished or not.
         finished: finished runs, each with its `results.json` and its `epochs`.
     """
     same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
@@ -118,7 +118,7 @@ def plan_table(runs: list[Run], jobs: int) -> str:
     lines = {}
     for run in runs:
         states = [one.state for one in runs if one.name == run.name]
-        estimate = minutes.get(next((one for one in runs if one.name == run.name and one in minutes), None))
+        estimate = minutes_of(run, finished)
         lines[run.name] = {
             "stage": run.stage,
             "starts from": run.start.name if run.start else "the encoder",
@@ -135,4 +135,6 @@ def _hours(minutes: Iterable[float | None], jobs: int) -> str:
     hours = sum(value for value in minutes if value is not None) / 60
     text = f": {hours:.1f} hours of training, {hours / jobs:.1f} with {jobs} at a time" if hours else ""
     unknown = sum(value is None for value in minutes)
+    if unknown and not hours:
+        return "; no estimate yet: no run has finished"
     return text + (f"; not counting {unknown}: no run of their stage is finished yet" if unknown else "")

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
+from ser_mtl.evaluation.results import shared_speakers_note
 from ser_mtl.files import read_json, write_text
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tables.claims import check_claims, tests_table, verdict
@@ -105,6 +106,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
         "on_iemocap": _corpus(rows) == "iemocap",
         "transcribed": any(row.metrics("asr_wer") for row in rows),
         "chosen_on_test": any(run.results["selection"] == "oracle" for row in rows for run in row.runs),
+        "shared_speakers": shared_speakers_note(rows[0].runs[0].results),
         "tested": tested,
         "verdict": verdict,
         "tests": tests_table(tested, rows),

@@ -1,7 +1,6 @@
 """The output folder of a run: which run it belongs to, and who may write there."""
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage
@@ -175,7 +175,7 @@ def _differences(old: dict, new: dict) -> list[str]:
         # A run of a version without the flag had its default.
         saved = before.get(name, _DEFAULTS.get(name))
         if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
-            saved = [os.path.abspath(folder) for folder in saved]
+            saved = [place_of_data(str(now["corpus"]), folder) for folder in saved]
         if saved != value and not name.startswith(NOT_THE_RUN):
             flags.append(f"--{name} {saved}, not {value}")
     return flags

@@ -1,5 +1,6 @@
 """The model a stage starts from: a pretrained encoder under new heads, or the model of stage 1."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from transformers.utils.hub import extract_commit_hash
 
 from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.corpora.targets import character_tokenizer, label_sets
+from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.targets import character_tokenizer, label_sets, unusable_tasks
 from ser_mtl.corpora.utterances import joined
-from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
 from ser_mtl.model.base import base_of
@@ -31,7 +33,7 @@ from ser_mtl.training.adapters import (
     freeze_encoder,
     freeze_for_full_finetuning,
 )
-from ser_mtl.training.arguments import Stage, Stage1, Stage2
+from ser_mtl.training.arguments import DefaultTasks, Stage, Stage1, Stage2
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
 
@@ -55,6 +57,19 @@ class Start:
     base_transcribes: bool = False
 
 
+def leave_out_unusable(stage: Stage, parts: DatasetDict, tasks: Iterable[str]) -> list[str]:
+    """Leave out those of these tasks that nobody asked for and that the corpus has no labels for; name each in a line.
+
+    Raises:
+        UserError: fusion or SCL was asked for, and has too few tasks left.
+    """
+    reasons = unusable_tasks(parts, tasks) if isinstance(stage.tasks, DefaultTasks) else {}
+    stage.leave_out(reasons)
+    for task, reason in reasons.items():
+        notice(f"--tasks: {task} is left out: {reason}")
+    return list(reasons)
+
+
 def start_of(stage: Stage, parts: DatasetDict) -> Start:
     """The model that a stage starts from, for the labels and transcripts of a split corpus.
 
@@ -64,6 +79,8 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     """
     labels = label_sets(joined(parts), stage.tasks)
     if isinstance(stage, Stage2):
+        if stage.stage1 is None:
+            raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
         start = stage2_start(stage, labels)
         check_stage1_never_heard(stage.stage1, parts)
         return start
@@ -307,7 +324,8 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     folders = [Path(folder) for folder in corpus["data_dir"] or []]
     if len(folders) > 1:
         return {part: set(names) for part, names in ids.items()}
-    prefixes = {folders[0].name, folders[0].resolve().name} if corpus["corpus"] == "folder" else {corpus["corpus"]}
+    name = name_in_results(corpus["corpus"])
+    prefixes = {folders[0].name, folders[0].resolve().name} if name == "folder" else {name}
     return {part: {f"{prefix}/{name}" for prefix in prefixes for name in names} for part, names in ids.items()}
 
 

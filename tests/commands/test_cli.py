@@ -1,4 +1,4 @@
-"""The command `ser-mtl`: quick to explain itself, one line for a mistake, one file a verb."""
+"""The command `ser-mtl`: quick to explain itself, one line for a mistake, one file per command."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
     [
         (
             ["pedict", "a.wav"],
-            "ser-mtl: 'pedict' is not one of its verbs, corpus, export, predict, publish (did you mean",
+            "ser-mtl: unknown command 'pedict' (did you mean predict?); commands: corpus",
         ),
         (["predict", "--modle", "x"], "ser-mtl predict: unrecognized arguments: --modle (did you mean --model?)"),
         (["predict"], "ser-mtl predict: the following arguments are required: paths"),

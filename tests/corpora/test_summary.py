@@ -72,7 +72,7 @@ def test_utterances_are_counted_by_fold_and_label(iemocap):
     assert annotations["emotion"] == ["400", "0", "4"]
     assert annotations["text"][:2] == ["399", "1"]
     assert annotations["speaker"] == ["400", "0", "10"]
-    assert "Splits" not in tables
+    assert "Splits of fold" not in tables
 
 
 def test_hours_are_the_lengths_of_the_files(tmp_path):
@@ -145,3 +145,28 @@ def test_tables_fit_in_eighty_columns(tmp_path):
     tables = corpus_tables(corpus_of(tmp_path, *rows), 1)
     assert max(map(len, tables.splitlines())) <= 80
     assert all(emotion in tables for emotion in emotions)
+
+
+def test_each_speaker_is_a_row_with_the_fold_and_the_emotions(tmp_path):
+    tables = corpus_tables(corpus_of(tmp_path, *complete()))
+    speakers = cells(tables, "By speaker")
+    assert speakers[""] == ["fold", "gender", "utterances", "hours", "angry", "sad"]
+    assert speakers["female3"] == ["3", "female", "2", "0.00", "1", "1"]
+    assert len(speakers) == 11
+
+
+def test_without_a_fold_the_sizes_of_all_splits_are_shown(tmp_path):
+    corpus = corpus_of(tmp_path, *complete())
+    sizes = section(corpus_tables(corpus), "Splits").splitlines()
+    assert sizes[0].split() == ["train", "dev", "test"]
+    expected = [str(len(part)) for part in split(corpus, 2).values()]
+    assert sizes[2].split() == ["test", "fold", "2", *expected]
+    alone = corpus_of(tmp_path, {"emotion": "sad", "speaker": "x"})
+    assert "fold 1: " in section(corpus_tables(alone), "Splits")
+
+
+def test_of_many_speakers_the_first_and_the_last_are_shown(tmp_path):
+    corpus = corpus_of(tmp_path, *({"speaker": f"s{n:02}", "emotion": "sad", "seconds": 0} for n in range(50)))
+    speakers = section(corpus_tables(corpus), "By speaker")
+    assert ("s19" in speakers, "s20" in speakers, "s30" in speakers) == (True, False, True)
+    assert "10 more between" in speakers

@@ -82,7 +82,7 @@ def write_encoder(folder: Path) -> Path:
 
 
 def run_script(script: str, argv: Iterable[object]) -> Ended:
-    """Run a script, or a verb of `ser-mtl`, as its command line does, without the seconds of a new process."""
+    """Run a script, or a command of `ser-mtl`, as its command line does, without the seconds of a new process."""
     set_verbosity_warning()  # as in a new process: what failed to load may have left it at errors
     by_script = script.startswith("run_")
     name = f"{script}.py" if by_script else "ser-mtl"

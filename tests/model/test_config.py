@@ -35,6 +35,12 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"temperature": 0.0}, "temperature 0.0: must be above 0"),
         ({"bottleneck_dim": -8}, "bottleneck_dim"),
         ({"embedding_dim": 0}, "embedding_dim"),
+        ({"embedding_dim": "a"}, "embedding_dim 'a': must be a number"),
+        ({"aux_weight": "0.1"}, "aux_weight '0.1': must be a number"),
+        ({"temperature": None}, "temperature None: must be a number"),
+        ({"bottleneck_dim": True}, "bottleneck_dim True: must be a number"),
+        ({"no_such": 3}, "no_such: unknown to SerMtlConfig and to transformers"),
+        ({"head_drop": 0.1, "embed_dim": 8}, "head_drop, embed_dim: unknown"),
         ({"encoder_config": SEWConfig()}, "encoder 'sew': must be one of wav2vec2"),
     ],
     ids=str,
@@ -43,6 +49,13 @@ def test_nonsense_is_refused_in_one_line(values, said):
     with pytest.raises(ValueError) as caught:
         all_tasks_config(**values)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_transformers_knows_passes_and_what_another_release_wrote():
+    stock = {"torch_dtype": "float32", "attn_implementation": "eager", "num_labels": 4, "problem_type": None}
+    config = all_tasks_config(**stock, output_hidden_states=True, architectures=["SerMtlModel"], auto_map={})
+    saved = config.to_dict() | {"of_a_later_release": 1}
+    assert SerMtlConfig(**saved).of_a_later_release == SerMtlConfig.from_dict(saved).of_a_later_release == 1
 
 
 def test_speech_recognition_needs_a_vocabulary():

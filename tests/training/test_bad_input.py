@@ -48,7 +48,7 @@ def check_stage1_refused(tmp_path: Path, corpus: Path, encoder: Path, /, *named:
         ({"fold": "one"}, ["--fold", "'one'"]),
         ({"tasks": ["emotion", "age"]}, ["--tasks age", "emotion, gender, style, asr"]),
         ({"tasks": ["asr"]}, ["--tasks", "emotion must be among them"]),
-        ({"corpus": "ravdess"}, ["--corpus", "'ravdess'", "folder"]),
+        ({"corpus": "ravdes"}, ["--corpus 'ravdes'", "folder", "did you mean ravdess?"]),
         ({"dev": "none"}, ["--selection dev", "--dev dialog or session", "--selection last"]),
         ({"eval_strategy": "steps"}, ["--selection dev", "--eval_strategy", "--save_strategy"]),
         ({"eval_strategy": "no", "save_strategy": "no"}, ["--selection dev", "--eval_strategy", "--save_strategy"]),
