@@ -76,7 +76,7 @@ processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 waveform, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)  # any rate, mono or stereo
 waveform = torchaudio.functional.resample(torch.from_numpy(waveform).mean(dim=1), rate, 16_000).numpy()
 with torch.inference_mode():
-    output = model(**processor(waveform, sampling_rate=16_000, return_tensors="pt"))
+    output = model(**processor(waveform, sampling_rate=16_000, return_tensors="pt"))  # `logits`: emotion, calibrated
 {answers}
 ```"""
 _LOAD_PLAIN = "model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()"
