@@ -14,7 +14,7 @@ from datasets import Dataset, Features, List, Value
 from scipy.signal import resample_poly
 from torchaudio.functional import resample
 
-from ser_mtl.corpora import level, reading
+from ser_mtl.corpora import ffmpeg, headers, level, reading
 from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.corpora.folder import place_of
 from ser_mtl.corpora.kept import forget, keep, kept_samples
@@ -159,4 +159,5 @@ def samples_identity(corpus: Dataset) -> tuple:
     Raises:
         UserError: a file is missing.
     """
-    return files_identity(corpus), DECODERS, source_digest(sys.modules[__name__], reading, level)
+    programs = (*DECODERS, ffmpeg.version()) if any(map(ffmpeg.reads, corpus["path"][:])) else DECODERS
+    return files_identity(corpus), programs, source_digest(sys.modules[__name__], reading, headers, ffmpeg, level)

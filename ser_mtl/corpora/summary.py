@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, spellings
@@ -102,6 +103,10 @@ def _annotations(table: pd.DataFrame) -> str:
 
 def _warnings(table: pd.DataFrame) -> Iterator[str]:
     unreadable = table["path"][table["hours"].isna()]
+    foreign = unreadable[unreadable.map(ffmpeg.reads)]
+    if len(foreign) and not ffmpeg.installed():
+        yield f"audio: {ffmpeg.needed(list(foreign))}"
+        unreadable = unreadable.drop(foreign.index)
     if len(unreadable):
         yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
     if len(long := table["path"][3600 * table["hours"] > MAX_SECONDS]):
