@@ -28,6 +28,19 @@ def notice(line: str) -> None:
     warnings.warn(line, Notice, stacklevel=3)
 
 
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Make the errors of the files that travel, which have only Python's, ours.
+
+    Raises:
+        UserError: for each ValueError inside the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
     403: "the token lacks the right to write there",

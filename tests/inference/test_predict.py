@@ -14,9 +14,10 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel
+from pipeline_ser_mtl import length_groups
 from ser_mtl.corpora.audio import decode
 from ser_mtl.evaluation.predictions import read_predictions
-from ser_mtl.inference.recognizer import infer, length_groups
+from ser_mtl.inference.recognizer import infer
 
 
 @pytest.fixture(scope="module")

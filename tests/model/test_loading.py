@@ -22,7 +22,7 @@ SHORT = 3000  # samples of the second utterance that are not padding
 # Runs in a process without our code. `outputs` is what it says of two noises, the second one padded.
 PREAMBLE = """
 import importlib.util, sys, torch
-own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl"]
+own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
 sys.modules.update(dict.fromkeys(own))  # as if it were not installed
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 assert importlib.util.find_spec("modeling_ser_mtl") is None
