@@ -36,9 +36,12 @@ try:  # in a repository of the Hub, and in its copies here, the five files are a
     from .loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
-except ImportError:  # in a clone, and installed, each is a module of its own
-    from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+except ImportError:
+    try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+    except ImportError:
+        raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""

@@ -23,7 +23,10 @@ from transformers.utils import ModelOutput, logging
 try:  # as in modeling_ser_mtl.py
     from .recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of, waveforms, windows
 except ImportError:
-    from recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of, waveforms, windows
+    try:
+        from recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of, waveforms, windows
+    except ImportError:
+        raise
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
 """Samples in memory at once, half an hour of them: enough to find batches of similar length."""
