@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoTokenizer,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.utils import ModelOutput, logging
@@ -462,5 +464,6 @@ class SerMtlModel(LoadableModel):
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
 AutoFeatureExtractor.register(SerMtlConfig, Wav2Vec2FeatureExtractor, exist_ok=True)  # transformers 4.50 looks here
+AutoTokenizer.register(SerMtlConfig, slow_tokenizer_class=Wav2Vec2CTCTokenizer, exist_ok=True)  # likewise
 SerMtlConfig.register_for_auto_class()
 SerMtlModel.register_for_auto_class("AutoModelForAudioClassification")

@@ -366,13 +366,13 @@ def transcribing(model: PreTrainedModel) -> Literal["adapted", "frozen"] | None:
 def adapters_off(model: PreTrainedModel) -> Iterator[None]:
     """Run the model without LoRA and without bottlenecks inside the block. Not for several threads at once."""
     adapters = _adapters(model)
-    for module in adapters:
-        module.enable_adapters(False)
     try:
-        yield
-    finally:  # transformers' own `enable_adapters` would leave the bottlenecks off
         for module in adapters:
-            module.enable_adapters(True)
+            module._disable_adapters = True  # PEFT's own switches change what is trained, and leave bottlenecks off
+        yield
+    finally:
+        for module in adapters:
+            module._disable_adapters = False
 
 
 def _adapters(model: PreTrainedModel) -> list:
