@@ -177,15 +177,6 @@ def test_a_broken_file_is_one_line_and_the_rest_goes_on(finished2, tmp_path):
     assert ended.code == 2 and "Traceback" not in ended.stderr
 
 
-def test_a_recording_that_is_too_long_is_one_line_the_others_answered(finished2, tmp_path):
-    soundfile.write(tmp_path / "talk.wav", np.zeros(8000 * 121, dtype=np.int16), 8000)
-    soundfile.write(tmp_path / "z.wav", tone(440, 0.4), SAMPLING_RATE)
-    ended = run_script("predict", [tmp_path, "--model", finished2, "--format", "json"])
-    assert [Path(answer["file"]).name for answer in answers_in(ended.stdout)] == ["z.wav"]
-    assert f"{tmp_path / 'talk.wav'}: 121.0 seconds long" in ended.stderr
-    assert ended.code == 2 and "Traceback" not in ended.stderr
-
-
 def test_csv_has_a_row_a_file_with_all_probabilities(finished2, tmp_path):
     soundfile.write(tmp_path / "a, b.wav", tone(440, 0.4), SAMPLING_RATE)
     flags = [tmp_path, "--model", finished2, "--format"]
