@@ -221,13 +221,13 @@ def infer(
     """
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcribing(model) if transcript else None
-    answer = partial(_answer_batch, model, processor, source, raw, front_end)
+    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end)
     parts = [windows(samples) for samples in utterances]
     answers = iter(
         [
             one
             for chunk in chunks(chain.from_iterable(parts))
-            for one in _in_batches(model, processor, chunk, int(seconds * SAMPLING_RATE), answer, source)
+            for one in _in_batches(model, processor, chunk, int(seconds * SAMPLING_RATE), answer_batch, source)
         ]
     )
     return [_joined(list(islice(answers, len(part))), [len(window) for window in part]) for part in parts]
@@ -238,13 +238,13 @@ def _in_batches(
     processor: Wav2Vec2Processor,
     utterances: list[np.ndarray],
     budget: int,
-    answer: Callable,
+    answer_batch: Callable,
     source: str | None,
 ) -> list[dict]:
     groups = list(length_groups([len(samples) for samples in utterances], budget))
     with _threads(len(groups) if model.device.type == "cpu" else 1) as spread:
         batches = [[utterances[row] for row in rows] for rows in groups]
-        passes = list(spread(answer, batches))
+        passes = list(spread(answer_batch, batches))
         answers = [answer for batch, _ in passes for answer in batch]
         if source == "frozen":
             with adapters_off(model):

@@ -37,18 +37,17 @@ def test_windows_end_in_pauses():
 
 
 def test_a_long_recording_is_the_weighted_mean_of_its_windows(recognizer, monkeypatch):
-    monkeypatch.setattr(recordings_ser_mtl, "LONGEST", 3 * SAMPLING_RATE)
-    monkeypatch.setattr(recordings_ser_mtl, "WINDOW", SAMPLING_RATE)
-    monkeypatch.setattr(recordings_ser_mtl, "SAMPLING_RATE", SAMPLING_RATE // 10)  # of what is no splinter
-    long = np.random.default_rng(0).normal(0, 3000, 4 * SAMPLING_RATE).astype(np.int16)
+    monkeypatch.setattr(recordings_ser_mtl, "LONGEST", 5 * SAMPLING_RATE)
+    monkeypatch.setattr(recordings_ser_mtl, "WINDOW", 3 * SAMPLING_RATE)
+    long = np.random.default_rng(0).normal(0, 3000, 9 * SAMPLING_RATE).astype(np.int16)
     short = long[:8000]
     parts = windows(long)
     assert len(parts) > 3 and len({*map(len, parts)}) > 1
-    monkeypatch.setattr("pipeline_ser_mtl.AT_ONCE", 2 * SAMPLING_RATE)  # a recording of several chunks
+    monkeypatch.setattr("pipeline_ser_mtl.AT_ONCE", 4 * SAMPLING_RATE)  # a recording of several chunks
     whole, other = recognizer([(long, 16_000), (short, 16_000)])
     monkeypatch.undo()
     answers = [recognizer((part, SAMPLING_RATE)) for part in parts]
-    assert (whole["duration"], other["duration"]) == (4.0, 0.5)
+    assert (whole["duration"], other["duration"]) == (9.0, 0.5)
     for task in ("emotion", "gender", "style"):
         values = [list(answer[task]["probabilities"].values()) for answer in answers]
         expected = np.average(values, axis=0, weights=[len(part) for part in parts])
