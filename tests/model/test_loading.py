@@ -40,9 +40,9 @@ def auto(name, **more):
 
 # Of several rates, numbers of channels and forms.
 RECORDINGS = """
-import io, numpy as np, os
+import numpy as np
 both = np.stack([noise[0].numpy(), noise[1].numpy()]).clip(-1, 1)
-recordings = ["a.wav", io.BytesIO(open("a.wav", "rb").read()), (both, 48_000), {"raw": both[0], "sampling_rate": 8000}]
+recordings = ["a.wav", (both, 48_000), {"raw": both[0], "sampling_rate": 8000}]
 """
 
 
