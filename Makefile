@@ -8,7 +8,7 @@ SEED ?= 0
 OUT ?= runs/demo
 DEMO := --corpus demo --fold 1 --seed $(SEED) --per_device_train_batch_size 8 --learning_rate 5e-4 --selection last
 
-.PHONY: install demo test test-slow test-common style lock audit
+.PHONY: install install-cpu demo test test-slow test-common style lock audit
 
 install: .venv/installed
 
@@ -20,13 +20,21 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+# The same without CUDA. The CPU builds of torch are other files with other hashes, so this goes without the lock.
+install-cpu:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --index-url https://download.pytorch.org/whl/cpu \
+	  $$(grep -oE "^(torch|torchaudio)==[0-9.]+" requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt --editable .
+	touch .venv/installed
+
 # Both stages on a synthesised corpus, under five minutes on two cores. The demo's encoder has no pretraining, so stage 1
 # teaches it all four tasks (eq. 3).
 demo: install
 	$(LAUNCH) run_stage1.py $(DEMO) --output_dir $(OUT)/stage1/fold1 \
 	  --tasks emotion asr gender style --aux_weight 0.2 --num_train_epochs 16
 	$(LAUNCH) run_stage2.py $(DEMO) --output_dir $(OUT)/stage2/fold1 --stage1 $(OUT)/stage1/fold1 --num_train_epochs 8
-	@echo "Recordings to try it on: runs/demo/corpus/Session1"
+	@echo "Try it: . $(BIN)/activate && ser-mtl predict runs/demo/corpus/Session1 --model $(OUT)/stage2/fold1"
 
 # Two processes halve the time; more would need more memory than most machines have.
 test: style

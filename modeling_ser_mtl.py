@@ -9,7 +9,8 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -35,18 +36,36 @@ except ImportError:  # transformers 4
 
 try:  # in a repository of the Hub, and in its copies here, the five files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+    from .loading_ser_mtl import (
+        BaseConfig,
+        BaseFingerprint,
+        LoadableModel,
+        check_types,
+        emotion_labels,
+        encoder_config_of,
+        refuse_wrong_base,
+    )  # fmt: skip
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+        from loading_ser_mtl import (
+            BaseConfig,
+            BaseFingerprint,
+            LoadableModel,
+            check_types,
+            emotion_labels,
+            encoder_config_of,
+            refuse_wrong_base,
+        )  # fmt: skip
     except ImportError:
         raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+_NUMBERS = ("embedding_dim", "aux_weight", "scl_weight", "head_dropout", "temperature")
+_NUMBERS_OR_NONE = ("vocab_size", "pad_token_id", "bottleneck_dim")
 
 
 class SerMtlConfig(BaseConfig):
@@ -71,9 +90,9 @@ class SerMtlConfig(BaseConfig):
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
     def __post_init__(self, **kwargs):
-        if isinstance(self.encoder_config, dict):
-            values = dict(self.encoder_config)
-            self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        self.refuse_unknown(kwargs)
+        check_types(self, SerMtlConfig.__annotations__)
+        self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
         emotions = emotion_labels(self, kwargs)
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
@@ -89,6 +108,9 @@ class SerMtlConfig(BaseConfig):
         return [task for task in self.tasks if task != "asr"]
 
     def _check(self) -> None:
+        for name in (*_NUMBERS, *(name for name in _NUMBERS_OR_NONE if getattr(self, name) is not None)):
+            if isinstance(number := getattr(self, name), bool) or not isinstance(number, int | float):
+                raise ValueError(f"{name} {number!r}: must be a number")
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
@@ -103,10 +125,11 @@ class SerMtlConfig(BaseConfig):
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
-            (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
+            (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
-            (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
-            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: at least 1"),
+            (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
+            (min(self.embedding_dim, self.bottleneck_dim or 1, self.vocab_size or 1) < 1,
+             "embedding_dim, bottleneck_dim, vocab_size: at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)
@@ -115,8 +138,8 @@ class SerMtlConfig(BaseConfig):
 class ByTask(ModelOutput):
     """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
 
-    def __init__(self, **tensors: Tensor):  # that of ModelOutput wants a dataclass
-        for task, tensor in tensors.items():
+    def __init__(self, by_task: Iterable = (), /, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in {**dict(by_task), **tensors}.items():
             self[task] = tensor
 
 
@@ -288,6 +311,7 @@ class SerMtlModel(LoadableModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    adapted_modules = ATTENTION_PROJECTIONS
     accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
     spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 

@@ -215,7 +215,13 @@ def read_file(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
 
 def _in_memory(file: BinaryIO, name: str) -> BytesIO:
     """The rest of a file: libsndfile needs to seek, which pipes and downloads cannot."""
-    content = file.read(_LARGEST_FILE + 1)
+    content: object
+    try:
+        content = file.read(_LARGEST_FILE + 1)
+    except UnicodeDecodeError:
+        content = None
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise ValueError(f"{name}: cannot be read ({error})") from error
     if not isinstance(content, bytes):
         raise ValueError(f"{name}: is open as text; open it in binary mode, 'rb'")
     if len(content) > _LARGEST_FILE:

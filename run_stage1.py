@@ -1,17 +1,25 @@
 """Stage 1: finetune all of a pretrained speech encoder for emotion and speech recognition (eq. 4).
 
-accelerate launch run_stage1.py --fold 1
-accelerate launch run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
-accelerate launch run_stage1.py run.yaml --seed 1
+accelerate launch run_stage1.py --fold 1      on one device also: python run_stage1.py --fold 1
+python run_stage1.py --fold 1 --corpus folder --data_dir my_recordings --num_train_epochs 20
+python run_stage1.py run.yaml --seed 1
 """
 
 from pathlib import Path
 
 from ser_mtl.cli import command_line
 from ser_mtl.corpora.folds import split
-from ser_mtl.recipe import build_trainer, look_for_leaks, parse_settings, read_corpus, record_of, show_classes
+from ser_mtl.recipe import (
+    build_trainer,
+    look_for_leaks,
+    parse_settings,
+    read_corpus,
+    record_of,
+    settle_tasks,
+    show_classes,
+)
 from ser_mtl.training.arguments import Stage1
-from ser_mtl.training.outcome import predict_test, results_of, save_results, show
+from ser_mtl.training.outcome import show
 from ser_mtl.training.publication import check_publication, publish
 from ser_mtl.training.run_folder import check_run_folder
 
@@ -28,15 +36,14 @@ def main() -> None:
 
     corpus = read_corpus(corpus_args, args)
     parts = split(corpus, corpus_args.fold, corpus_args.dev)
+    settle_tasks(settings, parts, record)
     show_classes(parts, stage, args)
     leaks = look_for_leaks(parts, args)
 
     trainer = build_trainer(settings, parts, record)
     trainer.train()
 
-    predictions = predict_test(trainer)
-    results = results_of(trainer, leaks, predictions)
-    save_results(trainer, results, predictions)
+    results = trainer.finish(leaks)
     show(results, args)
     publish(args)
 

@@ -50,10 +50,10 @@ def prepare(args: TablesArguments) -> Dataset:
     """Read the corpus, and create what the runs share, so that parallel runs do not create it at the same time."""
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
-    corpus = args.corpus_arguments
-    return with_samples(
-        load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers)
-    )
+    read = args.corpus_arguments
+    corpus = load_corpus(read.corpus, read.data_dir, not read.no_check_counts, read.distinct_speakers, read.map or ())
+    args.check_fits(corpus)
+    return with_samples(corpus)
 
 
 def machine(args: TablesArguments) -> ThisMachine | Cluster:

@@ -1,4 +1,4 @@
-"""How fast both stages train and answer, beside the stock way and the nearest peer's: audio-seconds a second.
+"""How fast both stages train and answer, beside the stock way and the nearest peer's: audio-seconds per second.
 
 python benchmarks/throughput.py --quick
 python benchmarks/throughput.py --inference_only
@@ -62,7 +62,7 @@ EPOCHS = 200
 
 
 def run_flags(folder: Path) -> dict:
-    """What all trainings are told: an epoch, and nothing but training."""
+    """Settings shared by all trainings: an epoch, and nothing but training."""
     return {"output_dir": str(folder / "run"), "num_train_epochs": 1, "report_to": "none"} | QUIET
 
 
@@ -167,7 +167,7 @@ def minutes_of_a_fold(rows: list[dict], front_end_speed: float) -> float:
 
     Args:
         rows: of the table, with both stages of ours.
-        front_end_speed: audio-seconds a second of the front end, which runs once for both stages.
+        front_end_speed: audio-seconds per second of the front end, which runs once for both stages.
     """
     corpus = float(iemocap_lengths().sum())
     speeds = [row["audio_seconds_per_second"] for row in rows if row["name"] in OURS]

@@ -4,9 +4,8 @@ python data/iemocap_loader.py IEMOCAP_full_release
 python data/iemocap_loader.py IEMOCAP_full_release --write IEMOCAP_full_release/metadata.csv
 """
 
-import argparse
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import NoReturn
 
 import pandas as pd
 from datasets import Dataset
@@ -15,22 +14,14 @@ from ser_mtl.cli import command_line
 from ser_mtl.corpora.folder import write_metadata
 from ser_mtl.corpora.iemocap import EXPECTED_COUNTS, check_full_release, load_iemocap, read_iemocap
 from ser_mtl.corpora.summary import corpus_tables
-from ser_mtl.errors import UserError
+from ser_mtl.parsing import OneLineParser
 
 __all__ = ["load_iemocap"]
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the message; argparse would print the usage too."""
-        raise UserError(f"{message}; see --help")
-
-
 def main() -> None:
     """Read a copy of IEMOCAP; print, check and write its utterances."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, help="the folder IEMOCAP_full_release, or the folder above it")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write it as a folder corpus: FILE is metadata.csv")
     parser.add_argument("--no_check_counts", action="store_true", help="accept other counts than the full release's")

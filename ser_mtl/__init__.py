@@ -4,6 +4,7 @@
     parts = ser_mtl.split(corpus, fold=1)
     trainer = ser_mtl.SerMtlTrainer(ser_mtl.Stage1(), ser_mtl.SerMtlArguments(output_dir="out"), parts)
     trainer.train()
+    trainer.finish()
 
     recognizer = ser_mtl.load("out")
     recognizer("call.mp3")

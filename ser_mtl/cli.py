@@ -1,75 +1,54 @@
-"""The command line: `ser-mtl` and its verbs. A user's mistake is one line on standard error and exit code 2."""
+"""The command line: `ser-mtl` and its commands. A user's mistake is one line on standard error and exit code 2."""
 
-import argparse
 import ast
 import os
 import pkgutil
 import sys
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ser_mtl.errors import Notice, UserError
-from ser_mtl.stopping import Stopped, end_with_launcher, on_signals, stop
+from ser_mtl.errors import Notice, UserError, system_error
+from ser_mtl.parsing import OneLineParser, did_you_mean
+from ser_mtl.stopping import EXIT_CODE, Stopped, end_with_launcher, on_signals, stop
 
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
 """Verbs of the command: the modules of `ser_mtl.commands`."""
 
 
-class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are one line."""
-
-    def __init__(self, *args, **kwargs):
-        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | kwargs
-        super().__init__(*args, **kwargs)
-
-    def parse_args(self, args=None, namespace=None):
-        """Name the first flag that does not exist, before argparse asks for an argument that is missing."""
-        for flag in (word.split("=")[0] for word in args or () if word.startswith("--") and word != "--"):
-            if flag not in self._option_string_actions:
-                self.error(f"unrecognized arguments: {flag}{did_you_mean(flag, self._option_string_actions)}")
-        return super().parse_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; argparse would print the usage before it."""
-        raise UserError(f"{message}; --help explains every flag")
-
-
-def did_you_mean(word: str, known) -> str:
-    """A hint at the known word that is spelled most like this one, or nothing."""
-    near = get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command `ser-mtl`."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        return print(overview())
-    if argv[0] == "--version":
-        from ser_mtl import __version__
-
-        return print(__version__)
-    verb, *words = argv
+    verb, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     command_line(lambda: run(verb, words), program=f"ser-mtl {verb}" if verb in VERBS else "ser-mtl")
 
 
 def run(verb: str, words: list[str]) -> None:
-    """Run one verb.
+    """Run one verb, or print what there is.
 
     Raises:
         UserError: no such verb, or a mistake in its arguments.
     """
+    if verb in ("-h", "--help"):
+        return print(overview())
+    if verb == "--version":
+        from ser_mtl import __version__
+
+        return print(__version__)
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS)
-        raise UserError(f"{verb!r} is not one of its verbs, {', '.join(VERBS)}{hint}; --help explains them")
+        raise UserError(f"unknown command {verb!r}{hint}; commands: {', '.join(VERBS)}; --help explains them")
     command = import_module(f"ser_mtl.commands.{verb}")
-    parser = Parser(prog=f"ser-mtl {verb}", description=command.__doc__)
+    parser = OneLineParser(
+        prog=f"ser-mtl {verb}",
+        description=command.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     command.add_arguments(parser)
     command.main(parser.parse_args(words))
 
@@ -78,8 +57,8 @@ def overview() -> str:
     """The text of `ser-mtl --help`."""
     verbs = "\n".join(f"  {verb:9} {first_line(verb)}" for verb in VERBS)
     return (
-        "usage: ser-mtl VERB ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
-        f"{verbs}\n\n`ser-mtl VERB --help` explains a verb. Training: run_stage1.py, run_stage2.py, run_tables.py."
+        "usage: ser-mtl COMMAND ...\n\nSpeech emotion recognition with adapters: use, publish and inspect models.\n\n"
+        f"{verbs}\n\n`ser-mtl COMMAND --help` explains one. Training: run_stage1.py, run_stage2.py, run_tables.py."
     )
 
 
@@ -92,7 +71,8 @@ def first_line(verb: str) -> str:
 def command_line(main: Callable[[], None], program: str | None = None) -> None:
     """Run a program; a user's mistake is one line on standard error and exit code 2, Ctrl-C one line and 130.
 
-    SIGTERM and SIGUSR1 are one line and 143. A program that a launcher started ends with it.
+    So is a disk that is full, or any other error of the operating system on a file. SIGTERM and SIGUSR1 are one line
+    and 143. A program that a launcher started ends with it.
 
     Args:
         main: the program.
@@ -102,23 +82,53 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
     end_with_launcher()
     try:
-        with on_signals(stop), _notices(name, first):
+        with on_signals(stop), _notices(name, first), _printed():
             main()
     except UserError as error:
-        if first:
-            print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"{name}: {error}" if first else None)
     except KeyboardInterrupt:
-        if first:
-            print(f"{name}: stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(130, f"{name}: stopped" if first else None)
     except Stopped as stopped:
-        if first:
-            print(f"{name}: stopped by {stopped.by}", file=sys.stderr)
+        _end(EXIT_CODE, f"{name}: stopped by {stopped.by}" if first else None)
+    except BrokenPipeError:  # `... | head`: nobody reads the rest
+        _end(1)
+    except OSError as error:
+        line = system_error(error)
+        if line is None:
+            raise
+        _end(2, f"{name}: {line}" if first else None)
+
+
+@contextmanager
+def _printed() -> Iterator[None]:
+    """Write what was printed at the end of the block, and not when Python ends, which would not tell us of an error.
+
+    Raises:
+        OSError: names standard output, if that is what cannot be written.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # it is closed
+                sys.stdout.flush()
+    except OSError as error:
+        error.filename = error.filename or "standard output"  # files are named by `ser_mtl.files.writing`
+        _drop_output()
         raise
-    except BrokenPipeError:  # `... | head`: nobody reads the rest, not even what Python would flush at its end
+
+
+def _drop_output() -> None:
+    """Standard output to nowhere, so that Python does not try again what it could not write."""
+    with suppress(AttributeError, OSError, ValueError):  # it is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+
+
+def _end(code: int, line: str | None = None) -> NoReturn:
+    with suppress(OSError):  # nobody can be told
+        if line:
+            print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 @contextmanager

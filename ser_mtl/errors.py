@@ -1,11 +1,14 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
+import errno
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ser_mtl.safe_text import printable
+
+_LONGEST = 2000  # characters of a message
 
 
 class UserError(ValueError):
@@ -16,7 +19,13 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The message without control characters, and without the middle of a name of thousands of characters."""
+    line = printable(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
 
 
 class Notice(UserWarning):
@@ -24,8 +33,8 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Warn the user."""
-    warnings.warn(line, Notice, stacklevel=3)
+    """Tell the user; control characters of names are spelled out."""
+    warnings.warn(printable(line), Notice, stacklevel=3)
 
 
 @contextmanager
@@ -40,6 +49,20 @@ def user_errors() -> Iterator[None]:
     except ValueError as error:
         raise UserError(str(error)) from error
 
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def system_error(error: OSError) -> str | None:
+    """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
+    if error.strerror is None:
+        return None
+    file = f"{error.filename}: " if error.filename else ""
+    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
+    return _one_line(f"{file}{error.strerror}{full}")
+
+
+_OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
@@ -62,8 +85,7 @@ def hub_errors(what: str) -> Iterator[None]:
     Raises:
         UserError: `what`, the reason, and what to do about it.
     """
-    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-    from safetensors import SafetensorError
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
@@ -74,13 +96,16 @@ def hub_errors(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
-    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    # A damaged file of others fails in them with whatever error.
+    except Exception as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
+    if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
+        return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
@@ -94,7 +119,11 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
+        return "no such folder, and no Hub id (namespace/name)"
     # Addresses of uploads are signed, and signatures are secrets.
     text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
-    again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
-    return text + again
+    of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
+    return f"{text}: run this again" if of_the_network else text

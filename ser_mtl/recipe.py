@@ -2,23 +2,26 @@
 
 import json
 import os
+import shutil
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from contextlib import suppress
 from dataclasses import asdict, fields
-from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-import yaml
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
+from ser_mtl.files import fitting, read_json, read_yaml
 from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.parsing import OneLineErrors, did_you_mean
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import (
     CorpusArguments,
@@ -30,7 +33,8 @@ from ser_mtl.training.arguments import (
     local_or_hub,
 )
 from ser_mtl.training.flags import DERIVED
-from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.run_folder import NOT_THE_RUN, Record, run_record, settings_of
+from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 
 # Redefined in `SerMtlArguments`, but not for everyday use: shown by --help_all.
@@ -54,18 +58,24 @@ class Settings(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- command line
 
 
+_PLACEHOLDERS = {"dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID", "tasks": "TASK",
+                 "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
+"""What stands for a value of text in the help, by the last word of its flag."""
+
+
 class Formatter(RawDescriptionHelpFormatter):
     """Help with one spelling of each flag, short placeholders, and the default in brackets."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=120)
+        super().__init__(prog, max_help_position=34, width=min(120, shutil.get_terminal_size((122, 24)).columns - 2))
 
     def _format_action_invocation(self, action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
         values = f" {{{','.join(map(str, action.choices))}}}" if action.choices else ""
         if not values and action.nargs != 0 and action.const is not True:
-            values = f" {action.dest.split('_')[-1].upper()}" + (" ..." if action.nargs == "+" else "")
+            kind = {int: "N", float: "X"}.get(action.type) or _PLACEHOLDERS.get(action.dest.split("_")[-1], "VALUE")
+            values = f" {kind}" + (" ..." if action.nargs == "+" else "")
         return action.option_strings[0] + values
 
     def _get_help_string(self, action) -> str:
@@ -75,12 +85,8 @@ class Formatter(RawDescriptionHelpFormatter):
         return text if quiet else f"{text} [{default}]"
 
 
-class Parser(HfArgumentParser):
-    """A command line of dataclasses, whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; argparse would print every flag before it."""
-        raise UserError(f"{message}; --help explains every flag")
+class Parser(OneLineErrors, HfArgumentParser):
+    """A command line of dataclasses."""
 
 
 class StageParser(Parser):
@@ -93,18 +99,6 @@ class StageParser(Parser):
         self.add_argument(
             "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
         )
-
-    def check_flags(self, argv: list[str]) -> None:
-        """Name the first flag that does not exist, before argparse asks for one that is missing."""
-        for flag in (word.split("=")[0] for word in argv if word.startswith("--")):
-            if flag not in self._option_string_actions:
-                near = self.near(flag.removeprefix("--"))
-                self.error(f"unrecognized arguments: {flag}" + (f" (did you mean --{near}?)" if near else ""))
-
-    def near(self, name: str) -> str | None:
-        """The flag that is spelled most like `name`, if one is."""
-        names = [action.dest for action in self._actions]
-        return next(iter(get_close_matches(name.replace("-", "_"), names, n=1)), None)
 
     def print_help(self, file=None) -> None:
         """Print the project's own flags, by subject; with `--help_all` on the command line, all of them."""
@@ -131,11 +125,11 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
         sys.exit(0)
     if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
         argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
-    parser.check_flags(argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
-        values["output_dir"] = f"runs/{values['corpus']}/stage{stage.number}/fold{values['fold']}"
+        name = name_in_results(values["corpus"])
+        values["output_dir"] = f"runs/{name}/stage{stage.number}/fold{values['fold'] or 1}"
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
     check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
@@ -151,13 +145,11 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     Raises:
         UserError: the file cannot be read, is of the other stage, or has a setting that is not a flag.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold settings as name: value")
+    if not file.exists():
+        raise UserError(f"{file}: no such file")
+    content = read_yaml(file) if file.suffix != ".json" else read_json(file)
     if "training" in content:
+        fitting(content, Record, file)
         if content.get("stage") != stage:
             raise UserError(
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
@@ -167,8 +159,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     words = []
     for name, value in content.items():
         if name not in flags:
-            near = parser.near(str(name))
-            raise UserError(f"{file}: {name!r} is not a flag" + (f"; did you mean {near!r}?" if near else ""))
+            raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
         if value not in (None, [], {}, flags[name].default):
             words += [f"--{name}", *_as_words(value)]
     return words
@@ -177,9 +168,8 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
 def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | {
-        "per_device_train_batch_size": settings["batch_size"]
-    }
+    batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
 
 
 def _as_words(value: object) -> list[str]:
@@ -196,26 +186,48 @@ def _fill_in(settings: Settings) -> None:
             stage.encoder = local_or_hub(demo_encoder())
         stage.train_front_end = stage.trainable == "all"  # it is untrained
     if isinstance(stage, Stage2) and stage.stage1 is None:
-        stage.stage1 = local_or_hub(f"runs/{corpus.corpus}/stage1/fold{corpus.fold}")
+        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/fold{corpus.fold or 1}")
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
 
 
 def record_of(settings: Settings) -> dict:
-    """The content of `args.json`."""
+    """The content of `args.json`, as far as it is known before the corpus is read."""
+    stage, args = settings.stage, settings.args
+    _as_before(stage, Path(args.output_dir) / "args.json")
     surgery = settings.research.gradient_surgery
-    script = f"run_stage{settings.stage.number}.py"
     corpus = asdict(settings.corpus)
-    if corpus["data_dir"]:  # so that the run is known again from another working directory
-        corpus["data_dir"] = [os.path.abspath(folder) for folder in corpus["data_dir"]]
-    return run_record(settings.stage, settings.args, corpus, script, gradient_surgery=surgery)
+    corpus["fold"] = corpus["fold"] or 1  # an official split has one
+    # So that the run is known again from another working directory.
+    if corpus["data_dir"]:
+        corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
+    if corpus["corpus"].endswith(".toml"):
+        corpus["corpus"] = os.path.abspath(corpus["corpus"])
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+
+
+def _as_before(stage: Stage, saved: Path) -> None:
+    """Leave out the default tasks that the run in this folder found nobody to have annotated."""
+    if os.path.isfile(saved):  # unlike a Path, it takes any name
+        with suppress(UserError):  # what is wrong with the file is said where the folder is checked
+            stage.leave_out(read_json(saved, Record).get("tasks_left_out", []))
+
+
+def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
+    """Leave out the default tasks that the corpus does not have, and name them in a line."""
+    stage = settings.stage
+    if left_out := leave_out_unusable(stage, parts, stage.default_tasks):
+        record["method"] |= asdict(stage)
+        record["tasks_left_out"] = left_out
 
 
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return load_corpus(corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers)
+        return load_corpus(
+            corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
+        )
 
 
 def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> None:

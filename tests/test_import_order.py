@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny import ROOT
 
 ORDER = (
-    {"tasks", "metrics", "errors", "files", "safe_text", "stopping"},
+    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing"},
     {"corpora"},
     {"model"},
     {"evaluation"},

@@ -36,8 +36,9 @@ def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
         "ser_mtl/__main__.py",
     ):
         assert name in names
-    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "ser_mtl").rglob("*.j2")}
-    assert len(templates) == 2 and templates <= set(names)
+    data = [path for kind in ("*.j2", "*.toml") for path in (ROOT / "ser_mtl").rglob(kind)]
+    templates = {str(path.relative_to(ROOT)) for path in data}
+    assert templates and templates <= set(names)
 
 
 def test_the_wheel_holds_every_module_and_nothing_else(names):

@@ -1,1 +1,1 @@
-"""One small file a verb of the command `ser-mtl`, imported when it is called."""
+"""One small file per command of `ser-mtl`, imported when it is called."""

@@ -1,9 +1,12 @@
 """Show a corpus as training would read it: utterances by fold, label and speaker, and likely mistakes.
 
 ser-mtl corpus my_recordings --fold 1
+ser-mtl corpus RAVDESS --corpus ravdess
 ser-mtl corpus IEMOCAP_full_release --corpus iemocap --write metadata.csv
 """
 
+import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -13,13 +16,23 @@ from ser_mtl.safe_text import printable
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("folders", nargs="*", type=Path, help="Where the corpus is; several folders are joined.")
-    parser.add_argument("--corpus", default="folder", help="folder, iemocap or demo. [folder]")
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        metavar="DIR",
+        help="Where the corpus is; several folders are joined; user/dataset for hub.",
+    )
+    parser.add_argument(
+        "--corpus", default="folder", help="Its name, or the path of a description; as for run_stage1.py. [folder]"
+    )
     parser.add_argument("--fold", type=int, help="Also show the split with this fold as the test.")
     parser.add_argument(
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
-    parser.add_argument("--no_check_counts", action="store_true", help="Accept a part of IEMOCAP.")
+    parser.add_argument(
+        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Other labels; OLD= leaves its utterances out."
+    )
+    parser.add_argument("--no_check_counts", action="store_true", help="Accept a part of a corpus.")
     parser.add_argument(
         "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
     )
@@ -35,11 +48,51 @@ def main(args: Namespace) -> None:
     if args.corpus == "folder" and not args.folders:
         raise UserError("name the folder of the corpus; --help explains every flag")
     from ser_mtl.corpora.folder import write_metadata
-    from ser_mtl.corpora.loading import load_corpus
-    from ser_mtl.corpora.summary import corpus_tables
+    from ser_mtl.corpora.loading import not_in_table, read_corpus
+    from ser_mtl.corpora.summary import corpus_tables, training_flags
 
-    corpus = load_corpus(args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers)
-    print(corpus_tables(corpus, args.fold, args.dev))
+    try:
+        corpus, left_out = read_corpus(
+            args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
+        )
+    except UserError as error:  # folders have no flag here
+        raise UserError(str(error).removeprefix("--data_dir: ")) from error
+    if args.corpus == "folder":
+        left_out += [line for folder in args.folders for line in not_in_table(Path(folder), corpus)]
+    print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))
+    flags = _flags(args) + training_flags(corpus, args.fold, args.dev)
+    print(f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {flags}")
     if args.write:
-        write_metadata(corpus, args.write)
-        print(f"\nwritten to {printable(str(args.write))}")
+        path = place_to_write(args.write, args.folders, corpus["path"])
+        write_metadata(corpus, path)
+        print(f"\nwritten to {printable(str(path))}")
+
+
+def about(name: str) -> str:
+    """What a description says of its corpus, for a terminal."""
+    from ser_mtl.corpora.description import is_described, read_description
+
+    if not is_described(name):
+        return ""
+    page = read_description(name)
+    facts = {"language": page.language, "licence": page.licence, "from": page.address}
+    lines = [
+        page.title,
+        *(f"{fact}: {text}" for fact, text in facts.items() if text),
+        *(f"- {one}" for one in page.odd),
+    ]
+    return "\n".join(map(printable, lines)) + "\n\n"
+
+
+def place_to_write(path: Path, folders: list[str], audio: list[str]) -> Path:
+    """Where the table goes: a bare file name is one in the corpus's folder, unless the audio is below this one."""
+    here = all(Path(os.path.abspath(file)).is_relative_to(Path.cwd()) for file in audio)
+    return path if here or path.name != str(path) or len(folders) != 1 else Path(folders[0]) / path
+
+
+def _flags(args: Namespace) -> str:
+    words = ["--corpus", args.corpus] if args.corpus != "iemocap" else []
+    words += ["--data_dir", *args.folders] if args.folders else []
+    words += ["--map", *args.map] if args.map else []
+    words += [f"--{name}" for name in ("no_check_counts", "distinct_speakers") if getattr(args, name)]
+    return printable(shlex.join(words))

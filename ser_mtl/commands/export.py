@@ -1,4 +1,4 @@
-"""Write a finished run in another form.
+"""Convert a finished run to another format.
 
 ser-mtl export runs/iemocap/stage2/fold1 --to merged        adapters and their base as one model
 ser-mtl export runs/iemocap/stage1/fold1 --to wav2vec2      stock transformers models, for use without remote code

@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
     )
-    parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Form of the answers. [text]")
+    parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Format. [text]")
     parser.add_argument("--output", type=Path, help="File for the answers. [standard output]")
     parser.add_argument(
         "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
@@ -62,7 +62,8 @@ def main(args: Namespace) -> None:
         options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
         recognizer = load(args.model or last_run(), **options)
     except UserError as error:
-        raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
+        line = str(error)
+        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
     for fault in faults:
         print(printable(fault), file=sys.stderr)
     unanswered: list[Path] = []
@@ -72,7 +73,7 @@ def main(args: Namespace) -> None:
     if unanswered or faults:
         failed, total = len(unanswered) + left_out, len(files) + left_out
         raise UserError(
-            f"{failed} of {total} files have no answer, see above" if failed else "not all was read, see above"
+            f"no answer for {failed} of {total} files (see above)" if failed else "not all read (see above)"
         )
 
 

@@ -52,7 +52,8 @@ def main(args: Namespace) -> None:
     if args.merge:
         read_results(args.run_folder)  # raises before anything is asked of the Hub
         merged = args.run_folder / "merged"
-        write_merged(args.run_folder, merged, find_base(args.run_folder, args.base_repo_id))
+        base = find_base(args.run_folder, args.base_repo_id)
+        write_merged(args.run_folder, merged, base, args.base_repo_id)
         print(f"written to {merged}")
     publish(args.run_folder, args.repo_id, args)
     if args.merge:

@@ -6,7 +6,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, one_name_each
+from ser_mtl.corpora.names import clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 
@@ -48,12 +48,7 @@ def _place(row: int) -> str:
 
 
 def _check_columns(dataset: Dataset) -> None:
-    unknown = [name for name in dataset.column_names if name not in (*FEATURES, "file_name")]
-    if unknown:
-        raise UserError(
-            f"dataset: unknown column {unknown[0]!r}; rename or remove it; known columns: file_name, "
-            f"{', '.join(FEATURES)}"
-        )
+    known_columns("dataset", dataset.column_names, ["path", "file_name", *FEATURES])
     if not {"path", "file_name"} & set(dataset.column_names):
         raise UserError("dataset: no column 'path' or 'file_name'; add the path of each audio file")
     if len(dataset) == 0:

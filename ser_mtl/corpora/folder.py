@@ -1,7 +1,6 @@
 """Folder corpora: recordings with a `metadata.csv`, read as utterances and written from them. No audio is decoded."""
 
 import csv
-import logging
 import os
 import re
 from collections import Counter
@@ -14,18 +13,16 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, one_name_each
-from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
+from ser_mtl.corpora.names import clean, known_columns, one_name_each
+from ser_mtl.corpora.utterances import FEATURES, is_official
+from ser_mtl.errors import UserError, notice
 from ser_mtl.files import replacing
 from ser_mtl.safe_text import csv_line, unguarded
 from ser_mtl.tasks import TASKS
 
-logger = logging.getLogger(__name__)
-
 METADATA = "metadata.csv"
 
-ANNOTATIONS = (*(task.column for task in TASKS.values()), "speaker", "dialog", "fold")
+ANNOTATIONS = (*(task.column for task in TASKS.values()), "speaker", "dialog", "fold", "split")
 COLUMNS = ("file_name", *ANNOTATIONS)
 """The columns of `metadata.csv`. Only `file_name` is required; an empty cell means "not annotated"."""
 
@@ -35,7 +32,7 @@ _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a na
 
 
 def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False) -> Dataset:
-    """Read one folder corpus, or join several, one row an utterance, sorted by id.
+    """Read one folder corpus, or join several, one row per utterance, sorted by id.
 
     Without a column `fold`, the speakers of each folder are dealt into five folds. If several folders are joined, the
     name of the folder is put in front of ids and dialogs to keep them unique. A speaker of several folders is one
@@ -114,10 +111,18 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
         )
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
     names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
-    rows = zip(names, *(corpus[column] for column in ANNOTATIONS), strict=True)
-    lines = [csv_line(COLUMNS), *(csv_line("" if cell is None else cell for cell in row) for row in rows)]
-    with replacing(path) as partial:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
+    columns = [column for column in ANNOTATIONS if column != left_out]
+    rows = zip(names, *(corpus[column] for column in columns), strict=True)
+    lines = [
+        csv_line(["file_name", *columns]),
+        *(csv_line("" if cell is None else cell for cell in row) for row in rows),
+    ]
+    try:
+        with replacing(path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def _read_one_folder(folder: Path) -> list[dict]:
@@ -143,29 +148,37 @@ def _name_people(tables: list[list[dict]], prefixes: list[str], distinct_speaker
     one_name_each([row for rows in tables for row in rows])
     folders_of = Counter(speaker for rows in tables for speaker in {row["speaker"] for row in rows} - {None})
     if shared := sorted(speaker for speaker, number in folders_of.items() if number > 1):
-        logger.warning(
-            "%d speakers are in several folders (such as %r) and taken for the same people; --distinct_speakers if "
-            "they are not",
-            len(shared),
-            shared[0],
+        notice(
+            f"{len(shared)} speakers are in several folders (such as {shared[0]!r}) and taken for the same people; "
+            "--distinct_speakers if they are not"
         )
 
 
-def _folds_of(tables: dict[Path, list[dict]]) -> dict[Path, list[int]]:
+def _folds_of(tables: dict[Path, list[dict]]) -> dict[Path, list[int | None]]:
     """The fold of every row. Folders with a column `fold` come first: their speakers keep it in other folders."""
-    folds: dict[Path, list[int]] = {}
+    folds: dict[Path, list[int | None]] = {}
     known: dict[str, int] = {}
+    _check_official_together(tables)
     for folder, rows in sorted(tables.items(), key=lambda item: all(row["fold"] is None for row in item[1])):
         folds[folder] = assign_folds(rows, partial(_row_of, folder / METADATA), known)
-        known = {row["speaker"]: fold for row, fold in zip(rows, folds[folder], strict=True) if row["speaker"]} | known
+        dealt = zip(rows, folds[folder], strict=True)
+        known = {row["speaker"]: fold for row, fold in dealt if row["speaker"] and fold} | known
     return folds
+
+
+def _check_official_together(tables: dict[Path, list[dict]]) -> None:
+    official = {folder for folder, rows in tables.items() if any(row["split"] for row in rows)}
+    if official and (others := [folder for folder in tables if folder not in official]):
+        raise UserError(
+            f"--data_dir: {min(official)} has a column 'split' and {others[0]} has none; give one to both, or remove it"
+        )
 
 
 def _row_of(metadata: Path, row: int) -> str:
     return f"{metadata}, row {row + _FIRST_ROW}"
 
 
-def _utterance(row: dict, fold: int, folder: Path, name: str, prefix: str) -> dict:
+def _utterance(row: dict, fold: int | None, folder: Path, name: str, prefix: str) -> dict:
     return (
         dict.fromkeys(FEATURES)
         | {task.column: row[task.column] for task in TASKS.values()}
@@ -176,6 +189,7 @@ def _utterance(row: dict, fold: int, folder: Path, name: str, prefix: str) -> di
             "speaker": row["speaker"],
             "dialog": row["dialog"] and prefix + row["dialog"],
             "fold": fold,
+            "split": row["split"],
         }
     )
 
@@ -215,12 +229,12 @@ def _separator(metadata: Path) -> str:
 
 
 def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The table without columns that have no name and say nothing.
+    """The columns of `COLUMNS`. What else has a name is noted.
 
-    Those are empty columns, and the numbers of the rows that pandas writes in front.
+    Columns without a name may be there if they are empty, or the numbers of the rows that pandas writes in front.
 
     Raises:
-        UserError: another column without a name, a column that is unknown or there twice, or no column `file_name`.
+        UserError: another column without a name, a column that is misspelt or there twice, or no column `file_name`.
     """
     for place, column in enumerate(table.columns, start=1):
         if _NAMELESS.fullmatch(column):
@@ -231,12 +245,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     twice = [column for column in COLUMNS if f"{column}.1" in table.columns or list(table.columns).count(column) > 1]
     if twice:
         raise UserError(f"{metadata}: column {twice[0]!r} is there twice; remove one")
-    unknown = [repr(column) for column in table.columns if column not in COLUMNS]
-    if unknown:
-        raise UserError(
-            f"{metadata}: unknown column{'s' if unknown[1:] else ''} {', '.join(unknown)}; "
-            f"known columns: {', '.join(COLUMNS)}"
-        )
+    table = table[known_columns(str(metadata), list(table.columns), COLUMNS)]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")
     return table

@@ -9,15 +9,23 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, NotRequired, get_args
 
 from datasets import Dataset, DatasetDict
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.leaks import check_no_leak
+from ser_mtl.corpora.utterances import check_utterances, is_official
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
 
 FOLDS = (1, 2, 3, 4, 5)
+
+PARTS = ("train", "dev", "test")
+"""Words of the column `split`."""
+
+_PARTS = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
+_PARTS |= {"evaluation": "test", "eval": "test", "testing": "test"} | {part: part for part in PARTS}
 
 DevChoice = Literal["dialog", "session", "none"]
 
@@ -26,17 +34,22 @@ _DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
 
 def assign_folds(
     rows: Sequence[dict], place: Callable[[int], str], known: Mapping[str, int] = MappingProxyType({})
-) -> list[int]:
+) -> list[int | None]:
     """The fold of every row: from its annotation or, if no row has one, dealt by speaker.
 
+    The words of an official split, in the column `split`, become those of `PARTS`. Its test set is fold 1.
+
     Args:
-        rows: with `fold`, `speaker` and `gender`, None if not annotated.
+        rows: with `fold`, `split`, `speaker` and `gender`, None if not annotated.
         place: names a row, by its index, in messages.
         known: speakers that have their fold already.
 
     Raises:
-        UserError: an unknown fold, some rows without a fold, or rows without both fold and speaker.
+        UserError: an unknown fold or part, some rows without one, or rows without fold, split and speaker.
     """
+    if any(row["split"] is not None for row in rows):
+        _settle_official(rows, place)
+        return [1 if row["split"] == "test" else None for row in rows]
     if any(row["fold"] is not None for row in rows):
         for index, row in enumerate(rows):
             if row["fold"] is None:
@@ -48,10 +61,36 @@ def assign_folds(
         if row["speaker"] is None:
             raise UserError(
                 f"{place(index)}: neither 'fold' nor 'speaker'; every row needs one of them, because test speakers "
-                "must not be in training"
+                "must not be in training. If nobody knows the speakers, a column 'split' (train, dev, test) says what "
+                "to train and test on"
             )
     folds = deal_speakers([row["speaker"] for row in rows], [row["gender"] for row in rows], known)
     return [folds[row["speaker"]] for row in rows]
+
+
+def _settle_official(rows: Sequence[dict], place: Callable[[int], str]) -> None:
+    """Bring the words of an official split into one form, in place.
+
+    Raises:
+        UserError: an unknown word, a row without one, a fold beside it, or no row in train or test.
+    """
+    for index, row in enumerate(rows):
+        if row["split"] is None:
+            raise UserError(f"{place(index)}: no 'split', but other rows have one; fill in all")
+        if row["fold"] is not None:
+            raise UserError(f"{place(index)}: has both 'fold' and 'split'; keep one of the two columns")
+        part = part_named(str(row["split"]))
+        if part is None:
+            raise UserError(f"{place(index)}: split {row['split']!r} is not one of {', '.join(PARTS)}")
+        row["split"] = part
+    for part in ("train", "test"):
+        if not any(row["split"] == part for row in rows):
+            raise UserError(f"{place(0)}: column 'split': no row is {part!r}; name both train and test")
+
+
+def part_named(word: str) -> str | None:
+    """The one of `PARTS` that a word means, such as "dev" for "Validation"; None if it means none."""
+    return _PARTS.get(word.strip().casefold())
 
 
 def deal_speakers(
@@ -87,12 +126,15 @@ def deal_speakers(
     return folds
 
 
-def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
+def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> DatasetDict:
     """Split a corpus into `train`, `test` and, unless `dev` is "none", `dev`.
+
+    An official split is taken as it is: speakers may be on both sides, which `find_leaks` counts. Without a dev set of
+    its own, dev is drawn from its training set.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
-        fold: the test fold, 1..5.
+        fold: the test fold, 1..5; None or 1 for an official split.
         dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus, and for IEMOCAP whole
             scenarios of a session; a tenth of the training speakers where a corpus has no dialogs. "session": the fold
             after the test fold; fold 1 follows fold 5.
@@ -100,10 +142,15 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
     Raises:
         UserError: an unknown fold or dev, a fold without utterances, no utterance left for training, or a leak.
     """
-    if fold not in FOLDS:
-        raise UserError(f"--fold {fold}: must be one of 1 to 5")
+    check_utterances("corpus", corpus)
     if dev not in get_args(DevChoice):
         raise UserError(f"--dev {dev!r}: must be one of {', '.join(get_args(DevChoice))}")
+    if is_official(corpus):
+        return _official(corpus, fold, dev)
+    if fold is None:
+        raise UserError("--fold: is required, 1 to 5: which fifth of the speakers is the test; no official split here")
+    if fold not in FOLDS:
+        raise UserError(f"--fold {fold}: must be one of 1 to 5")
     folds = list(corpus["fold"])
     test = _rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
@@ -114,11 +161,58 @@ def split(corpus: Dataset, fold: int, dev: DevChoice = "dialog") -> DatasetDict:
         dev_rows = [train[row] for row in _choose_dev(corpus.select(train), fold)]
     train = sorted(set(train) - set(dev_rows))
     if not train:
-        raise UserError(f"--fold {fold} with --dev {dev} leaves no utterance to train on; use another --fold or --dev")
+        raise UserError(_nothing_to_train_on(corpus, fold, dev))
     rows = {"train": train, "dev": dev_rows, "test": test}
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
     return splits
+
+
+def _official(corpus: Dataset, fold: int | None, dev: DevChoice) -> DatasetDict:
+    """The parts of an official split."""
+    if fold not in (None, 1):
+        raise UserError(
+            f"--fold {fold}: the corpus has an official split, one test set; leave --fold out, or remove its column "
+            "'split' to deal its speakers into folds"
+        )
+    if dev == "session":
+        raise UserError("--dev session: the corpus has an official split and no sessions; leave --dev out")
+    parts = list(corpus["split"])
+    rows = {part: [row for row, name in enumerate(parts) if name == part] for part in PARTS}
+    if dev == "dialog" and not rows["dev"]:
+        rows["dev"] = [rows["train"][row] for row in _choose_dev(corpus.select(rows["train"]), 1)]
+        rows["train"] = sorted(set(rows["train"]) - set(rows["dev"]))
+        if not rows["train"]:
+            raise UserError(_nothing_to_train_on(corpus, 1, dev))
+    return DatasetDict({part: corpus.select(rows[part]) for part in PARTS if (part, dev) != ("dev", "none")})
+
+
+def _nothing_to_train_on(corpus: Dataset, fold: int, dev: DevChoice) -> str:
+    speakers = set(corpus["speaker"]) - {None}
+    if len(speakers) == 2 and dev == "dialog":
+        return (
+            "the corpus has two speakers: one is the test, one is left to train on and none for a development set; add "
+            "--dev none --selection last"
+        )
+    return f"--fold {fold} with --dev {dev} leaves no utterance to train on; use another --fold or --dev"
+
+
+class Part(TypedDict):
+    """A part of the split corpus."""
+
+    ids: list[str]
+    audio: NotRequired[list[str | None]]  # version 0.1 did not write it
+
+
+class Split(TypedDict):
+    """The content of `split.json`."""
+
+    fold: NotRequired[int | str | None]
+    train: NotRequired[Part]
+    dev: NotRequired[Part]
+    test: NotRequired[Part]
+    labels: NotRequired[dict[str, list[str]]]
+    annotations: NotRequired[str]
 
 
 def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
@@ -160,10 +254,10 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -
     return record | {"labels": labels, "annotations": annotated} | parts
 
 
-def _rows_of_fold(folds: list[int], fold: int, flag: str) -> list[int]:
+def _rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
-        present = ", ".join(str(number) for number in sorted(set(folds))) or "none"
+        present = ", ".join(str(number) for number in sorted(set(folds) - {None})) or "none"
         raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
     return rows
 

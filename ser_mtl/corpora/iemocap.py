@@ -4,20 +4,18 @@ The F or M after the session number of an id (Ses01F_impro01_M003) is the actor 
 that dialog, not the speaker. The letter in the last field is the speaker.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.folds import DevChoice, split
+from ser_mtl.corpora.tree import AUDIO, AudioIndex, best_copy, files_below, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
-from ser_mtl.safe_text import printable
-
-logger = logging.getLogger(__name__)
+from ser_mtl.errors import UserError, notice
 
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}
 """Consensus codes of the four-class set. Excitement counts as happiness."""
@@ -39,7 +37,11 @@ STYLES = {"impro": "improvised", "script": "scripted"}
 GENDERS = {"F": "female", "M": "male"}
 
 # Utterances such as Ses01F_impro01_MXX0 are not part of the corpus; the digits in the last field exclude them.
-_ID = re.compile(r"(?P<dialog>Ses\d\d[FM]_(?P<style>impro|script)\w*)_(?P<speaker>[FM])\d+")
+_ID = re.compile(r"(?P<dialog>Ses(?P<session>0[1-5])[FM]_(?P<style>impro|script)\w*)_(?P<speaker>[FM])\d+")
+_TEXT_FILE = re.compile(r"(?:.*/)?ses0[1-5][fm]_(?:impro|script)\d+[a-z]?(?:_\d+)?[a-z]?\.txt", re.IGNORECASE)
+_OTHER_FOLDER = re.compile("(?:^|/)(?:attribute|categorical|self-evaluation|mocap[^/]*)/", re.IGNORECASE)
+"""Folders with files of the same names: of single raters, and of motion capture."""
+
 _LABEL = re.compile(
     r"\[\s*(?P<start>[\d.]+)\s*-\s*(?P<end>[\d.]+)\s*\]\s+(?P<id>\S+)\s+(?P<code>\w+)\s+\[(?P<consensus>[\d.,\s]*)\]"
 )
@@ -63,32 +65,34 @@ def load_iemocap(data_dir: Path | str, fold: int, dev: DevChoice = "dialog", che
     return split(read_iemocap(data_dir, check_counts), fold, dev)
 
 
-def read_iemocap(data_dir: Path | str, check_counts: bool = True) -> Dataset:
-    """Read the four-class set of IEMOCAP, one row an utterance, sorted by id.
+def read_iemocap(data_dir: Path | str, check_counts: bool = True, left_out: Counter[str] | None = None) -> Dataset:
+    """Read the four-class set of IEMOCAP, one row per utterance, sorted by id.
+
+    Copies of the release are read too: with all wav files in one folder, as flac, with names in small letters.
 
     Args:
-        data_dir: the folder IEMOCAP_full_release, or the folder above it.
+        data_dir: the folder IEMOCAP_full_release, the folder above it, or that of a copy.
         check_counts: refuse a tree that is not the full release.
+        left_out: receives the number of utterances of each code outside the four classes.
 
     Raises:
         UserError: no corpus there, no labelled utterance, wrong counts, or missing audio files.
     """
-    root = _find_root(Path(data_dir))
+    root, tree = _find_tree(Path(data_dir))
     latin1_files: list[Path] = []
-    rows = {row["id"]: row for session in SESSIONS for row in _read_session(root, session, latin1_files)}
+    rows = {row["id"]: row for row in _read_tree(tree, latin1_files, Counter() if left_out is None else left_out)}
     if latin1_files:
-        logger.warning(
-            "Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files)
-        )
+        notice(f"{latin1_files[0]}: not UTF-8, read as latin-1 ({len(latin1_files)} files in all)")
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
+    _find_audio(root, list(rows.values()))
     corpus = Dataset.from_list([rows[name] for name in sorted(rows)], features=FEATURES)
     if check_counts:
         check_full_release(corpus, root)
     _check_audio(corpus["path"])
     without_text = sum(text is None for text in corpus["text"])
     if without_text:
-        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), printable(str(root)))
+        notice(f"{root}: {without_text} of {len(corpus)} utterances have no transcript")
     return corpus
 
 
@@ -116,44 +120,87 @@ def check_full_release(corpus: Dataset, data_dir: Path | str) -> None:
         )
 
 
-def _find_root(data_dir: Path) -> Path:
+class _Texts(NamedTuple):
+    """The text files of a tree, and the folder of the audio of one session, where the release has it."""
+
+    transcripts: list[Path]
+    labels: list[Path]
+    wav: Path
+
+
+def _find_tree(data_dir: Path) -> tuple[Path, list[_Texts]]:
+    """The folder of the corpus, and its text files: by session as in the release, or wherever they are in a copy."""
+    released: tuple[Path, list[_Texts]] | None = None
     for root in (data_dir, data_dir / "IEMOCAP_full_release"):
         if any((root / f"Session{session}").is_dir() for session in SESSIONS):
-            return root
+            released = root, [_texts_of_session(root / f"Session{session}") for session in SESSIONS]
+            break
+    if released and any(part.labels for part in released[1]):
+        return released
+    names = files_below(data_dir) if data_dir.is_dir() else ()
+    files = [data_dir / name for name in names if _TEXT_FILE.fullmatch(name) and not _OTHER_FOLDER.search(name)]
+    if files:
+        return data_dir, [_Texts(files, files, data_dir)]
+    if released:
+        return released
     raise UserError(
         f"{data_dir.absolute()}: no IEMOCAP here: none of Session1 .. Session5. The corpus is licensed; request it at "
-        "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or --data_dir to its folder; until then, "
-        "`make demo` runs without it"
+        "https://sail.usc.edu/iemocap/ . If you have it, name its folder (--data_dir of a training) or set "
+        "$IEMOCAP_DIR; until then, `make demo` runs without it"
     )
 
 
-def _read_session(root: Path, session: int, latin1_files: list[Path]) -> Iterator[dict]:
-    """The four-class utterances of one session. The pattern `Ses*.txt` skips ._* files, .DS_Store and the like."""
-    folder = root / f"Session{session}"
-    texts: dict[str, str] = {}
-    for path in sorted((folder / "dialog" / "transcriptions").glob("Ses*.txt")):
-        texts |= _parse_transcripts(_read_lines(path, latin1_files))
-    for path in sorted((folder / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
-        for label in _parse_labels(path, _read_lines(path, latin1_files)):
-            code, name = label.pop("code"), _ID.fullmatch(label["id"])
-            if code not in EMOTIONS and code not in OTHER_CODES:
-                raise UserError(f"{path}: utterance {label['id']} has the unknown emotion code {code!r}")
-            if code in EMOTIONS and name:
-                yield (
-                    dict.fromkeys(FEATURES)
-                    | label
-                    | {
-                        "path": str(folder / "sentences" / "wav" / name["dialog"] / f"{label['id']}.wav"),
-                        "corpus": "iemocap",
-                        "speaker": f"Ses{session:02d}{name['speaker']}",
-                        "dialog": name["dialog"],
-                        "fold": session,
-                        "emotion": EMOTIONS[code],
-                        "gender": GENDERS[name["speaker"]],
-                        "style": STYLES[name["style"]],
-                        "text": texts.get(label["id"]),
-                    }
-                )
+def _texts_of_session(folder: Path) -> _Texts:
+    """The pattern `Ses*.txt` skips ._* files, .DS_Store and the like."""
+    transcripts, labels = (
+        sorted((folder / "dialog" / name).glob("Ses*.txt")) for name in ("transcriptions", "EmoEvaluation")
+    )
+    return _Texts(transcripts, labels, folder / "sentences" / "wav")
+
+
+def _read_tree(tree: list[_Texts], latin1_files: list[Path], left_out: Counter[str]) -> Iterator[dict]:
+    """The four-class utterances."""
+    for part in tree:
+        texts: dict[str, str] = {}
+        for path in part.transcripts:
+            texts |= _parse_transcripts(_read_lines(path, latin1_files))
+        for path in part.labels:
+            for label in _parse_labels(path, _read_lines(path, latin1_files)):
+                code, name = label.pop("code"), _ID.fullmatch(label["id"])
+                if code not in EMOTIONS and code not in OTHER_CODES:
+                    raise UserError(f"{path}: utterance {label['id']} has the unknown emotion code {code!r}")
+                if code in EMOTIONS and name:
+                    yield _utterance(label, EMOTIONS[code], name, part.wav) | {"text": texts.get(label["id"])}
+                elif name:
+                    left_out[code] += 1
+
+
+def _utterance(label: dict, emotion: str, name: re.Match, wav: Path) -> dict:
+    return (
+        dict.fromkeys(FEATURES)
+        | label
+        | {
+            "path": str(wav / name["dialog"] / f"{label['id']}.wav"),
+            "corpus": "iemocap",
+            "speaker": f"Ses{name['session']}{name['speaker']}",
+            "dialog": name["dialog"],
+            "fold": int(name["session"]),
+            "emotion": emotion,
+            "gender": GENDERS[name["speaker"]],
+            "style": STYLES[name["style"]],
+        }
+    )
+
+
+def _find_audio(root: Path, rows: list[dict]) -> None:
+    """Name the files of a copy, where some are not where the release has them."""
+    if all(Path(row["path"]).is_file() for row in rows):
+        return
+    audio = [path for path in files_below(root) if suffix_of(path) in AUDIO]
+    index = AudioIndex(audio)
+    for row in rows:
+        if found := index.find(row["id"]):
+            row["path"] = str(root / best_copy(found))
 
 
 def _read_lines(path: Path, latin1_files: list[Path]) -> list[str]:

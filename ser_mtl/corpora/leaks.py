@@ -9,8 +9,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from ser_mtl.corpora.names import same_person
-from ser_mtl.corpora.utterances import normalise_text
-from ser_mtl.errors import UserError
+from ser_mtl.corpora.utterances import is_official, normalise_text
+from ser_mtl.errors import UserError, notice
 from ser_mtl.safe_text import printable
 
 NEAR_DUPLICATE = 0.2
@@ -55,6 +55,8 @@ def audio_digests(decoded: Dataset) -> dict[str, str]:
 def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """Check that no recording is in two splits under two names. Digital silence is not compared.
 
+    An official split is taken as it is; there it is said once.
+
     Args:
         splits: the split corpus.
         decoded: its utterances with `digest` and `peak`, see `ser_mtl.corpora.audio.with_samples`.
@@ -70,17 +72,22 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     for first, second in combinations(splits, 2):
         if shared := sorted(utterances[first][digest] for digest in utterances[first].keys() & utterances[second]):
             other = utterances[second][digests[shared[0]]]
-            raise UserError(
-                f"{shared[0]} in {first} and {other} in {second} are the same recording ({len(shared)} shared in all): "
-                "remove one of each, or put both into one fold and dialog"
+            found = (
+                f"{shared[0]} in {first} and {other} in {second} are the same recording ({len(shared)} shared in all)"
             )
+            if not is_official(splits[first]):
+                raise UserError(f"{found}: remove one of each, or put both into one fold and dialog")
+            notice(f"official split: {found}")
 
 
 def find_leaks(splits: DatasetDict) -> dict:
     """Count the test transcripts that train has a near-duplicate of, and the test utterances that cannot be checked.
 
+    In an official split, test speakers may be in train; if there are any, they are counted too.
+
     Returns:
-        `{"test_without_speaker": count, "near_duplicates": {"all": {"n", "share"}, <style>: ...}}`: n is the number of
+        `{"test_without_speaker": count, "test_speakers_in_train": {"speakers": count, "utterances": count},
+        "near_duplicates": {"all": {"n", "share"}, <style>: ...}}`: n is the number of
         test transcripts with at least `FEWEST_WORDS` words, share the fraction with a near-duplicate in train. Groups
         without such transcripts are left out.
     """
@@ -92,6 +99,7 @@ def find_leaks(splits: DatasetDict) -> dict:
     groups = {"all": duplicates} | {style: duplicates[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
         "test_without_speaker": sum(speaker is None for speaker in test["speaker"]),
+        **_shared_speakers(test, train),
         "near_duplicates": {
             name: {"n": len(group), "share": round(float(group.mean()), 4)}
             for name, group in groups.items()
@@ -118,9 +126,26 @@ def leaks_line(leaks: dict) -> str:
         f"{printable(name)} {100 * group['share']:.1f} % of {group['n']}"
         for name, group in leaks["near_duplicates"].items()
     ]
-    unknown = leaks["test_without_speaker"]
-    speakers = f"{unknown} test utterances without a speaker, not checked" if unknown else "no shared speaker"
-    return f"Leaks: {speakers}; test transcripts with a near-duplicate in train: {', '.join(shares) or 'none compared'}"
+    duplicates = ", ".join(shares) or "none compared"
+    return f"Leaks: {speakers_line(leaks)}; test transcripts with a near-duplicate in train: {duplicates}"
+
+
+def speakers_line(leaks: dict) -> str:
+    """What is known of speakers that test and train share."""
+    shared, unknown = leaks.get("test_speakers_in_train", {}), leaks["test_without_speaker"]
+    found = []
+    if shared.get("speakers"):
+        found.append(f"{shared['utterances']} test utterances are by {shared['speakers']} speakers of train")
+    if unknown:
+        found.append(f"{unknown} test utterances without a speaker, not checked")
+    return ", ".join(found) or "no shared speaker"
+
+
+def _shared_speakers(test: Dataset, train: Dataset) -> dict[str, dict[str, int]]:
+    known = {same_person(speaker) for speaker in train["speaker"] if speaker}
+    shared = [key for speaker in test["speaker"] if speaker and (key := same_person(speaker)) in known]
+    counts = {"speakers": len(set(shared)), "utterances": len(shared)}
+    return {"test_speakers_in_train": counts} if shared else {}
 
 
 def _words(rows: Dataset) -> list[list[str]]:

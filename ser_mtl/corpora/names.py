@@ -1,17 +1,20 @@
 """Labels and names as people write them: their normal form, words that stand for nothing, spellings of one word."""
 
-import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher, get_close_matches
+from itertools import combinations
 
+from ser_mtl.errors import UserError, notice
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
-
-logger = logging.getLogger(__name__)
 
 EMPTY = {"", "nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "nat", "missing"}
 """Words that programs and people write into a cell without a value."""
+
+ALL = "all"
+"""The group of all utterances, among those of the styles."""
 
 NOBODY = {"unknown", "unk", "unidentified", "anonymous", "undefined", "unspecified", "nobody", "other", "?", "-", "--"}
 """Words that people write for a speaker or dialog that they do not know, beside those of `EMPTY`."""
@@ -34,6 +37,9 @@ def clean(rows: Sequence[dict], place: str) -> None:
     Args:
         rows: with the columns of the classification tasks, `speaker` and `dialog`.
         place: names the table in messages.
+
+    Raises:
+        UserError: a style has the name of the group of all utterances.
     """
     labels = [TASKS[task].column for task in CLASSIFICATION_TASKS]
     for column in (*labels, "speaker", "dialog"):
@@ -44,7 +50,31 @@ def clean(rows: Sequence[dict], place: str) -> None:
             if row[column] is None and before:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
-            logger.warning("%s: column %r: %r, in %d rows, is read as an empty cell", place, column, word, count)
+            notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
+    if any(row["style"] == ALL for row in rows):
+        raise UserError(f"{place}: column 'style': results have {ALL!r} for all utterances; call the style otherwise")
+
+
+def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> list[str]:
+    """The columns that this project reads; the others are named once, in a note.
+
+    Args:
+        place: names the table in messages.
+        columns: of the table.
+        known: all that could be there.
+
+    Raises:
+        UserError: a column looks like a misspelt one that is not there.
+    """
+    known = list(known)
+    others = [column for column in columns if column not in known]
+    absent = [column for column in known if column not in columns]
+    near = {column: get_close_matches(column.strip().lower(), absent, n=1, cutoff=0.75) for column in others}
+    if typos := [f"{column!r} (did you mean {match[0]!r}?)" for column, match in near.items() if match]:
+        raise UserError(f"{place}: unknown columns: {', '.join(typos)}; rename or remove them")
+    if others:
+        notice(f"{place}: columns that are not read: {', '.join(map(repr, others))}; read are {', '.join(known)}")
+    return [column for column in columns if column in known]
 
 
 def spelling(name: str) -> str:
@@ -65,6 +95,17 @@ def spellings(names: Iterable[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that may mean the same: `sad` and `sadness`, `angry` and `anger`, `neutral` and `netural`."""
+    pairs = []
+    for first, second in combinations(sorted(set(names)), 2):
+        a, b = sorted((first.casefold(), second.casefold()), key=len)
+        begins_alike = b.startswith(a) if len(a) < 5 else a[:4] == b[:4]
+        if a[:1] == b[:1] and len(a) > 2 and (begins_alike or SequenceMatcher(None, a, b).ratio() >= 0.8):
+            pairs.append((first, second))
+    return pairs
+
+
 def same_person(name: str) -> str:
     """What all spellings of a speaker share: upper and lower case, spaces and Unicode forms do not count."""
     return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
@@ -79,6 +120,6 @@ def one_name_each(rows: Sequence[dict]) -> None:
     names = {key: min(found, key=lambda name: (-found[name], name)) for key, found in counts.items()}
     if several := [found for found in counts.values() if len(found) > 1]:
         example = ", ".join(map(repr, sorted(several[0])))
-        logger.warning("%d speakers have several spellings (such as %s): each is one person", len(several), example)
+        notice(f"{len(several)} speakers have several spellings (such as {example}): each is one person")
     for row in rows:
         row["speaker"] = row["speaker"] and names[same_person(row["speaker"])]

@@ -26,7 +26,7 @@ SHORT = 0.1
 
 TOO_LONG = "{name}: lasts {seconds} seconds, longer than --max_seconds {limit:g}; cut it"
 
-_LARGEST = 2**28  # numbers in a file, which take a gigabyte
+_LARGEST = 2**27  # numbers in a file: half a gigabyte, and copies of it
 _BLOCK = 2**20  # numbers read at once
 _LENGTH = 600  # seconds decoded by ffmpeg, at most, to tell the length of a file
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
@@ -129,6 +129,8 @@ def _regular_file(path: str | Path) -> FileIO:
             return FileIO(path)
     except UnicodeEncodeError:  # answers and tables are UTF-8
         why = "its name is not UTF-8; rename it"
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero in the name
         why = getattr(error, "strerror", None) or str(error)
     raise UserError(f"{path}: cannot be read as audio: {why}")

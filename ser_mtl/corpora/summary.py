@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from textwrap import fill
 
 import numpy as np
@@ -11,28 +12,34 @@ from datasets import Dataset
 from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
-from ser_mtl.corpora.names import EMPTY, spellings
+from ser_mtl.corpora.names import EMPTY, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
-from ser_mtl.corpora.utterances import normalise_text
+from ser_mtl.corpora.utterances import is_official, normalise_text
+from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
-_WIDTH = 80  # characters a line
+_WIDTH = 80  # characters per line
+_MOST_SPEAKERS = 40  # in the table of speakers
 _EXAMPLES = 5  # names in one warning
+_SECONDS = (0, 0.1, 1, 2, 4, 8, 16, 32, 60, np.inf)  # bounds of lengths that are counted together
 _MISSING = "(none)"  # label of utterances without one
 
 _CLASSES = [TASKS[task].column for task in CLASSIFICATION_TASKS]
 
 
-def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> str:
+def corpus_tables(
+    corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog", left_out: Iterable[str] = ()
+) -> str:
     """Describe a corpus: size, annotations, likely mistakes and, for one fold, the splits. For a terminal.
 
     Of the audio files, only the headers are read.
 
     Args:
         corpus: as `ser_mtl.corpora.load_corpus` returns it.
-        fold: the test fold of the splits; None leaves the splits out.
+        fold: the test fold of the splits; None shows the sizes of all folds' splits, or the official split.
         dev: see `ser_mtl.corpora.folds.split`.
+        left_out: what is there and was not read, a line for each reason.
 
     Raises:
         UserError: the corpus has no such split, see `ser_mtl.corpora.folds.split`.
@@ -45,18 +52,25 @@ def corpus_tables(corpus: Dataset, fold: int | None = None, dev: DevChoice = "di
     table[shown] = table[shown].map(lambda cell: printable(cell) if isinstance(cell, str) else cell)
     sections = {
         "Size": _size(table),
-        "Utterances by fold and emotion": _emotions_by_fold(table),
+        **_emotions_by_place(table),
+        "By length": _lengths(table),
         **({"By corpus": _groups(table, "corpus")} if table["corpus"].nunique() > 1 else {}),
         **{
             f"By {TASKS[task].title}": _groups(table, TASKS[task].column)
             for task in CLASSIFICATION_TASKS
             if task != "emotion" and table[TASKS[task].column].notna().any()
         },
+        **({"By speaker": _speakers(table)} if table["speaker"].notna().any() else {}),
         "Annotations": _annotations(table),
+        "Left out": "\n".join(_bullet(printable(line)) for line in left_out) or "nothing",
         "Likely mistakes": "\n".join(_bullet(warning) for warning in _warnings(table)) or "none found",
     }
-    if fold is not None:
+    if is_official(corpus):
+        sections[f"Official split, dev {dev}"] = _splits(corpus, table, fold, dev)
+    elif fold is not None:
         sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
+    else:
+        sections["Splits"] = _sizes_of_all_folds(corpus, dev)
     return "\n\n".join(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
 
 
@@ -73,12 +87,23 @@ def _size(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _emotions_by_fold(table: pd.DataFrame) -> str:
+def _emotions_by_place(table: pd.DataFrame) -> dict[str, str]:
+    """Utterances of each emotion by part of an official split, or else by fold."""
+    place = "split" if table["split"].notna().any() else "fold"
     emotions = table["emotion"].fillna(_MISSING)
-    counts = pd.crosstab(table["fold"], emotions, margins=True, margins_name="all")
-    hours = table.groupby("fold")["hours"].sum()
+    counts = pd.crosstab(table[place], emotions, margins=True, margins_name="all")
+    hours = table.groupby(place)["hours"].sum()
     hours["all"] = hours.sum()
-    return _text(counts.assign(hours=hours))
+    if place == "fold":
+        counts.index = [name if name == "all" else int(name) for name in counts.index]
+    return {f"Utterances by {place} and emotion": _text(counts.assign(hours=hours))}
+
+
+def _lengths(table: pd.DataFrame) -> str:
+    """Utterances and hours by seconds."""
+    names = [f"{least:g} to {most:g} s" for least, most in pairwise(_SECONDS)]
+    bins = pd.cut(3600 * table["hours"], _SECONDS, right=False, labels=names)
+    return _text(table.groupby(bins, observed=True).agg(utterances=("id", "size"), hours=("hours", "sum")))
 
 
 def _groups(table: pd.DataFrame, column: str) -> str:
@@ -89,6 +114,37 @@ def _groups(table: pd.DataFrame, column: str) -> str:
             {"utterances": groups.size(), "hours": groups["hours"].sum(), "speakers": groups["speaker"].nunique()}
         )
     )
+
+
+def _speakers(table: pd.DataFrame) -> str:
+    """Fold, gender, utterances and hours of each speaker, and the emotions; of many speakers the first and the last."""
+    groups = table.groupby("speaker")
+    columns = {
+        "fold": groups["fold"].agg(lambda folds: " ".join(str(int(fold)) for fold in sorted(set(folds.dropna())))),
+        "gender": groups["gender"].agg(lambda genders: "/".join(sorted(set(genders.dropna()))) or _MISSING),
+        "utterances": groups.size(),
+        "hours": groups["hours"].sum(),
+    }
+    emotions = pd.crosstab(table["speaker"], table["emotion"].fillna(_MISSING))
+    rows = pd.DataFrame(columns).join(emotions)
+    if len(rows) <= _MOST_SPEAKERS:
+        return _text(rows)
+    half = _MOST_SPEAKERS // 2
+    hidden = len(rows) - 2 * half
+    return f"{_text(pd.concat([rows.head(half), rows.tail(half)]))}\n(the first and last {half}; {hidden} more between)"
+
+
+def _sizes_of_all_folds(corpus: Dataset, dev: DevChoice) -> str:
+    """Utterances in train, dev and test by test fold; instead of a fold that cannot be split, why not."""
+    rows, problems = {}, {}
+    for fold in sorted(set(corpus["fold"])):
+        try:
+            rows[f"test fold {fold}"] = {name: len(part) for name, part in split(corpus, fold, dev).items()}
+        except UserError as error:
+            problems[fold] = str(error)
+    lines = [_text(pd.DataFrame.from_dict(rows, orient="index"))] if rows else []
+    lines += [_bullet(f"fold {fold}: {problem}") for fold, problem in problems.items()]
+    return "\n".join([*lines, f"(dev {dev}; --fold N shows one in detail)"])
 
 
 def _annotations(table: pd.DataFrame) -> str:
@@ -110,13 +166,15 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
     if len(unreadable):
         yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
     if len(long := table["path"][3600 * table["hours"] > MAX_SECONDS]):
-        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds): {_names(long)}"
+        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds of a training): {_names(long)}"
     if len(short := table["path"][3600 * table["hours"] < SHORT]):
         yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
     for column in (*_CLASSES, "speaker"):
         for group in spellings(table[column].dropna().unique()):
             yield f"{column}: {_names(map(repr, group))} differ only in case or spaces"
     for column in _CLASSES:
+        for first, second in near_equal(table[column].dropna().unique()):
+            yield f"{column}: {first!r} and {second!r} may mean the same; --map {_column(column)}{first}={second}"
         if table[column].nunique() == 1:
             yield f"{column}: all utterances have the same label, {table[column].dropna().iloc[0]!r}"
     if table["speaker"].nunique() == 1:
@@ -127,10 +185,18 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
         yield f"text: {len(empty)} transcripts are a word for nothing, such as {empty.iloc[0]!r}"
     if table["text"].notna().any() and table["text"].isna().any():
         yield f"text: missing in {table['text'].isna().sum()} rows, or without words"
+    if table["text"].isna().all():
+        yield "text: missing in all rows; speech recognition cannot be trained"
     yield from _fold_warnings(table)
 
 
+def _column(column: str) -> str:
+    return "" if column == "emotion" else f"{column}:"
+
+
 def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
+    if table["split"].notna().any():
+        return
     if empty := sorted(set(FOLDS) - set(table["fold"])):
         yield f"fold: no utterance in {_names(map(str, empty))}"
     for column in _CLASSES:
@@ -140,7 +206,7 @@ def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
                 yield f"{column}: no {label!r} in fold {_names(map(str, row.index[row == 0]))}"
 
 
-def _splits(corpus: Dataset, table: pd.DataFrame, fold: int, dev: DevChoice) -> str:
+def _splits(corpus: Dataset, table: pd.DataFrame, fold: int | None, dev: DevChoice) -> str:
     splits = split(corpus, fold, dev)
     table = table.set_index("id")
     rows = {}
@@ -168,3 +234,13 @@ def _names(names: Iterable[str]) -> str:
     names = list(names)
     more = len(names) - _EXAMPLES
     return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
+
+
+def training_flags(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> str:
+    """The flags that a training needs for this corpus, beside its name and place, with a blank before each."""
+    folds = sorted(set(corpus["fold"]) - {None})
+    two = not is_official(corpus) and len(set(corpus["speaker"]) - {None}) == 2 and not any(corpus["dialog"])
+    place = "" if is_official(corpus) else f" --fold {fold or folds[0]}"
+    if two or dev == "none":
+        return f"{place} --dev none --selection last"
+    return place + (f" --dev {dev}" if dev != "dialog" else "")

@@ -38,6 +38,23 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
     return labels
 
 
+def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
+    """Why tasks, but for emotion, cannot be trained: nobody annotated them, or all utterances have one label.
+
+    Returns:
+        The reason by task.
+    """
+    reasons = {}
+    for task in set(tasks) - {"emotion"}:
+        column = TASKS[task].column
+        labels = set().union(*(set(rows[column]) for rows in splits.values())) - {None}
+        if not labels:
+            reasons[task] = f"no utterance of the corpus is annotated for it (column {column!r})"
+        elif TASKS[task].kind == "classes" and len(labels) == 1:
+            reasons[task] = f"all utterances have the same label, {min(labels)!r}"
+    return {task: reasons[task] for task in TASKS if task in reasons}
+
+
 def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
     """Check that no label is another one in another spelling, or a number with decimals.
 

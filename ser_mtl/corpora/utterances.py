@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
+from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
 
 FEATURES = Features(
@@ -15,11 +17,12 @@ FEATURES = Features(
         "corpus": Value("string"),  # name of the corpus or folder it comes from
         "speaker": Value("string"),  # unique over joined corpora
         "dialog": Value("string"),  # unique over joined corpora
-        "fold": Value("int32"),  # 1..5: this utterance is in the test set of this fold
+        "fold": Value("int32"),  # 1..5: this utterance is in the test set of this fold; None: in no test set
+        "split": Value("string"),  # train, dev or test of an official split; None without one
         **{task.column: Value("string") for task in TASKS.values()},
         "start": Value("float32"),  # seconds from the start of the dialog
         "end": Value("float32"),
-        "valence": Value("float32"),  # consensus of the raters, 1..5
+        "valence": Value("float32"),  # consensus of the raters, on the corpus's own scale
         "activation": Value("float32"),
         "dominance": Value("float32"),
         "raters": List(
@@ -34,7 +37,20 @@ FEATURES = Features(
         ),
     }
 )
-"""The columns of every corpus. None means "not annotated"; only id, path and fold are always there."""
+"""The columns of every corpus. None means "not annotated"; only id, path, and fold or split are always there."""
+
+
+def check_utterances(name: str, given: Any) -> None:
+    """Check that something is a dataset of utterances.
+
+    Raises:
+        UserError: says what `name` is instead, or which columns it lacks.
+    """
+    if not isinstance(given, Dataset):
+        raise UserError(f"{name}: must be utterances as ser_mtl.load_corpus returns, not {type(given).__name__}")
+    if missing := FEATURES.keys() - set(given.column_names):
+        raise UserError(f"{name}: lacks the columns {', '.join(sorted(missing))}; see ser_mtl.load_corpus")
+
 
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
@@ -58,6 +74,11 @@ def _spoken_characters(text: str) -> Iterator[str]:
         is_mark = on_letter and unicodedata.category(character).startswith("M")
         before = character if character.isalnum() or character == "'" or is_mark else " "
         yield before
+
+
+def is_official(rows: Dataset) -> bool:
+    """Whether utterances come with an official split: their own train and test sets."""
+    return "split" in rows.column_names and any(rows["split"])
 
 
 def joined(parts: DatasetDict) -> Dataset:

@@ -9,6 +9,8 @@ import jiwer
 from datasets import Features, Value
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
+from ser_mtl.corpora.names import ALL
+from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRICS
 from ser_mtl.tasks import CLASSIFICATION_TASKS
 
@@ -85,9 +87,15 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     Returns:
         `{"all": M, <style>: M, ...}`, one entry for each style among the references, sorted. Within one style the
         metrics of the style task are of its only class.
+
+    Raises:
+        UserError: a style has the name of all utterances.
     """
-    scores = {"all": metric.compute(predictions=predictions, references=references)}
-    for style in sorted({row.get("style") for row in references} - {None}):
+    styles = sorted({row.get("style") for row in references} - {None})
+    if ALL in styles:
+        raise UserError(f"style {ALL!r}: results have this name for all utterances; call the style otherwise")
+    scores = {ALL: metric.compute(predictions=predictions, references=references)}
+    for style in styles:
         group = [(p, r) for p, r in zip(predictions, references, strict=True) if r.get("style") == style]
         group_predictions, group_references = map(list, zip(*group, strict=True))
         scores[style] = metric.compute(predictions=group_predictions, references=group_references)

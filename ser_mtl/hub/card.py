@@ -12,7 +12,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
 
-from ser_mtl.evaluation.results import results_frame, transcription_note
+from ser_mtl.corpora.description import DESCRIBED, read_description
+from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.names import NOTE
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
@@ -31,7 +32,7 @@ _UNKNOWN_LICENCE = (
     "them here before you publish."
 )
 
-_TRAINED = {
+TRAINED = {
     "all": "all parameters",
     "adapters": "adapters and heads",
     "heads": "heads and the weights of the encoder's layers",
@@ -240,7 +241,8 @@ def _evaluations(results: dict, part: str) -> list[EvalResult]:
         )
         for metric in METRICS
         if metric.group in TASKS and metric.key in scores.get(metric.group, {})
-        if metric.group != "asr" or "asr" in results["tasks"]  # else the transcripts are those of the base
+        # Otherwise the transcripts are those of the base, or none.
+        if metric.group != "asr" or ("asr" in results["tasks"] and transcription_note(results) is None)
     ]
 
 
@@ -331,6 +333,8 @@ def _explanation(results: dict) -> str:
 
 
 def _held_out(results: dict) -> str | None:
+    if note := shared_speakers_note(results):
+        return note
     speakers = results.get("held_out_speakers", [])
     if not speakers:
         return None
@@ -378,7 +382,7 @@ def _training(results: dict) -> str:
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": Markup(f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
+        "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
@@ -405,12 +409,17 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 def licence(results: dict) -> str:
     """The section on the terms of the corpus."""
-    return f"## Licence\n\n{_LICENCE_TEXTS.get(results['corpus'], _UNKNOWN_LICENCE)}"
+    if (name := results["corpus"]) in DESCRIBED and (description := read_description(name)).address:
+        terms = f"{description.title} has terms of its own: {description.licence} ({description.address})."
+        return f"## Licence\n\n{markdown(terms)} Read them before you publish or use a model that was trained on it."
+    return f"## Licence\n\n{_LICENCE_TEXTS.get(name, _UNKNOWN_LICENCE)}"
 
 
 def corpus_name(results: dict) -> str:
     """The name of the corpus, for readers."""
-    return _CORPUS_NAMES.get(results["corpus"], "a folder of labelled recordings")
+    if (name := results["corpus"]) in DESCRIBED:
+        return read_description(name).title
+    return _CORPUS_NAMES.get(name, "a folder of labelled recordings")
 
 
 def _named(model: str) -> Markup:

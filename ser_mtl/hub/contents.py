@@ -6,13 +6,16 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
 from loading_ser_mtl import PIPELINES
+from ser_mtl.corpora.folds import Split
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
-from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.card import SELECTION, TRAINED, hub_id, model_card
 from ser_mtl.hub.names import without_names_in_predictions, without_names_in_results, without_names_in_split
 from ser_mtl.hub.record import published_as
+from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _AS_THEY_ARE = (
@@ -34,7 +37,10 @@ def read_results(run: Path) -> dict:
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
-    results = read_json(run / "results.json", "stage", "trainable", "test.all")
+    results = read_json(run / "results.json", Results)
+    for name, known in (("trainable", TRAINED), ("selection", SELECTION)):
+        if results[name] not in known:
+            raise UserError(f"{run / 'results.json'}: is damaged: {name!r} must be one of {', '.join(known)}")
     if not any((run / name).is_file() for name in WEIGHTS):
         raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
     for name in sorted(OWN_NAMES | {"config.json", "results.json"}):
@@ -67,15 +73,15 @@ def files_to_publish(
     files |= {Path(file).name: Path(file) for file in code_files}
     # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(read_json(run / "config.json", "encoder_config"), code))
+    files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code))
     files["results.json"] = _json(results)
     files["README.md"] = model_card(results, repo_id).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
     files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
     if not keep_names and "split.json" in files:
-        files["split.json"] = _json(without_names_in_split(read_json(run / "split.json")))
+        files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:
-        adapter = read_json(run / "adapter_config.json")
+        adapter = read_json(run / "adapter_config.json", AdapterConfig)
         files["adapter_config.json"] = _json(
             adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
         )
@@ -98,7 +104,7 @@ def _public_results(results: dict, base: Base | None, keep_names: bool) -> dict:
 
 def _public_config(config: dict, code: str) -> dict:
     encoder = config["encoder_config"]
-    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path", ""))
+    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "")
     auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
     more = {"architectures": ["SerMtlModel"], "auto_map": auto_map, "custom_pipelines": PIPELINES}
     return config | more

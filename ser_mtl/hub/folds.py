@@ -7,7 +7,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.results import percent, transcription_note
+from ser_mtl.evaluation.results import percent, shared_speakers_note, transcription_note
 from ser_mtl.hub.card import (
     CITATION,
     LIMITS,
@@ -74,6 +74,9 @@ def publish_overview(
     return push(api, {"README.md": card.encode()}, repo_id, public)
 
 
+_DISJOINT = "No speaker of a fold's test utterances is in its training."
+
+
 def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
     """A card for all folds: a link to each, its metrics, their mean and spread.
 
@@ -93,7 +96,7 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
         f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
-        "- No speaker of a fold's test utterances is in its training.\n"
+        f"- {shared_speakers_note(first) or _DISJOINT}\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
         + "".join(f"\n- {line}" for line in (note, NOTE if first.get("hashed_names") else None) if line),
         LIMITS,

@@ -50,7 +50,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
     read_results(run)
     with hub_errors(f"--to onnx: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
-        processor = Wav2Vec2Processor.from_pretrained(run)
+        processor = Wav2Vec2Processor.from_pretrained(run, trust_remote_code=False)
     if model.ctc_head is not None and transcribing(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
     try:

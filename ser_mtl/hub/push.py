@@ -56,12 +56,13 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     Raises:
         UserError: it is public, and `public` does not allow that.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
         if not api.model_info(repo_id).private and not public:
             raise UserError(
-                f"--repo_id {repo_id}: is public; make it private in its settings, or publish with --public"
+                f"repository {repo_id}: is public; make it private in its settings, or allow it (ser-mtl publish "
+                "--public; in a training, --no_hub_private_repo)"
             )
     return repo_id
 
@@ -72,15 +73,15 @@ def check_history(api: HfApi, repo_id: str) -> None:
     Raises:
         UserError: it was published with names.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
             return
         card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
     if NOTE not in card:
         raise UserError(
-            f"--public: {repo_id} was private and has names of speakers and files in its history; publish under "
-            "another name, delete it on the Hub first, or add --keep_names"
+            f"repository {repo_id}: was private and has names of speakers and files in its history; publish under "
+            "another name, delete it on the Hub first, or publish the names (ser-mtl publish --public --keep_names)"
         )
 
 
@@ -92,7 +93,7 @@ def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool 
     Raises:
         UserError: the Hub refuses, or someone else changed the repository at the same time.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         there = {sibling.rfilename for sibling in info.siblings}
         operations: list[CommitOperationAdd | CommitOperationDelete] = []

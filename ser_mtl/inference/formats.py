@@ -16,7 +16,7 @@ def text_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     for file, answer in answers:
         parts = [answer[task] for task in labels]
         line = f"{file}: " + ", ".join(f"{part['label']} {part['probability']:.2f}" for part in parts)
-        yield printable(line + (f': "{answer["transcript"]}"' if "transcript" in answer else ""))
+        yield printable(line + (f': "{answer["transcript"]}"' if answer.get("transcript") else ""))
 
 
 def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:

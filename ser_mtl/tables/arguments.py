@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from datasets import Dataset, DatasetDict
 from transformers.hf_argparser import HfArg
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import Formatter, Parser, StageParser
@@ -37,9 +41,7 @@ class TablesArguments:
     seeds: list[int] = HfArg(
         default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
     )
-    corpus: Literal["iemocap", "folder", "demo"] = HfArg(
-        default="iemocap", help="iemocap, folder or demo, as for run_stage1.py."
-    )
+    corpus: str = HfArg(default="iemocap", help="Name or description of the corpus, as for run_stage1.py.")
     data_dir: list[str] | None = HfArg(default=None, help="Where the corpus is, as for run_stage1.py.")
     encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
     leave_out: list[str] = HfArg(
@@ -98,10 +100,31 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
-        names = "+".join(Path(name).resolve().name for name in self.data_dir or [])
-        self.output_dir = self.output_dir or Path("runs/tables") / (names or self.corpus)
+        names = "+".join(Path(name).resolve().name for name in self.data_dir or [] if self.corpus == "folder")
+        self.output_dir = self.output_dir or Path("runs/tables") / (names or name_in_results(self.corpus))
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
+
+    def check_fits(self, corpus: Dataset) -> None:
+        """Check that the corpus has what the rows need, before the first of them is trained.
+
+        Raises:
+            UserError: folds that hold nothing, or tasks that nobody annotated.
+        """
+        held = sorted(set(corpus["fold"]) - {None})
+        if missing := sorted(set(self.folds) - set(held)):
+            raise UserError(
+                f"--folds {missing[0]}: the corpus has no such test set; use --folds {' '.join(map(str, held))}"
+            )
+        stages = [
+            stage
+            for row in choose_rows(self.tables, self.rows, self.leave_out)
+            for stage in (row.stage1, row.stage2)
+            if stage
+        ]
+        tasks = {task for stage in stages for task in stage.tasks.split()}
+        if lacking := list(unusable_tasks(DatasetDict({"train": corpus}), tasks)):
+            raise UserError(f"--corpus {self.corpus}: has no labels for {lacking[0]}; --leave_out {' '.join(lacking)}")
 
     def flags_of(self, run: Run) -> list[str]:
         """The command line of a run, after the name of its script."""
@@ -202,15 +225,30 @@ def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> Corp
     return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})
 
 
+class Settings(TypedDict, total=False):
+    """The content of `settings.json`."""
+
+    corpus: str
+    data_dir: list[str] | None
+    encoder: str | None
+    leave_out: list[str]
+    measure_oracle: bool
+    flags: list[str]
+    stage1_flags: str
+    stage2_flags: str
+    adapters_flags: str
+    full_flags: str
+    heads_flags: str
+    row_flags: list[str]
+
+
 def keep_settings(args: TablesArguments) -> None:
     """Write the settings that all runs of a folder share to `settings.json`, or check them against it.
 
     Raises:
         UserError: the folder's runs have other settings.
     """
-    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags",
-             "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags", "row_flags")  # fmt: skip
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in Settings.__annotations__}
     file = args.output_dir / "settings.json"
     begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
     if begun and not file.is_file():
@@ -218,9 +256,9 @@ def keep_settings(args: TablesArguments) -> None:
     if not begun:
         return write_json(file, settings)
     # A folder of a version without the flag had its default.
-    before = vars(TablesArguments()) | read_json(file)
+    before = vars(TablesArguments()) | read_json(file, Settings)
     before["flags"] = _without_token(before["flags"])  # an earlier version kept it
-    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
+    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in settings
                      if before[name] != settings[name]]:  # fmt: skip
         raise UserError(
             f"--output_dir {args.output_dir}: holds runs with other settings ({'; '.join(differing)}); "

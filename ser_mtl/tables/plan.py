@@ -4,12 +4,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, mode
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.results import Amount
 from ser_mtl.files import read_json
 from ser_mtl.tables.rows import ROWS, Row, Stage
+
+
+class _Training(TypedDict):
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
+
+
+class _Record(TypedDict):
+    training: _Training
+
+
+class _Results(TypedDict):
+    minutes: Amount
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,11 @@ class Run:
 
     def results(self) -> dict:
         """The `results.json` of a finished run."""
-        return read_json(self.folder / "results.json", "minutes")
+        return read_json(self.folder / "results.json", _Results)
 
     def epochs(self) -> float:
         """Its number of epochs, from its `args.json`."""
-        return read_json(self.folder / "args.json", "training.num_train_epochs")["training"]["num_train_epochs"]
+        return read_json(self.folder / "args.json", _Record)["training"]["num_train_epochs"]
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:
@@ -99,7 +115,7 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
     Epochs, and minutes per epoch, are those of runs of the same name, else of the same kind, else of the same stage.
 
     Args:
-        run: a run that is not finished.
+        run: a run, finished or not.
         finished: finished runs, each with its `results.json` and its `epochs`.
     """
     same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
@@ -118,7 +134,7 @@ def plan_table(runs: list[Run], jobs: int) -> str:
     lines = {}
     for run in runs:
         states = [one.state for one in runs if one.name == run.name]
-        estimate = minutes.get(next((one for one in runs if one.name == run.name and one in minutes), None))
+        estimate = minutes_of(run, finished)
         lines[run.name] = {
             "stage": run.stage,
             "starts from": run.start.name if run.start else "the encoder",
@@ -135,4 +151,6 @@ def _hours(minutes: Iterable[float | None], jobs: int) -> str:
     hours = sum(value for value in minutes if value is not None) / 60
     text = f": {hours:.1f} hours of training, {hours / jobs:.1f} with {jobs} at a time" if hours else ""
     unknown = sum(value is None for value in minutes)
+    if unknown and not hours:
+        return "; no estimate yet: no run has finished"
     return text + (f"; not counting {unknown}: no run of their stage is finished yet" if unknown else "")

@@ -11,6 +11,7 @@ from peft import (
 )
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig, SerMtlModel
+from ser_mtl.model.quiet_peft import quiet_peft
 from ser_mtl.training.arguments import local_or_hub
 
 
@@ -49,7 +50,8 @@ def attach_adapters(
         revision=revision,
     )
     model.name_or_path = local_or_hub(base)  # PEFT names the base by this
-    adapted = get_peft_model(model, config)
+    with quiet_peft():
+        adapted = get_peft_model(model, config)
     if model.ctc_head is not None and not trains_ctc_head:
         model.ctc_head.requires_grad_(False)
     return adapted

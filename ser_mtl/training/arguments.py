@@ -3,10 +3,12 @@
 import json
 import math
 import os
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from transformers import TrainingArguments
@@ -16,8 +18,10 @@ from transformers.training_args import OptimizerNames
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
+from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRICS
+from ser_mtl.metrics import METRIC, METRICS
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.flags import default_of, flags_to_blame, refuse_idle_flags
 
@@ -71,17 +75,20 @@ _PROBABILITIES = (
 
 
 def check_values(arguments: Any) -> None:
-    """Check every field by itself: choices, ranges of numbers, and strings that say nothing.
+    """Check every field by itself: types, choices, ranges of numbers, and strings that say nothing.
 
     Raises:
         UserError: names the field and the values that it takes.
     """
+    annotations = get_type_hints(type(arguments))  # HfArgumentParser changes those of the fields
     for one in fields(arguments):
-        value = getattr(arguments, one.name)
-        if value == default_of(one) or value is None:
+        value, annotation = getattr(arguments, one.name), annotations[one.name]
+        if value == default_of(one) or (value is None and get_origin(annotation) is not Literal):
             continue
+        if not isinstance(value, _classes_of(annotation)):
+            raise UserError(f"--{one.name} {value!r}: must be {_in_words(annotation)}, not {type(value).__name__}")
         flag_and_value = f"--{one.name} {value!r}" if isinstance(value, str) else f"--{one.name} {value}"
-        choices = one.metadata.get("choices") or (get_args(one.type) if get_origin(one.type) is Literal else ())
+        choices = one.metadata.get("choices") or (get_args(annotation) if get_origin(annotation) is Literal else ())
         if choices and value not in choices:
             raise UserError(f"{flag_and_value}: must be one of {', '.join(choices)}")
         if value == "" or (isinstance(value, list) and "" in value):
@@ -90,6 +97,25 @@ def check_values(arguments: Any) -> None:
             raise UserError(f"--{one.name}: holds a NUL character")
         if wanted := _wanted_instead(one.name, value):
             raise UserError(f"{flag_and_value}: must be {wanted}")
+
+
+def _classes_of(annotation: Any) -> tuple[type, ...]:
+    """The classes of the values that a field with this annotation takes."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(one for option in get_args(annotation) for one in _classes_of(option))
+    if annotation is Any or get_origin(annotation) is Literal:
+        return (object,)
+    known = get_origin(annotation) or annotation
+    if not isinstance(known, type):
+        return (object,)
+    return {float: (float, int), str: (str, os.PathLike), list: (list, tuple)}.get(known, (known,))
+
+
+def _in_words(annotation: Any) -> str:
+    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "True or False", "list": "a list"}
+    names = [one.__name__ for one in _classes_of(annotation) if one not in (os.PathLike, tuple)]
+    names = [name for name in names if not (name == "int" and "float" in names)]
+    return " or ".join("None" if name == "NoneType" else words.get(name, name) for name in names)
 
 
 def _wanted_instead(name: str, value: Any) -> str | None:
@@ -115,7 +141,7 @@ def _refuse_constant(constant: str) -> None:
 
 def local_or_hub(name: str) -> str:
     """A folder as an absolute path, so that it is found from anywhere; a Hub id as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    return str(Path(name).resolve() if Path(name).is_dir() else name)
 
 
 @dataclass
@@ -124,12 +150,16 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int = field(metadata={"help": "1..5: the session (or value of the fold column) held out for the test."})
-    corpus: Literal["iemocap", "folder", "demo"] = flag(
-        "iemocap", "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot."
+    fold: int | None = flag(
+        None,
+        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
+        "official split.",
     )
+    corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
-        None, "Where the corpus is; several folders are joined. [iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]"
+        None,
+        "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
+        "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
@@ -137,17 +167,38 @@ class CorpusArguments:
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
     )
+    map: list[str] | None = flag(
+        None,
+        "Other labels: anger=angry renames, disgust= leaves its utterances out, gender:m=male is of another column.",
+    )
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
-    no_check_counts: bool = flag(False, "Accept an IEMOCAP whose counts differ from the published 5,531.")
+    no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
 
     def __post_init__(self):
         check_values(self)
-        if self.fold not in FOLDS:
+        check_corpus_name(self.corpus)
+        parse_map(self.map or ())
+        if self.fold is None and self.corpus in ("iemocap", "demo"):
+            raise UserError("the following arguments are required: --fold; --help explains every flag")
+        if self.fold not in (None, *FOLDS):
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
+
+
+class DefaultTasks(list):
+    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+
+    Args:
+        tasks: their names.
+        followers: settings that nobody asked for either, and that depend on the tasks.
+    """
+
+    def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
+        super().__init__(tasks)
+        self.followers = frozenset(followers)
 
 
 @dataclass
@@ -160,7 +211,9 @@ class Stage:
     number: ClassVar[int] = 0
     _argument_group_name: ClassVar[str] = "The method"
 
-    tasks: list[str] = flag([], "Tasks to train: any of emotion asr gender style, emotion among them.")
+    default_tasks: ClassVar[tuple[str, ...]] = ()
+
+    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
@@ -181,11 +234,15 @@ class Stage:
 
     def __post_init__(self):
         check_values(self)
+        if self.tasks is None:
+            followers = {name for name in ("fusion", "scl") if getattr(self, name) is None}
+            self.tasks = DefaultTasks(self.default_tasks, followers)
         if isinstance(self.tasks, str):
             raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
-        if unknown := [task for task in self.tasks if task not in TASKS]:
+        if unknown := [task for task in self.tasks if task not in list(TASKS)]:  # a list has no hash
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        self.tasks = [task for task in TASKS if task in self.tasks]
+        if not isinstance(self.tasks, DefaultTasks):
+            self.tasks = [task for task in TASKS if task in self.tasks]
         if not self.tasks:
             raise UserError("--tasks: names no task; emotion must be among them")
         self._check_weights()
@@ -193,6 +250,19 @@ class Stage:
             raise UserError(
                 f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
             )
+
+    def leave_out(self, tasks: Collection[str]) -> None:
+        """Train without these of the default tasks; tasks that were asked for stay.
+
+        Raises:
+            UserError: fusion or SCL was asked for, and has too few tasks left.
+        """
+        if isinstance(self.tasks, DefaultTasks):
+            followers = self.tasks.followers
+            self.tasks = DefaultTasks((task for task in self.tasks if task not in tasks), followers)
+            for name in followers:
+                setattr(self, name, None)
+            self._check_weights()
 
     def _check_weights(self) -> None:
         auxiliary = len(self.tasks) - 1
@@ -207,6 +277,7 @@ class Stage:
                         f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
                     )
             self.fusion = self.scl = "none"
+        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
 
 
 @dataclass
@@ -220,10 +291,12 @@ class Stage1(Stage):
         "Hub id or folder of the pretrained encoder. "
         "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
     )
-    tasks: list[str] = flag(
-        ["emotion", "asr"],
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
+
+    tasks: list[str] | None = flag(
+        None,
         "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
-        "--selection last.",
+        "--selection last. [emotion asr, as far as the corpus has them]",
     )
     trainable: str = flag(
         "all",
@@ -248,14 +321,18 @@ class Stage2(Stage):
     stage1: str | None = flag(
         None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
     )
-    tasks: list[str] = flag(["emotion", "gender", "style"], "Tasks to train: any of emotion asr gender style.")
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
+
+    tasks: list[str] | None = flag(
+        None,
+        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+    )
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
 
     def __post_init__(self):
         super().__post_init__()
-        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
         if "emotion" not in self.tasks:
             raise UserError("--tasks: emotion must be among them")
@@ -293,7 +370,9 @@ class SerMtlArguments(TrainingArguments):
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
     )
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
-    greater_is_better: bool | None = flag(None, "Whether more of it is better. [yes, except for loss, WER and CER]")
+    greater_is_better: bool | None = flag(
+        None, "Whether more of it is better. [yes, except for losses and error rates]"
+    )
     eval_strategy: str = flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
     save_strategy: str = flag(
         "epoch",
@@ -348,6 +427,8 @@ class SerMtlArguments(TrainingArguments):
         self._n_gpu = min(1, self.n_gpu)
 
     def _check_together(self) -> None:
+        if self.output_dir is None:
+            raise UserError("--output_dir: is missing; name the folder of the run")
         if self.max_steps != -1 and self.max_steps not in range(1, 10**9):
             raise UserError(f"--max_steps {self.max_steps}: must be at least 1, or -1 for --num_train_epochs")
         for name, kind in _ENUMERATIONS.items():
@@ -381,8 +462,9 @@ class SerMtlArguments(TrainingArguments):
                 f"steps, not {strategies[0]} and {strategies[1]}"
             )
         self.load_best_model_at_end = self.selection != "last"
-        if self.greater_is_better is None and self.metric_for_best_model:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "wer", "cer"))
+        metric = METRIC.get((self.metric_for_best_model or "").removeprefix("eval_"))
+        if self.greater_is_better is None and metric is not None:  # transformers knows a loss by its name
+            self.greater_is_better = metric.higher_is_better
 
     def _settle_device(self) -> None:
         if not self.use_cpu and not torch.accelerator.is_available():

@@ -12,7 +12,8 @@ from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerState
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
-from ser_mtl.metrics import METRICS
+from ser_mtl.evaluation.results import UNTRAINED_WER
+from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.stopping import Stopped, on_signals
 from ser_mtl.tasks import TASKS
 
@@ -183,6 +184,8 @@ class SamplerEpoch(TrainerCallback):
 class EpochProgress(ProgressCallback):
     """The Trainer's progress bars with a label, and one short line for each log."""
 
+    _said = False
+
     def on_train_begin(self, args, state, control, **kwargs):
         """Label the bar of the training."""
         super().on_train_begin(args, state, control, **kwargs)
@@ -200,10 +203,20 @@ class EpochProgress(ProgressCallback):
         if not state.is_world_process_zero or self.training_bar is None:
             return
         losses = {"loss": "loss"} | {f"loss_{name}": name for name in self._loss_names(logs)}
-        metrics = {f"eval_{metric.name}": f"dev {metric.title}" for metric in METRICS if metric.key in ("ua", "wer")}
-        shown = [f"{label} {logs[name]:.3f}" for name, label in (losses | metrics).items() if name in logs]
+        shown = [f"{label} {logs[name]:.3f}" for name, label in losses.items() if name in logs]
+        shown += [f"dev {metric.title} {100 * logs[name]:.1f} %" for name, metric in self._metrics(logs).items()]
         if shown:
             self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(shown))
+
+    def _metrics(self, logs: dict[str, float]) -> dict[str, Metric]:
+        """The metrics of a log that are shown. WER waits until there is something to see, and says so once."""
+        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer")}
+        shown = {name: metric for name, metric in shown.items() if name in logs}
+        waits = {name for name, metric in shown.items() if metric.key == "wer" and logs[name] >= UNTRAINED_WER}
+        if waits and not self._said:
+            self._said = True
+            self.training_bar.write(f"dev WER is shown once it is below {100 * UNTRAINED_WER:.0f} %")
+        return {name: metric for name, metric in shown.items() if name not in waits}
 
     def close(self):
         """End the bars of a training that stops with an error, so that its message has a line of its own."""

@@ -4,12 +4,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from peft import PeftModel
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.leaks import find_leaks
+from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
@@ -21,11 +24,38 @@ from ser_mtl.hub.card import model_card
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
-from ser_mtl.training.lock import release
-from ser_mtl.training.trainer import SerMtlTrainer
+from ser_mtl.training.lock import lock, release
+
+if TYPE_CHECKING:
+    from ser_mtl.training.trainer import SerMtlTrainer
 
 
-def predict_test(trainer: SerMtlTrainer) -> list[dict]:
+def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
+    """Evaluate a trained model on the test fold, and write everything that a finished run has.
+
+    Args:
+        trainer: after `train`.
+        leaks: of `ser_mtl.corpora.leaks.find_leaks`, if they are known already.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        UserError: nothing is trained yet, there is no test fold, or another run is at work in the folder.
+    """
+    if trainer.history is None:
+        raise UserError("finish: this Trainer has not trained yet; call train() first")
+    if "test" not in trainer.parts:
+        raise UserError("finish: parts has no 'test' to evaluate on; see ser_mtl.split")
+    if trainer.is_world_process_zero():
+        lock(Path(trainer.args.output_dir))
+    rows = predict_test(trainer)
+    results = results_of(trainer, find_leaks(trainer.parts) if leaks is None else leaks, rows)
+    save_results(trainer, results, rows)
+    return results
+
+
+def predict_test(trainer: "SerMtlTrainer") -> list[dict]:
     """Predict the test fold; if the model under the adapters transcribes too, once more with the adapters off.
 
     Its transcripts are the hypotheses of a model that was not trained for speech recognition itself.
@@ -43,7 +73,7 @@ def predict_test(trainer: SerMtlTrainer) -> list[dict]:
     return trainer.rows(predictions, predicted.label_ids, **more)
 
 
-def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
+def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
     """The content of `results.json`.
 
     Args:
@@ -57,7 +87,7 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
         "stage": record["stage"],
         "fold": record["corpus"]["fold"],
         "seed": trainer.args.seed,
-        "corpus": record["corpus"]["corpus"],
+        "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": trainer.start.encoder,
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
         "tasks": trainer.stage.tasks,
@@ -68,14 +98,14 @@ def results_of(trainer: SerMtlTrainer, leaks: dict, rows: list[dict]) -> dict:
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
-        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - {None}),
+        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - set(parts["train"]["speaker"]) - {None}),
         "commit": record["commit"],
         "versions": record["versions"],
         "test": metrics_by_group(trainer.metric, predictions, references),
     }
 
 
-def progress_of(trainer: SerMtlTrainer) -> dict:
+def progress_of(trainer: "SerMtlTrainer") -> dict:
     """The epoch that was kept, the minutes of all training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
@@ -88,16 +118,16 @@ def progress_of(trainer: SerMtlTrainer) -> dict:
     }
 
 
-def save_results(trainer: SerMtlTrainer, results: dict, rows: list[dict]) -> None:
+def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> None:
     """Write the results beside the model; `results.json` last, as the sign that the run is complete."""
     if not trainer.is_world_process_zero():
         return
     folder = Path(trainer.args.output_dir)
     write_predictions(folder / "predictions.jsonl", calibrated(rows, results["calibration"].get("temperature", 1.0)))
-    history = trainer.state.log_history
-    write_json(folder / "history.json", history)
+    write_json(folder / "history.json", trainer.history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
-    plot_training_curves(history, folder / "training_curves.png", results["epoch"], evaluated_on)
+    curves = folder / "training_curves.png"
+    plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder)
     write_text(folder / "README.md", model_card(results))
@@ -111,10 +141,15 @@ def clear_up(folder: Path) -> None:
     release(folder)
 
 
+def title_of(results: dict) -> str:
+    """What a run is of, above its figures."""
+    return f"{results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+
+
 def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
     """Draw the confusion matrix of the emotions on the test fold, and the reliability of their probabilities."""
     emotion, fitted = results["test"]["all"]["emotion"], results["calibration"]
-    title = f"Emotion, {results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    title = f"Emotion, {title_of(results)}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
     plot_reliability(probabilities, targets, folder / "reliability.png", title, fitted.get("temperature"))
@@ -128,11 +163,10 @@ def show(results: dict, args: SerMtlArguments) -> None:
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
-    for path in sorted(Path(args.output_dir).iterdir()):
-        print(f"  {printable(str(path))}")
+    print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
     if "emotion" in results["tasks"]:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
-        print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are mistaken for which")
+        print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")
 
 
 def _program() -> str:

@@ -20,8 +20,9 @@ from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
+from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated
-from ser_mtl.corpora.utterances import joined
+from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
@@ -32,7 +33,7 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage2, check_together
+from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage1, Stage2, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EpochProgress,
@@ -46,11 +47,13 @@ from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.lock import release
+from ser_mtl.training.outcome import finish_run
+from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.smoothing import smoothed
-from ser_mtl.training.start import Start, check_stage1_never_heard, start_of
+from ser_mtl.training.start import Start, check_stage1_never_heard, leave_out_unusable, start_of
 
 
 class SerMtlTrainer(ResumableTrainer):
@@ -63,7 +66,8 @@ class SerMtlTrainer(ResumableTrainer):
     - Predictions are reduced on the device: probabilities of each task, and the characters that CTC finds.
 
     `train` resumes an interrupted run in the same `output_dir`. Afterwards the folder holds a model that
-    `ser_mtl.load` and `from_pretrained` read; emotion's temperature is fitted on the development set.
+    `ser_mtl.load` and `from_pretrained` read; emotion's temperature is fitted on the development set. `finish` adds the
+    results on the test fold.
 
     Args:
         stage: `Stage1` or `Stage2`: the method.
@@ -88,7 +92,9 @@ class SerMtlTrainer(ResumableTrainer):
         start: Start | None = None,
         **kwargs,
     ):
+        check_arguments(stage, args, parts)
         check_together(stage, args, has_dev="dev" in parts)
+        leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
@@ -121,6 +127,7 @@ class SerMtlTrainer(ResumableTrainer):
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
+        self.history: list[dict] | None = None
         self.dev_predictions: list[dict] | None = None
 
     def _add_callbacks(self) -> None:
@@ -158,6 +165,7 @@ class SerMtlTrainer(ResumableTrainer):
             try:
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
+                self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
                 self._calibrate()
                 if self.is_world_process_zero():
                     save_model(self.accelerator.unwrap_model(self.model), self.start.processor, folder)
@@ -167,6 +175,26 @@ class SerMtlTrainer(ResumableTrainer):
         if self.record.get("script") is None:  # a script writes its results first
             release(folder)
         return output
+
+    def finish(self, leaks: dict | None = None) -> dict:
+        """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
+
+        It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
+        With `push_to_hub` the run is published.
+
+        Args:
+            leaks: what test and training share, if it is known already (`ser_mtl.corpora.leaks.find_leaks`).
+
+        Returns:
+            The content of `results.json`.
+
+        Raises:
+            UserError: `train` has not been called, there is no test fold, or the Hub refuses.
+        """
+        results = finish_run(self, leaks)
+        if self.record.get("script") is None:  # a script prints the results first
+            publish(self.args)
+        return results
 
     def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
         """Take the output folder for this run. The checkpoint to resume from, if any."""
@@ -221,8 +249,13 @@ class SerMtlTrainer(ResumableTrainer):
 
     def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
         """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
-        if utterances is None or "row" in utterances.column_names:
+        if utterances is None:
+            if self.eval_dataset is None:
+                raise UserError("evaluate: there is no development set; name the utterances, such as parts['test']")
+            return None
+        if isinstance(utterances, Dataset) and "row" in utterances.column_names:
             return utterances
+        check_utterances("evaluate, predict", utterances)
         if not set(utterances["id"]) <= set(self.corpus["id"]):
             other = model_inputs(utterances, self.start, self.stage, self.args)
             rows = [row + len(self.corpus) for row in other["row"]]
@@ -403,13 +436,29 @@ class SerMtlTrainer(ResumableTrainer):
         return {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
 
 
+def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check that the arguments of a Trainer are what they should be.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for name, given, wanted in (("stage", stage, (Stage1, Stage2)), ("args", args, (SerMtlArguments,))):
+        if not isinstance(given, wanted):
+            shown = given.__name__ if isinstance(given, type) else type(given).__name__
+            names = " or ".join(f"ser_mtl.{one.__name__}(...)" for one in wanted)
+            raise UserError(f"{name}: must be {names}, not {shown}")
+    if not isinstance(parts, dict) or "train" not in parts:
+        raise UserError("parts: must be what ser_mtl.split returns, with train, test and dev")
+    for name, part in parts.items():
+        check_utterances(f"parts[{name!r}]", part)
+
+
 def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
     folds = parts["test"].unique("fold") if "test" in parts else []
-    corpus = (
-        {"corpus": "iemocap", "data_dir": None} if names == ["iemocap"] else {"corpus": "folder", "data_dir": names}
-    )
+    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
+    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 

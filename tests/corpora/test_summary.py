@@ -73,7 +73,7 @@ def test_utterances_are_counted_by_fold_and_label(iemocap):
     assert annotations["emotion"] == ["400", "0", "4"]
     assert annotations["text"][:2] == ["399", "1"]
     assert annotations["speaker"] == ["400", "0", "10"]
-    assert "Splits" not in tables
+    assert "Splits of fold" not in tables
 
 
 def test_hours_are_the_lengths_of_the_files(tmp_path):
@@ -127,7 +127,7 @@ def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
         ({n: {"fold": 1} for n in range(8, 20)}, "fold: no utterance in 3, 4, 5"),
         ({3: {"bytes": b"no audio"}, 5: {"seconds": 0}}, "audio: 2 unreadable or empty: {0}/3.wav, {0}/5.wav"),
         ({n: {"bytes": b""} for n in range(7)}, "{0}/3.wav, {0}/4.wav and 2 more"),
-        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds): {0}/2.wav"),
+        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds of a training): {0}/2.wav"),
         ({2: {"text": "nan"}, 4: {"text": "NaN"}}, "text: 2 transcripts are a word for nothing, such as 'nan'"),
     ],
 )
@@ -157,3 +157,28 @@ def test_recordings_that_need_ffmpeg_are_counted_with_the_command(tmp_path, monk
     assert f"2 audio files need ffmpeg, which is not installed: {tmp_path}/a.m4a, {tmp_path}/b.amr; install" in text
     assert f"ffmpeg -i {tmp_path}/a.m4a {tmp_path}/a.m4a.wav" in text
     assert f"1 unreadable or empty: {tmp_path}/c.wav" in text
+
+
+def test_each_speaker_is_a_row_with_the_fold_and_the_emotions(tmp_path):
+    tables = corpus_tables(corpus_of(tmp_path, *complete()))
+    speakers = cells(tables, "By speaker")
+    assert speakers[""] == ["fold", "gender", "utterances", "hours", "angry", "sad"]
+    assert speakers["female3"] == ["3", "female", "2", "0.00", "1", "1"]
+    assert len(speakers) == 11
+
+
+def test_without_a_fold_the_sizes_of_all_splits_are_shown(tmp_path):
+    corpus = corpus_of(tmp_path, *complete())
+    sizes = section(corpus_tables(corpus), "Splits").splitlines()
+    assert sizes[0].split() == ["train", "dev", "test"]
+    expected = [str(len(part)) for part in split(corpus, 2).values()]
+    assert sizes[2].split() == ["test", "fold", "2", *expected]
+    alone = corpus_of(tmp_path, {"emotion": "sad", "speaker": "x"})
+    assert "fold 1: " in section(corpus_tables(alone), "Splits")
+
+
+def test_of_many_speakers_the_first_and_the_last_are_shown(tmp_path):
+    corpus = corpus_of(tmp_path, *({"speaker": f"s{n:02}", "emotion": "sad", "seconds": 0} for n in range(50)))
+    speakers = section(corpus_tables(corpus), "By speaker")
+    assert ("s19" in speakers, "s20" in speakers, "s30" in speakers) == (True, False, True)
+    assert "10 more between" in speakers

@@ -48,6 +48,13 @@ def test_every_logged_loss_and_main_metric_is_one_curve(tmp_path):
     assert figure.axes[2].get_ylim()[1] > 120
 
 
+def test_a_wer_that_never_fell_is_no_curve(tmp_path):
+    untrained = [entry | {"eval_asr_wer": 1.0} for entry in DEVELOPMENT]
+    figure = plot_training_curves(TRAINING + untrained, tmp_path / "curves.png", title="$1 a corpus")
+    assert list(curves(figure, 2)) == ["emotion UA"]
+    assert figure.get_suptitle() == r"\$1 a corpus"
+
+
 def test_scl_and_the_sum_it_dominates_are_off_the_axis_of_the_tasks(tmp_path):
     figure = plot_training_curves(TRAINING, tmp_path / "curves.png")
     tasks, terms = curves(figure, 0), curves(figure, 1)

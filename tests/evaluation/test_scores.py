@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
+from ser_mtl.errors import UserError
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.metrics import METRICS
 
@@ -112,6 +113,12 @@ def test_groups_are_the_annotated_styles(metric):
     p, r = map(list, zip(*scripted, strict=True))
     assert groups["scripted"] == metric.compute(predictions=p, references=r)
     assert groups["improvised"]["n"] + groups["scripted"]["n"] < groups["all"]["n"] == 120
+
+
+def test_a_style_does_not_take_the_place_of_all_utterances(metric):
+    rows = [{"emotion": "sad", "style": "all"}]
+    with pytest.raises(UserError, match="style 'all': results have this name for all utterances"):
+        metrics_by_group(metric, rows, rows)
 
 
 def test_computing_leaves_no_file_behind(metric, tmp_path, monkeypatch):

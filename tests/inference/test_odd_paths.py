@@ -37,13 +37,13 @@ def test_what_cannot_be_opened_is_a_line_each_and_the_others_are_answered(finish
     answers, lines, code = predict(finished2, folder, "/dev/zero", "/dev/null", "x" * 300)
     assert (len(answers), code) == (1, 2) and "a.wav: " in answers[0]
     reasons = {
-        "broken.wav": "No such file", "device.wav": "a pipe or a device", "empty.mp3": "is empty",
+        "broken.wav": "no such file", "device.wav": "a pipe or a device", "empty.mp3": "is empty",
         "loop.wav": "Too many levels", "pipe.wav": "a pipe or a device", "\\udcff.wav": "not UTF-8",
         "/dev/zero": "a pipe or a device", "/dev/null": "a pipe or a device", "x" * 300: "name too long",
     }  # fmt: skip
-    assert len(lines) == len(reasons) + 1 and "9 of 10 files have no answer" in lines[-1]
+    assert len(lines) == len(reasons) + 1 and "no answer for 9 of 10 files" in lines[-1]
     for line, (name, reason) in zip(lines, reasons.items(), strict=False):
-        assert f"{name}: cannot be read as audio: " in line and reason in line
+        assert f"{name}: " in line and reason in line
 
 
 def test_formats_of_ffmpeg_are_counted_with_their_command(finished2, folder, monkeypatch):
@@ -56,7 +56,7 @@ def test_formats_of_ffmpeg_are_counted_with_their_command(finished2, folder, mon
         f"5 audio files need ffmpeg, which is not installed: {folder}/b.m4a, {folder}/c.MP4, {folder}/d.amr and 2 "
         f"more; install it, or convert each where it is: ffmpeg -i {folder}/b.m4a {folder}/b.m4a.wav"
     )
-    assert lines[1:] == ["ser-mtl predict: 5 of 6 files have no answer, see above"]
+    assert lines[1:] == ["ser-mtl predict: no answer for 5 of 6 files (see above)"]
     (folder / "a.wav").unlink()
     check_one_line(run_script("predict", [folder, "--model", finished2]), "predict", "5 audio files", "ffmpeg -i ")
 
@@ -84,7 +84,7 @@ def test_an_empty_folder_among_others_is_named(finished2, folder, tmp_path):
     (tmp_path / "empty/deep").mkdir(parents=True)
     answers, lines, code = predict(finished2, tmp_path / "empty", folder)
     assert (len(answers), code) == (1, 2)
-    assert lines == [f"{tmp_path}/empty: no audio file there", "ser-mtl predict: not all was read, see above"]
+    assert lines == [f"{tmp_path}/empty: no audio file there", "ser-mtl predict: not all read (see above)"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

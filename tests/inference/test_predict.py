@@ -1,4 +1,4 @@
-"""Pins predict.py: the answers of the run, whatever the batch; any format of audio; a broken file stops no other."""
+"""Pins `ser-mtl predict`: the answers of the run, whatever the batch; any format; a broken file stops no other."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from modeling_ser_mtl import SerMtlModel
 from pipeline_ser_mtl import length_groups
 from ser_mtl.corpora.audio import decode
 from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.inference.formats import text_lines
 from ser_mtl.inference.recognizer import infer
 
 
@@ -76,7 +77,7 @@ def test_an_answer_is_what_the_model_says_of_the_waveform(model):
     (answer,) = infer(*model, [samples])
     calibrated = output.task_logits["emotion"] / network.config.temperature
     assert torch.equal(output.logits, calibrated)
-    for task, logits in (output.task_logits | {"emotion": calibrated}).items():
+    for task, logits in (dict(output.task_logits) | {"emotion": calibrated}).items():
         p = logits.softmax(-1)[0]
         part = answer[task]
         assert part["label"] == network.config.labels[task][p.argmax()]
@@ -209,7 +210,8 @@ def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp
     (answer,) = answers_in(run_script("predict", [tmp_path, "--model", finished, "--format", "json"]).stdout)
     assert set(answer) == {"file", "duration", "emotion", "transcript"}
     emotion = f"{answer['emotion']['label']} {answer['emotion']['probability']:.2f}"
-    assert ended.stdout == f'{tmp_path / "a.wav"}: {emotion}: "{answer["transcript"]}"\n'
+    words = f': "{answer["transcript"]}"' if answer["transcript"] else ""
+    assert ended.stdout == f"{tmp_path / 'a.wav'}: {emotion}{words}\n"
 
 
 def test_nothing_but_broken_files_is_still_valid_json(finished2, tmp_path):
@@ -237,3 +239,11 @@ def test_mistakes_are_one_line(hub, finished2, encoder, tmp_path):
     (damaged / "adapter_model.safetensors").write_bytes(b"half of it")
     for model in ("ada/nowhere", tmp_path, encoder, damaged):
         check_one_line(run_script("predict", [tmp_path, "--model", model]), "predict", "--model", model)
+
+
+def test_a_text_line_ends_with_the_words_if_there_are_any():
+    answer = {"emotion": {"label": "sad", "probability": 0.7}, "transcript": ""}
+    lines = text_lines(
+        [(Path("a.wav"), answer), (Path("b.wav"), answer | {"transcript": "well"})], {"emotion": ["sad"]}
+    )
+    assert list(lines) == ["a.wav: sad 0.70", 'b.wav: sad 0.70: "well"']

@@ -148,6 +148,7 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         ((np.float32(0.5), 16000), "shape ()"),
         ("", "cannot be read as audio"),
         (io.StringIO("text"), "binary mode"),
+        (io.TextIOWrapper(io.BytesIO(b"RIFF\xff")), "binary mode"),
         (io.BytesIO(), "cannot be read as audio"),
         (b"RIFF", "bytes"),
         (([0.1], "16000"), "whole number"),
@@ -201,3 +202,14 @@ def test_it_answers_in_bfloat16_too(finished2, mono):
         assert {weight.dtype for weight in recognizer.model.parameters()} == {torch.bfloat16}
     answer = recognizer((mono, SAMPLING_RATE))
     assert answer["emotion"]["probability"] == pytest.approx(exact["emotion"]["probability"], abs=0.05)
+
+
+@pytest.mark.parametrize(("mode", "said"), [("r", "binary mode"), ("wb", "cannot be read"), ("rb", "closed file")])
+def test_a_file_open_in_another_way_is_one_clear_line(mode, said, tmp_path):
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, tone(440, 0.4), SAMPLING_RATE)
+    with open(path, mode) as file:
+        if mode == "rb":
+            file.close()
+        with pytest.raises(ser_mtl.UserError, match=f"speech.wav: .*{said}"):
+            samples_of(file)

@@ -22,7 +22,7 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"aux_weight": 1 / 3}, "aux_weight"),
         ({"aux_weight": -0.1}, "aux_weight -0.1"),
         ({"aux_weight": float("nan")}, "aux_weight nan"),
-        ({"tasks": "emotion"}, "tasks 'emotion': must be a list"),
+        ({"tasks": "emotion"}, "tasks 'emotion': must be list"),
         ({"tasks": []}, "tasks []"),
         ({"tasks": ["emotion", "emotion"]}, "tasks"),
         ({"tasks": ["emotion", "mood"]}, "tasks ['mood']: must be 'asr' or have a list of different labels"),
@@ -35,6 +35,12 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"temperature": 0.0}, "temperature 0.0: must be above 0"),
         ({"bottleneck_dim": -8}, "bottleneck_dim"),
         ({"embedding_dim": 0}, "embedding_dim"),
+        ({"embedding_dim": "a"}, "embedding_dim 'a': must be a number"),
+        ({"aux_weight": "0.1"}, "aux_weight '0.1': must be a number"),
+        ({"temperature": None}, "temperature None: must be a number"),
+        ({"bottleneck_dim": True}, "bottleneck_dim True: must be a number"),
+        ({"no_such": 3}, "no_such: unknown to SerMtlConfig and to transformers"),
+        ({"head_drop": 0.1, "embed_dim": 8}, "head_drop, embed_dim: unknown"),
         ({"encoder_config": SEWConfig()}, "encoder 'sew': must be one of wav2vec2"),
     ],
     ids=str,
@@ -43,6 +49,13 @@ def test_nonsense_is_refused_in_one_line(values, said):
     with pytest.raises(ValueError) as caught:
         all_tasks_config(**values)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_transformers_knows_passes_and_what_another_release_wrote():
+    stock = {"torch_dtype": "float32", "attn_implementation": "eager", "num_labels": 4, "problem_type": None}
+    config = all_tasks_config(**stock, output_hidden_states=True, architectures=["SerMtlModel"], auto_map={})
+    saved = config.to_dict() | {"of_a_later_release": 1}
+    assert SerMtlConfig(**saved).of_a_later_release == SerMtlConfig.from_dict(saved).of_a_later_release == 1
 
 
 def test_speech_recognition_needs_a_vocabulary():
@@ -130,4 +143,4 @@ def test_the_modeling_file_imports_only_what_a_reader_of_the_hub_has():
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)} - {file.stem for file in files}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     others = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
-    assert others == {"torch", "transformers", "safetensors", "peft"}
+    assert others == {"torch", "transformers", "safetensors", "peft", "huggingface_hub"}

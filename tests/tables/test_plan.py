@@ -220,7 +220,7 @@ def test_the_flags_of_a_row_override_all_others():
     [
         (["--full_flags", "--tasks asr"], "--tasks: each row sets it"),
         (["--num_train_epoch", "3"], "run_stage1.py: unrecognized arguments: --num_train_epoch"),
-        (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder e"),
+        (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder"),
         (["--seed", "3"], "--seed: each row sets it"),
         (["--stage1_flags", "--tasks emotion"], "--tasks: each row sets it"),
         (["--tables", "6"], "--tables 6: must be among 1, 2, 3, 4, 5"),
@@ -232,7 +232,7 @@ def test_the_flags_of_a_row_override_all_others():
         (["--full_flags", "'"], "--full_flags: No closing quotation"),
         (
             ["--rows", "t3-mtl", "--row_flags", "t3-mtl --encoder e"],
-            "run_stage2.py: unrecognized arguments: --encoder e",
+            "run_stage2.py: unrecognized arguments: --encoder",
         ),
         (["--rows", "t3-mtl", "--row_flags", "t3-mtl --scl cos"], "--scl: each row sets it"),
         (["--rows", "t3-mtl", "--row_flags", "t3-mtl 'a"], "--row_flags: No closing quotation"),
@@ -275,3 +275,9 @@ def test_a_folder_of_a_version_without_the_flag_had_its_default(tmp_path):
     keep_settings(args())
     with pytest.raises(UserError, match=r"row_flags \[\], not \['t3-mtl --warmup_steps 9'\]"):
         keep_settings(args("--row_flags", "t3-mtl --warmup_steps 9"))
+
+
+def test_without_a_finished_run_there_is_no_estimate(tmp_path):
+    runs = plan(choose_rows((1,), (), ()), (1,), (0,), tmp_path)
+    table = plan_table(runs, 1)
+    assert table.endswith(f"{len(runs)} runs, 0 finished, {len(runs)} to do; no estimate yet: no run has finished")

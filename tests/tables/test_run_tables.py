@@ -4,8 +4,9 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from helpers.tiny import check_one_line, run_script
+from helpers.tiny import check_one_line, run_script, write_corpus
 from test_launch import tables_flags
 
 from ser_mtl.errors import UserError
@@ -99,3 +100,18 @@ def test_a_missing_corpus_is_named_before_anything_is_launched(encoder, tmp_path
     ended = run_script("run_tables", flags(tmp_path / "nowhere", encoder, tmp_path / "out"))
     check_one_line(ended, "run_tables", "--data_dir", "nowhere")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "named"),
+    [
+        ("t1-full-ser-asr", [], "--leave_out asr"),
+        ("t1-full-ser", ["--folds", "1", "5"], "--folds 5: the corpus has no such test set; use --folds 1 2 3 4"),
+    ],
+)
+def test_what_the_corpus_lacks_is_named_before_anything_is_launched(encoder, tmp_path, rows, more, named):
+    folder = write_corpus(tmp_path / "mine", leave_out=["text"])
+    table = pd.read_csv(folder / "metadata.csv").query("speaker in ['f1', 'f2', 'm3', 'm4']")
+    table.to_csv(folder / "metadata.csv", index=False)
+    words = tables_flags(folder, encoder, tmp_path / "out", "--rows", rows, *more)
+    check_one_line(run_script("run_tables", words), "run_tables", named)

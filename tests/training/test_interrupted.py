@@ -224,7 +224,7 @@ def test_the_checkpoint_that_is_named_is_resumed_from(good_corpus, encoder, agai
 def test_death_after_the_last_epoch_costs_no_training(good_corpus, encoder, undisturbed, tmp_path, monkeypatch):
     flags = good_corpus, encoder, tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr("run_stage1.predict_test", lambda trainer: fail())
+        patched.setattr("ser_mtl.training.outcome.predict_test", lambda trainer: fail())
         assert run(*flags, save_minutes=10).code == 130
     assert checkpoints(tmp_path / "out") == ["checkpoint-3", "checkpoint-9"]
     ended = run(*flags, save_minutes=10)
@@ -236,7 +236,7 @@ def test_nor_does_it_where_the_last_epoch_is_not_a_whole_one(good_corpus, encode
     for output in ("undisturbed", "killed"):
         with monkeypatch.context() as patched:
             if output == "killed":
-                patched.setattr("run_stage1.predict_test", lambda trainer: fail())
+                patched.setattr("ser_mtl.training.outcome.predict_test", lambda trainer: fail())
                 assert run(good_corpus, encoder, tmp_path / output, num_train_epochs=1.5).code == 130
         assert run(good_corpus, encoder, tmp_path / output, num_train_epochs=1.5).code == 0
     check_same(tmp_path / "killed", tmp_path / "undisturbed")

@@ -6,8 +6,11 @@ import pytest
 import yaml
 from helpers.tiny import check_one_line, run_flags, run_script
 
+from ser_mtl.corpora.reading import read_audio
+from ser_mtl.errors import UserError
 from ser_mtl.recipe import StageParser, parse_settings
 from ser_mtl.training.arguments import Stage1, Stage2
+from ser_mtl.training.start import read_stage1
 
 
 def write_yaml(folder, **settings) -> str:
@@ -47,7 +50,7 @@ def test_a_run_started_from_its_own_args_json_is_that_run(finished):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"learning_rat": 1e-4}, "'learning_rat' is not a flag; did you mean 'learning_rate'?"),
+        ({"learning_rat": 1e-4}, "'learning_rat' is not a flag (did you mean learning_rate?)"),
         ({"fold": 9}, "--fold 9"),
         ({"tasks": "emotion age"}, "--tasks"),
     ],
@@ -88,3 +91,11 @@ def test_help_all_has_the_flags_of_transformers_too():
     assert ended.code == 0
     for flag in ("--fold", "--fsdp", "--torch_compile", "--label_names"):
         assert flag in ended.stdout
+
+
+def test_a_file_or_folder_that_is_not_there_is_named_in_plain_words(tmp_path):
+    check_one_line(run_script("run_stage1", [tmp_path / "run.yml"]), "run_stage1", "run.yml: no such file")
+    with pytest.raises(UserError, match=r"--stage1 /moved/stage1/fold1: .*: no such folder, and no Hub id"):
+        read_stage1("/moved/stage1/fold1")
+    with pytest.raises(UserError, match=r"nowhere.wav: no such file$"):
+        read_audio(tmp_path / "nowhere.wav")

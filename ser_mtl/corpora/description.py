@@ -1,0 +1,172 @@
+"""The page of data that describes a corpus: a TOML file, shipped with the package or written by a user."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ser_mtl.corpora.names import spelling
+from ser_mtl.corpora.patterns import compile_pattern
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError
+
+FOLDER = Path(__file__).with_name("descriptions")
+
+DESCRIBED = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+"""Names of the described corpora that come with the package."""
+
+COLUMNS = tuple(name for name in FEATURES if name not in ("id", "path", "corpus", "start", "end", "raters"))
+"""Columns that a description can fill."""
+
+LEAVES_OUT = ("emotion", "split")
+"""Columns in which an empty word of a map leaves the utterance out; in others it means "not annotated"."""
+
+REST = "*"
+"""In a map: every label that it does not name."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Files with a row for each utterance: csv, tsv, json, jsonl, or lines of text.
+
+    Attributes:
+        files: patterns of their paths; parts of them are fields of each row.
+        audio: template of the audio file of a row: the end of its path, its suffix not needed.
+        line: for lines of text, a regular expression with named groups; other lines are skipped.
+        encoding: of files that are neither UTF-8 nor begin with a byte order mark.
+        fields: what else is known of each of its rows.
+        optional: an utterance needs no row in it.
+    """
+
+    files: tuple[str, ...]
+    audio: str
+    line: str | None = None
+    encoding: str = "latin-1"
+    fields: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a TOML file says of a corpus.
+
+    Attributes:
+        name: of the corpus in a command line and in results.
+        file: the TOML file.
+        title: its name for people.
+        language, licence, address: what people need to know to get and use it.
+        odd: known traps, a sentence each.
+        audio: patterns of the audio files' paths without suffix, named parts being fields of the utterance.
+        id: template of an utterance's id; files with the same id are copies. By default the path without suffix.
+        tables: see `Table`.
+        columns: templates of each column; the first whose fields are all there is taken.
+        maps: for each column, words by label.
+        counts: counts of one or several editions: "of", "utterances", "speakers", and numbers by label of a column.
+        other_editions: there are editions with other counts: a difference is said, but stops nothing.
+        hub: repository of a dataset on the Hub that holds the audio and the table.
+        config: its configuration.
+    """
+
+    name: str
+    file: Path
+    title: str
+    language: str = ""
+    licence: str = ""
+    address: str = ""
+    odd: tuple[str, ...] = ()
+    audio: tuple[str, ...] = ("**/*",)
+    id: str | None = None
+    tables: tuple[Table, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    counts: tuple[dict[str, Any], ...] = ()
+    other_editions: bool = False
+    hub: str | None = None
+    config: str | None = None
+
+
+def is_described(name: str) -> bool:
+    """Whether a name of a corpus means a description: a shipped one, or a TOML file."""
+    return name in DESCRIBED or name.endswith(".toml")
+
+
+def read_description(name: str) -> Description:
+    """Read a shipped description, or a TOML file.
+
+    Raises:
+        UserError: the file is missing, is no TOML, or has a key, column or pattern that means nothing.
+    """
+    file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is no TOML ({error})") from error
+    try:
+        return _description(file, content)
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{file}: a value has another form than in docs/corpora.md ({error})") from error
+
+
+def _description(file: Path, content: dict) -> Description:
+    _check_keys(file, content, {one.name for one in fields(Description)} - {"name", "file"})
+    for table in content.get("tables", []):
+        _check_keys(file, table, {one.name for one in fields(Table)}, "tables.")
+    for section in ("columns", "maps"):
+        _check_keys(file, content.get(section, {}), set(COLUMNS), f"{section}.")
+    tables = tuple(Table(**table | {"files": _words(table.get("files", ()))}) for table in content.get("tables", []))
+    description = Description(
+        name=file.stem,
+        file=file,
+        **{"title": file.stem}
+        | content
+        | {
+            "audio": _words(content.get("audio", "**/*")),
+            "odd": _words(content.get("odd", ())),
+            "tables": tables,
+            "columns": {name: _words(text) for name, text in content.get("columns", {}).items()},
+            "maps": {name: _map(words) for name, words in content.get("maps", {}).items()},
+            "counts": tuple(content.get("counts", ())),
+        },
+    )
+    _check_patterns(description)
+    return description
+
+
+def _check_patterns(description: Description) -> None:
+    for pattern in (*description.audio, *(one for table in description.tables for one in table.files)):
+        with _named(description.file):
+            compile_pattern(pattern)
+    for table in description.tables:
+        try:
+            re.compile(table.line or "")
+        except re.error as error:
+            raise UserError(f"{description.file}: line {table.line!r} is no regular expression ({error})") from error
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Put the name of the file before a mistake in it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _check_keys(file: Path, content: dict, known: set[str], section: str = "") -> None:
+    if unknown := [key for key in content if key not in known]:
+        raise UserError(f"{file}: {section}{unknown[0]} is unknown; known: {', '.join(sorted(known))}")
+
+
+def _words(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _map(words: dict[str, str]) -> dict[str, str]:
+    if not all(isinstance(word, str) for word in words.values()):
+        raise TypeError(f"words must be in quotes: {words}")
+    return {key if key == REST else spelling(key): word for key, word in words.items()}

@@ -1,0 +1,84 @@
+"""A dataset of the Hub, or a saved one, to utterances, as a description says. No audio is decoded."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
+
+from ser_mtl.corpora.cache import cache_folder
+from ser_mtl.corpora.described import LeftOut, finished, row_of
+from ser_mtl.corpora.description import Description
+from ser_mtl.corpora.folds import part_named
+from ser_mtl.corpora.tables import as_text
+from ser_mtl.corpora.tree import AUDIO, suffix_of
+from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.files import replacing
+
+
+def read_hub(description: Description, name: str, check_counts: bool = True) -> tuple[Dataset, LeftOut]:
+    """Read all splits of a dataset. If they are train and test, with or without dev, they are an official split.
+
+    Args:
+        description: says which columns hold what.
+        name: of a repository, or a folder.
+        check_counts: see `ser_mtl.corpora.described.read_described`.
+
+    Returns:
+        The utterances, sorted by id, and what was left out. Audio that is not a file yet is one in the cache.
+
+    Raises:
+        UserError: the dataset cannot be loaded, or has no audio, or nobody's name.
+    """
+    with hub_errors(f"--data_dir {name}: cannot be loaded as a dataset"):
+        parts = load_dataset(name, description.config)
+    if not isinstance(parts, DatasetDict):
+        parts = DatasetDict({"all": parts})
+    left_out, rows = LeftOut(), []
+    for place, fields, path in _utterances(name, parts):
+        row = row_of(description, fields)
+        if reason := row.pop("left out"):
+            left_out.add(reason, place)
+        else:
+            rows.append(dict.fromkeys(FEATURES) | row | {"id": place, "path": path})
+    if not any(row["speaker"] or row["split"] or row["fold"] for row in rows):
+        columns = next(iter(parts.values())).column_names
+        raise UserError(
+            f"{name}: of its columns ({', '.join(columns)}) none is known to hold speakers, who must not be in train "
+            f"and test; copy {description.file}, name the column there under [columns], and pass it as --corpus my.toml"
+        )
+    return finished(description, rows, name, left_out, check_counts)
+
+
+def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, str], str]]:
+    """The id, the fields and the audio file of each utterance."""
+    official = {part_named(part) for part in parts}
+    official_split = {"train", "test"} <= official and None not in official and len(official) == len(parts)
+    for part, rows in parts.items():
+        column = next((one for one, feature in rows.features.items() if isinstance(feature, Audio)), None)
+        if column is None:
+            raise UserError(f"{name}: no column of {part} holds audio; its columns: {', '.join(rows.column_names)}")
+        labels = {one: feature for one, feature in rows.features.items() if isinstance(feature, ClassLabel)}
+        known: dict[str, str] = {"split": part} if official_split else {}
+        for number, row in enumerate(rows.cast_column(column, Audio(decode=False))):
+            audio = row.pop(column)
+            row |= {one: feature.int2str(row[one]) for one, feature in labels.items() if (row[one] or 0) >= 0}
+            stem = Path(audio["path"] or "").stem
+            fields = {one: text for one, cell in row.items() if (text := as_text(cell))}
+            place = f"{Path(name).name}/{part}/{number:06d}"  # ids of two datasets differ
+            yield place, known | fields | {"stem": stem}, _file_of(name, audio)
+
+
+def _file_of(name: str, audio: dict) -> str:
+    """The audio as a file: its own, or one in the cache, under a name of what it holds."""
+    if audio["bytes"] is None:
+        return audio["path"]
+    suffix = suffix_of(audio["path"] or "")
+    digest = hashlib.sha256(audio["bytes"]).hexdigest()[:32]
+    folder = cache_folder() / "hub" / name.strip("/").replace("/", "--")
+    file = folder / f"{digest}{suffix if suffix in AUDIO else '.wav'}"
+    if not file.is_file():
+        with replacing(file) as partial:
+            partial.write_bytes(audio["bytes"])
+    return str(file)

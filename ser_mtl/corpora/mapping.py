@@ -1,0 +1,82 @@
+"""`--map`: labels renamed, joined or left out, in any corpus."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from datasets import Dataset
+
+from ser_mtl.corpora.names import cleaned
+from ser_mtl.errors import UserError
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+
+_COLUMNS = [TASKS[task].column for task in CLASSIFICATION_TASKS]
+
+
+def parse_map(words: Iterable[str] | Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """`anger=angry`, `disgust=` or `gender:m=male` as {(column, label): new label}; without a column it is emotion.
+
+    Raises:
+        UserError: another form, an unknown column, or a label that is there twice.
+    """
+    pairs = words.items() if isinstance(words, Mapping) else [_pair(word) for word in words]
+    found: dict[tuple[str, str], str] = {}
+    for old, new in pairs:
+        prefix, colon, label = old.partition(":")
+        column, label = (prefix, label) if colon and prefix in _COLUMNS else ("emotion", old)
+        key = column, (cleaned(label, set()) or "").casefold()
+        if not key[1]:
+            raise UserError(f"--map {old}={new}: names no label; write OLD=NEW, or OLD= to leave it out")
+        if key in found:
+            raise UserError(f"--map: {label!r} is there twice; upper and lower case are one")
+        found[key] = cleaned(new, set()) or ""
+    return found
+
+
+def _pair(word: str) -> tuple[str, str]:
+    old, equals, new = word.partition("=")
+    if not equals:
+        raise UserError(f"--map {word}: write OLD=NEW, or OLD= to leave it out")
+    return old, new
+
+
+def with_map(corpus: Dataset, words: Iterable[str] | Mapping[str, str]) -> tuple[Dataset, list[str]]:
+    """The corpus with other labels, and a line on each label whose utterances are left out.
+
+    An empty word leaves out utterances of an emotion; for gender and style it means "not annotated". Upper and lower
+    case do not matter. Folds stay as they are.
+
+    Raises:
+        UserError: as `parse_map`, no utterance has the label, or none is left.
+    """
+    left_out: list[str] = []
+    by_column: dict[str, dict[str, str]] = {}
+    for (column, label), new in parse_map(words).items():
+        by_column.setdefault(column, {})[label] = new
+    for column, wanted in by_column.items():
+        labels = corpus[column][:]
+        _check_present(column, wanted, labels)
+        changed = [None if label is None else wanted.get(label.casefold(), label) for label in labels]
+        columns = corpus.column_names
+        corpus = corpus.remove_columns(column).add_column(
+            column, [new or None for new in changed], feature=corpus.features[column]
+        )
+        corpus = corpus.select_columns(columns)
+        if column == "emotion" and "" in changed:
+            left_out += [
+                f"{sum(label.casefold() == old for label in labels if label)} utterances are {old!r} (--map)"
+                for old, new in wanted.items()
+                if not new
+            ]
+            corpus = corpus.select([row for row, new in enumerate(changed) if new != ""])
+    if len(corpus) == 0:
+        raise UserError("--map: leaves no utterance; keep at least two emotions")
+    return corpus, left_out
+
+
+def _check_present(column: str, wanted: Iterable[str], labels: list[str | None]) -> None:
+    known = sorted({label for label in labels if label})
+    for old in wanted:
+        if old not in {label.casefold() for label in known}:
+            near = get_close_matches(old, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(f"--map {old}=: no utterance has this {column}{hint}; it has {', '.join(known) or 'none'}")

@@ -1,0 +1,84 @@
+"""Rows of the tables that corpora come with: csv, tsv, json, jsonl, and lines of text."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+from ser_mtl.errors import UserError
+
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def rows_of(file: Path, line: str | None = None, encoding: str = "latin-1") -> Iterator[dict[str, str]]:
+    """The rows of a table: text by column, without blanks at its ends; empty cells are left out.
+
+    Args:
+        file: .csv or .tsv with a header, .json (an array of objects, or an object of them), .jsonl.
+        line: a regular expression with named groups, for lines of text.
+        encoding: if the file is not UTF-8 and has no byte order mark.
+
+    Raises:
+        UserError: the file cannot be read, or is not what its suffix says.
+    """
+    text = read_text(file, encoding)
+    if line is not None:
+        found = filter(None, map(re.compile(line).fullmatch, (one.strip() for one in text.split("\n"))))
+        rows: Iterator[dict] = (match.groupdict() for match in found)
+    elif file.suffix.lower() in (".json", ".jsonl"):
+        rows = _objects(file, text)
+    else:
+        rows = csv.DictReader(StringIO(text, newline=""), delimiter=_separator(file, text), restkey="")
+    try:
+        for row in rows:
+            yield {str(name).strip(): cell for name, value in row.items() if (cell := as_text(value))}
+    except csv.Error as error:
+        raise UserError(f"{file}: is not a table ({error})") from error
+
+
+def as_text(value: object) -> str:
+    """A cell as text; nothing for one that holds no single value."""
+    if value is None or isinstance(value, bool | dict | list):
+        return ""
+    return " ".join(str(value).split()) if isinstance(value, str) else str(value)
+
+
+def read_text(file: Path, encoding: str) -> str:
+    """A text file in UTF-8, UTF-16, or else in `encoding`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    known = [name for mark, name in _MARKS if raw.startswith(mark)] or ["utf-8"]
+    for name in (*known, encoding):
+        try:
+            return raw.decode(name)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return raw.decode("latin-1")
+
+
+def _separator(file: Path, text: str) -> str:
+    header = text.split("\n", 1)[0]
+    return "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+
+
+def _objects(file: Path, text: str) -> Iterator[dict]:
+    try:
+        if file.suffix.lower() == ".jsonl":
+            content = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON ({error})") from error
+    if isinstance(content, dict):  # by key, as EmoBox has it
+        content = [{"key": key} | row for key, row in content.items() if isinstance(row, dict)]
+    if not isinstance(content, list):
+        raise UserError(f"{file}: must hold rows, each an object")
+    return (row for row in content if isinstance(row, dict))

@@ -1,0 +1,41 @@
+"""Command lines whose mistakes are one line."""
+
+import argparse
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import NoReturn
+
+from ser_mtl.errors import UserError
+
+
+class OneLineErrors:
+    """What makes the mistakes of an `ArgumentParser` a `UserError`."""
+
+    _option_string_actions: dict[str, argparse.Action]
+
+    def parse_args(self, args=None, namespace=None):
+        """Name the first flag that does not exist, before argparse asks for an argument that is missing."""
+        known = self._option_string_actions
+        for flag in (word.split("=")[0] for word in args or () if word.startswith("--") and word != "--"):
+            if flag not in known:
+                usual = [option for option in known if "-" not in option.lstrip("-")]
+                self.error(f"unrecognized arguments: {flag}{did_you_mean('--' + flag[2:].replace('-', '_'), usual)}")
+        return super().parse_args(args, namespace)  # type: ignore[misc]
+
+    def print_help(self, file=None) -> None:
+        """Print the help; argparse would not say that it cannot."""
+        print(self.format_help(), end="", file=file)  # type: ignore[attr-defined]
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; argparse would print the usage before it."""
+        raise UserError(f"{message}; --help explains every flag")
+
+
+class OneLineParser(OneLineErrors, argparse.ArgumentParser):
+    """A parser whose mistakes are a `UserError`."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the known word that is spelled most like this one, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
