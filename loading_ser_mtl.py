@@ -23,6 +23,11 @@ require_version("transformers>=4.50")
 FORMAT = 1
 """Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
 
+PIPELINES = {
+    "speech-emotion": {"impl": "pipeline_ser_mtl.SpeechEmotionPipeline", "pt": ["AutoModelForAudioClassification"]}
+}
+"""The tasks of `transformers.pipeline` that a saved model brings the code for."""
+
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
@@ -107,7 +112,7 @@ class BaseConfig(PretrainedConfig):
 
     def to_diff_dict(self) -> dict:
         """What is saved."""
-        return super().to_diff_dict() | {"format": FORMAT}
+        return super().to_diff_dict() | {"format": FORMAT, "custom_pipelines": PIPELINES}
 
 
 def _check_format(format: int) -> None:

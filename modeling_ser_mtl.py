@@ -2,7 +2,8 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py` and `loading_ser_mtl.py`; the three need nothing else of this project.
+with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py` and `recordings_ser_mtl.py`; the five need
+nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoTokenizer,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.utils import ModelOutput, logging
@@ -31,7 +34,7 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the three files are a package
+try:  # in a repository of the Hub, and in its copies here, the five files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
     from .loading_ser_mtl import (
         BaseConfig,
@@ -42,17 +45,22 @@ try:  # in a repository of the Hub, and in its copies here, the three files are 
         encoder_config_of,
         refuse_wrong_base,
     )  # fmt: skip
-except ImportError:  # in a clone, and installed, each is a module of its own
-    from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from loading_ser_mtl import (
-        BaseConfig,
-        BaseFingerprint,
-        LoadableModel,
-        check_types,
-        emotion_labels,
-        encoder_config_of,
-        refuse_wrong_base,
-    )  # fmt: skip
+    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
+    from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
+except ImportError:
+    try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from loading_ser_mtl import (
+            BaseConfig,
+            BaseFingerprint,
+            LoadableModel,
+            check_types,
+            emotion_labels,
+            encoder_config_of,
+            refuse_wrong_base,
+        )  # fmt: skip
+    except ImportError:
+        raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
@@ -480,5 +488,6 @@ class SerMtlModel(LoadableModel):
 
 AutoConfig.register(SerMtlConfig.model_type, SerMtlConfig, exist_ok=True)
 AutoFeatureExtractor.register(SerMtlConfig, Wav2Vec2FeatureExtractor, exist_ok=True)  # transformers 4.50 looks here
+AutoTokenizer.register(SerMtlConfig, slow_tokenizer_class=Wav2Vec2CTCTokenizer, exist_ok=True)  # likewise
 SerMtlConfig.register_for_auto_class()
 SerMtlModel.register_for_auto_class("AutoModelForAudioClassification")

@@ -18,9 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel, ctc_loss
+from recordings_ser_mtl import waveforms
 from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import with_samples
-from ser_mtl.corpora.batching import LengthGroupedSampler, waveforms
+from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.targets import character_tokenizer, with_targets

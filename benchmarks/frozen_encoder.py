@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
+from recordings_ser_mtl import waveforms
 from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import with_samples
-from ser_mtl.corpora.batching import waveforms
 from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config

@@ -42,6 +42,19 @@ def notice(line: str) -> None:
     warnings.warn(printable(line), Notice, stacklevel=3)
 
 
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Make the errors of the files that travel, which have only Python's, ours.
+
+    Raises:
+        UserError: for each ValueError inside the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -2,65 +2,26 @@
 
 import hashlib
 import sys
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import datasets
 import numpy as np
-import torch
 from datasets import Dataset, Features, List, Value
-from scipy.signal import resample_poly
-from torchaudio.functional import resample
 
+import recordings_ser_mtl
+from recordings_ser_mtl import SAMPLING_RATE, to_mono_16k
 from ser_mtl.corpora import ffmpeg, headers, level, reading
 from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.corpora.folder import place_of
 from ser_mtl.corpora.kept import forget, keep, kept_samples
 from ser_mtl.corpora.level import clipping_in_one_line
-from ser_mtl.corpora.reading import TOO_LONG, check_rate, read_audio, seconds_over
+from ser_mtl.corpora.reading import TOO_LONG, read_audio, seconds_over
 from ser_mtl.errors import UserError
 
-SAMPLING_RATE = 16_000
-
 _EXAMPLES = 20  # files in one message
-
-
-def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Average the channels, resample to 16 kHz and quantise to 16 bits.
-
-    Args:
-        samples: from -1 to 1, (samples, channels) float32; what mixing and resampling put beyond is clipped.
-        rate: their sampling rate in hertz.
-
-    Returns:
-        (samples at 16 kHz,) int16.
-
-    Raises:
-        UserError: a rate outside `RATES`.
-    """
-    check_rate(rate)
-    mono = samples.mean(axis=1)
-    if rate != SAMPLING_RATE:
-        mono = _at_16k(mono, rate)
-    return np.rint(mono * 32768).clip(-32768, 32767).astype(np.int16)
-
-
-def _at_16k(mono: np.ndarray, rate: int) -> np.ndarray:
-    """Resample, in memory and time that do not grow with the terms of the ratio of the rates.
-
-    The ratio is exact up to 100 kHz and for the usual rates above; else it is off by one part in 100,000 at most.
-    """
-    ratio = Fraction(SAMPLING_RATE, rate).limit_denominator(100_000)
-    up, down = ratio.numerator, ratio.denominator
-    if max(up, down) <= _LARGEST_TERM:
-        return resample(torch.from_numpy(mono), down, up).numpy()
-    return resample_poly(mono, up, down)
-
-
-_LARGEST_TERM = 1000
-"""torchaudio's filters take memory with the product of both terms: 11.025 kHz is 441 to 640, 44,101 Hz has none."""
+_CODE = (sys.modules[__name__], recordings_ser_mtl, reading, headers, ffmpeg, level)  # what decodes
 
 
 def decode(file: str | Path | BinaryIO, max_seconds: float | None = None) -> np.ndarray:
@@ -161,4 +122,4 @@ def samples_identity(corpus: Dataset) -> tuple:
         UserError: a file is missing.
     """
     programs = (*DECODERS, ffmpeg.version()) if any(map(ffmpeg.reads, corpus["path"][:])) else DECODERS
-    return files_identity(corpus), programs, source_digest(sys.modules[__name__], reading, headers, ffmpeg, level)
+    return files_identity(corpus), programs, source_digest(*_CODE)

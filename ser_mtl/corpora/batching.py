@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import SequenceFeatureExtractor
 
-from ser_mtl.corpora.audio import SAMPLING_RATE
+from recordings_ser_mtl import waveforms
 from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 
@@ -88,21 +88,3 @@ class Collator:
             "features": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
             "frame_lengths": torch.tensor([len(frames) for frames in features]),
         }
-
-
-def waveforms(utterances: list[np.ndarray], feature_extractor: SequenceFeatureExtractor) -> dict[str, torch.Tensor]:
-    """Pad waveforms at 16 kHz, (samples,) each, to `input_values` and `attention_mask`, (batch, longest) each."""
-    batch = feature_extractor(
-        [as_floats(samples) for samples in utterances],
-        sampling_rate=SAMPLING_RATE,
-        padding=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return dict(batch)
-
-
-def as_floats(samples: np.ndarray) -> np.ndarray:
-    """Convert samples, int16 or floats from -1 to 1, to float32 from -1 to 1."""
-    samples = np.asarray(samples)
-    return samples.astype(np.float32) / (32768 if samples.dtype.kind == "i" else 1)

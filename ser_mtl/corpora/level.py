@@ -6,12 +6,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ser_mtl.errors import Notice, UserError
-
-_ROUNDING = 1e-3  # of scales such as 1 / 32767, and of filters
-_FEW = 1e-3  # share of the samples
-OVERSHOOT = 1.5
-"""What lossy formats and loud mixes reach in a file, whose scale is known. The scale of an array is not."""
+import recordings_ser_mtl
+from ser_mtl.errors import Notice, user_errors
 
 
 class Clipped(Notice):
@@ -19,34 +15,13 @@ class Clipped(Notice):
 
 
 def at_full_scale(samples: np.ndarray, name: str, overshoot: float = 1.0) -> np.ndarray:
-    """Clip samples beyond -1..1, with a warning that counts them (`Clipped`), unless they show another scale.
-
-    Before anything is computed: a resampler would spread one wild sample over its neighbours.
-
-    Args:
-        samples: finite floats, of any shape.
-        name: what the message begins with.
-        overshoot: what any number of samples may reach; a few, one in a thousand, may reach anything.
-
-    Returns:
-        The samples, clipped if there are any beyond.
+    """As in `recordings_ser_mtl`, with a warning and an error of ours.
 
     Raises:
-        UserError: names the peak, if more samples are beyond `overshoot`: their scale is another one, such as that of
-            16-bit integers.
+        UserError: more samples than a few are beyond `overshoot`.
     """
-    sizes = np.abs(samples)
-    over = int((sizes > 1 + _ROUNDING).sum())
-    if over == 0:
-        return samples
-    if (sizes > overshoot + _ROUNDING).mean() > _FEW:
-        raise UserError(
-            f"{name}: samples up to {sizes.max():g}; floats must be within -1 and 1; divide or clip them (the full "
-            "scale of 16-bit integers is 32768)"
-        )
-    line = f"{name}: {over} of {samples.size} samples are beyond -1..1 (peak {sizes.max():.2f}) and were clipped"
-    warnings.warn(line, Clipped, stacklevel=3)
-    return samples.clip(-1, 1)
+    with user_errors():
+        return recordings_ser_mtl.at_full_scale(samples, name, overshoot, Clipped)
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+import recordings_ser_mtl
+from recordings_ser_mtl import OVERSHOOT
 from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.headers import check_whole
-from ser_mtl.corpora.level import OVERSHOOT, at_full_scale
-from ser_mtl.errors import UserError
-
-RATES = (1_000, 768_000)
-"""Hertz: the sampling rates that are read. Anything else is a damaged header, or no speech."""
+from ser_mtl.corpora.level import at_full_scale
+from ser_mtl.errors import UserError, user_errors
 
 MAX_SECONDS = 60.0
 """Longest utterance of a corpus by default. Attention needs memory with the square of its length."""
@@ -107,7 +106,7 @@ def _opened(file: str | Path | BinaryIO, name: str, max_seconds: float | None) -
                 if not ffmpeg.installed():
                     raise UserError(_not_read(name, error)) from error
                 seconds = _LARGEST if max_seconds is None else max_seconds + 1
-                sound = _Sequential(ffmpeg.decoded(source, name, seconds, 4 * _LARGEST))
+                sound = _Sequential(ffmpeg.decoded(source, name, seconds, 4 * _LARGEST + _BLOCK))
             yield stack.enter_context(sound)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
         raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
@@ -172,13 +171,13 @@ def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray
 
 
 def check_rate(rate: int, name: str = "") -> None:
-    """Check that a sampling rate in hertz is one of audio.
+    """As in `recordings_ser_mtl`.
 
     Raises:
         UserError: it is outside `RATES`; the message begins with `name`.
     """
-    if not RATES[0] <= rate <= RATES[1]:
-        raise UserError(f"{name}sampling rate {rate}: must be from {RATES[0]} to {RATES[1]} hertz; export it again")
+    with user_errors():
+        recordings_ser_mtl.check_rate(rate, name)
 
 
 def seconds_of(path: str | Path) -> float:

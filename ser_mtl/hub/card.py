@@ -77,26 +77,23 @@ for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].
     print(f"{{label}} {{probability:.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _FROZEN_TRANSCRIPT = """\
-The adapters move the input of the CTC head, so `output.asr_logits` are of no use. Transcripts come from the frozen
-model under the adapters, with this project installed:
-
-```text
-ser_mtl.load({name})("speech.wav")["transcript"]
-```"""
+The adapters move the input of the CTC head, so `output.asr_logits` are of no use. The transcript of the pipeline
+"speech-emotion" comes from the frozen model under the adapters."""
 _NO_TRANSCRIPT = """\
 If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
 from the model that this one was trained on."""
 _PIPELINE = """\
-With a pipeline, for emotion only; utterances may be batched, and padding does not change an answer:
+With a pipeline of its own: files, or `(samples, rate)`, of any rate, any number of channels and any length give all
+tasks, with calibrated probabilities{transcripts}:
 
 ```python
-import soundfile
 from transformers import pipeline
 
-classify = pipeline("audio-classification", model={name}, trust_remote_code=True)
-waveform, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)
-print(classify({{"raw": waveform.mean(axis=1), "sampling_rate": rate}}))
-```"""
+recognize = pipeline("speech-emotion", model={name}, trust_remote_code=True)
+print(recognize("speech.wav"))
+```
+
+The stock pipeline `audio-classification` gives the emotion of single utterances, calibrated too."""
 _PEFT = """\
 The repository holds adapters; their base is loaded from {base_shown}, at the commit that they were trained on. With
 only PEFT:
@@ -309,16 +306,17 @@ def _use(results: dict, name: str) -> str:
         newest=TESTED[1],
     )
     parts = [load]
+    frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and "asr" in results["test"]["all"]
     if not on_encoder:
-        parts.append(_PIPELINE.format(name=quoted))
+        transcripts = ", and the transcript" if "asr" in results["tasks"] or frozen_transcribes else ""
+        parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts))
         if base is not None:
             places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
             parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
         else:
             parts.append(_PINNED)
     if results["stage"] == 2 and "asr" not in results["tasks"]:
-        transcribes = holds_adapters(results) and "asr" in results["test"]["all"]
-        parts.append(_FROZEN_TRANSCRIPT.format(name=quoted) if transcribes else _NO_TRANSCRIPT)
+        parts.append(_FROZEN_TRANSCRIPT if frozen_transcribes else _NO_TRANSCRIPT)
     return "\n\n".join(parts)
 
 

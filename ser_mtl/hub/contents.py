@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
+from loading_ser_mtl import PIPELINES
 from ser_mtl.corpora.folds import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
@@ -107,7 +108,8 @@ def _public_config(config: dict, code: str, hidden: Set[str]) -> dict:
     encoder = config["encoder_config"]
     encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "", hidden)
     auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
-    return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
+    more = {"architectures": ["SerMtlModel"], "auto_map": auto_map, "custom_pipelines": PIPELINES}
+    return config | more
 
 
 def _public_name(model: str, hidden: Set[str] = frozenset()) -> str:

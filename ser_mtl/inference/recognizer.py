@@ -1,31 +1,26 @@
 """From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
+from transformers import AutoConfig, Wav2Vec2Processor
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, SerMtlOutput
-from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.corpora.batching import waveforms
+import pipeline_ser_mtl
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel
+from pipeline_ser_mtl import NO_TRANSCRIPT, transcribing
+from recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of
+from ser_mtl.corpora.level import Clipped
+from ser_mtl.corpora.reading import read_audio
 from ser_mtl.errors import UserError, hub_errors, notice
-from ser_mtl.inference.recordings import Recording, samples_of
-from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
 from ser_mtl.model.saved import check_saved
 
-AT_ONCE = 30 * 60 * SAMPLING_RATE
-"""Samples in memory at once, half an hour of them: enough to find batches of similar length."""
+infer = partial(pipeline_ser_mtl.infer, front_end=extract_features)
+"""As in `pipeline_ser_mtl`, with the front end that is faster on a CPU."""
 
 
 def load(
@@ -104,216 +99,18 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-class Recognizer:
-    """Answers recordings.
-
-    Args:
-        model: on its device, in evaluation mode.
-        processor: the model's own.
-        transcript: whether answers hold a transcript, where the model transcribes.
-    """
-
-    def __init__(self, model: SerMtlModel, processor: Wav2Vec2Processor, transcript: bool = True):
-        self.model, self.processor, self.transcript = model, processor, transcript
-        self._one_at_a_time = Lock()  # `infer` switches the adapters of the model off and on
-
-    @property
-    def labels(self) -> dict[str, list[str]]:
-        """The classes of each classification task."""
-        return {task: self.model.config.labels[task] for task in self.model.config.classification_tasks}
-
-    def __call__(
-        self, recording: Recording | list[Recording], *, transcript: bool | None = None, raw: bool = False
-    ) -> dict | list[dict]:
-        """The answer to a recording, or a list of answers to a list of recordings.
-
-        Args:
-            recording: a path, a binary file object, or `(samples, rate)`, see `inference.recordings.samples_of`.
-            transcript: whether answers hold a transcript; by default as at loading.
-            raw: leave emotion's probabilities as the model was trained, without the temperature.
-
-        Returns:
-            `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
-            emotion's calibrated; and `transcript`, if the model transcribes.
-
-        Raises:
-            UserError: a recording that cannot be read or is too long.
-        """
-        answers = []
-        recordings = recording if isinstance(recording, list) else [recording]
-        for answer in self.each(recordings, transcript=transcript, raw=raw):
-            if isinstance(answer, UserError):
-                raise answer
-            answers.append(answer)
-        return answers if isinstance(recording, list) else answers[0]
+class Recognizer(pipeline_ser_mtl.Recognizer):
+    """A `pipeline_ser_mtl.Recognizer` that reads every format of audio, on the faster front end."""
 
     def each(
         self, recordings: Iterable[Recording], *, transcript: bool | None = None, raw: bool = False
     ) -> Iterator[dict | UserError]:
-        """Answer many recordings, half an hour of audio at a time; `transcript` and `raw` as for a call.
+        """As in `pipeline_ser_mtl`; an error is a `UserError`."""
+        for answer in super().each(recordings, transcript=transcript, raw=raw):
+            yield UserError(str(answer)) if isinstance(answer, ValueError) else answer
 
-        Yields:
-            For each recording, in order, its answer, or the error if it cannot be read or answered.
-        """
-        transcript = self.transcript if transcript is None else transcript
-        for chunk in _chunks(recordings):
-            utterances = [samples for samples in chunk if not isinstance(samples, UserError)]
-            with self._one_at_a_time:
-                answers = iter(infer(self.model, self.processor, utterances, transcript=transcript, raw=raw))
-            for samples in chunk:
-                if isinstance(samples, UserError):
-                    yield samples
-                elif not _is_finite(answer := next(answers)):
-                    yield UserError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
-                else:
-                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **answer}
+    def _samples_of(self, recording: Recording, name: str) -> np.ndarray:
+        return samples_of(recording, name, read_audio, Clipped)
 
-
-def infer(
-    model: SerMtlModel,
-    processor: Wav2Vec2Processor,
-    utterances: Sequence[np.ndarray],
-    batch_seconds: float | None = None,
-    transcript: bool = True,
-    raw: bool = False,
-) -> list[dict]:
-    """Answer utterances in batches of similar length, which changes no answer.
-
-    A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
-
-    Args:
-        model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
-        processor: the model's own.
-        utterances: mono samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1, in any order.
-        batch_seconds: audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer utterance
-            is a batch of its own.
-        transcript: as for `Recognizer`.
-        raw: likewise.
-
-    Returns:
-        For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
-    """
-    on_cpu = model.device.type == "cpu"
-    batch_seconds = batch_seconds or (32 if on_cpu else 64)
-    groups = list(length_groups([len(samples) for samples in utterances], int(batch_seconds * SAMPLING_RATE)))
-    source = transcribing(model) if transcript else None
-    with _threads(len(groups) if on_cpu else 1) as threads:
-        batches = [[utterances[row] for row in rows] for rows in groups]
-        passes = list(threads.map(partial(_answer_batch, model, processor, source, raw), batches))
-        answers = [answer for batch, _ in passes for answer in batch]
-        if source == "frozen":
-            with adapters_off(model):
-                texts = threads.map(partial(_transcribe_batch, model, processor), [features for _, features in passes])
-                for answer, text in zip(answers, [text for batch in texts for text in batch], strict=True):
-                    answer["transcript"] = text
-    order = np.argsort([row for rows in groups for row in rows])
-    return [answers[position] for position in order]
-
-
-@torch.inference_mode()
-def _answer_batch(
-    model: SerMtlModel, processor: Wav2Vec2Processor, source: str | None, raw: bool, utterances: list[np.ndarray]
-) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
-    """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
-    batch = waveforms(utterances, processor.feature_extractor)
-    values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
-    features, lengths = extract_features(model, values, mask)
-    output = model(features=features, frame_lengths=lengths)
-    answers = _answers(model, output, raw)
-    if source == "adapted":
-        for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
-            answer["transcript"] = text
-    return answers, (features, lengths) if source == "frozen" else None
-
-
-@torch.inference_mode()
-def _transcribe_batch(model: SerMtlModel, processor: Wav2Vec2Processor, features: tuple[Tensor, Tensor]) -> list[str]:
-    frames, _, _ = model.encode(*features)
-    return _transcripts(processor, model.ctc_head(frames), features[1])
-
-
-def _chunks(recordings: Iterable[Recording]) -> Iterator[list[np.ndarray | UserError]]:
-    """Read recordings, as many at a time as fit into `AT_ONCE`; one that cannot be read becomes its error."""
-    chunk: list[np.ndarray | UserError] = []
-    total = 0
-    for number, recording in enumerate(recordings, start=1):
-        try:
-            samples = samples_of(recording, f"recording {number}")
-            chunk.append(samples)
-            total += len(samples)
-        except UserError as error:
-            chunk.append(error)
-        if total >= AT_ONCE:
-            yield chunk
-            chunk, total = [], 0
-    yield chunk
-
-
-@contextmanager
-def _threads(batches: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that work on a batch each: a core gains more from a batch of its own than from a share of every one."""
-    cores = torch.get_num_threads()
-    threads = max(1, min(cores, batches))
-    torch.set_num_threads(cores // threads)  # of each of the threads to come
-    try:
-        with ThreadPoolExecutor(threads) as workers:
-            yield workers
-    finally:
-        torch.set_num_threads(cores)
-
-
-def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of `lengths` in groups of similar length, each of at most `budget` when padded; the longest first."""
-    group: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if group and (len(group) + 1) * lengths[group[0]] > budget:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
-
-
-def _answers(model: SerMtlModel, output: SerMtlOutput, raw: bool) -> list[dict]:
-    answers: list[dict] = [{} for _ in output.frame_lengths]
-    calibrated = {} if raw or output.logits is None else {"emotion": output.logits}
-    for task, logits in (dict(output.task_logits) | calibrated).items():
-        for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
-            answer[task] = _classified(model.config.labels[task], p)
-    return answers
-
-
-def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Tensor) -> list[str]:
-    characters = heard_characters(logits, frame_lengths, processor.tokenizer.pad_token_id)
-    return transcripts_of(characters.tolist(), processor.tokenizer)
-
-
-def _is_finite(answer: dict) -> bool:
-    """Whether every probability of an answer is a number."""
-    return all(math.isfinite(part["probability"]) for part in answer.values() if isinstance(part, dict))
-
-
-def _classified(labels: list[str], p: list[float]) -> dict:
-    best = max(range(len(p)), key=p.__getitem__)
-    return {"label": labels[best], "probability": p[best], "probabilities": dict(zip(labels, p, strict=True))}
-
-
-def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
-    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long."""
-    alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    words = ["".join(alphabet[character] for character in row if character >= 0) for row in characters]
-    return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
-
-
-def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
-    """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
-
-    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: an evaluation then keeps the
-    transcript of an utterance until its end, not the frames.
-    """
-    best = logits.argmax(dim=-1)
-    real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
-    chosen = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
-    in_front = (~chosen).byte().argsort(dim=1, stable=True)
-    longest = max(1, int(chosen.sum(dim=1).max()))
-    return best.masked_fill(~chosen, -100).gather(1, in_front)[:, :longest].int()
+    def _infer(self, utterances: list[np.ndarray], transcript: bool, raw: bool) -> list[dict]:
+        return infer(self.model, self.processor, utterances, transcript=transcript, raw=raw)

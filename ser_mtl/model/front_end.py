@@ -8,11 +8,12 @@ import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import SequenceFeatureExtractor
 
+import encoders_ser_mtl
 import modeling_ser_mtl
+import recordings_ser_mtl
 from modeling_ser_mtl import SerMtlModel
-from ser_mtl.corpora import batching
+from recordings_ser_mtl import waveforms
 from ser_mtl.corpora.audio import samples_identity
-from ser_mtl.corpora.batching import waveforms
 from ser_mtl.corpora.cache import cached_map, source_digest
 from ser_mtl.model import fast_front_end
 from ser_mtl.model.fast_front_end import extract_features
@@ -58,7 +59,7 @@ def _identity(
     corpus: Dataset, model: SerMtlModel, feature_extractor: SequenceFeatureExtractor, device: torch.device
 ) -> tuple:
     """All that the features depend on: samples, weights, settings, code, libraries and the kind of device."""
-    code = source_digest(modeling_ser_mtl, batching, fast_front_end, sys.modules[__name__])
+    code = source_digest(modeling_ser_mtl, encoders_ser_mtl, recordings_ser_mtl, fast_front_end, sys.modules[__name__])
     libraries = [version(package) for package in ("torch", "transformers")]
     # Without dropout and the like, which are a run's own: runs with the same front end share the file.
     encoder = model.config.encoder_config.to_dict()

@@ -19,9 +19,9 @@ from transformers import Wav2Vec2Processor
 
 import ser_mtl
 from modeling_ser_mtl import SerMtlModel
+from pipeline_ser_mtl import adapters_off, transcribing
 from ser_mtl.hub import onnx as exporting
 from ser_mtl.hub.onnx import OnnxModel, export, quantize, write_onnx
-from ser_mtl.model.adapters_off import adapters_off, transcribing
 
 EXAMPLE = re.search(r"^```python\n(.*?)^```$", (ROOT / "docs/onnx.md").read_text(), re.MULTILINE | re.DOTALL)[1]
 BLOCKED = """

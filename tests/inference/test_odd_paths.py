@@ -2,15 +2,12 @@
 
 import os
 import tempfile
-import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 
-import ser_mtl
 from ser_mtl.corpora.reading import read_audio
 from ser_mtl.inference.finding import find_audio
 
@@ -105,21 +102,3 @@ def test_an_unreadable_folder_is_named_also_below_others():
             os.seteuid(0)
     assert [file.name for file in found.files] == ["a.wav"]
     assert found.faults == [f"{folder}/closed: cannot be looked through (Permission denied)"] * 2
-
-
-def test_an_hour_in_a_small_flac_takes_no_memory(finished2, folder):
-    with soundfile.SoundFile(folder / "hour.flac", "w", SAMPLING_RATE, 1) as file:
-        for _ in range(60):
-            file.write(np.zeros(60 * SAMPLING_RATE, np.int16))
-    tracemalloc.start()
-    answers, lines, code = predict(finished2, folder)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert (len(answers), code) == (1, 2) and peak < 100e6
-    assert f"{folder}/hour.flac: 3600.0 seconds long; the model takes single utterances, of 120 seconds" in lines[0]
-
-
-def test_a_recording_just_over_the_limit_is_not_called_as_long_as_it(finished2):
-    recognizer = ser_mtl.load(finished2)
-    with pytest.raises(ser_mtl.UserError, match=r"120\.04 seconds long; .* of 120 seconds at most: cut it"):
-        recognizer((np.zeros(120 * 1000 + 40), 1000))

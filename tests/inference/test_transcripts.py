@@ -13,10 +13,10 @@ from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 import ser_mtl
 from modeling_ser_mtl import SerMtlModel
+from pipeline_ser_mtl import transcribing
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import Notice
 from ser_mtl.inference.recognizer import Recognizer, infer
-from ser_mtl.model.adapters_off import transcribing
 from ser_mtl.training.adapters import attach_adapters, unwrap
 
 TOKENIZER = character_tokenizer(["the quick brown fox"])

@@ -16,6 +16,7 @@ from helpers.tiny import SAMPLING_RATE, contents, run_flags, run_script, tone
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file, save_file
 
+import ser_mtl
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 
 SHORT = 3000  # samples of the second utterance that are not padding
@@ -23,7 +24,7 @@ SHORT = 3000  # samples of the second utterance that are not padding
 # Runs in a process without our code. `outputs` is what it says of two noises, the second one padded.
 PREAMBLE = """
 import importlib.util, sys, torch
-own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl"]
+own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
 sys.modules.update(dict.fromkeys(own))  # as if it were not installed
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 assert importlib.util.find_spec("modeling_ser_mtl") is None
@@ -35,6 +36,18 @@ def outputs(model):
 def auto(name, **more):
     return AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True, **more)
 """
+
+
+# Of several rates, numbers of channels and forms.
+RECORDINGS = """
+import numpy as np
+both = np.stack([noise[0].numpy(), noise[1].numpy()]).clip(-1, 1)
+recordings = ["a.wav", (both, 48_000), {"raw": both[0], "sampling_rate": 8000}]
+"""
+
+
+def write_recordings(folder: Path) -> None:
+    soundfile.write(folder / "a.wav", np.stack([tone(440, 0.5, 44_100), tone(660, 0.5, 44_100)], axis=1), 44_100)
 
 
 @torch.inference_mode()
@@ -95,9 +108,17 @@ sounds = [noise[0].numpy(), noise[1, :3000].numpy()]
 for name in ("stage1", "stage2"):
     classify = pipeline("audio-classification", model=f"ada/{name}", trust_remote_code=True)
     found[f"pipeline {name}"] = classify(sounds), classify(sounds, batch_size=2)
+for name in ("stage1", "stage2", "stage2-merged"):
+    for place in (f"ada/{name}", *([folders[name]] if name in folders else [])):
+        recognize = pipeline("speech-emotion", model=place, trust_remote_code=True)
+        found[f"recognized {name} {place in folders.values()}"] = recognize(recordings), recognize(recordings[0])
+        assert [*recognize(recording for recording in recordings[:1])] == [recognize(recordings[0])]
+        assert "transcript" not in recognize(recordings[0], transcript=False)
 torch.save(found, "found.pt")
 """
-    elsewhere(PREAMBLE + code, folder)
+    write_recordings(folder)
+    folders = {name: str(runs[name]) for name in ("stage1", "stage2")}
+    elsewhere(PREAMBLE + f"folders = {folders!r}\n" + RECORDINGS + code, folder)
     return torch.load(folder / "found.pt")
 
 
@@ -134,6 +155,35 @@ def test_a_pipeline_answers_as_the_model_does_alone_and_in_a_padded_batch(runs, 
         expected = dict(zip(model.config.labels["emotion"], p.tolist(), strict=True))
         for answers in (alone, batched):
             assert {answer["label"]: answer["score"] for answer in answers[i]} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "folder"), [(f"stage{n}", f) for n in (1, 2) for f in (True, False)])
+def test_our_pipeline_answers_as_the_recognizer_does(runs, loaded, tmp_path, monkeypatch, name, folder):
+    check_recognized(
+        ser_mtl.load(runs[name], device="cpu"), loaded[f"recognized {name} {folder}"], tmp_path, monkeypatch
+    )
+
+
+def test_our_pipeline_answers_for_a_merged_model_without_a_transcript(runs, loaded, tmp_path, monkeypatch):
+    recognizer = ser_mtl.load(runs["stage2"], device="cpu", transcript=False)
+    check_recognized(recognizer, loaded["recognized stage2-merged False"], tmp_path, monkeypatch)
+
+
+def check_recognized(recognizer, found: tuple[list[dict], dict], folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    write_recordings(folder)
+    names = {"noise": torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))}
+    exec(RECORDINGS, names)
+    answers, alone = found
+    assert alone.keys() == answers[0].keys()
+    for answer, expected in zip(answers, recognizer(names["recordings"]), strict=True):
+        assert answer.keys() == expected.keys()
+        for task, part in expected.items():
+            if isinstance(part, dict):
+                assert answer[task]["label"] == part["label"]
+                assert answer[task]["probabilities"] == pytest.approx(part["probabilities"], abs=1e-5)
+            else:
+                assert answer[task] == part
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage2-merged", "adapters1"])

@@ -16,9 +16,9 @@ from helpers.waiting import Waiting
 from transformers import TrainerCallback
 
 from modeling_ser_mtl import weighted_loss
+from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import UserError
-from ser_mtl.inference.recognizer import heard_characters, transcripts_of
 from ser_mtl.training.arguments import SerMtlArguments
 
 ROOT = Path(__file__).resolve().parents[2]
