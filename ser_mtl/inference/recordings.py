@@ -27,7 +27,8 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
-            -1..1; one in a thousand may be beyond and is clipped, with a warning.
+            -1..1; one in a thousand may be beyond and is clipped, with a warning. Integers of 64 bits, and small ones
+            in 32 bits, have no range that is known, and are refused.
         name: how messages call a recording that has no name of its own.
 
     Raises:
@@ -96,6 +97,7 @@ def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
 def _as_floats(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind in "iu":
         info = np.iinfo(samples.dtype)
+        _check_range(samples, info.bits)
         middle = 0 if samples.dtype.kind == "i" else (info.max + 1) / 2
         scale = float(info.max) + 1 - middle
         return ((samples.astype(np.float64) - middle) / scale).astype(np.float32)
@@ -104,6 +106,16 @@ def _as_floats(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise UserError("samples: hold values that are not numbers (NaN or infinite)")
     return samples
+
+
+def _check_range(samples: np.ndarray, bits: int) -> None:
+    """Refuse integers that were cast to a wider type, whose range would make silence of them."""
+    peak = max(abs(int(samples.min())), abs(int(samples.max())))
+    if bits == 64 or (bits == 32 and 0 < peak <= (2**15 if samples.dtype.kind == "i" else 2**16)):
+        raise UserError(
+            f"samples of type {samples.dtype} up to {peak}: their range is not that of the type; cast them back to "
+            "the type they were recorded in, such as int16, or give floats within -1..1"
+        )
 
 
 def audio_files(paths: Iterable[Path]) -> list[Path]:

@@ -76,6 +76,11 @@ def test_coarse_types_are_the_same_sound_up_to_their_steps(mono):
         assert np.abs(samples_of((samples, SAMPLING_RATE)).astype(int) - mono).max() <= step
 
 
+def test_32_bits_of_silence_and_of_sound_have_their_range():
+    for samples in (np.zeros(400, dtype=np.int32), np.array([0, 2**30] * 200, dtype=np.int32)):
+        assert samples_of((samples, SAMPLING_RATE)).max() == samples.max() // 2**16
+
+
 def test_the_overshoot_of_a_lossy_file_is_clipped():
     file = io.BytesIO()
     soundfile.write(file, np.clip(20 * tone(300, 0.4), -1, 1), SAMPLING_RATE, format="OGG")
@@ -126,6 +131,10 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         ((np.zeros(0), 16000), "shape (0,)"),
         ((np.zeros((2, 2, 2)), 16000), "shape (2, 2, 2)"),
         ((np.float32(0), 16000), "shape ()"),
+        ((np.array([3, -32768], dtype=np.int32), 16000), "samples of type int32 up to 32768: their range is not"),
+        ((np.array([3, 32768], dtype=np.uint32), 16000), "samples of type uint32 up to 32768: their range is not"),
+        ((torch.tensor([3, -5]), 16000), "samples of type int64 up to 5: their range is not"),
+        ((np.array([0, 2**62]), 16000), "samples of type int64"),
         (([0.1, math.nan], 16000), "NaN"),
         (([0.1, 300.0], 16000), "within -1 and 1"),
         (([0.1, -1.01], 16000), "divide or clip"),
