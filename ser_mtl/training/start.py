@@ -34,6 +34,7 @@ from ser_mtl.training.adapters import (
     freeze_for_full_finetuning,
 )
 from ser_mtl.training.arguments import DefaultTasks, Stage, Stage1, Stage2
+from ser_mtl.training.flags import ADAPTERS, refuse_without
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
 
@@ -102,10 +103,12 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     encoder_config = pretrained_encoder_config(encoder)
     revision = commit_on_hub(encoder)
     tokenizer = character_tokenizer(parts["train"]["text"])
-    processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
+    with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
+        processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
     config = method_config(stage, labels, encoder_config, len(tokenizer) if "asr" in stage.tasks else None, tokenizer)
     with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
         model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
+    check_pretrained(model, f"--encoder {encoder}")
     if stage.trainable == "adapters":
         model = attach_adapters(model, encoder, stage.lora_rank, stage.lora_alpha, revision=revision)
     elif stage.trainable == "heads":
@@ -135,12 +138,50 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """The encoder's own feature extractor; without one, a feature extractor that normalises each waveform.
 
     Moonshine takes waveforms as they are.
+
+    Raises:
+        UserError: its settings are damaged, or of another sampling rate.
     """
-    try:
-        normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
-    except (OSError, ValueError, AttributeError):
-        normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    if check_preprocessor(encoder, f"--encoder {encoder}"):
+        own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+        normalise = getattr(own, "do_normalize", normalise)
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
+
+
+def check_preprocessor(model: str, what: str) -> bool:
+    """Check the settings of a model's feature extractor, which transformers takes as they come.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        UserError: a damaged file, or another sampling rate than 16 kHz.
+    """
+    names = ("preprocessor_config.json", "processor_config.json")
+    files = [cached_file(model, name, _raise_exceptions_for_missing_entries=False) for name in names]
+    for name, file in zip(names, files, strict=True):
+        content = read_json(file) if file else {}
+        settings = content.get("feature_extractor", content)
+        if not isinstance(settings, dict) or not isinstance(settings.get("do_normalize", True), bool):
+            raise UserError(f"{what}: its {name} is damaged")
+        if (rate := settings.get("sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
+            raise UserError(
+                f"{what}: its {name} says a sampling rate of {rate!r}; this project has {SAMPLING_RATE} hertz throughout"
+            )
+    return any(files)
+
+
+def check_pretrained(model: SerMtlModel, what: str) -> None:
+    """Check the weights of a model that training starts from.
+
+    Raises:
+        UserError: names those that are not finite, or all are zero in the encoder.
+    """
+    if bad := [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]:
+        raise UserError(f"{what}: {len(bad)} of its weights are not finite numbers, such as {bad[0]}; load it again")
+    if not any(bool(weight.any()) for weight in model.encoder.parameters() if weight.ndim > 1):
+        raise UserError(f"{what}: all weight matrices of its encoder are zero; load it again")
 
 
 # ------------------------------------------------------------------------------------------------------------ stage 2
@@ -176,6 +217,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
+        check_preprocessor(stage1.name, f"--stage1 {stage1.name}")
         processor = Wav2Vec2Processor.from_pretrained(stage1.name, trust_remote_code=False)
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
@@ -184,6 +226,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
         model = SerMtlModel.from_pretrained(stage1.base, config=config, revision=stage1.revision)
+    check_pretrained(model, f"--stage1 {stage1.name}: {stage1.base}")
     model = with_adapters(model, stage, stage1)
     if stage.trainable == "all":
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model
@@ -260,7 +303,9 @@ def check_fits(stage: Stage2, stage1: SavedStage1, labels: dict[str, list[str]])
                 f"({', '.join(labels[task])})"
             )
     sizes = {"embedding_dim": saved.embedding_dim}
-    if stage1.lora is not None:
+    if stage1.lora is None:
+        refuse_without(stage, (ADAPTERS,))
+    else:
         sizes |= {"bottleneck_dim": saved.bottleneck_dim}
         sizes |= {"lora_rank": stage1.lora.r, "lora_alpha": stage1.lora.lora_alpha}
     for name, value in sizes.items():
