@@ -22,6 +22,7 @@ from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
+from ser_mtl.model.processor import load_processor
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
 """Samples in memory at once, half an hour of them: enough to find batches of similar length."""
@@ -54,7 +55,7 @@ def load(
     with hub_errors(f"model {name}"):
         if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
-        processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
+        processor = load_processor(name, f"model {name}")
         model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")

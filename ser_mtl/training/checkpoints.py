@@ -2,9 +2,11 @@
 
 import hashlib
 import shutil
+import zipfile
 from pathlib import Path
 
 import xxhash
+from safetensors import SafetensorError, safe_open
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
@@ -12,6 +14,8 @@ from ser_mtl.files import read_json, write_json
 STATE = "trainer_state.json"
 _FILES = "files.json"
 _NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
+_OF_STATE = {"global_step": int, "max_steps": int, "epoch": (int, float), "num_train_epochs": int, "log_history": list}
+"""What training needs of `trainer_state.json` to go on."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -21,15 +25,18 @@ def seal(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then the names count."""
+    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then files must open."""
     try:
-        read_json(checkpoint / STATE, "global_step")
+        state = read_json(checkpoint / STATE, *_OF_STATE)
         files = read_json(checkpoint / _FILES) if (checkpoint / _FILES).exists() else {}
     except UserError as error:
         return str(error).removeprefix(f"{checkpoint}/")
+    if not all(isinstance(state[name], kind) for name, kind in _OF_STATE.items()):
+        return f"{STATE} is damaged"
     for pattern in () if files else _NEEDED:
-        if not any(checkpoint.glob(pattern)):
-            return f"{pattern} is missing"
+        found = list(checkpoint.glob(pattern))
+        if not found or (cut := [file.name for file in found if not _opens(file)]):
+            return f"{cut[0]} is damaged" if found else f"{pattern} is missing"
     for name, digest in files.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
@@ -110,6 +117,17 @@ def tidy(folder: Path, patterns: tuple[str, ...]) -> None:
 
 def _all(folder: Path) -> list[Path]:
     return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+
+
+def _opens(file: Path) -> bool:
+    """Whether a file of tensors has its index and its end."""
+    if file.suffix != ".safetensors":
+        return zipfile.is_zipfile(file)
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _digest(file: Path) -> str:

@@ -27,6 +27,7 @@ from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
 from ser_mtl.model.base import base_of
+from ser_mtl.model.processor import check_preprocessor, load_processor
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -149,29 +150,6 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
 
-def check_preprocessor(model: str, what: str) -> bool:
-    """Check the settings of a model's feature extractor, which transformers takes as they come.
-
-    Returns:
-        Whether there are any.
-
-    Raises:
-        UserError: a damaged file, or another sampling rate than 16 kHz.
-    """
-    names = ("preprocessor_config.json", "processor_config.json")
-    files = [cached_file(model, name, _raise_exceptions_for_missing_entries=False) for name in names]
-    for name, file in zip(names, files, strict=True):
-        content = read_json(file) if file else {}
-        settings = content.get("feature_extractor", content)
-        if not isinstance(settings, dict) or not isinstance(settings.get("do_normalize", True), bool):
-            raise UserError(f"{what}: its {name} is damaged")
-        if (rate := settings.get("sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
-            raise UserError(
-                f"{what}: its {name} says a sampling rate of {rate!r}; this project has {SAMPLING_RATE} hertz throughout"
-            )
-    return any(files)
-
-
 def check_pretrained(model: SerMtlModel, what: str) -> None:
     """Check the weights of a model that training starts from.
 
@@ -217,8 +195,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
-        check_preprocessor(stage1.name, f"--stage1 {stage1.name}")
-        processor = Wav2Vec2Processor.from_pretrained(stage1.name, trust_remote_code=False)
+        processor = load_processor(stage1.name, f"--stage1 {stage1.name}")
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
@@ -325,7 +302,7 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
 
     Stage 1 must hold out the same fold, and the same development set. Utterances are known by their names or, if
     `audio` is given, by their samples, whatever their names. A stage 1 without `args.json` and `split.json` cannot be
-    checked and passes.
+    checked and passes, with a notice.
 
     Args:
         stage1: Hub id or folder.
@@ -337,6 +314,11 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
     """
     heard = utterances_of_stage1(stage1, by_audio=audio is not None)
     if heard is None:
+        if audio is None:  # else it has been said
+            notice(
+                f"--stage1 {stage1}: cannot be checked for training on the test or development set, since it has no "
+                "args.json or no split.json"
+            )
         return
     for part, (name, earlier, remedy) in _HELD_OUT.items():
         known = set().union(*(heard[one] for one in earlier))
@@ -362,7 +344,10 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     )
     if not (args and split):
         return None
-    corpus, record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
+    corpus, record = (
+        read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"],
+        read_json(split, "fold", "train.ids"),
+    )
     ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
     if by_audio:
         return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them

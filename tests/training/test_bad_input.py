@@ -26,8 +26,8 @@ from helpers.tiny import (
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, SEWConfig
 
-from ser_mtl.errors import UserError
-from ser_mtl.training.start import feature_extractor_of
+from ser_mtl.errors import Notice, UserError
+from ser_mtl.training.start import check_stage1_never_heard, feature_extractor_of
 
 FIRST_WAV = "f1_angry_improvised.wav"  # of the folder that `write_corpus` makes
 
@@ -334,6 +334,23 @@ def test_a_stage1_that_is_nowhere_is_refused(tmp_path, good_corpus):
 def test_the_default_stage1_is_named_where_it_is_missing(tmp_path, good_corpus, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_refused("run_stage2", run_flags(good_corpus, tmp_path / "out"), "--stage1 runs/folder/stage1/fold1")
+
+
+@pytest.mark.parametrize("text", [None, "[]", '{"a": "b"}'])
+def test_a_stage1_without_its_vocabulary_is_refused(tmp_path, good_corpus, finished, text):
+    shutil.copytree(finished, tmp_path / "odd")
+    (tmp_path / "odd/vocab.json").unlink() if text is None else (tmp_path / "odd/vocab.json").write_text(text)
+    check_stage2_refused(tmp_path, good_corpus, tmp_path / "odd", "--stage1", "vocab.json")
+
+
+@pytest.mark.parametrize("name", ["args.json", "split.json"])
+def test_a_stage1_whose_training_is_unknown_gets_one_notice(tmp_path, finished, name):
+    shutil.copytree(finished, tmp_path / "odd")
+    (tmp_path / "odd" / name).unlink()
+    with pytest.warns(Notice, match=f"--stage1 {tmp_path}/odd: cannot be checked") as caught:
+        check_stage1_never_heard(str(tmp_path / "odd"), datasets.DatasetDict())
+        check_stage1_never_heard(str(tmp_path / "odd"), datasets.DatasetDict(), {})
+    assert len(caught) == 1
 
 
 def test_an_encoder_is_no_stage1(tmp_path, good_corpus, encoder):
