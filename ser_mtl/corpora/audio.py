@@ -4,6 +4,7 @@ import hashlib
 import sys
 from fractions import Fraction
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -143,7 +144,9 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
     for name, path, fault, length in zip(*columns, strict=True):
         seconds = length / SAMPLING_RATE
         if fault is None and max_seconds is not None and seconds > max_seconds:  # decoded for a run with a larger limit
-            fault = f"{path}: lasts {seconds:.1f} seconds, longer than --max_seconds {max_seconds:g}; cut it"
+            fault = (
+                f"{path}: lasts {ceil(10 * seconds) / 10} seconds, longer than --max_seconds {max_seconds:g}; cut it"
+            )
         if fault is not None:
             faults.append((name, path, fault))
     if faults:

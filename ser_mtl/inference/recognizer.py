@@ -21,7 +21,7 @@ from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.base import base_of
-from ser_mtl.model.fast_front_end import extract_features
+from ser_mtl.model.fast_front_end import extract_features, receptive_field
 from ser_mtl.model.processor import load_processor
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
@@ -133,7 +133,7 @@ class Recognizer:
             For each recording, in order, its answer, or the error if it cannot be read or answered.
         """
         transcript = self.transcript if transcript is None else transcript
-        for chunk in _chunks(recordings):
+        for chunk in _chunks(recordings, receptive_field(self.model)[0]):
             utterances = [samples for samples in chunk if not isinstance(samples, UserError)]
             with self._one_at_a_time:
                 answers = iter(infer(self.model, self.processor, utterances, transcript=transcript, raw=raw))
@@ -209,13 +209,13 @@ def _transcribe_batch(model: SerMtlModel, processor: Wav2Vec2Processor, features
     return _transcripts(processor, model.ctc_head(frames), features[1])
 
 
-def _chunks(recordings: Iterable[Recording]) -> Iterator[list[np.ndarray | UserError]]:
+def _chunks(recordings: Iterable[Recording], frame: int) -> Iterator[list[np.ndarray | UserError]]:
     """Read recordings, as many at a time as fit into `AT_ONCE`; one that cannot be read becomes its error."""
     chunk: list[np.ndarray | UserError] = []
     total = 0
     for number, recording in enumerate(recordings, start=1):
         try:
-            samples = samples_of(recording, f"recording {number}")
+            samples = samples_of(recording, f"recording {number}", frame)
             chunk.append(samples)
             total += len(samples)
         except UserError as error:

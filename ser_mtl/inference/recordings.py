@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +12,7 @@ import torch
 
 from ser_mtl.corpora.audio import read_audio, to_mono_16k
 from ser_mtl.corpora.level import at_full_scale
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, notice
 
 Recording = Any
 """A path, a binary file object, or `(samples, rate)`."""
@@ -19,10 +20,11 @@ Recording = Any
 LONGEST = 2 * 60
 """Seconds of the longest recording that counts as one utterance. Attention needs their square in memory."""
 _RATES = (1_000, 768_000)  # hertz
+_CHANNELS = 64
 
 
-def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
-    """Mono samples at 16 kHz, (samples,) int16.
+def samples_of(recording: Recording, name: str = "the recording", frame: int = 0) -> np.ndarray:
+    """Mono samples at 16 kHz, (samples,) int16. Silence, and less than a frame, get a notice.
 
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
@@ -30,6 +32,7 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
             -1..1; one in a thousand may be beyond and is clipped, with a warning. Integers of 64 bits, and small ones
             in 32 bits, have no range that is known, and are refused.
         name: how messages call a recording that has no name of its own.
+        frame: samples at 16 kHz that a model hears at once.
 
     Raises:
         UserError: it cannot be read, has another form, or is too long to be one utterance.
@@ -49,11 +52,16 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     else:
         raise UserError(f"{name}: must be a path, a binary file or (samples, rate), not {type(recording).__name__}")
     if len(samples) > LONGEST * rate:
+        seconds = ceil(10 * len(samples) / rate) / 10  # rounded, 120.01 would be at most 120
         raise UserError(
-            f"{name}: {len(samples) / rate:.1f} seconds long; the model takes single utterances, of {LONGEST} seconds "
-            "at most: cut it"
+            f"{name}: {seconds} seconds long; the model takes single utterances, of {LONGEST} seconds at most: cut it"
         )
-    return to_mono_16k(samples, rate)
+    mono = to_mono_16k(samples, rate)
+    if not mono.any():
+        notice(f"{name}: is silent throughout: its answer says nothing about a speaker")
+    elif len(mono) < frame:
+        notice(f"{name}: {len(mono)} samples at 16 kHz are less than one frame ({frame}): its answer says nothing")
+    return mono
 
 
 def _in_memory(file: BinaryIO, name: str) -> BytesIO:
@@ -91,6 +99,8 @@ def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
     channels_last = array.reshape(len(array), -1)
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         channels_last = array.T
+    if channels_last.shape[1] > _CHANNELS:
+        raise UserError(f"samples of shape {array.shape}: must be one recording, of at most {_CHANNELS} channels")
     return _as_floats(channels_last), int(rate)
 
 

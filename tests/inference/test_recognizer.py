@@ -12,6 +12,7 @@ from helpers.tiny import SAMPLING_RATE, run_script, tone
 
 import ser_mtl
 from ser_mtl.corpora.level import Clipped
+from ser_mtl.errors import Notice
 from ser_mtl.inference.recordings import samples_of
 
 
@@ -119,6 +120,13 @@ def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
         assert answer["emotion"]["probabilities"] == pytest.approx(expected["emotion"]["probabilities"], abs=1e-5)
 
 
+def test_an_answer_that_says_nothing_has_one_notice(recognizer, mono):
+    for samples, said in ((np.zeros(8000), "is silent"), (mono[:1], "less than one frame")):
+        with pytest.warns(Notice, match=f"^recording 1: .*{said}[^\n]*$") as caught:
+            assert recognizer((samples, SAMPLING_RATE))["emotion"]
+        assert len(caught) == 1
+
+
 def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
     first, error, last = recognizer.each([(mono, SAMPLING_RATE), "nowhere.wav", (mono[:4000], SAMPLING_RATE)])
     assert (first["duration"], last["duration"]) == (0.4, 0.25)
@@ -168,6 +176,9 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         ("nowhere.wav", "nowhere.wav"),
         (io.BytesIO(b"no audio"), "cannot be read as audio"),
         ((np.zeros(16000 * 121), 16000), "121.0 seconds"),
+        ((np.zeros(16000 * 120 + 160), 16000), "120.1 seconds"),
+        ((np.zeros((300, 200)), 16000), "shape (300, 200)"),
+        ((np.zeros((65, 16000)), 16000), "at most 64 channels"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else str(value),
 )  # fmt: skip

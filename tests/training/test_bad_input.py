@@ -340,7 +340,7 @@ def test_the_default_stage1_is_named_where_it_is_missing(tmp_path, good_corpus, 
 def test_a_stage1_without_its_vocabulary_is_refused(tmp_path, good_corpus, finished, text):
     shutil.copytree(finished, tmp_path / "odd")
     (tmp_path / "odd/vocab.json").unlink() if text is None else (tmp_path / "odd/vocab.json").write_text(text)
-    check_stage2_refused(tmp_path, good_corpus, tmp_path / "odd", "--stage1", "vocab.json")
+    check_stage2_refused(tmp_path, good_corpus, tmp_path / "odd", "odd", "vocab.json")
 
 
 @pytest.mark.parametrize("name", ["args.json", "split.json"])
