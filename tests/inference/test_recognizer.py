@@ -121,7 +121,7 @@ def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
 
 
 def test_an_answer_that_says_nothing_has_one_notice(recognizer, mono):
-    for samples, said in ((np.zeros(8000), "is silent"), (mono[:1], "less than one frame")):
+    for samples, said in ((np.zeros(8000), "is silent"), (mono[1:2], "less than one frame")):
         with pytest.warns(Notice, match=f"^recording 1: .*{said}[^\n]*$") as caught:
             assert recognizer((samples, SAMPLING_RATE))["emotion"]
         assert len(caught) == 1

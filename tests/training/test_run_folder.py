@@ -14,6 +14,7 @@ from helpers.tiny import check_refused, contents, run_flags, run_script, write_c
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
 from ser_mtl.training import run_folder
+from ser_mtl.training.run_folder import check_run_folder
 
 
 @pytest.mark.parametrize(
