@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -14,7 +15,13 @@ from ser_mtl.files import read_json, write_json
 STATE = "trainer_state.json"
 _FILES = "files.json"
 _NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
-_OF_STATE = {"global_step": int, "max_steps": int, "epoch": (int, float), "num_train_epochs": int, "log_history": list}
+_OF_STATE: dict[str, Any] = {
+    "global_step": int,
+    "max_steps": int,
+    "epoch": (int, float),
+    "num_train_epochs": int,
+    "log_history": list,
+}
 """What training needs of `trainer_state.json` to go on."""
 
 
