@@ -28,6 +28,7 @@ OVERSHOOT = 1.5
 """What lossy formats and loud mixes reach in a file, whose scale is known. The scale of an array is not."""
 _ROUNDING = 1e-3  # of scales such as 1 / 32767, and of filters
 _FEW = 1e-3  # share of the samples
+_CHANNELS = 64
 _LARGEST_FILE = 2**30  # bytes of a file object
 _LARGEST_TERM = 1000
 """torchaudio's filters take memory with the product of both terms: 11.025 kHz is 441 to 640, 44,101 Hz has none."""
@@ -250,12 +251,15 @@ def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
     channels_last = array.reshape(len(array), -1)
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         channels_last = array.T
+    if channels_last.shape[1] > _CHANNELS:
+        raise ValueError(f"samples of shape {array.shape}: must be one recording, of at most {_CHANNELS} channels")
     return _numbers_as_floats(channels_last), int(rate)
 
 
 def _numbers_as_floats(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind in "iu":
         info = np.iinfo(samples.dtype)
+        _check_range(samples, info.bits)
         middle = 0 if samples.dtype.kind == "i" else (info.max + 1) / 2
         scale = float(info.max) + 1 - middle
         return ((samples.astype(np.float64) - middle) / scale).astype(np.float32)
@@ -264,3 +268,13 @@ def _numbers_as_floats(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise ValueError("samples: hold values that are not numbers (NaN or infinite)")
     return samples
+
+
+def _check_range(samples: np.ndarray, bits: int) -> None:
+    """Refuse integers that were cast to a wider type, whose range would make silence of them."""
+    peak = max(abs(int(samples.min())), abs(int(samples.max())))
+    if bits > 16 and 0 < peak <= 2 ** (bits // 2 - (samples.dtype.kind == "i")):
+        raise ValueError(
+            f"samples of type {samples.dtype} up to {peak}: their range is not that of the type; cast them back to "
+            "the type they were recorded in, such as int16, or give floats within -1..1"
+        )

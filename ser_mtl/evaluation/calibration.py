@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from ser_mtl.errors import notice
 from ser_mtl.evaluation.predictions import rounded
 
 BINS = 15
@@ -121,7 +122,12 @@ def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | 
         return {}
     errors: dict = {"bins": BINS}
     if dev is not None:
-        errors["temperature"] = fit_temperature(*emotion_probabilities(dev))
+        errors["temperature"] = temperature = fit_temperature(*emotion_probabilities(dev))
+        if not 1.01 / _HOTTEST < temperature < 0.99 * _HOTTEST:
+            notice(
+                f"the temperature, {temperature}, is at the bound of its search: the development set gives no "
+                "reliable one, and the calibrated probabilities of emotion should not be trusted"
+            )
         speakers = [row.get("speaker") for row in dev if row["emotion"]["label"] is not None]
         known = set(speakers) - {None}
         counts = {"utterances": len(speakers), "speakers": len(known), "also_in_training": len(known & trained_on)}

@@ -12,7 +12,6 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
-    Wav2Vec2Processor,
 )
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
@@ -23,6 +22,7 @@ from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import read_results, size_of
 from ser_mtl.hub.contents import COMPANIONS
 from ser_mtl.model.base import base_of
+from ser_mtl.model.processor import load_processor
 from ser_mtl.model.quiet_peft import quiet_peft
 from ser_mtl.model.saved import check_saved
 
@@ -108,7 +108,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         )
     with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run).eval()
-        processor = Wav2Vec2Processor.from_pretrained(run, trust_remote_code=False)
+        processor = load_processor(str(run), f"--to wav2vec2: {run}")
     stock = {"emotion": (stock_classifier(model), processor.feature_extractor)}
     if model.ctc_head is not None:
         stock["ctc"] = (stock_ctc(model), processor)

@@ -20,6 +20,7 @@ from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.hub.complete import read_results
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import receptive_field
+from ser_mtl.model.processor import load_processor
 
 INPUTS = ("input_values", "attention_mask")
 OPSET = 18
@@ -50,7 +51,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
     read_results(run)
     with hub_errors(f"--to onnx: {run} cannot be loaded"):
         model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
-        processor = Wav2Vec2Processor.from_pretrained(run, trust_remote_code=False)
+        processor = load_processor(str(run), f"--to onnx: {run}")
     if model.ctc_head is not None and transcribing(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
     try:

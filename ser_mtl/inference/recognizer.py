@@ -16,7 +16,8 @@ from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import read_audio
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.model.base import base_of
-from ser_mtl.model.fast_front_end import extract_features
+from ser_mtl.model.fast_front_end import extract_features, receptive_field
+from ser_mtl.model.processor import load_processor
 from ser_mtl.model.saved import check_saved
 
 infer = partial(pipeline_ser_mtl.infer, front_end=extract_features)
@@ -51,7 +52,7 @@ def load(
         check_saved(name, base=base)
         if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
-        processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
+        processor = load_processor(name, f"model {name}")
         model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
     check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
@@ -110,7 +111,14 @@ class Recognizer(pipeline_ser_mtl.Recognizer):
             yield UserError(str(answer)) if isinstance(answer, ValueError) else answer
 
     def _samples_of(self, recording: Recording, name: str) -> np.ndarray:
-        return samples_of(recording, name, read_audio, Clipped)
+        samples, frame = samples_of(recording, name, read_audio, Clipped), receptive_field(self.model)[0]
+        if not samples.any():
+            notice(f"{name}: is silent throughout: its answer says nothing about a speaker")
+        elif len(samples) < frame:
+            notice(
+                f"{name}: {len(samples)} samples at 16 kHz are less than one frame ({frame}): its answer says nothing"
+            )
+        return samples
 
     def _infer(self, utterances: list[np.ndarray], transcript: bool, raw: bool) -> list[dict]:
         return infer(self.model, self.processor, utterances, transcript=transcript, raw=raw)

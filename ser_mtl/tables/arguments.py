@@ -1,11 +1,12 @@
 """The arguments of `run_tables.py`, and the flags that each run gets from them."""
 
 import os
-import re
 import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 from datasets import Dataset, DatasetDict
@@ -20,8 +21,10 @@ from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import Formatter, Parser, StageParser
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
+from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.arguments import CorpusArguments, Stage, Stage1, Stage2
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # Settings of a run that the rows, or flags of run_tables.py itself, decide.
@@ -136,12 +139,8 @@ class TablesArguments:
         stage_flags = self.stage1_flags if run.stage == 1 else self.stage2_flags
         kind_flags = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
         row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
-        more = [
-            *self.flags,
-            *shlex.split(stage_flags),
-            *shlex.split(kind_flags[run.settings.trainable]),
-            *row_flags,
-        ]  # the last one wins
+        shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
+        more = [*_without(shared, _idle_in(run.settings)), *row_flags]  # the last one wins
         return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
     def options_of_slurm(self) -> dict[str, str | int]:
@@ -196,13 +195,25 @@ def _words(flag: str, text: str) -> list[str]:
 
 def _without_token(words: list[str]) -> list[str]:
     """A command line without the token for the Hub."""
+    return _without(words, ["hub_token"])
+
+
+def _without(words: list[str], names: Collection[str]) -> list[str]:
+    """A command line without these flags, which take one value."""
     left, rest = [], iter(words)
     for word in rest:
-        if not re.match(r"--hub[_-]token(=|$)", word):
+        name = word.split("=")[0]
+        if not (name.startswith("--") and name[2:].replace("-", "_") in names):
             left.append(word)
         elif "=" not in word:
             next(rest, None)
     return left
+
+
+def _idle_in(settings: RowStage) -> list[str]:
+    """Flags that do nothing in a row, which its script would refuse: those of all rows are for the other ones."""
+    stage = SimpleNamespace(trainable=settings.trainable, scl=settings.scl, tasks=settings.tasks.split())
+    return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY) if not works(stage) for name in names]
 
 
 def _as_reported(words: list[str]) -> str:

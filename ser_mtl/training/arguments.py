@@ -23,7 +23,16 @@ from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRIC, METRICS
 from ser_mtl.tasks import TASKS
-from ser_mtl.training.flags import default_of, flags_to_blame, refuse_idle_flags
+from ser_mtl.training.flags import (
+    ADAPTERS,
+    AUXILIARY,
+    CORPUS,
+    SCL,
+    default_of,
+    flags_to_blame,
+    refuse_idle_flags,
+    refuse_without,
+)
 
 _FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
@@ -186,6 +195,7 @@ class CorpusArguments:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
+        refuse_without(self, CORPUS)
 
 
 class DefaultTasks(list):
@@ -278,6 +288,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
+        refuse_without(self, (SCL, AUXILIARY))
 
 
 @dataclass
@@ -307,6 +318,7 @@ class Stage1(Stage):
     def __post_init__(self):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
+        refuse_without(self, (ADAPTERS,))
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
             for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
                 setattr(self, name, getattr(self, name) or 0.0)

@@ -2,12 +2,14 @@
 
 import hashlib
 import shutil
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Required
 
 import xxhash
 from pydantic import BeforeValidator, Field
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 from typing_extensions import TypedDict
 
@@ -66,15 +68,16 @@ def seal(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then the names count."""
+    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then files must open."""
     try:
         read_json(checkpoint / STATE, State)
         files = read_json(checkpoint / _FILES, dict[str, str]) if (checkpoint / _FILES).exists() else {}
     except UserError as error:
         return str(error).removeprefix(f"{checkpoint}/")
     for pattern in () if files else _NEEDED:
-        if not any(checkpoint.glob(pattern)):
-            return f"{pattern} is missing"
+        found = list(checkpoint.glob(pattern))
+        if not found or (cut := [file.name for file in found if not _opens(file)]):
+            return f"{cut[0]} is damaged" if found else f"{pattern} is missing"
     for name, digest in files.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
@@ -155,6 +158,17 @@ def tidy(folder: Path, patterns: tuple[str, ...]) -> None:
 
 def _all(folder: Path) -> list[Path]:
     return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+
+
+def _opens(file: Path) -> bool:
+    """Whether a file of tensors has its index and its end."""
+    if file.suffix != ".safetensors":
+        return zipfile.is_zipfile(file)
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _digest(file: Path) -> str:

@@ -5,6 +5,7 @@ of the three tables below, and `tests/training/test_flags.py` fails for a field 
 it is, the field is refused.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, Field, fields
@@ -82,7 +83,7 @@ REFUSED = {
 }  # fmt: skip
 """Flags that must keep their default, and why."""
 
-DERIVED = {"do_eval", "load_best_model_at_end"}
+DERIVED = {"do_eval", "load_best_model_at_end", "greater_is_better"}
 """Flags that follow from others; every `args.json` has them."""
 
 
@@ -96,8 +97,8 @@ def _is_nothing(value: Any) -> bool:
     return value is None or value is False or value in ("", "no", [], {})
 
 
-def changed(args: TrainingArguments, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the flags that are not at their default, with their values."""
+def changed(args: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the flags of a dataclass that are not at their default, with their values."""
     chosen = set(names)
     values = {one.name: (getattr(args, one.name), default_of(one)) for one in fields(args) if one.name in chosen}
     return {
@@ -132,11 +133,24 @@ def refuse_idle_flags(args: TrainingArguments) -> None:
     for name, value in changed(args, of_transformers - WORKS - PASSED_ON).items():
         reason = REFUSED.get(name, "is new in transformers, and this project does not know what it would do; drop it")
         raise UserError(f"--{name} {value}: {reason}")
-    for names, works, needed in _NEEDS:
-        if (idle := changed(args, names)) and not works(args):
+    refuse_without(args, _NEEDS)
+    _check_trackers(args)
+
+
+Needs = tuple[tuple[str, ...], Callable[[Any], bool], str]
+"""Flags that do nothing without another: the flags, whether it is there, and its name."""
+
+
+def refuse_without(arguments: Any, needs: Iterable[Needs]) -> None:
+    """Refuse the flags of a dataclass that do nothing without another.
+
+    Raises:
+        UserError: names both.
+    """
+    for names, works, needed in needs:
+        if (idle := changed(arguments, names)) and not works(arguments):
             name, value = next(iter(idle.items()))
             raise UserError(f"--{name} {value}: does nothing without {needed}; add that or drop --{name}")
-    _check_trackers(args)
 
 
 def _check_trackers(args: TrainingArguments) -> None:
@@ -170,7 +184,11 @@ def _follows_dev(args: TrainingArguments) -> bool:
     return args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")
 
 
-_NEEDS: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
+def _several_processes(args: TrainingArguments) -> bool:
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+_NEEDS: list[Needs] = [
     (("logging_steps",), lambda args: args.logging_strategy == "steps", "--logging_strategy steps"),
     (("eval_steps",), lambda args: args.eval_strategy == "steps", "--eval_strategy steps"),
     (("save_steps",), lambda args: args.save_strategy == "steps", "--save_strategy steps"),
@@ -179,7 +197,7 @@ _NEEDS: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
      "a schedule that warms up, such as --lr_scheduler_type constant_with_warmup"),
     (("lr_scheduler_kwargs",), lambda args: not _value(args.lr_scheduler_type).startswith("constant"),
      "an --lr_scheduler_type that has arguments"),
-    (("metric_for_best_model",), lambda args: args.selection != "last" or _follows_dev(args),
+    (("metric_for_best_model", "greater_is_better"), lambda args: args.selection != "last" or _follows_dev(args),
      "--selection dev or oracle"),
     (("optim_target_modules",), _low_rank, "--optim galore_adamw or apollo_adamw"),
     (("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
@@ -190,8 +208,22 @@ _NEEDS: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
     (("hub_model_id",), lambda args: args.push_to_hub, "--push_to_hub"),
     (("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context"),
      lambda args: args.dataloader_num_workers > 0, "--dataloader_num_workers of at least 1"),
+    (("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_timeout", "ddp_backend",
+      "ddp_static_graph"), _several_processes, "several processes (accelerate launch --num_processes 2)"),
 ]  # fmt: skip
-"""Flags that do nothing without another: the flags, whether it is there, and its name."""
+
+ADAPTERS: Needs = (
+    ("lora_rank", "lora_alpha", "bottleneck_dim"), lambda stage: stage.trainable == "adapters", "--trainable adapters"
+)  # fmt: skip
+SCL: Needs = (("scl_weight",), lambda stage: stage.scl != "none", "--scl cos or norm")
+AUXILIARY: Needs = (
+    ("aux_weight",), lambda stage: "emotion" in stage.tasks and len(stage.tasks) > 1, "emotion and another of --tasks"
+)  # fmt: skip
+CORPUS: list[Needs] = [
+    (("distinct_speakers",), lambda corpus: len(set(corpus.data_dir or [])) > 1, "several folders in --data_dir"),
+    (("no_check_counts",), lambda corpus: corpus.corpus not in ("folder", "hub", "demo"),
+     "a --corpus whose counts are published, such as iemocap"),
+]  # fmt: skip
 
 
 def refuse_idle_optimizer_flags(args: TrainingArguments, model: Any) -> None:

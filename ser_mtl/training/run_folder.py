@@ -195,12 +195,14 @@ def _differences(old: dict, new: dict) -> list[str]:
     """The flags in which two runs differ, as `--flag old, not new`."""
     flags = [f"stage {old.get('stage')}, not {new['stage']}"] if old.get("stage") != new["stage"] else []
     before, now = settings_of(old), settings_of(new)
+    # A Trainer from Python knows what it trains on, not how the command line names it; `check_same_corpus` compares it.
+    idle = (*NOT_THE_RUN, "data_dir") if None in (old.get("script"), new["script"]) else NOT_THE_RUN
     for name, value in now.items():
         # A run of a version without the flag had its default.
         saved = before.get(name, _DEFAULTS.get(name))
         if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
             saved = [place_of_data(str(now["corpus"]), folder) for folder in saved]
-        if saved != value and not name.startswith(NOT_THE_RUN):
+        if saved != value and not name.startswith(idle):
             flags.append(f"--{name} {saved}, not {value}")
     return flags
 

@@ -30,6 +30,7 @@ from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
 from ser_mtl.model.base import base_of
+from ser_mtl.model.processor import check_preprocessor, load_processor
 from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import (
     attach_adapters,
@@ -38,6 +39,7 @@ from ser_mtl.training.adapters import (
     freeze_for_full_finetuning,
 )
 from ser_mtl.training.arguments import DefaultTasks, Stage, Stage1, Stage2
+from ser_mtl.training.flags import ADAPTERS, refuse_without
 from ser_mtl.training.run_folder import Record
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
@@ -107,10 +109,12 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     encoder_config = pretrained_encoder_config(encoder)
     revision = commit_on_hub(encoder)
     tokenizer = character_tokenizer(parts["train"]["text"])
-    processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
+    with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
+        processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
     config = method_config(stage, labels, encoder_config, len(tokenizer) if "asr" in stage.tasks else None, tokenizer)
     with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
         model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
+    check_pretrained(model, f"--encoder {encoder}")
     if stage.trainable == "adapters":
         model = attach_adapters(model, encoder, stage.lora_rank, stage.lora_alpha, revision=revision)
     elif stage.trainable == "heads":
@@ -141,12 +145,27 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """The encoder's own feature extractor; without one, a feature extractor that normalises each waveform.
 
     Moonshine takes waveforms as they are.
+
+    Raises:
+        UserError: its settings are damaged, or of another sampling rate.
     """
-    try:
-        normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
-    except (OSError, ValueError, AttributeError, TypeError, LookupError):
-        normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    if check_preprocessor(encoder, f"--encoder {encoder}"):
+        own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+        normalise = getattr(own, "do_normalize", normalise)
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
+
+
+def check_pretrained(model: SerMtlModel, what: str) -> None:
+    """Check the weights of a model that training starts from.
+
+    Raises:
+        UserError: names those that are not finite, or all are zero in the encoder.
+    """
+    if bad := [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]:
+        raise UserError(f"{what}: {len(bad)} of its weights are not finite numbers, such as {bad[0]}; load it again")
+    if not any(bool(weight.any()) for weight in model.encoder.parameters() if weight.ndim > 1):
+        raise UserError(f"{what}: all weight matrices of its encoder are zero; load it again")
 
 
 # ------------------------------------------------------------------------------------------------------------ stage 2
@@ -182,7 +201,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
-        processor = Wav2Vec2Processor.from_pretrained(stage1.name, trust_remote_code=False)
+        processor = load_processor(stage1.name, f"--stage1 {stage1.name}")
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
@@ -190,6 +209,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
         model = SerMtlModel.from_pretrained(stage1.base, config=config, revision=stage1.revision)
+    check_pretrained(model, f"--stage1 {stage1.name}: {stage1.base}")
     model = with_adapters(model, stage, stage1)
     if stage.trainable == "all":
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model
@@ -273,7 +293,9 @@ def check_fits(stage: Stage2, stage1: SavedStage1, labels: dict[str, list[str]])
                 f"({', '.join(labels[task])})"
             )
     sizes = {"embedding_dim": saved.embedding_dim}
-    if stage1.lora is not None:
+    if stage1.lora is None:
+        refuse_without(stage, (ADAPTERS,))
+    else:
         sizes |= {"bottleneck_dim": saved.bottleneck_dim}
         sizes |= {"lora_rank": stage1.lora.r, "lora_alpha": stage1.lora.lora_alpha}
     for name, value in sizes.items():
@@ -293,7 +315,7 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
 
     Stage 1 must hold out the same fold, and the same development set. Utterances are known by their names or, if
     `audio` is given, by their samples, whatever their names. A stage 1 without `args.json` and `split.json` cannot be
-    checked and passes.
+    checked and passes, with a notice.
 
     Args:
         stage1: Hub id or folder.
@@ -305,6 +327,11 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
     """
     heard = utterances_of_stage1(stage1, by_audio=audio is not None)
     if heard is None:
+        if audio is None:  # else it has been said
+            notice(
+                f"--stage1 {stage1}: cannot be checked for training on the test or development set, since it has no "
+                "args.json or no split.json"
+            )
         return
     for part, (name, earlier, remedy) in _HELD_OUT.items():
         known = set().union(*(heard[one] for one in earlier))

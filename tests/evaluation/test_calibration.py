@@ -8,6 +8,7 @@ from helpers.tiny import run_flags, run_script
 from scipy.special import softmax
 
 from modeling_ser_mtl import SerMtlConfig
+from ser_mtl.errors import Notice
 from ser_mtl.evaluation.calibration import (
     BINS,
     calibrated,
@@ -85,6 +86,12 @@ def test_a_temperature_that_makes_dev_no_likelier_is_one():
     assert fit_temperature(probabilities, targets) == 1
     assert fit_temperature(np.full((6, 4), 0.25), np.arange(6) % 4) == 1  # no temperature changes them
     assert fit_temperature(np.zeros((0, 4)), np.zeros(0, dtype=int)) == 1
+
+
+def test_a_temperature_at_the_bound_of_its_search_has_a_notice():
+    wrong = [{"emotion": {"label": "a", "probabilities": {"a": 1e-9, "b": 1 - 1e-9}}}] * 4
+    with pytest.warns(Notice, match="is at the bound of its search"):
+        assert calibration(wrong, wrong)["temperature"] > 9.9
 
 
 def test_calibrated_rows_turn_back_into_plain_ones():

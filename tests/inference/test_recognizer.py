@@ -13,6 +13,7 @@ from helpers.tiny import SAMPLING_RATE, run_script, tone
 import ser_mtl
 from recordings_ser_mtl import samples_of
 from ser_mtl.corpora.level import Clipped
+from ser_mtl.errors import Notice
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,11 @@ def test_coarse_types_are_the_same_sound_up_to_their_steps(mono):
         assert np.abs(samples_of((samples, SAMPLING_RATE)).astype(int) - mono).max() <= step
 
 
+def test_32_bits_of_silence_and_of_sound_have_their_range():
+    for samples in (np.zeros(400, dtype=np.int32), np.array([0, 2**30] * 200, dtype=np.int32)):
+        assert samples_of((samples, SAMPLING_RATE)).max() == samples.max() // 2**16
+
+
 def test_the_overshoot_of_a_lossy_file_is_clipped():
     file = io.BytesIO()
     soundfile.write(file, np.clip(20 * tone(300, 0.4), -1, 1), SAMPLING_RATE, format="OGG")
@@ -114,6 +120,13 @@ def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
         assert answer["emotion"]["probabilities"] == pytest.approx(expected["emotion"]["probabilities"], abs=1e-5)
 
 
+def test_an_answer_that_says_nothing_has_one_notice(recognizer, mono):
+    for samples, said in ((np.zeros(8000), "is silent"), (mono[1:2], "less than one frame")):
+        with pytest.warns(Notice, match=f"^recording 1: .*{said}[^\n]*$") as caught:
+            assert recognizer((samples, SAMPLING_RATE))["emotion"]
+        assert len(caught) == 1
+
+
 def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
     first, error, last = recognizer.each([(mono, SAMPLING_RATE), "nowhere.wav", (mono[:4000], SAMPLING_RATE)])
     assert (first["duration"], last["duration"]) == (0.4, 0.25)
@@ -126,6 +139,10 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         ((np.zeros(0), 16000), "shape (0,)"),
         ((np.zeros((2, 2, 2)), 16000), "shape (2, 2, 2)"),
         ((np.float32(0), 16000), "shape ()"),
+        ((np.array([3, -32768], dtype=np.int32), 16000), "samples of type int32 up to 32768: their range is not"),
+        ((np.array([3, 32768], dtype=np.uint32), 16000), "samples of type uint32 up to 32768: their range is not"),
+        ((torch.tensor([3, -5]), 16000), "samples of type int64 up to 5: their range is not"),
+        ((np.array([0, 2**62]), 16000), "samples of type int64"),
         (([0.1, math.nan], 16000), "NaN"),
         (([0.1, 300.0], 16000), "within -1 and 1"),
         (([0.1, -1.01], 16000), "divide or clip"),
@@ -158,6 +175,8 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         (None, "NoneType"),
         ("nowhere.wav", "nowhere.wav"),
         (io.BytesIO(b"no audio"), "cannot be read as audio"),
+        ((np.zeros((300, 200)), 16000), "shape (300, 200)"),
+        ((np.zeros((65, 16000)), 16000), "at most 64 channels"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, io.IOBase) else str(value),
 )  # fmt: skip

@@ -281,3 +281,13 @@ def test_without_a_finished_run_there_is_no_estimate(tmp_path):
     runs = plan(choose_rows((1,), (), ()), (1,), (0,), tmp_path)
     table = plan_table(runs, 1)
     assert table.endswith(f"{len(runs)} runs, 0 finished, {len(runs)} to do; no estimate yet: no run has finished")
+
+
+def test_a_flag_of_all_rows_goes_to_those_where_it_does_something():
+    args = parse_arguments(shlex.split("--rows t3-scl-cos --lora_rank 8 --aux_weight=0.2 --scl_weight 0.5 --seeds 1"))
+    first, second = plan(choose_rows(args.tables, args.rows, []), [1], [1], args.output_dir)
+    shared = [
+        name for name in args.flags_of(first) if name[2:].split("=")[0] in ("lora_rank", "aux_weight", "scl_weight")
+    ]
+    assert shared == ["--aux_weight=0.2"]
+    assert {"--lora_rank", "8", "--aux_weight=0.2", "--scl_weight", "0.5"} < set(args.flags_of(second))

@@ -1,6 +1,7 @@
 """Pins what a mistake in flags, corpus or models gives: one line that names it, exit code 2, nothing written."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,11 @@ from helpers.tiny import (
     tone,
     write_corpus,
 )
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, SEWConfig
+
+from ser_mtl.errors import Notice, UserError
+from ser_mtl.training.start import check_stage1_never_heard, feature_extractor_of
 
 FIRST_WAV = "f1_angry_improvised.wav"  # of the folder that `write_corpus` makes
 
@@ -269,6 +274,50 @@ def test_an_encoder_without_whole_weights_is_refused(tmp_path, good_corpus, enco
     check_stage1_refused(tmp_path, good_corpus, tmp_path / "cut", "--encoder", tmp_path / "cut", "weights")
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"sampling_rate": 8000}, "a sampling rate of 8000"),
+        ({"do_normalize": "yes"}, "is damaged"),
+        ([], "is damaged"),
+        (None, "is damaged"),
+    ],
+    ids=str,
+)
+def test_settings_of_a_feature_extractor_that_do_not_fit_are_refused(tmp_path, encoder, settings, named):
+    own = json.loads((encoder / "preprocessor_config.json").read_text())
+    shutil.copy(encoder / "config.json", tmp_path)
+    text = "{" if settings is None else json.dumps(own | settings if isinstance(settings, dict) else settings)
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(UserError, match=f"^[^\n]*preprocessor_config.json[^\n]* {named}[^\n]*$"):
+        feature_extractor_of(str(tmp_path))
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert feature_extractor_of(str(tmp_path)).do_normalize
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.0, "are zero"), (math.nan, "not finite"), (math.inf, "not finite")])
+def test_an_encoder_that_holds_no_numbers_is_refused(tmp_path, good_corpus, encoder, factor, said):
+    shutil.copytree(encoder, tmp_path / "odd")
+    weights = load_file(encoder / "model.safetensors")
+    save_file(
+        {name: weight * factor for name, weight in weights.items()},
+        tmp_path / "odd/model.safetensors",
+        {"format": "pt"},
+    )
+    check_stage1_refused(tmp_path, good_corpus, tmp_path / "odd", "--encoder", tmp_path / "odd", said)
+
+
+def test_a_stage1_that_is_not_finite_is_refused(tmp_path, good_corpus, finished):
+    shutil.copytree(finished, tmp_path / "odd")
+    weights = load_file(finished / "model.safetensors")
+    save_file(
+        {name: weight * math.nan for name, weight in weights.items()},
+        tmp_path / "odd/model.safetensors",
+        {"format": "pt"},
+    )
+    check_stage2_refused(tmp_path, good_corpus, tmp_path / "odd", "--stage1", "not finite", "such as encoder.")
+
+
 def check_stage2_refused(tmp_path: Path, corpus: Path, stage1: Path, *named: object, **flags: object) -> None:
     check_refused("run_stage2", run_flags(corpus, tmp_path / "out", stage1=stage1, **flags), *named)
 
@@ -280,6 +329,23 @@ def test_a_stage1_that_is_nowhere_is_refused(tmp_path, good_corpus):
 def test_the_default_stage1_is_named_where_it_is_missing(tmp_path, good_corpus, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check_refused("run_stage2", run_flags(good_corpus, tmp_path / "out"), "--stage1 runs/folder/stage1/fold1")
+
+
+@pytest.mark.parametrize("text", [None, "[]", '{"a": "b"}'])
+def test_a_stage1_without_its_vocabulary_is_refused(tmp_path, good_corpus, finished, text):
+    shutil.copytree(finished, tmp_path / "odd")
+    (tmp_path / "odd/vocab.json").unlink() if text is None else (tmp_path / "odd/vocab.json").write_text(text)
+    check_stage2_refused(tmp_path, good_corpus, tmp_path / "odd", "odd", "vocab.json")
+
+
+@pytest.mark.parametrize("name", ["args.json", "split.json"])
+def test_a_stage1_whose_training_is_unknown_gets_one_notice(tmp_path, finished, name):
+    shutil.copytree(finished, tmp_path / "odd")
+    (tmp_path / "odd" / name).unlink()
+    with pytest.warns(Notice, match=f"--stage1 {tmp_path}/odd: cannot be checked") as caught:
+        check_stage1_never_heard(str(tmp_path / "odd"), datasets.DatasetDict())
+        check_stage1_never_heard(str(tmp_path / "odd"), datasets.DatasetDict(), {})
+    assert len(caught) == 1
 
 
 def test_an_encoder_is_no_stage1(tmp_path, good_corpus, encoder):

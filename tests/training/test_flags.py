@@ -64,12 +64,55 @@ def test_a_flag_of_a_new_release_is_refused_until_it_is_decided(monkeypatch):
         ({"hub_model_id": "ada/model"}, "--push_to_hub"),
         ({"dataloader_persistent_workers": True}, "--dataloader_num_workers"),
         ({"dataloader_prefetch_factor": 2}, "--dataloader_num_workers"),
+        ({"selection": "last", "greater_is_better": True}, "--selection dev or oracle"),
+        ({"ddp_timeout": 60}, "several processes"),
+        ({"ddp_find_unused_parameters": True}, "several processes"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_a_flag_that_does_nothing_without_another_names_it(values, needed):
     with pytest.raises(UserError, match=f"does nothing without .*{needed}"):
         settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "needed"),
+    [
+        (Stage1, {"lora_rank": 8}, "--trainable adapters"),
+        (Stage1, {"trainable": "heads", "bottleneck_dim": 8}, "--trainable adapters"),
+        (Stage1, {"scl_weight": 0.5}, "--scl cos"),
+        (Stage2, {"scl": "none", "scl_weight": 0.5}, "--scl cos"),
+        (Stage2, {"tasks": ["emotion"], "aux_weight": 0.2}, "another of --tasks"),
+        (
+            CorpusArguments,
+            {"fold": 1, "corpus": "folder", "data_dir": ["a"], "distinct_speakers": True},
+            "several folders",
+        ),
+        (
+            CorpusArguments,
+            {"fold": 1, "corpus": "folder", "data_dir": ["a"], "no_check_counts": True},
+            "counts are publ",
+        ),
+    ],
+    ids=str,
+)
+def test_a_flag_of_the_method_or_corpus_that_does_nothing_is_refused(make, values, needed):
+    with pytest.raises(UserError, match=f"^--{list(values)[-1]} .*does nothing without .*{needed}"):
+        make(**values)
+
+
+def test_flags_that_do_something_pass(monkeypatch):
+    args = settings()
+    args.ddp_timeout = 60
+    ddp = [need for need in flags._NEEDS if "ddp_timeout" in need[0]]
+    with pytest.raises(UserError, match="several processes"):
+        flags.refuse_without(args, ddp)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    flags.refuse_without(args, ddp)
+    Stage1(trainable="adapters", lora_rank=8)
+    Stage2(scl_weight=0.5, aux_weight=0.2)
+    CorpusArguments(fold=1, corpus="folder", data_dir=["a", "b"], distinct_speakers=True)
+    CorpusArguments(fold=1, no_check_counts=True)
 
 
 def test_workers_that_cannot_inherit_the_corpus_are_refused():

@@ -210,6 +210,23 @@ def test_a_checkpoint_of_an_earlier_version_has_no_digests(again, file):
     assert "is missing" in damage(again / "checkpoint-6")
 
 
+@pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth", "model.safetensors"])
+def test_half_a_file_is_damage_without_digests_too(again, file):
+    (again / "checkpoint-6/files.json").unlink()
+    half = (again / "checkpoint-6" / file).read_bytes()
+    (again / "checkpoint-6" / file).write_bytes(half[: len(half) // 2])
+    assert damage(again / "checkpoint-6") == f"{file} is damaged"
+
+
+@pytest.mark.parametrize("state", [{"global_step": 3}, {"log_history": None}, {"epoch": "two"}], ids=str)
+def test_a_state_that_training_cannot_go_on_from_is_damage(again, state):
+    file = again / "checkpoint-6/trainer_state.json"
+    file.write_text(
+        json.dumps(state if len(state) == 1 and "global_step" in state else json.loads(file.read_text()) | state)
+    )
+    assert "trainer_state.json" in damage(again / "checkpoint-6")
+
+
 def test_a_checkpoint_to_resume_from_must_be_there(good_corpus, encoder, again):
     flags = flags_of(good_corpus, encoder, again, resume_from_checkpoint="/nonexistent")
     check_refused("run_stage1", flags, "--resume_from_checkpoint /nonexistent", "missing")

@@ -14,6 +14,7 @@ from helpers.tiny import check_refused, contents, run_flags, run_script, write_c
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
 from ser_mtl.training import run_folder
+from ser_mtl.training.run_folder import check_run_folder
 
 
 @pytest.mark.parametrize(
@@ -200,3 +201,12 @@ def test_the_commit_is_marked_when_code_changed_not_for_recordings(tmp_path, mon
     assert run_folder.commit.__wrapped__() == head
     (tmp_path / "run_folder.py").write_text("x = 2\n")
     assert run_folder.commit.__wrapped__() == head + "+"
+
+
+def test_a_run_of_a_script_goes_on_from_python(finished):
+    record = json.loads((finished / "args.json").read_text())
+    data_dir = [Path(folder).name for folder in record["corpus"]["data_dir"]]
+    from_python = record | {"script": None, "corpus": record["corpus"] | {"data_dir": data_dir}}
+    assert check_run_folder(finished, from_python) is not None
+    with pytest.raises(UserError, match="--data_dir"):
+        check_run_folder(finished, from_python | {"script": "run_stage1.py"})

@@ -1,0 +1,58 @@
+"""The processor of a saved model. transformers takes its files as they come, and says little of one that is damaged."""
+
+from transformers import Wav2Vec2Processor
+from transformers.utils import cached_file
+
+from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+
+
+def load_processor(model: str, what: str) -> Wav2Vec2Processor:
+    """The processor of a model of this project.
+
+    Args:
+        model: folder or Hub id.
+        what: the flag and model that messages begin with.
+
+    Raises:
+        UserError: a file is missing or damaged, or of another sampling rate.
+        OSError, ValueError: it cannot be loaded for another reason.
+    """
+    check_preprocessor(model, what)
+    if (file := _found(model, "vocab.json")) is None:
+        raise UserError(f"{what}: its vocab.json is missing; copy or publish the whole model")
+    if not all(isinstance(number, int) for number in read_json(file).values()):
+        raise UserError(f"{what}: its vocab.json is damaged: it must hold a number for each character")
+    return Wav2Vec2Processor.from_pretrained(model, trust_remote_code=False)
+
+
+def check_preprocessor(model: str, what: str) -> bool:
+    """Check the settings of a model's feature extractor.
+
+    Args:
+        model: folder or Hub id.
+        what: the flag and model that messages begin with.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        UserError: a damaged file, or another sampling rate than 16 kHz.
+    """
+    names = ("preprocessor_config.json", "processor_config.json")
+    files = {name: file for name in names if (file := _found(model, name))}
+    for name, file in files.items():
+        content = read_json(file)
+        settings = content.get("feature_extractor", content)
+        if not isinstance(settings, dict) or not isinstance(settings.get("do_normalize", True), bool):
+            raise UserError(f"{what}: its {name} is damaged")
+        if (rate := settings.get("sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
+            raise UserError(
+                f"{what}: its {name} says a sampling rate of {rate!r}; only {SAMPLING_RATE} hertz is supported"
+            )
+    return bool(files)
+
+
+def _found(model: str, name: str) -> str | None:
+    return cached_file(model, name, _raise_exceptions_for_missing_entries=False)
