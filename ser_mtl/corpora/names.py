@@ -30,17 +30,21 @@ EMPTY = (
 ALL = "all"
 """The group of all utterances, among those of the styles."""
 
-NOBODY = set(
-    """unknown unk unidentified unnamed undefined unspecified anonymous anonym anon nobody noname other others various
-    several multiple mixed many unbekannt anonyme inconnu inconnue desconocido desconocida desconhecido desconhecida
-    sconosciuto sconosciuta onbekend ukjent okänd неизвестно неизвестный 未知 不明 -1 -9 -99 -999""".split()
-) | {"n n", "not known", "not identified", "not named", "no name", "no speaker", "no id", "don t know"}
+NOBODY = {
+    "unknown", "unk", "unidentified", "unnamed", "undefined", "unspecified", "anonymous", "anonym", "anon",
+    "nobody", "noname", "other", "others", "various", "several", "multiple", "mixed", "many", "unbekannt",
+    "anonyme", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "desconhecida",
+    "sconosciuto", "sconosciuta", "onbekend", "ukjent", "okänd", "неизвестно", "неизвестный", "未知", "不明", "-1",
+    "-9", "-99", "-999",
+    "n n", "not known", "not identified", "not named", "no name", "no speaker", "no id", "don t know",
+}  # fmt: skip
 """What people write for a speaker or dialog that they do not know, as words, beside `EMPTY`."""
 
-_ANYBODY = set(
-    """speaker speakers person persons people participant subject actor actress user voice name id dialog dialogue
-    male female man woman sprecher sprecherin locuteur locutrice""".split()
-)
+_ANYBODY = {
+    "speaker", "speakers", "person", "persons", "people", "participant", "subject", "actor", "actress", "user",
+    "voice", "name", "id", "dialog", "dialogue", "male", "female", "man", "woman", "sprecher", "sprecherin",
+    "locuteur", "locutrice",
+}  # fmt: skip
 """Words beside one of `NOBODY` that name nobody either: `unknown speaker`."""
 
 _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"

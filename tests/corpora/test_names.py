@@ -16,8 +16,32 @@ def corpus_of(*emotions: str | None) -> Dataset:
     return Dataset.from_list([dict.fromkeys(FEATURES) | row for row in rows], features=FEATURES)
 
 
-@pytest.mark.parametrize("cell", ["", "  ", "nan", "NaN", "None", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", None,
-                                  "-", "?", "...", "\u2026", "\u200b", "#REF!", "#DIV/0!", "\\N", "not available"])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "",
+        "  ",
+        "nan",
+        "NaN",
+        "None",
+        "NA",
+        "N/A",
+        "#N/A",
+        "<NA>",
+        "null",
+        "NULL",
+        None,
+        "-",
+        "?",
+        "...",
+        "\u2026",
+        "\u200b",
+        "#REF!",
+        "#DIV/0!",
+        "\\N",
+        "not available",
+    ],
+)
 def test_words_for_nothing_are_empty(cell):
     assert cleaned(cell) is None
 
@@ -130,9 +154,23 @@ def test_classes_are_counted_by_split_and_one_without_training_is_named():
 
 @pytest.mark.parametrize(
     "name",
-    ["Unknown speaker", "unknown_speaker", "speaker: unknown", "anon", "N.N.", "not known", "various", "??", "-1", "-1.0",
-     "unbekannt", "Inconnu", "(unknown)", "unknown male"],
-)  # fmt: skip
+    [
+        "Unknown speaker",
+        "unknown_speaker",
+        "speaker: unknown",
+        "anon",
+        "N.N.",
+        "not known",
+        "various",
+        "??",
+        "-1",
+        "-1.0",
+        "unbekannt",
+        "Inconnu",
+        "(unknown)",
+        "unknown male",
+    ],
+)
 def test_nobody_has_many_names(name):
     assert cleaned(name, EMPTY | NOBODY) is None
 
