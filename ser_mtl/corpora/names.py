@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from functools import cache
 from itertools import combinations
 
 from ser_mtl.errors import UserError, notice
@@ -102,8 +103,9 @@ def clean(rows: Sequence[dict], place: str) -> None:
         emptied: Counter[str] = Counter()
         if column in labels and any(row[column] == "+" for row in rows):
             nothing = nothing - {""}  # beside a plus, a minus is a label
+        cells = {cell: cleaned(cell, nothing) or None for cell in {row[column] for row in rows}}
         for row in rows:
-            before, row[column] = row[column], cleaned(row[column], nothing) or None
+            before, row[column] = row[column], cells[row[column]]
             if row[column] is None and before:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
@@ -178,6 +180,7 @@ def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+@cache
 def same_person(name: str) -> str:
     """What all spellings of a speaker share.
 
