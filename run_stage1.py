@@ -12,6 +12,7 @@ from ser_mtl.corpora.folds import split
 from ser_mtl.recipe import (
     build_trainer,
     look_for_leaks,
+    note_changes,
     parse_settings,
     read_corpus,
     record_of,
@@ -30,6 +31,7 @@ def main() -> None:
     corpus_args, stage, args, _ = settings
     record = record_of(settings)
     if results := check_run_folder(Path(args.output_dir), record):
+        note_changes(settings)
         show(results, args)
         return publish(args)
     check_publication(args, record["method"]["encoder"] if stage.trainable == "adapters" else None)

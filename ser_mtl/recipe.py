@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -15,10 +16,12 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
+from ser_mtl.corpora.folds import hash_of_annotations, split, split_record
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
-from ser_mtl.errors import UserError
+from ser_mtl.corpora.utterances import joined
+from ser_mtl.errors import UserError, notice
 from ser_mtl.files import fitting, read_json, read_yaml
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.parsing import OneLineErrors, did_you_mean
@@ -33,7 +36,7 @@ from ser_mtl.training.arguments import (
     local_or_hub,
 )
 from ser_mtl.training.flags import DERIVED
-from ser_mtl.training.run_folder import NOT_THE_RUN, Record, run_record, settings_of
+from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
 from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -225,8 +228,32 @@ def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return load_corpus(
-            corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
+        return _load(corpus)
+
+
+def _load(corpus: CorpusArguments) -> Dataset:
+    return load_corpus(
+        corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
+    )
+
+
+def note_changes(settings: Settings) -> None:
+    """Say if the corpus on this disk is not the one of a finished run. No audio is decoded, and nothing downloaded."""
+    corpus, _, args, _ = settings
+    if args.process_index or not corpus.data_dir or not all(map(os.path.isdir, corpus.data_dir)):
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            parts = split(_load(corpus), corpus.fold, corpus.dev)
+        data = split_record(parts, corpus.fold or 1, corpus.dev)
+        data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts))}
+        changes = changes_of_corpus(Path(args.output_dir), data)
+    except UserError as error:
+        changes = f"it cannot be read: {error}"
+    if changes:
+        notice(
+            f"the corpus has changed since this run, whose scores follow ({changes}); for new ones, name another "
+            "--output_dir"
         )
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, known_columns, one_name_each
+from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 
@@ -31,6 +31,7 @@ def read_dataset(dataset: Dataset, data_dir: str | Path | None = None) -> Datase
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     clean(rows, "dataset")
     one_name_each(rows)
+    check_people(rows, "dataset")
     for index, (row, fold) in enumerate(zip(rows, assign_folds(rows, _place), strict=True)):
         file_name = row.pop("file_name")
         row["fold"] = fold

@@ -1,5 +1,6 @@
 """A described corpus from disk to utterances: files and tables as its page of data says. No audio is decoded."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from datasets import Dataset
 
 from ser_mtl.corpora.description import LEAVES_OUT, REST, Description, Table
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, cleaned, one_name_each, spelling
+from ser_mtl.corpora.names import alike_people, clean, cleaned, one_name_each, spelling
 from ser_mtl.corpora.patterns import compile_pattern, fill
 from ser_mtl.corpora.tables import rows_of
 from ser_mtl.corpora.tree import (
@@ -25,6 +26,8 @@ from ser_mtl.corpora.tree import (
 )
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # names in one line
 _NUMBERS = ("valence", "activation", "dominance")
@@ -92,6 +95,8 @@ def finished(
     rows.sort(key=lambda row: row["id"])
     clean(rows, place)
     one_name_each(rows)
+    for line in alike_people(rows):  # whoever has the corpus did not name its speakers
+        logger.warning("%s: %s", place, line)
     if check_counts:
         _check_counts(description, rows, place, left_out)
     _one_fold_is_a_split(rows)

@@ -13,7 +13,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora.folds import assign_folds
-from ser_mtl.corpora.names import clean, known_columns, one_name_each
+from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES, is_official
 from ser_mtl.errors import UserError, notice
 from ser_mtl.files import replacing
@@ -52,7 +52,7 @@ def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False
             raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")
     tables = {folder: _read_one_folder(folder) for folder in folders}
     prefixes = [f"{name}/" if len(folders) > 1 else "" for name in names]
-    _name_people(list(tables.values()), prefixes, distinct_speakers)
+    _name_people(tables, prefixes, distinct_speakers)
     folds = _folds_of(tables)
     utterances = [
         _utterance(row, fold, folder, name, prefix)
@@ -137,16 +137,19 @@ def _read_one_folder(folder: Path) -> list[dict]:
     return rows
 
 
-def _name_people(tables: list[list[dict]], prefixes: list[str], distinct_speakers: bool) -> None:
+def _name_people(tables: dict[Path, list[dict]], prefixes: list[str], distinct_speakers: bool) -> None:
     """Give each person one name over all tables; or, if names are distinct, over each."""
     if distinct_speakers:
-        for rows, prefix in zip(tables, prefixes, strict=True):
+        for (folder, rows), prefix in zip(tables.items(), prefixes, strict=True):
             one_name_each(rows)
+            check_people(rows, str(folder / METADATA))
             for row in rows:
                 row["speaker"] = row["speaker"] and prefix + row["speaker"]
         return
-    one_name_each([row for rows in tables for row in rows])
-    folders_of = Counter(speaker for rows in tables for speaker in {row["speaker"] for row in rows} - {None})
+    joined = [row for rows in tables.values() for row in rows]
+    one_name_each(joined)
+    check_people(joined, " and ".join(str(folder / METADATA) for folder in tables))
+    folders_of = Counter(speaker for rows in tables.values() for speaker in {row["speaker"] for row in rows} - {None})
     if shared := sorted(speaker for speaker, number in folders_of.items() if number > 1):
         notice(
             f"{len(shared)} speakers are in several folders (such as {shared[0]!r}) and taken for the same people; "

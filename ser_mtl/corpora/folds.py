@@ -241,17 +241,21 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -
         The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
         "audio": a hash of the samples of each of its ids.
     """
-    columns = ["id", *(task.column for task in TASKS.values())]
-    rows = decoded.select_columns(columns)[:]
-    annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
-    digests = dict(zip(rows["id"], decoded["digest"], strict=True))
+    digests = dict(zip(decoded["id"], decoded["digest"], strict=True))
     parts = {
         name: part | {"audio": [digests[utterance] for utterance in part["ids"]]}
         for name, part in record.items()
         if isinstance(part, dict)
     }
-    annotated = hashlib.sha256(repr(annotations).encode()).hexdigest()
-    return record | {"labels": labels, "annotations": annotated} | parts
+    return record | {"labels": labels, "annotations": hash_of_annotations(decoded)} | parts
+
+
+def hash_of_annotations(utterances: Dataset) -> str:
+    """The SHA-256 of all labels and transcripts."""
+    columns = ["id", *(task.column for task in TASKS.values())]
+    rows = utterances.select_columns(columns)[:]
+    annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
+    return hashlib.sha256(repr(annotations).encode()).hexdigest()
 
 
 def _rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:

@@ -73,10 +73,11 @@ def with_map(corpus: Dataset, words: Iterable[str] | Mapping[str, str]) -> tuple
     return corpus, left_out
 
 
-def _check_present(column: str, wanted: Iterable[str], labels: list[str | None]) -> None:
+def _check_present(column: str, wanted: Mapping[str, str], labels: list[str | None]) -> None:
     known = sorted({label for label in labels if label})
-    for old in wanted:
-        if old not in {label.casefold() for label in known}:
+    for old, new in wanted.items():
+        read_as_empty = not new and cleaned(old) is None
+        if not read_as_empty and old not in {label.casefold() for label in known}:
             near = get_close_matches(old, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(f"--map {old}=: no utterance has this {column}{hint}; it has {', '.join(known) or 'none'}")

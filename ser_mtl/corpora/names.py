@@ -3,21 +3,52 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
+from functools import cache
 from itertools import combinations
 
 from ser_mtl.errors import UserError, notice
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
-EMPTY = {"", "nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "nat", "missing"}
-"""Words that programs and people write into a cell without a value."""
+EMPTY = (
+    {"", "nan", "none", "null", "na", "n a", "nv", "\\n", "nat", "missing"}
+    | {
+        f"{no} {what}"
+        for no, words in {
+            "not": "available applicable annotated labelled labeled rated given specified provided",
+            "no": "label annotation rating data value information",
+        }.items()
+        for what in words.split()
+    }
+    | {"unlabelled", "unlabeled", "unannotated"}
+)
+"""What programs and people write into a cell without a value, as words; the empty one is punctuation alone."""
 
 ALL = "all"
 """The group of all utterances, among those of the styles."""
 
-NOBODY = {"unknown", "unk", "unidentified", "anonymous", "undefined", "unspecified", "nobody", "other", "?", "-", "--"}
-"""Words that people write for a speaker or dialog that they do not know, beside those of `EMPTY`."""
+NOBODY = {
+    "unknown", "unk", "unidentified", "unnamed", "undefined", "unspecified", "anonymous", "anonym", "anon",
+    "nobody", "noname", "other", "others", "various", "several", "multiple", "mixed", "many", "unbekannt",
+    "anonyme", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "desconhecida",
+    "sconosciuto", "sconosciuta", "onbekend", "ukjent", "okänd", "неизвестно", "неизвестный", "未知", "不明", "-1",
+    "-9", "-99", "-999",
+    "n n", "not known", "not identified", "not named", "no name", "no speaker", "no id", "don t know",
+}  # fmt: skip
+"""What people write for a speaker or dialog that they do not know, as words, beside `EMPTY`."""
+
+_ANYBODY = {
+    "speaker", "speakers", "person", "persons", "people", "participant", "subject", "actor", "actress", "user",
+    "voice", "name", "id", "dialog", "dialogue", "male", "female", "man", "woman", "sprecher", "sprecherin",
+    "locuteur", "locutrice",
+}  # fmt: skip
+"""Words beside one of `NOBODY` that name nobody either: `unknown speaker`."""
+
+_QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"
+
+_LOOK_ALIKES = str.maketrans("аеорсухіјѕкмтнвαοερνικχτβυɑɡøłđı", "aeopcyxijskmthbaoepvikxtbuagoldi")
+"""Letters of other alphabets, in small letters, and the Latin letters that they are taken for."""
 
 
 def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
@@ -25,10 +56,32 @@ def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
 
     Args:
         cell: as it was written.
-        nothing: what else an empty cell holds, in small letters and without brackets.
+        nothing: what else an empty cell holds, as words: small letters without punctuation.
     """
     text = " ".join(unicodedata.normalize("NFC", cell or "").split())
-    return None if text.casefold().strip("<>[](){}") in nothing else text
+    return None if _is_nothing(text, nothing) else text
+
+
+def _is_nothing(text: str, nothing: set[str]) -> bool:
+    whole = same_person(text)
+    words = "".join(" " if _is_punctuation(character) else character for character in _folded(text)).split()
+    if {" ".join(words), whole} & nothing or (nothing and re.fullmatch(r"#\w+(/0)?[!?]", whole)):  # an error of Excel
+        return True
+    rest = " ".join(word for word in words if word not in _ANYBODY)
+    return nothing >= NOBODY and rest != "" and rest in nothing
+
+
+def _is_punctuation(character: str) -> bool:
+    """Whether it is none of a letter, digit, emoji or plus."""
+    return unicodedata.category(character)[0] in "PZ" or (
+        character.isascii() and not character.isalnum() and character != "+"
+    )
+
+
+def _folded(name: str) -> str:
+    """Small letters in Unicode's compatible form, without invisible characters such as a BOM."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
 def clean(rows: Sequence[dict], place: str) -> None:
@@ -45,8 +98,11 @@ def clean(rows: Sequence[dict], place: str) -> None:
     for column in (*labels, "speaker", "dialog"):
         nothing = EMPTY if column in labels else EMPTY | NOBODY
         emptied: Counter[str] = Counter()
+        if column in labels and any(row[column] == "+" for row in rows):
+            nothing = nothing - {""}  # beside a plus, a minus is a label
+        cells = {cell: cleaned(cell, nothing) or None for cell in {row[column] for row in rows}}
         for row in rows:
-            before, row[column] = row[column], cleaned(row[column], nothing)
+            before, row[column] = row[column], cells[row[column]]
             if row[column] is None and before:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
@@ -79,20 +135,35 @@ def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> l
 
 def spelling(name: str) -> str:
     """What all spellings of a word share: `Fear ful`, `fear-ful` and `FEARFUL`, or `1` and `1.0`, are one."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    text = "".join(character for character in text if unicodedata.category(character) != "Cf")  # such as a BOM
-    text = text.strip().rstrip(".,;:!")
+    text = _folded(name).strip().rstrip(".,;:!")
     if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text):
         return f"{float(text):.15g}"
     return re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])", "", text) or name
 
 
-def spellings(names: Iterable[str]) -> list[list[str]]:
+def appearance(name: str) -> str:
+    """The spelling without what is easily overlooked: accents, look-alike letters, punctuation but between digits."""
+    text = spelling(name)
+    if re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
+        return text
+    text = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", text)).translate(_LOOK_ALIKES)
+    text = "".join("-" if _is_punctuation(character) else character for character in text)
+    return re.sub(r"(?<!\d)-+|-+(?!\d)", "", text) or name
+
+
+def spellings(names: Iterable[str], key: Callable[[str], str] = appearance) -> list[list[str]]:
     """Groups of two names or more that are spellings of one word, sorted."""
     groups = defaultdict(list)
     for name in sorted(set(names)):
-        groups[spelling(name)].append(name)
+        groups[key(name)].append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def number_notation(label: str) -> bool:
+    """Whether a label is a number in another notation than that of whole numbers: `1.0`, `1,5`, `1e0`, `½`, `50 %`."""
+    text = unicodedata.normalize("NFKC", label).casefold().replace("\u2212", "-")
+    number = r"[+-]?(\d[\d.,' ]*|[.,]\d+)(e[+-]?\d+)?"
+    return bool(re.fullmatch(rf"{number}(\s*[/\u2044]\s*\d+)?\s*%?", text)) and not re.fullmatch(r"[+-]?\d+", text)
 
 
 def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -106,9 +177,60 @@ def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+@cache
 def same_person(name: str) -> str:
-    """What all spellings of a speaker share: upper and lower case, spaces and Unicode forms do not count."""
-    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+    """What all spellings of a speaker share.
+
+    Case, spaces, Unicode forms, invisible characters, quotes around it and the `.0` of a number do not count.
+    """
+    text = "".join(_folded(name).split())
+    text = re.sub(f"^[{_QUOTES}]+(.+?)[{_QUOTES}]+$", r"\1", text)
+    return re.sub(r"(?<=\d)\.0+$", "", text) or name
+
+
+def _likely_person(name: str) -> str:
+    """What spellings share that are most likely one speaker's: `f1`, `f01`, `f_1` and `f-1`; `José` and `Jose`."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", appearance(f"x{same_person(name)}"))
+
+
+def alike_people(rows: Sequence[dict]) -> Iterator[str]:
+    """A line on each group of speakers that are most likely one person; those of different genders are not.
+
+    Args:
+        rows: with `speaker` and `gender`, after `one_name_each`.
+    """
+    counts = Counter(row["speaker"] for row in rows)
+    genders: dict[str, set] = defaultdict(set)
+    for row in rows:
+        genders[row["speaker"]].add(row["gender"])
+    for group in spellings(counts.keys() - {None}, _likely_person):
+        known = [genders[name] for name in group]
+        if None in set().union(*known) or set.intersection(*known):
+            usual = min(group, key=lambda name: (-counts[name], name))
+            names = ", ".join(map(shown, group))
+            yield f"column 'speaker': {names} are most likely one person; did you mean {usual!r}?"
+
+
+def check_people(rows: Sequence[dict], place: str) -> None:
+    """Check that no two speakers are most likely one person. With an official split it is only said.
+
+    Args:
+        rows: with `speaker`, `gender` and `split`, after `one_name_each`.
+        place: names the table in messages.
+
+    Raises:
+        UserError: names the spellings, and the one to use.
+    """
+    for line in alike_people(rows):
+        if not any(row["split"] for row in rows):
+            raise UserError(f"{place}: {line} Write it the same everywhere, or give two people names of their own")
+        notice(f"{place}: {line}")
+
+
+def shown(name: str) -> str:
+    """A name in quotes; with codes in place of letters that are not of its own alphabet."""
+    alphabets = {unicodedata.name(character, "").split(" ")[0] for character in name if character.isalpha()}
+    return ascii(name) if len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1 else repr(name)
 
 
 def one_name_each(rows: Sequence[dict]) -> None:

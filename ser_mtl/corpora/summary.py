@@ -12,7 +12,7 @@ from datasets import Dataset
 from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
-from ser_mtl.corpora.names import EMPTY, near_equal, spellings
+from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError
@@ -169,9 +169,11 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
         yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds of a training): {_names(long)}"
     if len(short := table["path"][3600 * table["hours"] < SHORT]):
         yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
-    for column in (*_CLASSES, "speaker"):
+    for column in _CLASSES:
         for group in spellings(table[column].dropna().unique()):
-            yield f"{column}: {_names(map(repr, group))} differ only in case or spaces"
+            yield f"{column}: {_names(map(repr, group))} are spellings of one label"
+    people = table[["speaker", "gender"]].astype(object)
+    yield from alike_people(people.where(people.notna(), None).to_dict("records"))
     for column in _CLASSES:
         for first, second in near_equal(table[column].dropna().unique()):
             yield f"{column}: {first!r} and {second!r} may mean the same; --map {_column(column)}{first}={second}"

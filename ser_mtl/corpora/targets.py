@@ -1,7 +1,6 @@
 """Annotations to numbers: label sets, the character vocabulary, and the target columns of a corpus."""
 
 import json
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
-from ser_mtl.corpora.names import spelling, spellings
+from ser_mtl.corpora.names import number_notation, shown, spelling, spellings
 from ser_mtl.corpora.raters import emotion_distribution
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
@@ -67,15 +66,15 @@ def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
         others = [label for label in group if label != usual]
         example = corpus["id"][written.index(others[0])]
         raise UserError(
-            f"column {column!r}: {', '.join(map(repr, group))} are spellings of one label; did you mean {usual!r}? "
+            f"column {column!r}: {', '.join(map(shown, group))} are spellings of one label; did you mean {usual!r}? "
             f"Write it the same everywhere (also in {example})"
         )
-    if decimals := [label for label in labels if re.fullmatch(r"[+-]?\d*[.,]\d+(e[+-]?\d+)?", label)]:
+    if decimals := [label for label in labels if number_notation(label)]:
         whole = spelling(decimals[0].replace(",", "."))
         remedy = f"did you mean {whole!r}?" if whole.isdecimal() else "write words or whole numbers"
         raise UserError(
             f"column {column!r}: {decimals[0]!r} (such as {corpus['id'][written.index(decimals[0])]}) is a number with "
-            f"decimals, not a class; {remedy}"
+            f"decimals, a fraction or the like, not a class; {remedy}"
         )
 
 

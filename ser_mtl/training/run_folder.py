@@ -12,7 +12,6 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
@@ -123,13 +122,22 @@ def check_same_corpus(folder: Path, data: dict) -> None:
     Raises:
         UserError: says what has changed.
     """
-    saved = folder / "split.json"
-    before = _read_object(saved, Split) if saved.is_file() else {}
-    if changes := list(_changes(before, data)):
+    if changes := changes_of_corpus(folder, data):
         raise UserError(
-            f"--output_dir {folder}: the corpus has changed since this run began ({'; '.join(changes)}); put it "
+            f"--output_dir {folder}: the corpus has changed since this run began ({changes}); put it "
             "back as it was, or name another folder"
         )
+
+
+def changes_of_corpus(folder: Path, data: dict) -> str:
+    """What has changed in the corpus since a run began; empty if nothing has.
+
+    Args:
+        folder: of the run.
+        data: what its `split.json` would hold now, with or without the hashes of the audio.
+    """
+    saved = folder / "split.json"
+    return "; ".join(_changes(_read_object(saved, Split) if saved.is_file() else {}, data))
 
 
 def _changes(before: dict, now: dict) -> Iterator[str]:
@@ -142,7 +150,7 @@ def _changes(before: dict, now: dict) -> Iterator[str]:
         if lost_or_new := old.keys() ^ new.keys():
             lost, got = len(old.keys() - new.keys()), len(new.keys() - old.keys())
             yield f"{part} has lost {lost} utterances and got {got}, such as {min(lost_or_new)}"
-        if changed := [name for name in old.keys() & new.keys() if old[name] and old[name] != new[name]]:
+        if changed := [name for name in old.keys() & new.keys() if old[name] and new[name] not in (None, old[name])]:
             yield f"the audio of {len(changed)} utterances of {part} is another, such as {min(changed)}"
     if before.get("annotations", now["annotations"]) != now["annotations"]:
         yield "labels or transcripts of utterances are others"

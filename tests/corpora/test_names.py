@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.names import cleaned, one_name_each, spelling, spellings
+from ser_mtl.corpora.names import EMPTY, NOBODY, alike_people, clean, cleaned, one_name_each, spelling, spellings
 from ser_mtl.corpora.targets import classes_table, label_sets
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import Notice, UserError
@@ -14,12 +14,37 @@ def corpus_of(*emotions: str | None) -> Dataset:
     return Dataset.from_list([dict.fromkeys(FEATURES) | row for row in rows], features=FEATURES)
 
 
-@pytest.mark.parametrize("cell", ["", "  ", "nan", "NaN", "None", "NA", "N/A", "#N/A", "<NA>", "null", "NULL", None])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "",
+        "  ",
+        "nan",
+        "NaN",
+        "None",
+        "NA",
+        "N/A",
+        "#N/A",
+        "<NA>",
+        "null",
+        "NULL",
+        None,
+        "-",
+        "?",
+        "...",
+        "\u2026",
+        "\u200b",
+        "#REF!",
+        "#DIV/0!",
+        "\\N",
+        "not available",
+    ],
+)
 def test_words_for_nothing_are_empty(cell):
     assert cleaned(cell) is None
 
 
-@pytest.mark.parametrize("cell", ["sad", "neutral", "no", "0", "-", "?", "+", "nana", "unknown"])
+@pytest.mark.parametrize("cell", ["sad", "neutral", "no", "0", "+", "-1", "\U0001f600", "nana", "unknown"])
 def test_other_words_are_labels(cell):
     assert cleaned(cell) == cell
 
@@ -65,6 +90,34 @@ def test_a_number_with_decimals_is_no_class(label, remedy):
         label_sets(corpus_of(label, "3"), ["emotion"])
 
 
+@pytest.mark.parametrize("label", ["1e0", "\u00bd", "1/2", "50 %", ".5", "1.", "1,000.5", "1\u00bd"])
+def test_a_number_in_another_notation_is_no_class(label):
+    with pytest.raises(UserError, match=r"is a number with decimals, a fraction or the like"):
+        label_sets(corpus_of(label, "sad"), ["emotion"])
+
+
+@pytest.mark.parametrize(
+    "label",
+    ['"angry"', "'angry'", "(angry)", "angry?", "angry*", "_angry", "\u0430ngry", "\u00e5ngry", "\u03b1ngry"],
+)
+def test_punctuation_accents_and_look_alikes_make_no_label(label):
+    with pytest.raises(UserError, match=r"are spellings of one label; did you mean 'angry'\?"):
+        label_sets(corpus_of("angry", label, "angry", "sad"), ["emotion"])
+
+
+@pytest.mark.parametrize(
+    "names", [("1", "-1"), ("c", "c+"), ("1-2", "12"), ("\u0930\u093e\u092e", "\u0930\u0940\u092e")]
+)
+def test_signs_and_vowels_make_different_labels(names):
+    assert spellings(names) == []
+
+
+def test_a_minus_beside_a_plus_is_a_label():
+    rows = [dict.fromkeys(FEATURES) | {"emotion": label, "style": "-"} for label in ("+", "-", "nan")]
+    clean(rows, "here")
+    assert [(row["emotion"], row["style"]) for row in rows] == [("+", None), ("-", None), (None, None)]
+
+
 def test_whole_numbers_are_classes():
     assert label_sets(corpus_of("1", "2", "-1"), ["emotion"]) == {"emotion": ["-1", "1", "2"]}
 
@@ -95,3 +148,59 @@ def test_classes_are_counted_by_split_and_one_without_training_is_named():
         ["emotion", "(none)", "1", "0", "0"],
     ]
     assert lines[4:] == ["Warning: emotion 'angry' has no utterance in train: the model cannot learn it"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Unknown speaker",
+        "unknown_speaker",
+        "speaker: unknown",
+        "anon",
+        "N.N.",
+        "not known",
+        "various",
+        "??",
+        "-1",
+        "-1.0",
+        "unbekannt",
+        "Inconnu",
+        "(unknown)",
+        "unknown male",
+    ],
+)
+def test_nobody_has_many_names(name):
+    assert cleaned(name, EMPTY | NOBODY) is None
+
+
+@pytest.mark.parametrize("name", ["speaker", "speaker 1", "unknown 2", "0", "1", "m", "NN", "Ann", "Anonda"])
+def test_names_like_those_of_nobody_are_names(name):
+    assert cleaned(name, EMPTY | NOBODY) == name
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("f1", "f1.0"), ("1", "1.0"), ("\u200bf1", "f1"), ("\ufefff1", "F1"), ('"f1"', "f1"), ("\u201cf1\u201d", "f1")],
+)
+def test_invisible_letters_quotes_and_point_zero_make_no_person(names):
+    rows = [{"speaker": name} for name in names]
+    one_name_each(rows)
+    assert rows[0] == rows[1]
+
+
+def people(*names: str, genders: tuple[str | None, ...] = (None, None)) -> list[str]:
+    return list(alike_people([{"speaker": n, "gender": g} for n, g in zip(names, genders, strict=True)]))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1", "01"), ("f1", "f01"), ("f_1", "f-1"), ("Jos\u00e9", "Jose"), ("\u0410nna", "Anna"), ("Ses1F", "Ses01F")],
+)
+def test_zeros_separators_and_accents_are_suspicious(names):
+    assert "are most likely one person; did you mean" in people(*names)[0]
+    assert people(*names, genders=("m", "m")) and not people(*names, genders=("f", "m"))
+
+
+@pytest.mark.parametrize("names", [("Ses01F", "Ses01M"), ("1", "10"), ("1-1", "11"), ("p001", "p010"), ("A", "B")])
+def test_different_numbers_and_letters_are_different_people(names):
+    assert people(*names) == []

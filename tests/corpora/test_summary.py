@@ -116,9 +116,9 @@ def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        ({0: {"emotion": "Sad"}}, "emotion: 'Sad', 'sad' differ only in case or spaces"),
-        ({0: {"gender": "fe male"}}, "gender: 'fe male', 'female' differ only in case or spaces"),
-        ({0: {"speaker": "FEMALE1"}}, "speaker: 'FEMALE1', 'female1' differ only in case or spaces"),
+        ({0: {"emotion": "Sad"}}, "emotion: 'Sad', 'sad' are spellings of one label"),
+        ({0: {"gender": "fe male"}}, "gender: 'fe male', 'female' are spellings of one label"),
+        ({0: {"speaker": "FEMALE1"}}, "column 'speaker': 'FEMALE1', 'female1' are most likely one person"),
         ({}, "style: all utterances have the same label, 'acted'"),
         ({n: {"speaker": "x"} for n in range(20)}, "speaker: there is only one, 'x'"),
         ({0: {"speaker": None}}, "speaker: missing in 1 rows; the same person may be in train and test"),

@@ -88,6 +88,23 @@ def test_a_finished_run_shows_its_table_again_and_trains_nothing(good_corpus, en
     assert contents(finished) == before
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": "1f"}, "labels or transcripts of utterances are others"),
+        ({"test": {"ids": ["gone.wav"]}}, "test has lost 1 utterances"),
+    ],
+    ids=str,
+)
+def test_a_finished_run_says_that_its_corpus_has_changed(tmp_path, good_corpus, encoder, finished, change, said):
+    shutil.copytree(finished, tmp_path / "out")
+    record = json.loads((tmp_path / "out/split.json").read_text()) | change
+    (tmp_path / "out/split.json").write_text(json.dumps(record))
+    ended = run_script("run_stage1", run_flags(good_corpus, tmp_path / "out", encoder=encoder))
+    assert ended.code == 0 and len(ended.stderr.splitlines()) == 1
+    assert "the corpus has changed since this run" in ended.stderr and said in ended.stderr
+
+
 BEGAN = {
     "labels": {"emotion": ["angry", "sad"]},
     "annotations": "1f",
