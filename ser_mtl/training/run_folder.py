@@ -12,6 +12,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
