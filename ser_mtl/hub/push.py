@@ -77,7 +77,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
         private = api.model_info(repo_id).private
-    refuse_public(repo_id, private, public, f"repository {repo_id}")
+    refuse_public(repo_id, private, public, f"--repo_id {repo_id}")
     return repo_id
 
 
