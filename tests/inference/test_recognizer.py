@@ -230,5 +230,5 @@ def test_a_file_open_in_another_way_is_one_clear_line(mode, said, tmp_path):
     with open(path, mode) as file:
         if mode == "rb":
             file.close()
-        with pytest.raises(ser_mtl.UserError, match=f"speech.wav: .*{said}"):
+        with pytest.raises(ValueError, match=f"speech.wav: .*{said}"):
             samples_of(file)
