@@ -4,15 +4,16 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file, find_adapter_config_file, logging
 from transformers.utils.versions import require_version
@@ -27,6 +28,44 @@ WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 _NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
 """What transformers takes for a config beside its attributes."""
+
+
+def check_types(config: PretrainedConfig, kinds: dict[str, Any]) -> None:
+    """Check the values of a config against their annotations; a wrong one is a ValueError."""
+    for name, kind in kinds.items():
+        if not _is_of(value := getattr(config, name), kind):
+            raise ValueError(f"{name} {value!r}: must be {getattr(kind, '__name__', kind)}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any or origin is ClassVar:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of(value, one) for one in inner)
+    if origin is list:
+        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_of(k, inner[0]) and _is_of(v, inner[1]) for k, v in value.items())
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, type(None) if kind is None else kind)
+
+
+def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
+    """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
+    if values is None or isinstance(values, PretrainedConfig):
+        return values
+    if not isinstance(values, dict):
+        raise ValueError(f"encoder_config {values!r}: must be a config or a dict")
+    values = dict(values)
+    family = values.pop("model_type", None)
+    if not isinstance(family, str) or family not in families:
+        raise ValueError(f"encoder {family!r}: must be one of {', '.join(families)}")
+    try:
+        return AutoConfig.for_model(family, **values)
+    except Exception as error:  # whatever the class makes of a wrong type
+        raise ValueError(f"encoder_config: {' '.join(str(error).split())!r}") from error
 
 
 class BaseConfig(PretrainedConfig):
@@ -79,12 +118,20 @@ def _check_format(format: int) -> None:
         )
 
 
+_ID2LABEL = dict[int | str, str] | None
+_MOST_LABELS = 10_000
+
+
 def emotion_labels(config: BaseConfig, kwargs: dict) -> list[str] | None:
     """The labels of emotion: ours, or those under one of transformers' names for them, which must agree.
 
     The names of transformers are taken out of `kwargs`. None for a model without emotion.
     """
     id2label, label2id, num_labels = (kwargs.pop(name, getattr(config, name, None)) for name in LABEL_NAMES[1:])
+    if not (_is_of(id2label, _ID2LABEL) and _is_of(label2id, dict[str, int] | None) and _is_of(num_labels, int | None)):
+        raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
+    if not -1 < (num_labels or 0) <= _MOST_LABELS:
+        raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
     names = [(config.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
     names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
     names = [list(given) for given in names if given]
@@ -105,6 +152,8 @@ class BaseFingerprint(nn.Module):
 
 class LoadableModel(PreTrainedModel):
     """What a `SerMtlModel` does to be loaded and saved, alone, as adapters, or around a stock encoder."""
+
+    adapted_modules = ""  # the pattern of the modules with LoRA
 
     @classmethod
     def from_pretrained(
@@ -165,6 +214,11 @@ class LoadableModel(PreTrainedModel):
 
         hub, config, trained = _hub_arguments(arguments), asked, {}
         peft_config = PeftConfig.from_pretrained(name, **hub)
+        if isinstance(modules := peft_config.target_modules, str) and modules not in (
+            cls.adapted_modules,
+            "all-linear",
+        ):
+            raise ValueError("adapter_config.json: has a pattern as target_modules that could take for ever to match")
         peft_config.inference_mode = not trainable
         if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
             known = vars(cls.config_class()).keys() | {*LABEL_NAMES, "output_attentions"}

@@ -8,6 +8,7 @@ Padding never changes an utterance's result, adapters are exact no-ops until the
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +33,26 @@ except ImportError:  # transformers 4
 
 try:  # in a repository of the Hub, and in its copies here, the three files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+    from .loading_ser_mtl import (
+        BaseConfig,
+        BaseFingerprint,
+        LoadableModel,
+        check_types,
+        emotion_labels,
+        encoder_config_of,
+        refuse_wrong_base,
+    )  # fmt: skip
 except ImportError:  # in a clone, and installed, each is a module of its own
     from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from loading_ser_mtl import BaseConfig, BaseFingerprint, LoadableModel, emotion_labels, refuse_wrong_base
+    from loading_ser_mtl import (
+        BaseConfig,
+        BaseFingerprint,
+        LoadableModel,
+        check_types,
+        emotion_labels,
+        encoder_config_of,
+        refuse_wrong_base,
+    )  # fmt: skip
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
@@ -66,9 +83,8 @@ class SerMtlConfig(BaseConfig):
 
     def __post_init__(self, **kwargs):
         self.refuse_unknown(kwargs)
-        if isinstance(self.encoder_config, dict):
-            values = dict(self.encoder_config)
-            self.encoder_config = AutoConfig.for_model(values.pop("model_type"), **values)
+        check_types(self, SerMtlConfig.__annotations__)
+        self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
         emotions = emotion_labels(self, kwargs)
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
@@ -101,10 +117,11 @@ class SerMtlConfig(BaseConfig):
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
-            (not self.scl_weight >= 0, f"scl_weight {self.scl_weight}: must not be negative"),
+            (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
-            (not self.temperature > 0, f"temperature {self.temperature}: must be above 0"),
-            (min(self.embedding_dim, self.bottleneck_dim or 1) < 1, "embedding_dim, bottleneck_dim: at least 1"),
+            (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
+            (min(self.embedding_dim, self.bottleneck_dim or 1, self.vocab_size or 1) < 1,
+             "embedding_dim, bottleneck_dim, vocab_size: at least 1"),
         ):  # fmt: skip
             if refused:
                 raise ValueError(message)
@@ -286,6 +303,7 @@ class SerMtlModel(LoadableModel):
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    adapted_modules = ATTENTION_PROJECTIONS
     accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
     spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 

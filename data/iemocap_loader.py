@@ -4,7 +4,7 @@ python data/iemocap_loader.py IEMOCAP_full_release
 python data/iemocap_loader.py IEMOCAP_full_release --write IEMOCAP_full_release/metadata.csv
 """
 
-import argparse
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ __all__ = ["load_iemocap"]
 
 def main() -> None:
     """Read a copy of IEMOCAP; print, check and write its utterances."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", type=Path, help="the folder IEMOCAP_full_release, or the folder above it")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write it as a folder corpus: FILE is metadata.csv")
     parser.add_argument("--no_check_counts", action="store_true", help="accept other counts than the full release's")

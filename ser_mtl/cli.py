@@ -7,13 +7,14 @@ import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
-from ser_mtl.errors import Notice, UserError
+from ser_mtl.errors import Notice, UserError, system_error
 from ser_mtl.parsing import OneLineParser, did_you_mean
-from ser_mtl.stopping import Stopped, end_with_launcher, on_signals, stop
+from ser_mtl.stopping import EXIT_CODE, Stopped, end_with_launcher, on_signals, stop
 
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
@@ -22,23 +23,22 @@ VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
 
 def main(argv: list[str] | None = None) -> None:
     """The command `ser-mtl`."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        return print(overview())
-    if argv[0] == "--version":
-        from ser_mtl import __version__
-
-        return print(__version__)
-    verb, *words = argv
+    verb, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     command_line(lambda: run(verb, words), program=f"ser-mtl {verb}" if verb in VERBS else "ser-mtl")
 
 
 def run(verb: str, words: list[str]) -> None:
-    """Run one verb.
+    """Run one verb, or print what there is.
 
     Raises:
         UserError: no such verb, or a mistake in its arguments.
     """
+    if verb in ("-h", "--help"):
+        return print(overview())
+    if verb == "--version":
+        from ser_mtl import __version__
+
+        return print(__version__)
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS)
         raise UserError(f"unknown command {verb!r}{hint}; commands: {', '.join(VERBS)}; --help explains them")
@@ -71,7 +71,8 @@ def first_line(verb: str) -> str:
 def command_line(main: Callable[[], None], program: str | None = None) -> None:
     """Run a program; a user's mistake is one line on standard error and exit code 2, Ctrl-C one line and 130.
 
-    SIGTERM and SIGUSR1 are one line and 143. A program that a launcher started ends with it.
+    So is a disk that is full, or any other error of the operating system on a file. SIGTERM and SIGUSR1 are one line
+    and 143. A program that a launcher started ends with it.
 
     Args:
         main: the program.
@@ -81,23 +82,53 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
     end_with_launcher()
     try:
-        with on_signals(stop), _notices(name, first):
+        with on_signals(stop), _notices(name, first), _printed():
             main()
     except UserError as error:
-        if first:
-            print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"{name}: {error}" if first else None)
     except KeyboardInterrupt:
-        if first:
-            print(f"{name}: stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(130, f"{name}: stopped" if first else None)
     except Stopped as stopped:
-        if first:
-            print(f"{name}: stopped by {stopped.by}", file=sys.stderr)
+        _end(EXIT_CODE, f"{name}: stopped by {stopped.by}" if first else None)
+    except BrokenPipeError:  # `... | head`: nobody reads the rest
+        _end(1)
+    except OSError as error:
+        line = system_error(error)
+        if line is None:
+            raise
+        _end(2, f"{name}: {line}" if first else None)
+
+
+@contextmanager
+def _printed() -> Iterator[None]:
+    """Write what was printed at the end of the block, and not when Python ends, which would not tell us of an error.
+
+    Raises:
+        OSError: names standard output, if that is what cannot be written.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # it is closed
+                sys.stdout.flush()
+    except OSError as error:
+        error.filename = error.filename or "standard output"  # files are named by `ser_mtl.files.writing`
+        _drop_output()
         raise
-    except BrokenPipeError:  # `... | head`: nobody reads the rest, not even what Python would flush at its end
+
+
+def _drop_output() -> None:
+    """Standard output to nowhere, so that Python does not try again what it could not write."""
+    with suppress(AttributeError, OSError, ValueError):  # it is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+
+
+def _end(code: int, line: str | None = None) -> NoReturn:
+    with suppress(OSError):  # nobody can be told
+        if line:
+            print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 @contextmanager

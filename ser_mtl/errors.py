@@ -1,5 +1,6 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
+import errno
 import logging
 import re
 import warnings
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ser_mtl.safe_text import printable
+
+_LONGEST = 2000  # characters of a message
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -21,7 +24,13 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """The message without control characters, and without the middle of a name of thousands of characters."""
+    line = printable(message)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
 
 
 class Notice(UserWarning):
@@ -29,8 +38,23 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Warn the user."""
-    warnings.warn(line, Notice, stacklevel=3)
+    """Tell the user; control characters of names are spelled out."""
+    warnings.warn(printable(line), Notice, stacklevel=3)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def system_error(error: OSError) -> str | None:
+    """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
+    if error.strerror is None:
+        return None
+    file = f"{error.filename}: " if error.filename else ""
+    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
+    return _one_line(f"{file}{error.strerror}{full}")
+
+
+_OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
 
 NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
@@ -73,8 +97,7 @@ def hub_errors(what: str) -> Iterator[None]:
     Raises:
         UserError: `what`, the reason, and what to do about it.
     """
-    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-    from safetensors import SafetensorError
+    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_UNSIGNED)
@@ -87,13 +110,16 @@ def hub_errors(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
-    except (HTTPError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+    # A damaged file of others fails in them with whatever error.
+    except Exception as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError
 
+    if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
+        return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
@@ -113,11 +139,13 @@ def _reason(error: BaseException) -> str:
         return f"the Hub failed ({status}): run this again later"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
+    if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
         return "no such folder, and no Hub id (namespace/name)"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
-    again = ": run this again" if isinstance(error, HTTPError | ConnectionError | RuntimeError) else ""
-    return text + again
+    of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
+    return f"{text}: run this again" if of_the_network else text
 
 
 def _anonymous(error: "HfHubHTTPError") -> bool:

@@ -1,14 +1,21 @@
 """Reading and writing files. A file is written whole or not at all: an interruption leaves the old file or none."""
 
+import errno
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ser_mtl.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @contextmanager
@@ -22,53 +29,167 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial.{path.name}")
     try:
-        yield partial
-        partial.replace(path)
+        with writing(path):
+            yield partial
+            partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
 
 
-def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name `path` in the errors of a disk. Only opening a file names it, and torch and safetensors raise their own.
+
+    Raises:
+        OSError: with a file name, if something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except Exception as error:
+        if number := _number(error, path):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _number(error: Exception, path: Path) -> int | None:
+    """The `errno` of an error of safetensors or torch; None for another error."""
+    if of_rust := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(of_rust[1])
+    if isinstance(error, RuntimeError) and re.search("inline_container|PytorchStreamWriter", str(error)):
+        return errno.ENOSPC if shutil.disk_usage(path if path.exists() else path.parent).free < _LITTLE else errno.EIO
+    return None
+
+
+_LITTLE = 2**22  # bytes free on a disk that is full
+
+
+def read_json(path: str | Path, schema: Any = dict) -> Any:
     """Read what `write_json` wrote to `path`.
 
     Args:
         path: the file to read.
-        *keys: keys that the object must have; "test.all" is the key "all" of the object "test".
-        kind: the type of the content: dict for an object, list for an array.
+        schema: the type of the content: dict, list, or a type of pydantic, such as a TypedDict. Types are strict: a
+            number is no text. Keys that a TypedDict does not name are left as they are.
 
     Raises:
-        UserError: the file is missing or damaged, holds another type, or lacks a key.
+        UserError: the file is missing or damaged, or does not fit the schema; the line names the key.
     """
-    content = _parsed(path, json.loads)
-    if not isinstance(content, kind):
-        raise UserError(f"{path}: is damaged: it holds no {'object' if kind is dict else 'array'}")
-    for key in keys:
-        inner = content
-        for name in key.split("."):
-            if not isinstance(inner, dict) or name not in inner:
-                raise UserError(f'{path}: is damaged: it has no "{key}"')
-            inner = inner[name]
+    return fitting(_parsed(path, _loads), schema, path)
+
+
+def read_json_lines(path: str | Path, schema: Any = dict) -> list[Any]:
+    """Read what `write_json_lines` wrote to `path`; each line fits the schema.
+
+    Raises:
+        UserError: as `read_json`.
+    """
+    lines = _parsed(path, lambda text: [_loads(line) for line in text.split("\n") if line])
+    return fitting(lines, list[schema], path)
+
+
+def read_yaml(path: str | Path, schema: Any = dict) -> Any:
+    """Read a file of settings that a user wrote.
+
+    Raises:
+        UserError: as `read_json`.
+    """
+    import yaml
+
+    try:
+        content = _parsed(path, yaml.safe_load)
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError) as error:  # the last three are its own bugs
+        raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
+    inner = [content]
+    for values in inner:  # names for parts, within parts: a few lines may stand for more than any memory holds
+        inner += values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+        if len(inner) > _MOST_SETTINGS:
+            raise UserError(f"{path}: holds more than {_MOST_SETTINGS} settings")
+    return fitting(content, schema, path)
+
+
+def fitting(content: Any, schema: Any, what: object) -> Any:
+    """The content, as it is, if it fits the schema.
+
+    Args:
+        content: parsed JSON.
+        schema: as for `read_json`.
+        what: the file that it was read from.
+
+    Raises:
+        UserError: names the file, the key, and what must be there.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _adapter(schema).validate_python(content, strict=True)
+    except ValidationError as refused:
+        error = refused.errors(include_url=False)[0]
+        raise UserError(f"{what}: is damaged: {_misfit(error)}") from None
     return content
 
 
-def read_json_lines(path: str | Path) -> list[Any]:
-    """Read what `write_json_lines` wrote to `path`.
+@cache
+def _adapter(schema: Any) -> "TypeAdapter":
+    from pydantic import TypeAdapter
 
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    return _parsed(path, lambda text: [json.loads(line) for line in text.split("\n") if line])
+    return TypeAdapter(schema)
+
+
+def _misfit(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f'it has no "{where}"'
+    if not where:
+        return f"it holds no {'array' if error['type'] == 'list_type' else 'object'}"
+    what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f'"{_short(where)}" {what}, not {_short(json.dumps(error["input"], default=str))}'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_MOST_SETTINGS = 10_000
+_LARGEST = 2**29
+"""Bytes of a file that is read whole. `predictions.jsonl` of a million utterances is smaller."""
 
 
 def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
     try:
+        if not Path(path).exists():
+            raise UserError(f"{path}: is missing")
+        if not Path(path).is_file():
+            raise UserError(f"{path}: is a folder or a device, not a file")
+        if Path(path).stat().st_size > _LARGEST:
+            raise UserError(f"{path}: is larger than {_LARGEST >> 20} MiB")
         return parse(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing") from error
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(f"{path}: is damaged: too many brackets in one another") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
+
+
+def _loads(text: str) -> Any:
+    """Parse JSON. A number that is not finite, or has more than 64 bits, is null, as `write_json` writes it."""
+    content = json.loads(text, parse_constant=lambda _: None, parse_float=_finite_number, parse_int=_whole_number)
+    if "\\u" in text:
+        json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file could hold
+    return content
+
+
+def _finite_number(text: str) -> float | None:
+    return value if math.isfinite(value := float(text)) else None
+
+
+def _whole_number(text: str) -> int | None:
+    return int(text) if len(text) < 20 else None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -22,6 +22,10 @@ class OneLineErrors:
                 self.error(f"unrecognized arguments: {flag}{did_you_mean('--' + flag[2:].replace('-', '_'), usual)}")
         return super().parse_args(args, namespace)  # type: ignore[misc]
 
+    def print_help(self, file=None) -> None:
+        """Print the help; argparse would not say that it cannot."""
+        print(self.format_help(), end="", file=file)  # type: ignore[attr-defined]
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line; argparse would print the usage before it."""
         raise UserError(f"{message}; --help explains every flag")

@@ -10,7 +10,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
@@ -20,7 +19,7 @@ from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.errors import UserError
-from ser_mtl.files import read_json
+from ser_mtl.files import fitting, read_json, read_yaml
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.parsing import OneLineErrors, did_you_mean
 from ser_mtl.research.arguments import ResearchArguments
@@ -34,7 +33,7 @@ from ser_mtl.training.arguments import (
     local_or_hub,
 )
 from ser_mtl.training.flags import DERIVED
-from ser_mtl.training.run_folder import NOT_THE_RUN, run_record, settings_of
+from ser_mtl.training.run_folder import NOT_THE_RUN, Record, run_record, settings_of
 from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -146,15 +145,11 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     Raises:
         UserError: the file cannot be read, is of the other stage, or has a setting that is not a flag.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: must hold settings as name: value")
+    if not file.exists():
+        raise UserError(f"{file}: no such file")
+    content = read_yaml(file) if file.suffix != ".json" else read_json(file)
     if "training" in content:
+        fitting(content, Record, file)
         if content.get("stage") != stage:
             raise UserError(
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
@@ -173,9 +168,8 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
 def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | {
-        "per_device_train_batch_size": settings["batch_size"]
-    }
+    batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
 
 
 def _as_words(value: object) -> list[str]:
@@ -217,7 +211,7 @@ def _as_before(stage: Stage, saved: Path) -> None:
     """Leave out the default tasks that the run in this folder found nobody to have annotated."""
     if os.path.isfile(saved):  # unlike a Path, it takes any name
         with suppress(UserError):  # what is wrong with the file is said where the folder is checked
-            stage.leave_out(read_json(saved).get("tasks_left_out", []))
+            stage.leave_out(read_json(saved, Record).get("tasks_left_out", []))
 
 
 def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:

@@ -4,6 +4,7 @@ Set before any library reads them, and inherited by the processes that tests sta
 """
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.hub_server import HubServer
 
+os.environ.setdefault("SER_MTL_FUZZ_SEED", str(random.randrange(10**6)))  # the processes of the suite share it
 _CACHE = tempfile.TemporaryDirectory(prefix="ser-mtl-tests-")
 _HUB = HubServer()
 _HUB.tokens["hf_made_up_of_ada"] = "ada"
@@ -28,6 +30,12 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"  # else the client would want a Xet store
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest.register_assert_rewrite("helpers.tiny")  # it asserts for the tests
+
+
+def pytest_report_header() -> str:
+    """What repeats the random inputs of tests/fuzz."""
+    return f"SER_MTL_FUZZ_SEED={os.environ['SER_MTL_FUZZ_SEED']}"
+
 
 # `helpers.tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
 

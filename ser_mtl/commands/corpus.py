@@ -51,9 +51,12 @@ def main(args: Namespace) -> None:
     from ser_mtl.corpora.loading import not_in_table, read_corpus
     from ser_mtl.corpora.summary import corpus_tables, training_flags
 
-    corpus, left_out = read_corpus(
-        args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
-    )
+    try:
+        corpus, left_out = read_corpus(
+            args.corpus, args.folders, not args.no_check_counts, args.distinct_speakers, args.map
+        )
+    except UserError as error:  # folders have no flag here
+        raise UserError(str(error).removeprefix("--data_dir: ")) from error
     if args.corpus == "folder":
         left_out += [line for folder in args.folders for line in not_in_table(Path(folder), corpus)]
     print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))

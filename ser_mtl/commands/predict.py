@@ -50,23 +50,31 @@ def main(args: Namespace) -> None:
     """
     from transformers.utils import logging
 
+    from ser_mtl.inference.finding import find_audio
     from ser_mtl.inference.formats import FORMATS
     from ser_mtl.inference.recognizer import load
-    from ser_mtl.inference.recordings import audio_files
 
-    files = audio_files(args.paths)
+    files, left_out, faults = find_audio(args.paths)
+    if not files:
+        raise UserError("; ".join(faults))
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
         options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
         recognizer = load(args.model or last_run(), **options)
     except UserError as error:
-        raise UserError(f"--{error}") from error  # "model x: ..." is a flag here
+        line = str(error)
+        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
+    for fault in faults:
+        print(printable(fault), file=sys.stderr)
     unanswered: list[Path] = []
     with writer(args.output) as write:
         for line in FORMATS[args.format](answers(files, recognizer, unanswered, args.raw), recognizer.labels):
             write(line)
-    if unanswered:
-        raise UserError(f"no answer for {len(unanswered)} of {len(files)} files (see above)")
+    if unanswered or faults:
+        failed, total = len(unanswered) + left_out, len(files) + left_out
+        raise UserError(
+            f"no answer for {failed} of {total} files (see above)" if failed else "not all read (see above)"
+        )
 
 
 def last_run() -> str:

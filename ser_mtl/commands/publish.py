@@ -80,7 +80,7 @@ def merge(args: Namespace) -> tuple[Path, "Base"]:
     read_complete(args.run_folder)  # raises before anything is asked of the Hub
     merged = args.run_folder / "merged"
     base = find_base(args.run_folder, args.base_repo_id)
-    write_merged(args.run_folder, merged, base)
+    write_merged(args.run_folder, merged, base, args.base_repo_id)
     print(f"written to {merged}")
     return merged, base
 

@@ -14,12 +14,12 @@ from datasets import Dataset, Features, List, Value
 from scipy.signal import resample_poly
 from torchaudio.functional import resample
 
-from ser_mtl.corpora import level, reading
+from ser_mtl.corpora import ffmpeg, headers, level, reading
 from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
 from ser_mtl.corpora.folder import place_of
 from ser_mtl.corpora.kept import forget, keep, kept_samples
 from ser_mtl.corpora.level import clipping_in_one_line
-from ser_mtl.corpora.reading import check_rate, read_audio
+from ser_mtl.corpora.reading import TOO_LONG, check_rate, read_audio, seconds_over
 from ser_mtl.errors import UserError
 
 SAMPLING_RATE = 16_000
@@ -97,7 +97,6 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
             writer_batch_size=200,
         )
     if any(decoded["fault"]):
-        keep(decoded)
         Path(decoded.cache_files[0]["filename"]).unlink()
     _check_faults(corpus, decoded, max_seconds)
     forget(decoded)
@@ -117,10 +116,12 @@ _DECODED = Features(
 
 
 def _decode_row(row: dict, max_seconds: float | None) -> dict:
-    """Decode one file, or open what an earlier run has kept of it."""
+    """Decode one file and keep it until its corpus is complete, or open what an earlier run has kept of it."""
     samples = kept_samples(row["path"])
     try:
-        samples = decode(row["path"], max_seconds) if samples is None else samples
+        if samples is None:
+            samples = decode(row["path"], max_seconds)
+            keep(row["path"], samples)
     except UserError as error:
         return {"samples": np.zeros(0, np.int16), "length": 0, "peak": 0, "digest": "", "fault": str(error)}
     return {
@@ -143,7 +144,7 @@ def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) 
     for name, path, fault, length in zip(*columns, strict=True):
         seconds = length / SAMPLING_RATE
         if fault is None and max_seconds is not None and seconds > max_seconds:  # decoded for a run with a larger limit
-            fault = f"{path}: lasts {seconds:.1f} seconds, longer than --max_seconds {max_seconds:g}; cut it"
+            fault = TOO_LONG.format(name=path, seconds=seconds_over(seconds, max_seconds), limit=max_seconds)
         if fault is not None:
             faults.append((name, path, fault))
     if faults:
@@ -159,4 +160,5 @@ def samples_identity(corpus: Dataset) -> tuple:
     Raises:
         UserError: a file is missing.
     """
-    return files_identity(corpus), DECODERS, source_digest(sys.modules[__name__], reading, level)
+    programs = (*DECODERS, ffmpeg.version()) if any(map(ffmpeg.reads, corpus["path"][:])) else DECODERS
+    return files_identity(corpus), programs, source_digest(sys.modules[__name__], reading, headers, ffmpeg, level)

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import datasets
@@ -13,7 +14,7 @@ import soundfile
 from datasets import Dataset, Features
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import write_text
+from ser_mtl.files import write_text, writing
 
 DECODERS = (soundfile.__libsndfile_version__, *(version(package) for package in ("soundfile", "torchaudio", "numpy")))
 """Versions of what turns a file into samples."""
@@ -39,14 +40,14 @@ def cached_map(
     file = cache_folder() / f"{kind}-{digest}.arrow"
     checksum = file.with_suffix(".crc32")
     if not (file.is_file() and checksum.is_file() and checksum.read_text() == _crc32(file)):
-        file.unlink(missing_ok=True)
-    computed = not file.is_file()
-    result = corpus.map(
-        compute, features=features, cache_file_name=str(file), new_fingerprint=f"{kind}-{digest}", **more
-    )
-    if computed:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="partial-", dir=file.parent) as part:  # an interrupted map leaves its file
+                computed = str(Path(part) / file.name)
+                corpus.map(compute, features=features, cache_file_name=computed, new_fingerprint=digest, **more)
+                Path(computed).replace(file)
         write_text(checksum, _crc32(file))
-    return result
+    return Dataset.from_file(str(file))
 
 
 def source_digest(*modules: ModuleType) -> str:

@@ -1,7 +1,6 @@
 """Folder corpora: recordings with a `metadata.csv`, read as utterances and written from them. No audio is decoded."""
 
 import csv
-import logging
 import os
 import re
 from collections import Counter
@@ -16,12 +15,10 @@ from datasets import Dataset
 from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.names import clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES, is_official
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, notice
 from ser_mtl.files import replacing
 from ser_mtl.safe_text import csv_line, unguarded
 from ser_mtl.tasks import TASKS
-
-logger = logging.getLogger(__name__)
 
 METADATA = "metadata.csv"
 
@@ -151,11 +148,9 @@ def _name_people(tables: list[list[dict]], prefixes: list[str], distinct_speaker
     one_name_each([row for rows in tables for row in rows])
     folders_of = Counter(speaker for rows in tables for speaker in {row["speaker"] for row in rows} - {None})
     if shared := sorted(speaker for speaker, number in folders_of.items() if number > 1):
-        logger.warning(
-            "%d speakers are in several folders (such as %r) and taken for the same people; --distinct_speakers if "
-            "they are not",
-            len(shared),
-            shared[0],
+        notice(
+            f"{len(shared)} speakers are in several folders (such as {shared[0]!r}) and taken for the same people; "
+            "--distinct_speakers if they are not"
         )
 
 

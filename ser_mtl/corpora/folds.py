@@ -9,9 +9,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, NotRequired, get_args
 
 from datasets import Dataset, DatasetDict
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.leaks import check_no_leak
 from ser_mtl.corpora.utterances import check_utterances, is_official
@@ -194,6 +195,24 @@ def _nothing_to_train_on(corpus: Dataset, fold: int, dev: DevChoice) -> str:
             "--dev none --selection last"
         )
     return f"--fold {fold} with --dev {dev} leaves no utterance to train on; use another --fold or --dev"
+
+
+class Part(TypedDict):
+    """A part of the split corpus."""
+
+    ids: list[str]
+    audio: NotRequired[list[str | None]]  # version 0.1 did not write it
+
+
+class Split(TypedDict):
+    """The content of `split.json`."""
+
+    fold: NotRequired[int | str | None]
+    train: NotRequired[Part]
+    dev: NotRequired[Part]
+    test: NotRequired[Part]
+    labels: NotRequired[dict[str, list[str]]]
+    annotations: NotRequired[str]
 
 
 def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:

@@ -4,7 +4,6 @@ The F or M after the session number of an id (Ses01F_impro01_M003) is the actor 
 that dialog, not the speaker. The letter in the last field is the speaker.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,10 +15,7 @@ from datasets import Dataset, DatasetDict
 from ser_mtl.corpora.folds import DevChoice, split
 from ser_mtl.corpora.tree import AUDIO, AudioIndex, best_copy, files_below, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
-from ser_mtl.safe_text import printable
-
-logger = logging.getLogger(__name__)
+from ser_mtl.errors import UserError, notice
 
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}
 """Consensus codes of the four-class set. Excitement counts as happiness."""
@@ -86,9 +82,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True, left_out: Coun
     latin1_files: list[Path] = []
     rows = {row["id"]: row for row in _read_tree(tree, latin1_files, Counter() if left_out is None else left_out)}
     if latin1_files:
-        logger.warning(
-            "Not UTF-8, read as latin-1: %s (%d files in all)", printable(str(latin1_files[0])), len(latin1_files)
-        )
+        notice(f"{latin1_files[0]}: not UTF-8, read as latin-1 ({len(latin1_files)} files in all)")
     if not rows:
         raise UserError(f"{root}: no labelled utterance in Session*/dialog/EmoEvaluation/Ses*.txt")
     _find_audio(root, list(rows.values()))
@@ -98,7 +92,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True, left_out: Coun
     _check_audio(corpus["path"])
     without_text = sum(text is None for text in corpus["text"])
     if without_text:
-        logger.warning("%d of %d utterances have no transcript in %s", without_text, len(corpus), printable(str(root)))
+        notice(f"{root}: {without_text} of {len(corpus)} utterances have no transcript")
     return corpus
 
 
@@ -151,8 +145,8 @@ def _find_tree(data_dir: Path) -> tuple[Path, list[_Texts]]:
         return released
     raise UserError(
         f"{data_dir.absolute()}: no IEMOCAP here: none of Session1 .. Session5. The corpus is licensed; request it at "
-        "https://sail.usc.edu/iemocap/ . If you have it, set $IEMOCAP_DIR or --data_dir to its folder; until then, "
-        "`make demo` runs without it"
+        "https://sail.usc.edu/iemocap/ . If you have it, name its folder (--data_dir of a training) or set "
+        "$IEMOCAP_DIR; until then, `make demo` runs without it"
     )
 
 

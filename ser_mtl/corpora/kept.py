@@ -1,4 +1,7 @@
-"""Decoded files that wait on disk for the rest of their corpus, so that a damaged file costs no second decoding."""
+"""Decoded files that wait on disk for the rest of their corpus.
+
+So neither a damaged file nor an interruption costs a second decoding of the others.
+"""
 
 import hashlib
 from pathlib import Path
@@ -25,16 +28,10 @@ def kept_samples(path: str | Path) -> np.ndarray | None:
         return None
 
 
-def keep(decoded: Dataset) -> None:
-    """Keep the samples of the good files, one file each.
-
-    Args:
-        decoded: with `path`, `samples` and `fault`, None for a good file.
-    """
-    for row in decoded.with_format("numpy", columns=["samples"], output_all_columns=True):
-        if row["fault"] is None:
-            with replacing(kept_file(row["path"])) as partial:
-                np.save(partial, row["samples"].astype(np.int16))
+def keep(path: str | Path, samples: np.ndarray) -> None:
+    """Keep the samples of an audio file, (samples,) int16."""
+    with replacing(kept_file(path)) as partial:
+        np.save(partial, samples)
 
 
 def forget(decoded: Dataset) -> None:

@@ -1,6 +1,5 @@
 """Labels and names as people write them: their normal form, words that stand for nothing, spellings of one word."""
 
-import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -10,8 +9,6 @@ from itertools import combinations
 
 from ser_mtl.errors import UserError, notice
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
-
-logger = logging.getLogger(__name__)
 
 EMPTY = {"", "nan", "-nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "#na", "nat", "missing"}
 """Words that programs and people write into a cell without a value."""
@@ -53,7 +50,7 @@ def clean(rows: Sequence[dict], place: str) -> None:
             if row[column] is None and before:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
-            logger.warning("%s: column %r: %r, in %d rows, is read as an empty cell", place, column, word, count)
+            notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
     if any(row["style"] == ALL for row in rows):
         raise UserError(f"{place}: column 'style': results have {ALL!r} for all utterances; call the style otherwise")
 
@@ -123,6 +120,6 @@ def one_name_each(rows: Sequence[dict]) -> None:
     names = {key: min(found, key=lambda name: (-found[name], name)) for key, found in counts.items()}
     if several := [found for found in counts.values() if len(found) > 1]:
         example = ", ".join(map(repr, sorted(several[0])))
-        logger.warning("%d speakers have several spellings (such as %s): each is one person", len(several), example)
+        notice(f"{len(several)} speakers have several spellings (such as {example}): each is one person")
     for row in rows:
         row["speaker"] = row["speaker"] and names[same_person(row["speaker"])]

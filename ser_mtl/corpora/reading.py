@@ -1,13 +1,18 @@
 """Audio files to samples at their own rate, whatever their headers say."""
 
 import re
+import stat
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from ser_mtl.corpora import ffmpeg
+from ser_mtl.corpora.headers import check_whole
 from ser_mtl.corpora.level import OVERSHOOT, at_full_scale
 from ser_mtl.errors import UserError
 
@@ -20,9 +25,14 @@ MAX_SECONDS = 60.0
 SHORT = 0.1
 """Seconds below which a clip holds hardly a sound of speech."""
 
+TOO_LONG = "{name}: lasts {seconds} seconds, longer than --max_seconds {limit:g}; cut it"
+
+_LARGEST = 2**27  # numbers in a file: half a gigabyte, and copies of it
 _BLOCK = 2**20  # numbers read at once
+_LENGTH = 600  # seconds decoded by ffmpeg, at most, to tell the length of a file
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
 _STREAMED = 2**31 - 2**20  # bytes; programs that write a wav file to a pipe promise this or more
+_NO_FRAME = 7  # libsndfile's code for it, "File does not exist"
 _UNKNOWN = 2**62  # libsndfile's length of a FLAC that was written to a pipe is above it
 
 
@@ -33,12 +43,15 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
-def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Read an audio file at its own sampling rate. Memory is bounded by `max_seconds`, whatever the header says.
+def read_audio(
+    file: str | Path | BinaryIO, max_seconds: float | None = None, too_long: str = TOO_LONG
+) -> tuple[np.ndarray, int]:
+    """Read an audio file at its own sampling rate. Memory and time are bounded, whatever the header says.
 
     Args:
         file: a path or a binary file object.
         max_seconds: refuse longer audio; None for any length.
+        too_long: the message then, with the fields of `TOO_LONG`.
 
     Returns:
         Samples from -1 to 1, (samples, channels) float32, and the sampling rate in hertz.
@@ -48,21 +61,20 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
             holds samples that are NaN, infinite or far beyond 1.
     """
     name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
-    try:
-        with _Sequential(file) as sound:
-            rate, promised = sound.samplerate, _promised(sound)
-            check_rate(rate, f"{name}: ")
-            most = None if max_seconds is None else int(max_seconds * rate)
-            samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
-        if isinstance(file, str | Path) and not Path(file).exists():
-            raise UserError(f"{name}: no such file") from error
-        raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
+    with _opened(file, str(name), max_seconds) as sound:
+        rate, promised = sound.samplerate, _promised(sound)
+        check_rate(rate, f"{name}: ")
+        room = _LARGEST // sound.channels
+        most = room if max_seconds is None else min(room, int(max_seconds * rate))
+        samples = np.concatenate([np.zeros((0, sound.channels), np.float32), *_blocks(sound, most)])
     if len(samples) == 0:
         raise UserError(f"{name}: holds no samples; replace or remove it")
-    if most is not None and len(samples) > most:
-        lasts = f"{promised / rate:.1f}" if most < promised < _UNKNOWN else f"more than {max_seconds:g}"
-        raise UserError(f"{name}: lasts {lasts} seconds, longer than --max_seconds {max_seconds:g}; cut it")
+    if len(samples) > most and most == room:
+        raise UserError(f"{name}: holds more than {_LARGEST} numbers; cut it, or convert it to mono at 16 kHz")
+    if max_seconds is not None and len(samples) > most:
+        known = most < promised < _UNKNOWN
+        lasts = seconds_over(promised / rate, max_seconds) if known else f"more than {max_seconds:g}"
+        raise UserError(too_long.format(name=name, seconds=lasts, limit=max_seconds))
     if len(samples) + _CUT * rate < promised < _UNKNOWN:
         held, said = len(samples) / rate, promised / rate
         raise UserError(f"{name}: is cut off: {held:.1f} of the {said:.1f} seconds in its header; replace or remove it")
@@ -71,14 +83,78 @@ def read_audio(file: str | Path | BinaryIO, max_seconds: float | None = None) ->
     return at_full_scale(samples, str(name), OVERSHOOT), rate
 
 
+def seconds_over(seconds: float, limit: float) -> str:
+    """The length in as few decimals as show that it is over the limit: 60.004 is not "60.0, longer than 60"."""
+    rounded = (f"{seconds:.{decimals}f}" for decimals in range(1, 17))
+    return next((text for text in rounded if float(text) > limit), str(seconds))
+
+
+@contextmanager
+def _opened(file: str | Path | BinaryIO, name: str, max_seconds: float | None) -> Iterator[_Sequential]:
+    """Open an audio file, through ffmpeg if libsndfile does not know its format.
+
+    Raises:
+        UserError: in the block too, if it cannot be read.
+    """
+    try:
+        with ExitStack() as stack:
+            source = file if not isinstance(file, str | Path) else stack.enter_context(_regular_file(file))
+            check_whole(source, name)
+            try:
+                # Of a path, the descriptor: libsndfile reads it without the way through Python.
+                sound = _Sequential(source if source is file else source.fileno(), closefd=False)
+            except soundfile.LibsndfileError as error:
+                if not ffmpeg.installed():
+                    raise UserError(_not_read(name, error)) from error
+                seconds = _LARGEST if max_seconds is None else max_seconds + 1
+                sound = _Sequential(ffmpeg.decoded(source, name, seconds, 4 * _LARGEST))
+            yield stack.enter_context(sound)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
+        raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
+
+
+def _regular_file(path: str | Path) -> FileIO:
+    """Open a file that has an end and a name that UTF-8 has. Its descriptor stands where the object does.
+
+    Raises:
+        UserError: it is a folder, a pipe or a device, empty, or cannot be opened.
+    """
+    try:
+        str(path).encode()
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # reading might never end
+            why = "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe or a device; save it as a file"
+        elif status.st_size == 0:
+            why = "it is empty; replace or remove it"
+        else:
+            return FileIO(path)
+    except UnicodeEncodeError:  # answers and tables are UTF-8
+        why = "its name is not UTF-8; rename it"
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        why = getattr(error, "strerror", None) or str(error)
+    raise UserError(f"{path}: cannot be read as audio: {why}")
+
+
+def _not_read(name: str, error: soundfile.LibsndfileError) -> str:
+    """Why a file is not read where ffmpeg is not installed."""
+    if ffmpeg.reads(name):
+        convert = ffmpeg.convert(name)
+        return f"{name}: needs ffmpeg, which is not installed; install it, or convert the file where it is: {convert}"
+    reason = "no MP3 frame" if error.code == _NO_FRAME else error.error_string.rstrip(".")
+    return f"{name}: cannot be read as audio ({reason}); replace or remove it"
+
+
 def _promised(sound: soundfile.SoundFile) -> float:
     """The samples that the header promises; `_UNKNOWN` if it does not hold the length.
 
-    libsndfile takes the length of a wav or aiff file from its size if that is less, and notes both in its log.
+    libsndfile takes the length of a wav, aiff or au file from its size if that is less, and notes both in its log. Of
+    an MP3 file it guesses the length, see `ser_mtl.corpora.headers`.
     """
     if sound.format == "MP3":
         return _UNKNOWN
-    note = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", sound.extra_info)
+    note = re.search(r"(?:data|Data Size|SSND|BODY|riff|Riff size) *: (\d+) \(should be (\d+)\)", sound.extra_info)
     said, found = map(int, note.groups()) if note else (1, 1)
     return _UNKNOWN if said >= _STREAMED else sound.frames * said / max(1, found)
 
@@ -108,9 +184,9 @@ def check_rate(rate: int, name: str = "") -> None:
 def seconds_of(path: str | Path) -> float:
     """Length of an audio file in seconds, by its header if it says so; NaN if the file cannot be used."""
     try:
-        with _Sequential(path) as sound:
+        with _opened(path, str(path), _LENGTH) as sound:
             check_rate(sound.samplerate)
             frames = sound.frames if sound.frames < _UNKNOWN else sum(map(len, _blocks(sound, None)))
             return frames / sound.samplerate if frames else float("nan")
-    except (soundfile.SoundFileError, OSError, TypeError, UserError):  # TypeError: headerless audio (.raw)
+    except UserError:
         return float("nan")

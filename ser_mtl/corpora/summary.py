@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, near_equal, spellings
@@ -158,10 +159,14 @@ def _annotations(table: pd.DataFrame) -> str:
 
 def _warnings(table: pd.DataFrame) -> Iterator[str]:
     unreadable = table["path"][table["hours"].isna()]
+    foreign = unreadable[unreadable.map(ffmpeg.reads)]
+    if len(foreign) and not ffmpeg.installed():
+        yield f"audio: {ffmpeg.needed(list(foreign))}"
+        unreadable = unreadable.drop(foreign.index)
     if len(unreadable):
         yield f"audio: {len(unreadable)} unreadable or empty: {_names(unreadable)}"
     if len(long := table["path"][3600 * table["hours"] > MAX_SECONDS]):
-        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds): {_names(long)}"
+        yield f"audio: {len(long)} longer than {MAX_SECONDS:g} seconds (--max_seconds of a training): {_names(long)}"
     if len(short := table["path"][3600 * table["hours"] < SHORT]):
         yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
     for column in (*_CLASSES, "speaker"):

@@ -7,7 +7,7 @@ Every line has a marker and a line style of its own: the figures can be read in 
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 from PIL import Image
+from pydantic import AfterValidator
 from scipy.stats import binomtest
 
 from ser_mtl.evaluation.calibration import BINS, Reliability, reliability, tempered
@@ -26,6 +27,21 @@ from ser_mtl.tasks import TASKS
 
 Lines = dict[str, tuple[np.ndarray, np.ndarray]]
 """Positions along the x axis and the values there, by the name of the line."""
+
+
+def _logged(entry: dict) -> dict:
+    """Check an entry of the log: an epoch, and losses and metrics that are numbers."""
+    epoch = entry.get("epoch")
+    if not isinstance(epoch, int | float) or not 0 <= epoch <= 1e6:
+        raise ValueError("must have an epoch")
+    for name, value in entry.items():
+        if name.startswith(("loss", "eval_", "test_")) and not isinstance(value, int | float | None):
+            raise ValueError(f"must have a number as {name}")
+    return entry
+
+
+History = list[Annotated[dict, AfterValidator(_logged)]]
+"""The content of `history.json`, the log of the Trainer."""
 
 WIDTH = 4.8
 """Width of a figure in inches; only a confusion matrix of many classes is wider."""
@@ -212,7 +228,9 @@ def _metric_curves(log_history: list[dict]) -> list[_Curve]:
 
 
 def _curve(log_history: list[dict], key: str, label: str, style: dict, factor: float = 1) -> _Curve:
-    points = [(entry["epoch"], factor * entry[key]) for entry in log_history if key in entry]
+    points = [(entry["epoch"], factor * entry[key]) for entry in log_history if entry.get(key) is not None]
+    if not points:
+        return _Curve(label, style, [], [])
     epochs, values = map(list, zip(*points, strict=True))
     return _Curve(label, style, epochs, values)
 

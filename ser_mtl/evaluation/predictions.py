@@ -14,13 +14,53 @@ A line is an object:
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 from datasets import Dataset
+from pydantic import AfterValidator, Field, create_model
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.files import read_json_lines, write_json_lines
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+
+
+class Answer(TypedDict):
+    """A trained task of an utterance."""
+
+    label: str | None
+    predicted: str
+    probabilities: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
+
+class Transcript(TypedDict):
+    """Speech recognition of an utterance."""
+
+    reference: str | None
+    hypothesis: str
+    hypothesis_adapters_off: NotRequired[str]
+
+
+_Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=2, max_length=2)]
+_TASKS: dict[str, Any] = {task: (Answer | None, None) for task in CLASSIFICATION_TASKS}
+_TASKS |= {
+    "style": (Answer | str | None, None),
+    "asr": (Transcript, {}),
+    "points": (dict[str, _Point], {}),
+}
+Prediction: Any = create_model("Prediction", id=(str, ...), speaker=(str | None, ...), **_TASKS)
+"""A line of the file."""
+
+
+def _with_emotion(row: Any) -> Any:
+    if row.emotion is None:
+        raise ValueError("must have an emotion")
+    return row
+
+
+WithEmotion = Annotated[Prediction, AfterValidator(_with_emotion)]
+"""A line of the file of a run that was trained for emotion."""
 
 
 def prediction_rows(
@@ -66,13 +106,13 @@ def write_predictions(path: str | Path, rows: list[dict]) -> None:
     write_json_lines(path, rows)
 
 
-def read_predictions(path: str | Path) -> list[dict]:
-    """Read the rows that `write_predictions` wrote.
+def read_predictions(path: str | Path, schema: Any = Prediction) -> list[dict]:
+    """Read the rows that `write_predictions` wrote; each fits the schema.
 
     Raises:
         UserError: the file is missing or damaged.
     """
-    return read_json_lines(path)
+    return read_json_lines(path, schema)
 
 
 def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]]:

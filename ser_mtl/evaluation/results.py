@@ -1,11 +1,134 @@
-"""The metrics in results.json as a table, for the terminal and the model card."""
+"""results.json: what it holds, and its metrics as a table for the terminal and the model card."""
 
 import textwrap
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeAlias
 
 import pandas as pd
+from pydantic import AfterValidator, Field, create_model
+from typing_extensions import TypedDict
 
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.safe_text import printable
+
+Text = Annotated[str, Field(max_length=10_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def _square(emotion: Any) -> Any:
+    sizes = {len(emotion.labels), len(emotion.confusion_matrix), *map(len, emotion.confusion_matrix)}
+    if emotion.labels and len(sizes) > 1:
+        raise ValueError("must have a confusion matrix with a row and a column for each of its labels")
+    return emotion
+
+
+def _scores_model() -> Any:
+    """The schema of the scores of a group of utterances, from the table of metrics."""
+    groups: dict[str, Any] = {}
+    for group in {metric.group: None for metric in METRICS}:
+        scale = Amount if group.startswith("asr") else Share
+        own: dict[str, Any] = {metric.key: (scale, None) for metric in METRICS if metric.group == group}
+        if group == "emotion":
+            own |= {"labels": (list[Text], []), "confusion_matrix": (list[list[Count]], [])}
+        scores = create_model(group, **own)
+        groups[group] = (Annotated[scores, AfterValidator(_square)] if group == "emotion" else scores, None)
+    return create_model("Scores", n=(Count, ...), **groups)
+
+
+Scores: TypeAlias = _scores_model()  # type: ignore[valid-type]
+
+
+class NearDuplicates(TypedDict):
+    """Of a group of test utterances."""
+
+    n: Count
+    share: Share
+
+
+class SharedSpeakers(TypedDict, total=False):
+    """Of an official split."""
+
+    speakers: Count
+    utterances: Required[Count]
+
+
+class Leaks(TypedDict):
+    """The part of `leaks` that is read."""
+
+    near_duplicates: dict[Text, NearDuplicates]
+    test_speakers_in_train: NotRequired[SharedSpeakers]
+
+
+class BaseOnHub(TypedDict):
+    """The base of published adapters."""
+
+    repo_id: Text
+    revision: Text
+
+
+class FittedOn(TypedDict):
+    """The development utterances of the temperature."""
+
+    utterances: Count
+    speakers: Count
+    also_in_training: Count
+
+
+class Errors(TypedDict):
+    """Expected calibration error."""
+
+    before: Share
+    after: NotRequired[Share]
+
+
+class Calibration(TypedDict, total=False):
+    """`calibration`; empty without emotion."""
+
+    temperature: Annotated[float, Field(gt=0, le=1e6)]
+    test: Errors
+    fitted_on: FittedOn
+
+
+def _has_all(groups: dict) -> dict:
+    if "all" not in groups:
+        raise ValueError('must have the group "all"')
+    return groups
+
+
+class Results(TypedDict):
+    """The content of `results.json`. What only later versions write need not be there."""
+
+    stage: Literal[1, 2]
+    fold: int | Literal["all"] | None
+    seed: int
+    corpus: Text
+    encoder: Text
+    stage1: NotRequired[Text]
+    tasks: Annotated[list[Text], Field(min_length=1)]
+    trainable: Text
+    selection: Text
+    epoch: Amount
+    minutes: Amount
+    audio_seconds_per_second: Amount
+    leaks: NotRequired[Leaks]
+    calibration: NotRequired[Calibration]
+    labels: NotRequired[dict[Text, list[Text]]]
+    size: NotRequired[dict[Text, Amount]]
+    sizes: NotRequired[dict[str, Count]]
+    held_out_speakers: NotRequired[list[Text]]
+    base: NotRequired[BaseOnHub]
+    merged: NotRequired[bool]
+    hashed_names: NotRequired[bool]
+    commit: Text | None
+    versions: dict[Text, Text]
+    test: Annotated[dict[Text, Scores], AfterValidator(_has_all)]
+
+
+def holds_adapters(results: dict) -> bool:
+    """Whether the run's weights are adapters alone; those of a merged run are not."""
+    return results["trainable"] == "adapters" and not results.get("merged")
+
 
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
@@ -48,7 +171,7 @@ def results_table(results: dict) -> str:
 def transcription_note(results: dict) -> str | None:
     """Why the tables leave out word error rates, as a sentence; None if they show them."""
     groups = [scores[group] for scores in results["test"].values() for group in scores if group.startswith("asr")]
-    rates = [group["wer"] for group in groups]
+    rates = [group["wer"] for group in groups if group.get("wer") is not None]
     if not rates or min(rates) < UNTRAINED_WER:
         return None
     return (
@@ -63,7 +186,7 @@ def shared_speakers_note(results: dict) -> str | None:
     if not shared.get("speakers"):
         return None
     return (
-        f"Official split: {shared['utterances']} of {results['sizes']['test']} test utterances are by "
+        f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
         f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
     )
 

@@ -11,6 +11,9 @@ from ser_mtl.files import read_json
 from ser_mtl.hub.card import hub_id
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
+from ser_mtl.model.saved import AdapterConfig
+
+_SAY = "name its repository (ser-mtl publish --base_repo_id)"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     file = Path(adapter_of) / "adapter_config.json"
     if not file.is_file():
         return None
-    adapter = read_json(file, "base_model_name_or_path")
-    named = adapter["base_model_name_or_path"] if base_repo_id else base_of(adapter_of)
+    adapter = read_json(file, AdapterConfig)
+    named = adapter["base_model_name_or_path"] if base_repo_id else base_of(adapter_of, say=_SAY)
     return base_on_hub(named, adapter.get("revision"), base_repo_id, token)
 
 
@@ -76,7 +79,7 @@ def base_on_hub(
     if base_repo_id is None:
         raise UserError(
             f"the base of the adapters, {name}, is not on the Hub: publish it first "
-            f"(ser-mtl publish {name} --repo_id ...), or name its repository with --base_repo_id"
+            f"(ser-mtl publish {name} --repo_id ...), or {_SAY}"
         )
     api = HfApi(token=token)
     with hub_errors(f"the base {base_repo_id}"):

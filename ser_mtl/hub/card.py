@@ -14,8 +14,7 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
-from ser_mtl.hub.complete import holds_adapters
+from ser_mtl.evaluation.results import holds_adapters, results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
 from ser_mtl.metrics import METRICS
@@ -35,7 +34,7 @@ _UNKNOWN_LICENCE = (
     "them here before you publish."
 )
 
-_TRAINED = {
+TRAINED = {
     "all": "all parameters",
     "adapters": "adapters and heads",
     "heads": "heads and the weights of the encoder's layers",
@@ -416,7 +415,7 @@ def _training(results: dict) -> str:
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
-        "trained": Markup(f"{_TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
+        "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),

@@ -8,7 +8,10 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import read_json, read_json_lines
+from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.evaluation.results import Results, holds_adapters
+from ser_mtl.files import read_json
+from ser_mtl.hub.card import SELECTION, TRAINED
 
 NEEDED = (
     "config.json", "vocab.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
@@ -17,11 +20,6 @@ NEEDED = (
 """Files of every finished run, apart from weights."""
 OF_EMOTION = ("confusion_matrix.png", "reliability.png")
 MAYBE = ("gradient_cosines.json", "gradient_cosines.png")
-
-
-def holds_adapters(results: dict) -> bool:
-    """Whether the run's weights are adapters alone; those of a merged run are not."""
-    return results["trainable"] == "adapters" and not results.get("merged")
 
 
 def weights_of(results: dict) -> tuple[str, ...]:
@@ -37,7 +35,10 @@ def read_results(run: Path) -> dict:
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
-    results = read_json(run / "results.json", "stage", "trainable", "tasks", "test.all.n")
+    results = read_json(run / "results.json", Results)
+    for name, known in (("trainable", TRAINED), ("selection", SELECTION)):
+        if results[name] not in known:
+            raise UserError(f"{run / 'results.json'}: is damaged: {name!r} must be one of {', '.join(known)}")
     weights = weights_of(results)
     if not (run / weights[0]).is_file():
         raise UserError(f"{run}: holds results but no weights ({weights[0]})")
@@ -60,7 +61,7 @@ def read_complete(run: Path) -> dict:
         if not (run / name).is_file():
             raise UserError(f"{run / name}: is missing; only whole runs are published. {_AGAIN}")
         _READERS[Path(name).suffix](run / name)
-    rows, tested = len(read_json_lines(run / "predictions.jsonl")), results["test"]["all"]["n"]
+    rows, tested = len(read_predictions(run / "predictions.jsonl")), results["test"]["all"]["n"]
     if rows != tested:
         raise UserError(f"{run / 'predictions.jsonl'}: is damaged: it has {rows} of {tested} utterances. {_AGAIN}")
     return results
@@ -88,11 +89,11 @@ def _read_figure(file: Path) -> None:
 
 
 def _read_content(file: Path) -> None:
-    read_json(file, kind=list if file.name == "history.json" else dict)
+    read_json(file, list if file.name == "history.json" else dict)
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".safetensors": _read_weights, ".json": _read_content, ".jsonl": read_json_lines, ".png": _read_figure,
+    ".safetensors": _read_weights, ".json": _read_content, ".jsonl": read_predictions, ".png": _read_figure,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
+from ser_mtl.corpora.folds import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
@@ -19,6 +20,7 @@ from ser_mtl.hub.names import (
     without_names_in_split,
 )
 from ser_mtl.hub.record import published_as
+from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
 COMPANIONS = (*NEEDED, *OF_EMOTION, *MAYBE)
 """Files that go with the weights, and are the same for the model in another form."""
@@ -66,15 +68,15 @@ def files_to_publish(
     files |= {Path(file).name: Path(file) for file in code_files}
     # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(read_json(run / "config.json", "encoder_config"), code, hidden))
+    files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code, hidden))
     files["results.json"] = _json(results)
     files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
     files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
     if not keep_names and "split.json" in files:
-        files["split.json"] = _json(without_names_in_split(read_json(run / "split.json")))
+        files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:
-        adapter = read_json(run / "adapter_config.json")
+        adapter = read_json(run / "adapter_config.json", AdapterConfig)
         files["adapter_config.json"] = _json(
             adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
         )
@@ -86,7 +88,7 @@ def models_named(run: Path) -> set[str]:
     args = read_json(run / "args.json")
     groups = [read_results(run), *(group for group in args.values() if isinstance(group, dict))]
     named = {group[key] for group in groups for key in _MODELS if isinstance(group.get(key), str)}
-    named.add(read_json(run / "config.json", "encoder_config")["encoder_config"].get("_name_or_path", ""))
+    named.add(read_json(run / "config.json", MethodConfig)["encoder_config"].get("_name_or_path") or "")
     return {public for name in named if hub_id(public := _public_name(name))}
 
 
@@ -103,7 +105,7 @@ def public_results(results: dict, base: Base | None, keep_names: bool, hidden: S
 
 def _public_config(config: dict, code: str, hidden: Set[str]) -> dict:
     encoder = config["encoder_config"]
-    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path", ""), hidden)
+    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "", hidden)
     auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
     return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
 

@@ -24,6 +24,7 @@ from ser_mtl.hub.complete import read_results, size_of
 from ser_mtl.hub.contents import COMPANIONS
 from ser_mtl.model.base import base_of
 from ser_mtl.model.quiet_peft import quiet_peft
+from ser_mtl.model.saved import check_saved
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder: str | None = None) -> None:
@@ -45,7 +46,9 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
     if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
     if not (run / "adapter_config.json").is_file():
-        raise UserError(f"--merge, --to merged: {run} holds a whole model; there are no adapters to merge")
+        raise UserError(
+            f"publish --merge, export --to merged: {run} holds a whole model; there are no adapters to merge"
+        )
     with _replacing_folder(folder) as partial:
         merged_model(run, base_folder).save_pretrained(partial)
         for name in COMPANIONS:
@@ -66,7 +69,8 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
     Raises:
         UserError: the adapters or their base cannot be loaded, or do not belong together.
     """
-    with hub_errors(f"--merge, --to merged: {run} and the base of its adapters cannot be loaded"):
+    with hub_errors(f"{run}: its adapters and their base cannot be merged"):
+        check_saved(str(run), base=base)
         adapter = PeftConfig.from_pretrained(str(run))
         config = SerMtlConfig.from_pretrained(run)
         name = base_of(run, base)
@@ -89,7 +93,9 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         UserError: names the part of the model that the stock classes lack.
     """
     read_results(run)
-    config = SerMtlConfig.from_pretrained(run)
+    with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
+        check_saved(str(run))
+        config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
     if config.layer_weights or "emotion" not in config.tasks:

@@ -33,7 +33,7 @@ def without_names_in_split(split: dict) -> dict:
 
 def _hashed_ids(part: dict) -> dict[str, list[str]]:
     """The hashed ids of a split, sorted, with the hashes of their audio in the same order if there are any."""
-    columns = {name: part[name] for name in ("ids", "audio") if name in part}
+    columns = {name: part[name] for name in ("ids", "audio") if len(part.get(name, ())) == len(part["ids"])}
     rows = sorted(zip(map(hashed, part["ids"]), *(columns[name] for name in columns if name != "ids"), strict=True))
     return {name: [row[i] for row in rows] for i, name in enumerate(columns)}
 

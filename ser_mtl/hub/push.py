@@ -73,11 +73,11 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     Raises:
         UserError: it is public, and `public` does not allow that.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
         private = api.model_info(repo_id).private
-    refuse_public(repo_id, private, public, f"--repo_id {repo_id}")
+    refuse_public(private, public, f"repository {repo_id}")
     return repo_id
 
 
@@ -106,20 +106,20 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
     Raises:
         UserError: it was published with such names.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
             return
         card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
     if hashing and NOTE not in card:
         raise UserError(
-            f"--public: {repo_id} was private and has names of speakers and files in its history; publish under "
-            "another name, delete it on the Hub first, or add --keep_names"
+            f"repository {repo_id}: was private and has names of speakers and files in its history; publish under "
+            "another name, delete it on the Hub first, or publish the names (ser-mtl publish --public --keep_names)"
         )
     if named := [name for name in sorted(hidden) if name in card]:
         raise UserError(
-            f"--public: {repo_id} was private and has the name of a private model, {named[0]}, in its history; publish "
-            "under another name, or delete it on the Hub first"
+            f"repository {repo_id}: was private and has the name of a private model, {named[0]}, in its history; "
+            "publish under another name, or delete it on the Hub first"
         )
 
 
@@ -135,7 +135,7 @@ def push(
     Raises:
         UserError: the Hub refuses, or someone else changed the repository at the same time.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         there = {sibling.rfilename for sibling in info.siblings}
         operations: list[CommitOperationAdd | CommitOperationDelete] = []

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ser_mtl.files import read_json, write_json
 
 _FILE = "published.json"
@@ -16,10 +18,18 @@ class Published:
     revision: str
 
 
+class _Record(TypedDict):
+    repo_id: str
+    revision: str
+
+
 def published_as(run: Path) -> Published | None:
     """Where the run in this folder was published, if it was."""
     file = run / _FILE
-    return Published(**read_json(file, "repo_id", "revision")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    record = read_json(file, _Record)
+    return Published(record["repo_id"], record["revision"])
 
 
 def record_publication(run: Path, published: Published) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
-from modeling_ser_mtl import SerMtlModel, SerMtlOutput
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, SerMtlOutput
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.batching import waveforms
 from ser_mtl.errors import UserError, hub_errors, notice
@@ -22,6 +22,7 @@ from ser_mtl.inference.recordings import Recording, samples_of
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features
+from ser_mtl.model.saved import check_saved
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
 """Samples in memory at once, half an hour of them: enough to find batches of similar length."""
@@ -49,13 +50,15 @@ def load(
         UserError: it cannot be loaded, or not to this device; or it is not a model of this project.
     """
     name = str(name)
-    if not Path(name).exists() and name.count("/") != 1:
+    if not _exists(name) and name.count("/") != 1:
         raise UserError(f"model {name}: is neither a folder here nor a Hub id (namespace/name)")
     with hub_errors(f"model {name}"):
+        check_saved(name, base=base)
         if AutoConfig.from_pretrained(name, trust_remote_code=False).model_type != SerMtlModel.config_class.model_type:
             raise UserError(f"model {name}: is not a model of this project")
         processor = Wav2Vec2Processor.from_pretrained(name, trust_remote_code=False)
         model = SerMtlModel.from_pretrained(name, base=base_of(name, base))
+    check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,6 +71,27 @@ def load(
     if transcript and model.ctc_head is not None and transcribing(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     return Recognizer(model, processor, transcript)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long, or a loop of links
+        return False
+
+
+def check_tokenizer(name: str, processor: Wav2Vec2Processor, config: SerMtlConfig) -> None:
+    """Check that the tokenizer has a character for each output of the CTC head.
+
+    Raises:
+        UserError: it has not.
+    """
+    tokenizer, characters = processor.tokenizer, config.vocab_size or 0
+    known = len(tokenizer) >= characters and tokenizer.pad_token_id == config.pad_token_id
+    if characters and not (known and isinstance(tokenizer.word_delimiter_token, str)):
+        raise UserError(f"model {name}: vocab.json does not have the {config.vocab_size} characters of config.json")
+    if processor.feature_extractor.sampling_rate != SAMPLING_RATE:
+        raise UserError(f"model {name}: takes audio at {processor.feature_extractor.sampling_rate} Hz, not at 16,000")
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -1,16 +1,16 @@
 """From recordings in any form to samples: paths, file objects, and arrays with their sampling rate."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 import torch
 
-from ser_mtl.corpora.audio import read_audio, to_mono_16k
+from ser_mtl.corpora.audio import to_mono_16k
 from ser_mtl.corpora.level import at_full_scale
+from ser_mtl.corpora.reading import check_rate, read_audio, seconds_over
 from ser_mtl.errors import UserError
 
 Recording = Any
@@ -18,7 +18,8 @@ Recording = Any
 
 LONGEST = 2 * 60
 """Seconds of the longest recording that counts as one utterance. Attention needs their square in memory."""
-_RATES = (1_000, 768_000)  # hertz
+_LARGEST = 2**30  # bytes of a file object
+_TOO_LONG = "{name}: {seconds} seconds long; the model takes single utterances, of {limit} seconds at most: cut it"
 
 
 def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
@@ -35,10 +36,10 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     """
     if isinstance(recording, str | Path):
         name = str(recording)
-        samples, rate = read_audio(recording)
+        samples, rate = read_audio(recording, LONGEST, _TOO_LONG)
     elif hasattr(recording, "read"):
         name = str(getattr(recording, "name", name))
-        samples, rate = read_audio(_in_memory(recording, name))
+        samples, rate = read_audio(_in_memory(recording, name), LONGEST, _TOO_LONG)
     elif isinstance(recording, tuple) and len(recording) == 2:
         try:
             samples, rate = _checked(*recording)
@@ -48,23 +49,23 @@ def samples_of(recording: Recording, name: str = "the recording") -> np.ndarray:
     else:
         raise UserError(f"{name}: must be a path, a binary file or (samples, rate), not {type(recording).__name__}")
     if len(samples) > LONGEST * rate:
-        raise UserError(
-            f"{name}: {len(samples) / rate:.1f} seconds long; the model takes single utterances, of {LONGEST} seconds "
-            "at most: cut it"
-        )
+        raise UserError(_TOO_LONG.format(name=name, seconds=seconds_over(len(samples) / rate, LONGEST), limit=LONGEST))
     return to_mono_16k(samples, rate)
 
 
 def _in_memory(file: BinaryIO, name: str) -> BytesIO:
     """The rest of a file: libsndfile needs to seek, which pipes and downloads cannot."""
+    content: object
     try:
-        content = file.read()
+        content = file.read(_LARGEST + 1)
     except UnicodeDecodeError:
         content = None
     except (OSError, ValueError) as error:  # closed, or open for writing
         raise UserError(f"{name}: cannot be read ({error})") from error
     if not isinstance(content, bytes):
         raise UserError(f"{name}: is open as text; open it in binary mode, 'rb'")
+    if len(content) > _LARGEST:
+        raise UserError(f"{name}: holds more than {_LARGEST} bytes, or never ends; cut it")
     memory = BytesIO(content)
     memory.name = name
     return memory
@@ -74,8 +75,7 @@ def _checked(samples: Any, rate: Any) -> tuple[np.ndarray, int]:
     """Samples as finite floats, (samples, channels), and their rate as an integer."""
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not float(rate).is_integer():
         raise UserError(f"sampling rate {rate!r}: must be a whole number of hertz")
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise UserError(f"sampling rate {rate}: must be from {_RATES[0]} to {_RATES[1]} hertz")
+    check_rate(int(rate))
     if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu()
         samples = samples.float() if samples.is_floating_point() else samples  # NumPy has no bfloat16
@@ -104,22 +104,3 @@ def _as_floats(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise UserError("samples: hold values that are not numbers (NaN or infinite)")
     return samples
-
-
-def audio_files(paths: Iterable[Path]) -> list[Path]:
-    """The files among `paths`, and all audio files below the folders among them, sorted.
-
-    Raises:
-        UserError: there is none.
-    """
-    suffixes = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
-    suffixes |= {".aif", ".aifc", ".opus", ".oga"}
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        else:
-            files.append(path)
-    if not files:
-        raise UserError(f"{', '.join(map(str, paths))}: no audio file there")
-    return files

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 
 
-def base_of(run: str | Path, base: str | None = None) -> str | None:
+class _Named(TypedDict):
+    base_model_name_or_path: str
+
+
+def base_of(run: str | Path, base: str | None = None, say: str = "name it with --base") -> str | None:
     """The folder or Hub id of the base of a run's adapters.
 
     If the folder that the adapters name is gone, one at the same relative path: of `old/stage1/fold1`, the parts
@@ -15,6 +21,7 @@ def base_of(run: str | Path, base: str | None = None) -> str | None:
     Args:
         run: a run's folder, or a Hub id.
         base: its folder or Hub id now; wins.
+        say: how the user names it, for the message.
 
     Returns:
         None for a run of a whole model, and for adapters on the Hub.
@@ -25,13 +32,17 @@ def base_of(run: str | Path, base: str | None = None) -> str | None:
     file = Path(run) / "adapter_config.json"
     if base is not None or not file.is_file():
         return base
-    named = read_json(file, "base_model_name_or_path")["base_model_name_or_path"]
+    named = read_json(file, _Named)["base_model_name_or_path"]
     parts = Path(named).parts
-    if Path(named).is_dir() or not Path(named).is_absolute():
+    hub_id = named.count("/") == 1 and not named.startswith(("/", "./", "../"))
+    if Path(named).is_dir() or hub_id:
         return named
     for length in range(len(parts) - 1, 0, -1):
         for folder in Path(run).resolve().parents:
             moved = folder.joinpath(*parts[-length:])
             if (moved / "config.json").is_file() and moved != Path(run).resolve():
                 return str(moved)
-    raise UserError(f"{run}: the base of its adapters is not there ({named}); name it with --base")
+    raise UserError(
+        f"{run}: the base of its adapters is not there ({named}); put it back, {say}, or merge the two: `ser-mtl "
+        f"export {run} --to merged --base WHERE_IT_IS` (`ser-mtl publish --merge` merges too)"
+    )

@@ -9,11 +9,14 @@ geometric mean of their own.
 import time
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import TypedDict
 
 from modeling_ser_mtl import SerMtlOutput
 from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
@@ -26,6 +29,32 @@ UPDATES_PER_LOSS = 25
 """Cosines are measured every 25 updates for each loss. With k losses a measurement costs 2 k backward passes, about
 4/3 k of an update, so it takes about 4/3 / 25 = 5.3 % of the time whatever k is."""
 
+
+class Measurement(TypedDict):
+    """The cosines of one update, by pair of losses and group of parameters."""
+
+    update: int
+    epoch: Annotated[float, Field(ge=0, le=1e6)]
+    cosines: dict[
+        Annotated[str, Field(pattern=r"^\S+ \S+$")], list[Annotated[float, Field(ge=-1.001, le=1.001)] | None]
+    ]
+
+
+def _each_group(record: dict) -> dict:
+    groups = len(record["groups"])
+    if any(len(values) != groups for one in record["measurements"] for values in one["cosines"].values()):
+        raise ValueError("must have a cosine for each of its groups")
+    return record
+
+
+class _Cosines(TypedDict):
+    seconds: float
+    groups: Annotated[list[str], Field(min_length=1)]
+    measurements: list[Measurement]
+
+
+Cosines = Annotated[_Cosines, AfterValidator(_each_group)]
+"""The content of `gradient_cosines.json`."""
 
 Gradients = tuple[Tensor, ...]
 """The gradient of one loss, a tensor for each parameter."""
@@ -67,7 +96,7 @@ class GradientCosines(TrainerCallback):
         self.groups = shared_parameters(model)
         self.every = UPDATES_PER_LOSS * (len(config.tasks) + (config.scl != "none"))
         if state.global_step and self.file.is_file():
-            saved = read_json(self.file)
+            saved = read_json(self.file, Cosines)
             self.measurements = [m for m in saved["measurements"] if m["update"] < state.global_step]
             self.seconds = saved["seconds"]
         self.state = state

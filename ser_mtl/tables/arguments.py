@@ -10,6 +10,7 @@ from typing import Literal
 
 from datasets import Dataset, DatasetDict
 from transformers.hf_argparser import HfArg
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import name_in_results
@@ -224,15 +225,30 @@ def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> Corp
     return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})
 
 
+class Settings(TypedDict, total=False):
+    """The content of `settings.json`."""
+
+    corpus: str
+    data_dir: list[str] | None
+    encoder: str | None
+    leave_out: list[str]
+    measure_oracle: bool
+    flags: list[str]
+    stage1_flags: str
+    stage2_flags: str
+    adapters_flags: str
+    full_flags: str
+    heads_flags: str
+    row_flags: list[str]
+
+
 def keep_settings(args: TablesArguments) -> None:
     """Write the settings that all runs of a folder share to `settings.json`, or check them against it.
 
     Raises:
         UserError: the folder's runs have other settings.
     """
-    names = ("corpus", "data_dir", "encoder", "leave_out", "measure_oracle", "flags",
-             "stage1_flags", "stage2_flags", "adapters_flags", "full_flags", "heads_flags", "row_flags")  # fmt: skip
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in Settings.__annotations__}
     file = args.output_dir / "settings.json"
     begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
     if begun and not file.is_file():
@@ -240,9 +256,9 @@ def keep_settings(args: TablesArguments) -> None:
     if not begun:
         return write_json(file, settings)
     # A folder of a version without the flag had its default.
-    before = vars(TablesArguments()) | read_json(file)
+    before = vars(TablesArguments()) | read_json(file, Settings)
     before["flags"] = _without_token(before["flags"])  # an earlier version kept it
-    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in names
+    if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in settings
                      if before[name] != settings[name]]:  # fmt: skip
         raise UserError(
             f"--output_dir {args.output_dir}: holds runs with other settings ({'; '.join(differing)}); "

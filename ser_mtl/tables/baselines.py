@@ -5,17 +5,47 @@ Human agreement (`ser_mtl.tables.agreement`) shows how well a listener agrees wi
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from datasets import Dataset
+from pydantic import Field
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
-from ser_mtl.evaluation.predictions import prediction_rows
+from ser_mtl.evaluation.predictions import WithEmotion, prediction_rows
+from ser_mtl.evaluation.results import Count, Share
 from ser_mtl.files import write_json
 from ser_mtl.tables.agreement import human_ceiling
+
+
+class Rated(TypedDict):
+    """An utterance with raters."""
+
+    label: str
+    right: Annotated[list[list[str]], Field(min_length=1)]
+    rater: Share
+
+
+class Ceiling(TypedDict):
+    """Human agreement."""
+
+    ua: Share
+    wa: Share
+    raters: Count
+    tied: Share
+    wa_of_label: Share
+    utterances: dict[str, Rated]
+
+
+class Baselines(TypedDict):
+    """The content of `baselines.json`."""
+
+    text_only: list[WithEmotion]
+    ceiling: Ceiling | None
 
 
 def write_baselines(path: str | Path, corpus: Dataset) -> None:

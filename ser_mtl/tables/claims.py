@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from ser_mtl.errors import UserError
 from ser_mtl.tables.finished import FinishedRow
 from ser_mtl.tables.rows import CLAIMS, Claim
 from ser_mtl.tables.statistics import FEWEST_FOLDS, Comparison, compare, counts, holm
@@ -31,7 +32,11 @@ def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
             better, worse = by_id[claim.better], by_id[claim.worse]
             if folds := better.folds & worse.folds:
                 first, second = (counts(row.predictions(folds)) for row in (better, worse))
-                tests.append((claim, compare(first, second), first.overall(), second.overall()))
+                try:
+                    compared = compare(first, second)
+                except ValueError as error:
+                    raise UserError(f"{better.id}, {worse.id}: {error}; report them apart, with --rows") from error
+                tests.append((claim, compared, first.overall(), second.overall()))
     corrected = holm([comparison.p for _, comparison, _, _ in tests])
     return [
         CheckedClaim(claim, comparison, p, better_ua, worse_ua)

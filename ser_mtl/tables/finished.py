@@ -4,15 +4,36 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, NotRequired
 
 import numpy as np
 from markupsafe import Markup
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.errors import UserError
+from ser_mtl.evaluation.figures import History
+from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
+from ser_mtl.research.cosines import Cosines
 from ser_mtl.tables.plan import Run
 from ser_mtl.tables.rows import ROWS, Row
+
+
+class _Training(TypedDict):
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
+
+
+class _Corpus(TypedDict):
+    dev: str
+    data_dir: NotRequired[list[str] | None]
+
+
+class _RecordOfScript(TypedDict):
+    corpus: _Corpus
+    training: _Training
 
 
 @dataclass(frozen=True)
@@ -26,28 +47,31 @@ class FinishedRun:
     @cached_property
     def results(self) -> dict:
         """`results.json`."""
-        return read_json(self.folder / "results.json")
+        return read_json(self.folder / "results.json", Results)
 
     @cached_property
     def args(self) -> dict:
         """`args.json`."""
-        return read_json(self.folder / "args.json")
+        return read_json(self.folder / "args.json", _RecordOfScript)
 
     @cached_property
     def history(self) -> list[dict]:
         """`history.json`: the log of the Trainer."""
-        return read_json(self.folder / "history.json", kind=list)
+        return read_json(self.folder / "history.json", History)
 
     @cached_property
     def predictions(self) -> list[dict]:
         """`predictions.jsonl`."""
-        return read_predictions(self.folder / "predictions.jsonl")
+        rows = read_predictions(self.folder / "predictions.jsonl", WithEmotion)
+        if all(row["emotion"]["label"] is None for row in rows):
+            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with a label of emotion")
+        return rows
 
     @cached_property
     def cosines(self) -> dict | None:
         """`gradient_cosines.json`, if they were measured."""
         file = self.folder / "gradient_cosines.json"
-        return read_json(file, "groups", "measurements") if file.is_file() else None
+        return read_json(file, Cosines) if file.is_file() else None
 
     def metric(self, name: str, group: str = "all") -> float | None:
         """A metric, such as "emotion_ua", on the test utterances of a group, a fraction; None if the run has none."""
@@ -59,12 +83,15 @@ class FinishedRun:
 
         "dev" is left out if no development set was evaluated.
         """
-        test = {entry["epoch"]: entry["test_emotion_ua"] for entry in self.history if "test_emotion_ua" in entry}
+        test = self._by_epoch("test_emotion_ua")
         if not test or self.results["selection"] == "oracle":  # its dev evaluations are the test's
             return None
-        dev = {e["epoch"]: e["eval_emotion_ua"] for e in self.history if "eval_emotion_ua" in e and e["epoch"] in test}
+        dev = {epoch: ua for epoch, ua in self._by_epoch("eval_emotion_ua").items() if epoch in test}
         by_dev = {"dev": test[max(dev, key=dev.__getitem__)]} if dev else {}
         return by_dev | {"last": test[max(test)], "oracle": max(test.values())}
+
+    def _by_epoch(self, name: str) -> dict[float, float]:
+        return {entry["epoch"]: entry[name] for entry in self.history if entry.get(name) is not None}
 
 
 @dataclass(frozen=True)
@@ -105,6 +132,22 @@ class FinishedRow:
             if folds is None or run.fold in folds:
                 yield [row for row in run.predictions if group is None or style_of(row) == group]
 
+    def labels(self) -> list[str]:
+        """The classes of emotion.
+
+        Raises:
+            UserError: a run has none, or others than the first one.
+        """
+        emotions = [run.results["test"]["all"].get("emotion") or {} for run in self.runs]
+        first = emotions[0].get("labels")
+        for run, emotion in zip(self.runs, emotions, strict=True):
+            if not first or emotion.get("labels") != first:
+                there = emotion.get("labels") or "no labels"
+                raise UserError(
+                    f"{run.folder / 'results.json'}: has {there} for emotion; all runs of a row need the same"
+                )
+        return first
+
     def confusion(self) -> np.ndarray:
         """Confusion matrix of emotion, summed over all runs."""
         return np.sum([run.results["test"]["all"]["emotion"]["confusion_matrix"] for run in self.runs], axis=0)
@@ -138,7 +181,8 @@ class FinishedRow:
         means = []
         for epoch in shared:
             entries = [epochs[epoch] for epochs in by_run]
-            names = set.intersection(*map(set, entries)) - {"epoch", "step"}
+            numeric = [{name for name, value in entry.items() if isinstance(value, int | float)} for entry in entries]
+            names = set.intersection(*numeric) - {"epoch", "step"}
             numbers = {name: float(np.mean([entry[name] for entry in entries])) for name in names}
             means.append({"epoch": epoch} | numbers)
         return means
@@ -146,7 +190,7 @@ class FinishedRow:
 
 def style_of(prediction: dict) -> str | None:
     """The annotated speaking style of a prediction row, whether style was a task or not."""
-    style = prediction["style"]
+    style = prediction.get("style")
     return style["label"] if isinstance(style, dict) else style
 
 

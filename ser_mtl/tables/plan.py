@@ -4,12 +4,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, mode
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.results import Amount
 from ser_mtl.files import read_json
 from ser_mtl.tables.rows import ROWS, Row, Stage
+
+
+class _Training(TypedDict):
+    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
+
+
+class _Record(TypedDict):
+    training: _Training
+
+
+class _Results(TypedDict):
+    minutes: Amount
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,11 @@ class Run:
 
     def results(self) -> dict:
         """The `results.json` of a finished run."""
-        return read_json(self.folder / "results.json", "minutes")
+        return read_json(self.folder / "results.json", _Results)
 
     def epochs(self) -> float:
         """Its number of epochs, from its `args.json`."""
-        return read_json(self.folder / "args.json", "training.num_train_epochs")["training"]["num_train_epochs"]
+        return read_json(self.folder / "args.json", _Record)["training"]["num_train_epochs"]
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:

@@ -16,8 +16,9 @@ from markupsafe import Markup, escape
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
 from ser_mtl.evaluation.results import shared_speakers_note
-from ser_mtl.files import read_json, write_text
+from ser_mtl.files import fitting, read_json, write_text
 from ser_mtl.safe_text import markdown, printable
+from ser_mtl.tables.baselines import Baselines
 from ser_mtl.tables.claims import check_claims, tests_table, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
 from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
@@ -57,14 +58,16 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
     rows = finished_rows(runs)
     emotion_counts = {row.id: counts(row.predictions()) for row in rows}
     baselines = read_baselines(folder / "baselines.json")
+    tables = _tables(rows, emotion_counts, baselines)  # reads all files before anything is written
+    settings = about(rows, finished_runs(runs))
     figures = draw(folder / "figures", rows, emotion_counts, baselines)
     environment = _environment()
     text = environment.get_template("report.md.j2").render(
-        about=about(rows, finished_runs(runs)),
+        about=settings,
         command=Markup(printable(command)),
         incomplete=incomplete(runs),
         figures=figures,
-        **_tables(rows, emotion_counts, baselines),
+        **tables,
     )
     text = re.sub(r"\n{3,}", "\n\n", text)
     write_text(folder / "report.md", text)
@@ -81,10 +84,10 @@ def read_baselines(file: Path) -> dict:
     """
     if not file.is_file():
         return {"text_only": [], "ceiling": None}
-    baselines = read_json(file, "text_only", "ceiling")
-    if baselines["ceiling"] and "utterances" not in baselines["ceiling"]:
+    baselines = read_json(file)
+    if isinstance(ceiling := baselines.get("ceiling"), dict) and "utterances" not in ceiling:
         raise UserError(f"{file}: is of an earlier version; run run_tables.py once without --report_only")
-    return baselines
+    return fitting(baselines, Baselines, file)
 
 
 def _environment() -> jinja2.Environment:
@@ -211,14 +214,15 @@ def draw(
     folder: Path, rows: list[FinishedRow], emotion_counts: dict[str, Counts], baselines: dict
 ) -> dict[str, dict[str, str]]:
     """Draw all figures. Returns, by kind, their file names in `folder` by title."""
+    labels = {row.id: row.labels() for row in rows}
     references = {"text-only baseline": counts([baselines["text_only"]]).overall()} if baselines["text_only"] else {}
     paper = {row.id: row.row.paper.ua for row in rows if row.row.paper.ua and _corpus(rows) == "iemocap"}
     titles = {row.id: row.row.name for row in rows}
     plot_ua({name: interval(row) for name, row in emotion_counts.items()}, folder / "ua.png", titles, paper, references)
     figures: dict[str, dict[str, str]] = {"ua": {"UA of each row": "ua.png"}, "confusion": {}, "curves": {}}
     for row in rows:
-        name, labels = row.id, row.runs[0].results["test"]["all"]["emotion"]["labels"]
-        plot_confusion_matrix(row.confusion(), labels, folder / f"confusion-{name}.png", f"{name}, all runs")
+        name = row.id
+        plot_confusion_matrix(row.confusion(), labels[name], folder / f"confusion-{name}.png", f"{name}, all runs")
         figures["confusion"][name] = f"confusion-{name}.png"
         on = "Test fold (oracle)" if row.runs[0].results["selection"] == "oracle" else "Development set"
         by_epochs = row.by_epochs()
@@ -239,9 +243,11 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
         return {}
     seed, fold = min(shared)
     points = {
-        f"{name}: {titles[name]}": [row["points"] for row in row_runs[seed, fold].predictions]
+        f"{name}: {titles[name]}": [row["points"] for row in row_runs[seed, fold].predictions if "points" in row]
         for name, row_runs in runs.items()
     }
+    if not all(len({tuple(one) for one in utterances}) == 1 for utterances in points.values()):
+        return {}  # of an earlier version, or not of the same tasks
     plot_embeddings(points, folder / "embeddings.png")
     return {f"Embeddings of the test utterances of fold {fold}, seed {seed}": "embeddings.png"}
 

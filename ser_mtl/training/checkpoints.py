@@ -2,15 +2,60 @@
 
 import hashlib
 import shutil
+from dataclasses import fields
 from pathlib import Path
+from typing import Annotated, Required
 
 import xxhash
+from pydantic import BeforeValidator, Field
+from transformers import TrainerState
+from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.figures import History
 from ser_mtl.files import read_json, write_json
 
 STATE = "trainer_state.json"
 _FILES = "files.json"
+_Step = Annotated[int, Field(ge=0, le=10**12)]
+_Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class _State(TypedDict, total=False):
+    """The content of `trainer_state.json`, which transformers reads without a look."""
+
+    epoch: Annotated[float, Field(ge=0, le=1e6)] | None
+    global_step: Required[_Step]
+    max_steps: _Step
+    logging_steps: _Number
+    eval_steps: _Number
+    save_steps: _Number
+    train_batch_size: int | None
+    num_train_epochs: int
+    num_input_tokens_seen: int
+    total_flos: float
+    log_history: History
+    best_metric: _Number | None
+    best_global_step: _Step | None
+    best_model_checkpoint: str | None
+    is_local_process_zero: bool
+    is_world_process_zero: bool
+    is_hyper_param_search: bool
+    trial_name: str | None
+    trial_params: dict | None
+    stateful_callbacks: dict[str, dict | list]
+
+
+def _known(state: object) -> object:
+    names = {one.name for one in fields(TrainerState)}
+    if isinstance(state, dict) and (unknown := sorted(state.keys() - names)):
+        raise ValueError(f"is of another version of transformers ({unknown[0]!r})")
+    return state
+
+
+State = Annotated[_State, BeforeValidator(_known)]
+
+
 _NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
 
 
@@ -23,8 +68,8 @@ def seal(checkpoint: Path) -> None:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then the names count."""
     try:
-        read_json(checkpoint / STATE, "global_step")
-        files = read_json(checkpoint / _FILES) if (checkpoint / _FILES).exists() else {}
+        read_json(checkpoint / STATE, State)
+        files = read_json(checkpoint / _FILES, dict[str, str]) if (checkpoint / _FILES).exists() else {}
     except UserError as error:
         return str(error).removeprefix(f"{checkpoint}/")
     for pattern in () if files else _NEEDED:

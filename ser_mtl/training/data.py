@@ -7,6 +7,7 @@ from datasets import Dataset, DatasetDict
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.corpora.clips import clip_notes
 from ser_mtl.corpora.targets import with_targets
+from ser_mtl.errors import notice
 from ser_mtl.model.front_end import front_end_is_frozen, with_features
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, Stage
@@ -39,7 +40,7 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
     if args.process_index == 0:
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):
-            print(f"Note: {note}")
+            notice(note)
     if args.front_end_cache == "auto" and front_end_is_frozen(model):
         with args.main_process_first(desc="front end"):
             corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)

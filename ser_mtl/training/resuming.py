@@ -10,12 +10,14 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
+from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import read_json, write_json
+from ser_mtl.files import read_json, write_json, writing
 from ser_mtl.training.checkpoints import (
     PARTIAL,
     STATE,
+    State,
     best_checkpoint,
     check_whole,
     last_checkpoint,
@@ -25,6 +27,17 @@ from ser_mtl.training.checkpoints import (
 )
 
 _LOSSES = "losses.json"
+_PARTIAL = ".partial.checkpoint"
+
+
+class Losses(TypedDict):
+    """What one process has summed."""
+
+    trained: float
+    since_log: float
+    last_log: int
+    sums: dict[str, float]
+    first_update_summed: int
 
 
 class ResumableTrainer(Trainer):
@@ -58,7 +71,7 @@ class ResumableTrainer(Trainer):
         if begin is None:
             return None
         check_whole(begin)
-        best = read_json(begin / STATE, "global_step").get("best_global_step")
+        best = read_json(begin / STATE, State).get("best_global_step")
         if self.args.load_best_model_at_end and best:
             best_checkpoint(folder, best)
         return str(begin)
@@ -66,7 +79,7 @@ class ResumableTrainer(Trainer):
     def train_from(self, checkpoint: str | None, **kwargs) -> TrainOutput:
         """Train on from a whole checkpoint, or from the start."""
         saved = Path(checkpoint or "") / _LOSSES  # not in a checkpoint of version 0.1
-        self._saved_losses = read_json(saved, kind=list) if checkpoint and saved.is_file() else []
+        self._saved_losses = read_json(saved, list[Losses]) if checkpoint and saved.is_file() else []
         with self._all_checkpoints_kept():
             output = super().train(checkpoint, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
@@ -87,13 +100,22 @@ class ResumableTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
         folder = Path(self.args.output_dir)
+        self._being_written = folder / _PARTIAL
+        try:
+            with writing(folder):
+                self._write_checkpoint(model, trial, folder)
+        except OSError:  # a disk that is full
+            tidy(folder, (_PARTIAL,))
+            raise
+        finally:
+            self._being_written = None
+
+    def _write_checkpoint(self, model: nn.Module, trial, folder: Path) -> None:
         losses = self._losses_so_far()
-        self._being_written = folder / ".partial.checkpoint"
         super()._save_checkpoint(model, trial)
-        written = self._being_written / f"checkpoint-{self.state.global_step}"
-        self._being_written = None
         self.accelerator.wait_for_everyone()  # each process writes its own random numbers
         if self.args.should_save:
+            written = folder / _PARTIAL / f"checkpoint-{self.state.global_step}"
             write_json(written / _LOSSES, losses)
             # The path would be dropped if the folder moved, with a warning.
             replace(self.state, best_model_checkpoint=None).save_to_json(str(written / STATE))

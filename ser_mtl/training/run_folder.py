@@ -8,9 +8,14 @@ from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NotRequired
 
+from typing_extensions import TypedDict
+
+from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage
 from ser_mtl.training.checkpoints import check_whole
@@ -33,6 +38,25 @@ _DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
     for flag in fields(arguments)
     if flag.default is not MISSING
 }
+
+
+class CorpusRecord(TypedDict):
+    """The corpus of a run. A Trainer used from Python knows less of it than a script."""
+
+    corpus: NotRequired[str | None]
+    data_dir: NotRequired[list[str] | None]
+    dev: NotRequired[str | None]
+
+
+class Record(TypedDict):
+    """The content of `args.json`. What some versions did not write need not be there."""
+
+    stage: NotRequired[int]
+    script: NotRequired[str | None]
+    corpus: NotRequired[CorpusRecord]
+    method: NotRequired[dict[str, Any]]
+    training: NotRequired[dict[str, Any]]
+    tasks_left_out: NotRequired[list[str]]
 
 
 def run_record(
@@ -80,13 +104,13 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
             )
         check_unlocked(folder)
         return None
-    if differences := _differences(_read_object(saved), record):
+    if differences := _differences(_read_object(saved, Record), record):
         raise UserError(
             f"--output_dir {folder}: holds another run ({', '.join(differences)}); name another folder or remove it"
         )
     check_unlocked(folder)
     results = folder / "results.json"
-    return _read_object(results, "test.all") if results.is_file() else None
+    return _read_object(results, Results) if results.is_file() else None
 
 
 def check_same_corpus(folder: Path, data: dict) -> None:
@@ -100,7 +124,7 @@ def check_same_corpus(folder: Path, data: dict) -> None:
         UserError: says what has changed.
     """
     saved = folder / "split.json"
-    before = _read_object(saved) if saved.is_file() else {}
+    before = _read_object(saved, Split) if saved.is_file() else {}
     if changes := list(_changes(before, data)):
         raise UserError(
             f"--output_dir {folder}: the corpus has changed since this run began ({'; '.join(changes)}); put it "
@@ -160,9 +184,9 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"--output_dir {folder}: no folder can be made in {there} ({reason}); name another") from error
 
 
-def _read_object(file: Path, *keys: str) -> dict:
+def _read_object(file: Path, schema: Any) -> dict:
     try:
-        return read_json(file, *keys)
+        return read_json(file, schema)
     except UserError as error:
         raise UserError(f"--output_dir: {error}; name another folder or remove this one") from error
 

@@ -8,6 +8,7 @@ from transformers import Wav2Vec2Processor
 from transformers.dynamic_module_utils import custom_object_save
 
 from modeling_ser_mtl import SerMtlModel
+from ser_mtl.files import writing
 from ser_mtl.training.adapters import unwrap
 
 
@@ -19,12 +20,19 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     partial = folder / ".partial.model"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
+    try:
+        with writing(folder):
+            _write(model, processor, partial)
+            for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+                file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
+    model.save_pretrained(folder)
     # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
-    custom_object_save(unwrap(model), partial, config=unwrap(model).config)
-    unwrap(model).config.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    processor.feature_extractor.save_pretrained(partial)  # where transformers before 4.57 looks for it
-    for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
-        file.replace(folder / file.name)
-    partial.rmdir()
+    custom_object_save(unwrap(model), folder, config=unwrap(model).config)
+    unwrap(model).config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    processor.feature_extractor.save_pretrained(folder)  # where transformers before 4.57 looks for it

@@ -17,16 +17,20 @@ from transformers import (
 )
 from transformers.utils import cached_file, find_adapter_config_file
 from transformers.utils.hub import extract_commit_hash
+from typing_extensions import TypedDict
 
 from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.corpora.targets import character_tokenizer, label_sets, unusable_tasks
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors, notice
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
 from ser_mtl.model.base import base_of
+from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import (
     attach_adapters,
     continue_adapters,
@@ -34,6 +38,7 @@ from ser_mtl.training.adapters import (
     freeze_for_full_finetuning,
 )
 from ser_mtl.training.arguments import DefaultTasks, Stage, Stage1, Stage2
+from ser_mtl.training.run_folder import Record
 
 XLS_R = "facebook/wav2vec2-xls-r-300m"
 
@@ -122,6 +127,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
         UserError: it cannot be read, or is not of a supported family.
     """
     with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
+        check_saved(encoder)
         config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise UserError(
@@ -138,7 +144,7 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """
     try:
         normalise = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False).do_normalize
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, LookupError):
         normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
@@ -212,6 +218,7 @@ def read_stage1(name: str) -> SavedStage1:
     """
     check_run_of_stage1(Path(name))
     with hub_errors(f"--stage1 {name}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
+        check_saved(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
@@ -220,7 +227,13 @@ def read_stage1(name: str) -> SavedStage1:
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
     lora = PeftConfig.from_pretrained(name)
-    return SavedStage1(name, config, lora, base_of(name) or lora.base_model_name_or_path, lora.revision)
+    return SavedStage1(
+        name,
+        config,
+        lora,
+        base_of(name, say="name another stage-1 model") or lora.base_model_name_or_path,
+        lora.revision,
+    )
 
 
 def check_run_of_stage1(folder: Path) -> None:
@@ -231,8 +244,8 @@ def check_run_of_stage1(folder: Path) -> None:
     """
     if not (folder / "args.json").is_file():
         return
-    record, results = read_json(folder / "args.json"), folder / "results.json"
-    stage = read_json(results, "stage")["stage"] if results.is_file() else record["stage"]
+    record, results = read_json(folder / "args.json", Record), folder / "results.json"
+    stage = (read_json(results, Results) if results.is_file() else record).get("stage")
     if stage != 1:
         raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model it started from")
     # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
@@ -307,6 +320,15 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
             )
 
 
+class _Stage1Corpus(TypedDict):
+    corpus: str
+    data_dir: list[str] | None
+
+
+class _Stage1Record(TypedDict):
+    corpus: _Stage1Corpus
+
+
 def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | None:
     """What stage 1 was trained ("train") and chosen on ("dev"): keys as of `utterance_keys`, or digests of samples.
 
@@ -317,7 +339,7 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     )
     if not (args and split):
         return None
-    corpus, record = read_json(args, "corpus.corpus", "corpus.data_dir")["corpus"], read_json(split, "fold")
+    corpus, record = read_json(args, _Stage1Record)["corpus"], read_json(split, Split)
     ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
     if by_audio:
         return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them
@@ -325,7 +347,7 @@ def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | N
     if len(folders) > 1:
         return {part: set(names) for part, names in ids.items()}
     name = name_in_results(corpus["corpus"])
-    prefixes = {folders[0].name, folders[0].resolve().name} if name == "folder" else {name}
+    prefixes = {folders[0].name, folders[0].resolve().name} if folders and name == "folder" else {name}
     return {part: {f"{prefix}/{name}" for prefix in prefixes for name in names} for part, names in ids.items()}
 
 

@@ -20,6 +20,7 @@ from ser_mtl.corpora.kept import kept_file
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import seconds_of
 from ser_mtl.errors import UserError
+from ser_mtl.stopping import Stopped
 
 
 def test_headerless_audio_is_refused(tmp_path):
@@ -239,6 +240,26 @@ def test_damaged_files_are_named_together_and_the_others_are_kept(tmp_path, monk
     assert [row["peak"] for row in rows] == [max(map(abs, row["samples"])) for row in rows]
     assert len({row["digest"] for row in rows}) == 3  # two are the same file
     assert set(Path(datasets.config.HF_DATASETS_CACHE).rglob("kept-*")) == kept_before
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Stopped(15)])
+def test_an_interruption_keeps_what_was_decoded_and_leaves_no_other_file(tmp_path, monkeypatch, stop):
+    corpus = read_folder([write_corpus(tmp_path / "mine")])
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
+    before, original = set(cache.iterdir()) if cache.exists() else set(), audio.decode
+
+    def interrupted(path, *more):
+        if path.endswith("3.wav"):
+            raise stop
+        return original(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "decode", interrupted)
+        with pytest.raises((KeyboardInterrupt, Stopped)):
+            with_samples(corpus)
+    assert {file.name[:5] for file in set(cache.iterdir()) - before} == {"kept-"}
+    assert decoded_files(monkeypatch, corpus) == ["3.wav", "4.wav"]
+    assert not {file for file in set(cache.iterdir()) - before if file.name.startswith("kept-")}
 
 
 def test_a_recording_over_the_limit_stops_with_its_row(tmp_path):

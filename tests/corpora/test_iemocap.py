@@ -1,6 +1,5 @@
 """Pins how IEMOCAP is read: speakers, labels, skipped files, and a clear message for each mistake."""
 
-import logging
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from helpers.iemocap_tree import LATIN1_TEXT, SILENT, write_tree
 from ser_mtl.corpora import iemocap as iemocap_loader
 from ser_mtl.corpora.iemocap import load_iemocap, read_iemocap
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError
 
 COUNTS = {session: {"neutral": 16, "happy": 32, "angry": 16, "sad": 16} for session in range(1, 6)}
 
@@ -95,14 +94,14 @@ def test_test_speakers_are_never_in_train_or_dev(tree, fold, dev):
     assert sum(map(len, splits.values())) == len(tree[1])
 
 
-def test_a_latin1_file_is_read_with_one_warning(tree, caplog):
-    with caplog.at_level(logging.WARNING):
+def test_a_latin1_file_is_read_with_one_warning(tree):
+    with pytest.warns(Notice) as caught:
         corpus = read_iemocap(tree[0], check_counts=False)
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     assert texts["Ses01F_impro01_F000"] == texts["Ses01F_impro01_M004"] == LATIN1_TEXT
-    said = [record.getMessage() for record in caplog.records if "latin-1" in record.getMessage()]
+    said = [str(one.message) for one in caught if "latin-1" in str(one.message)]
     assert len(said) == 1
-    assert "Session1/dialog/transcriptions/Ses01F_impro01.txt (1 files in all)" in said[0]
+    assert "Session1/dialog/transcriptions/Ses01F_impro01.txt: not UTF-8, read as latin-1 (1 files in all)" in said[0]
 
 
 def test_only_utterances_without_a_transcript_have_no_text(corpus):

@@ -1,14 +1,12 @@
 """Pins how labels and names are read: empty words, Unicode forms, spellings of one label, names of one person."""
 
-import logging
-
 import pytest
 from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.names import cleaned, one_name_each, spelling, spellings
 from ser_mtl.corpora.targets import classes_table, label_sets
 from ser_mtl.corpora.utterances import FEATURES
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError
 
 
 def corpus_of(*emotions: str | None) -> Dataset:
@@ -71,9 +69,9 @@ def test_whole_numbers_are_classes():
     assert label_sets(corpus_of("1", "2", "-1"), ["emotion"]) == {"emotion": ["-1", "1", "2"]}
 
 
-def test_a_person_has_the_name_that_is_written_most_often(caplog):
+def test_a_person_has_the_name_that_is_written_most_often():
     rows = [{"speaker": name} for name in ("Zo\u00eb", "ACTOR01", "actor01", "zoe\u0308", "Actor 01", "actor01", None)]
-    with caplog.at_level(logging.WARNING):
+    with pytest.warns(Notice) as caught:
         one_name_each(rows)
     assert [row["speaker"] for row in rows] == [
         rows[0]["speaker"],
@@ -82,7 +80,7 @@ def test_a_person_has_the_name_that_is_written_most_often(caplog):
         *["actor01"] * 2,
         None,
     ]
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [str(one.message) for one in caught] == [
         "2 speakers have several spellings (such as 'Zo\u00eb', 'zoe\u0308'): each is one person"
     ]
 

@@ -9,6 +9,7 @@ import soundfile
 from datasets import Dataset
 from helpers.iemocap_tree import write_tree
 
+from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.summary import corpus_tables
@@ -126,7 +127,7 @@ def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
         ({n: {"fold": 1} for n in range(8, 20)}, "fold: no utterance in 3, 4, 5"),
         ({3: {"bytes": b"no audio"}, 5: {"seconds": 0}}, "audio: 2 unreadable or empty: {0}/3.wav, {0}/5.wav"),
         ({n: {"bytes": b""} for n in range(7)}, "{0}/3.wav, {0}/4.wav and 2 more"),
-        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds): {0}/2.wav"),
+        ({2: {"seconds": 61}}, "audio: 1 longer than 60 seconds (--max_seconds of a training): {0}/2.wav"),
         ({2: {"text": "nan"}, 4: {"text": "NaN"}}, "text: 2 transcripts are a word for nothing, such as 'nan'"),
     ],
 )
@@ -145,6 +146,17 @@ def test_tables_fit_in_eighty_columns(tmp_path):
     tables = corpus_tables(corpus_of(tmp_path, *rows), 1)
     assert max(map(len, tables.splitlines())) <= 80
     assert all(emotion in tables for emotion in emotions)
+
+
+def test_recordings_that_need_ffmpeg_are_counted_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("a.m4a", "b.amr", "c.wav"):
+        (tmp_path / name).write_bytes(b"no wav")
+    (tmp_path / "metadata.csv").write_text("file_name,fold\na.m4a,1\nb.amr,2\nc.wav,3\n")
+    text = " ".join(corpus_tables(read_folder([tmp_path])).split())
+    assert f"2 audio files need ffmpeg, which is not installed: {tmp_path}/a.m4a, {tmp_path}/b.amr; install" in text
+    assert f"ffmpeg -i {tmp_path}/a.m4a {tmp_path}/a.m4a.wav" in text
+    assert f"1 unreadable or empty: {tmp_path}/c.wav" in text
 
 
 def test_each_speaker_is_a_row_with_the_fold_and_the_emotions(tmp_path):

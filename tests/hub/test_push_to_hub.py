@@ -32,7 +32,7 @@ def test_the_same_command_repeats_a_failed_push(hub, good_corpus, encoder, tmp_p
     hub.fail("POST", "/commit/", 500)
     ended = push(1, good_corpus, tmp_path / "run", "ada/ser", encoder=encoder)
     assert ended.code == 2
-    assert ended.stderr.splitlines()[-1].startswith("run_stage1.py: --repo_id ada/ser: the Hub failed (500)")
+    assert ended.stderr.splitlines()[-1].startswith("run_stage1.py: repository ada/ser: the Hub failed (500)")
     before = (tmp_path / "run/results.json").read_bytes()
     ended = push(1, good_corpus, tmp_path / "run", "ada/ser", encoder=encoder)
     assert ended.code == 0, ended.stderr

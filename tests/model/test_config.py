@@ -22,7 +22,7 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"aux_weight": 1 / 3}, "aux_weight"),
         ({"aux_weight": -0.1}, "aux_weight -0.1"),
         ({"aux_weight": float("nan")}, "aux_weight nan"),
-        ({"tasks": "emotion"}, "tasks 'emotion': must be a list"),
+        ({"tasks": "emotion"}, "tasks 'emotion': must be list"),
         ({"tasks": []}, "tasks []"),
         ({"tasks": ["emotion", "emotion"]}, "tasks"),
         ({"tasks": ["emotion", "mood"]}, "tasks ['mood']: must be 'asr' or have a list of different labels"),
@@ -143,4 +143,4 @@ def test_the_modeling_file_imports_only_what_a_reader_of_the_hub_has():
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)} - {file.stem for file in files}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     others = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
-    assert others == {"torch", "transformers", "safetensors", "peft"}
+    assert others == {"torch", "transformers", "safetensors", "peft", "huggingface_hub"}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.finished_runs import answer, write_runs
+from helpers.finished_runs import answer, results_of, write_runs
 from sklearn.metrics import recall_score
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
 from ser_mtl.evaluation.predictions import write_predictions
-from ser_mtl.files import write_json
+from ser_mtl.files import read_json, read_json_lines, write_json, write_json_lines
 from ser_mtl.metrics import METRICS
 from ser_mtl.tables.claims import CheckedClaim, check_claims, verdict
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
@@ -152,7 +152,7 @@ def test_the_gain_of_the_oracle_over_both_rules_is_shown(folder):
 
 
 def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
-    write_json(tmp_path / "results.json", {"selection": "last"})
+    write_json(tmp_path / "results.json", some_results(tmp_path) | {"selection": "last"})
     write_json(tmp_path / "history.json", [{"epoch": 1.0, "eval_emotion_ua": 0.5}])
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
     tested = [{"epoch": float(e), "test_emotion_ua": ua} for e, ua in enumerate((0.4, 0.6, 0.5))]
@@ -161,7 +161,7 @@ def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
     dev = [{"epoch": float(e), "eval_emotion_ua": ua} for e, ua in enumerate((0.7, 0.7, 0.1))]
     write_json(tmp_path / "history.json", tested + dev)
     assert FinishedRun(1, 0, tmp_path).ua_by_rule()["dev"] == 0.4  # the first of the best, as the Trainer keeps it
-    write_json(tmp_path / "results.json", {"selection": "oracle"})
+    write_json(tmp_path / "results.json", some_results(tmp_path) | {"selection": "oracle"})
     assert FinishedRun(1, 0, tmp_path).ua_by_rule() is None
 
 
@@ -352,9 +352,15 @@ def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path)
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 
 
+def some_results(folder: Path) -> dict:
+    """The content of the results.json of a run."""
+    run = plan([ROWS[6]], [1], [0], folder)[0]
+    return results_of(run, "demo", {"all": {"n": 0}})
+
+
 def row_with(folder: Path, results: list[dict], cosines: dict | None = None) -> FinishedRow:
     for fold, result in enumerate(results, 1):
-        write_json(folder / str(fold) / "results.json", result)
+        write_json(folder / str(fold) / "results.json", some_results(folder) | result)
         if cosines:
             write_json(folder / str(fold) / "gradient_cosines.json", cosines)
     return FinishedRow(ROWS[6], [FinishedRun(fold, 0, folder / str(fold)) for fold in range(1, len(results) + 1)])
@@ -376,9 +382,36 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     measured = [{"cosines": {"emotion asr": [-0.2, -0.4, 0.0]}}, {"cosines": {"emotion asr": [0.1, 0.2, 0.0]}}]
     measured[0]["cosines"] |= {"emotion emotion": [0.1, 0.0, 0.0], "asr asr": [None] * 3}
     measured.append({"cosines": {"emotion asr": [None, None, None]}})
-    row = row_with(tmp_path, [{}, {}], {"groups": ["encoder", "layer 1", "layer 2"], "measurements": measured})
+    measured = [{"update": 0, "epoch": 0.0} | one for one in measured]
+    groups = ["encoder", "layer 1", "layer 2"]
+    row = row_with(tmp_path, [{}, {}], {"seconds": 1.0, "groups": groups, "measurements": measured})
     assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]]
     assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        (
+            "results.json",
+            lambda content: content["test"]["all"]["emotion"].update(labels=["a", "b", "c", "d"]),
+            "need the same",
+        ),
+        ("results.json", lambda content: content["test"]["all"].pop("emotion"), "no labels"),
+        ("predictions.jsonl", lambda rows: rows.clear(), "no utterance with a label"),
+        ("predictions.jsonl", lambda rows: rows[0].update(id="another"), "t1-full-ser-asr, t1-full-ser"),
+    ],
+)
+def test_runs_that_do_not_go_together_are_one_line(tmp_path, file, change, named):
+    runs = plan(choose_rows([], ["t1-full-ser", "t1-full-ser-asr"], []), [1, 2, 3], [0], tmp_path)
+    write_runs(runs, {})
+    path = next(run.folder for run in runs if run.name == "t1-full-ser") / file
+    content = read_json(path) if file == "results.json" else read_json_lines(path)
+    change(content)
+    write_json(path, content) if file == "results.json" else write_json_lines(path, content)
+    with pytest.raises(UserError, match=named):
+        write_report(tmp_path, runs, "python run_tables.py")
+    assert not (tmp_path / "report.md").exists()
 
 
 # --------------------------------------------------------------------------------------------------------- figures

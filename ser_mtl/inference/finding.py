@@ -1,0 +1,59 @@
+"""The audio files among paths and below folders; what is there but cannot be looked at is named."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+
+from ser_mtl.corpora import ffmpeg
+
+_READ = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
+_READ |= {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".sph"}
+
+
+class Found(NamedTuple):
+    """What was found.
+
+    Attributes:
+        files: to be answered, those of each folder sorted.
+        left_out: how many audio files were found but are not among `files`.
+        faults: a line each on folders and files that cannot be answered.
+    """
+
+    files: list[Path]
+    left_out: int
+    faults: list[str]
+
+
+def find_audio(paths: Iterable[Path]) -> Found:
+    """The files among `paths`, and all audio files below the folders among them.
+
+    Files that need ffmpeg are left out of a folder if it is not installed. Whether a file can be read shows later.
+    """
+    files: list[Path] = []
+    foreign: list[Path] = []
+    faults: list[str] = []
+    with_ffmpeg = ffmpeg.installed()
+    for path in paths:
+        if not os.path.isdir(path):
+            files.append(path)
+            continue
+        unreadable: list[OSError] = []
+        inside = _audio_below(path, unreadable)
+        faults += [f"{error.filename}: cannot be looked through ({error.strerror})" for error in unreadable]
+        if not inside and not unreadable:
+            faults.append(f"{path}: no audio file there")
+        for file in inside:
+            (files if with_ffmpeg or not ffmpeg.reads(file.name) else foreign).append(file)
+    if foreign:
+        faults.append(ffmpeg.needed([str(file) for file in foreign]))
+    return Found(files, len(foreign), faults)
+
+
+def _audio_below(folder: Path, unreadable: list[OSError]) -> list[Path]:
+    """All but folders whose name ends like an audio file's; not the notes of macOS, such as `._a.wav`."""
+    names = (Path(place, name) for place, _, names in os.walk(folder, onerror=unreadable.append) for name in names)
+    audio = (file for file in names if file.suffix.lower() in _READ or ffmpeg.reads(file.name))
+    return sorted(file for file in audio if not file.name.startswith("._"))

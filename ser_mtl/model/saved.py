@@ -1,0 +1,172 @@
+"""The files of a saved model, looked at before transformers and PEFT read them.
+
+Both take what they read as it comes: a wrong type fails far from its file, a size may be more than any memory holds,
+and a pattern of names may take for ever to match. Adapters of this project have one pattern: it is compared, not run.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import AfterValidator, Field
+from transformers.utils import cached_file
+from typing_extensions import TypedDict
+
+from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig
+from ser_mtl.errors import UserError
+from ser_mtl.files import read_json
+from ser_mtl.model.base import base_of
+
+_MOST_PARAMETERS = 10**10  # of an encoder's layers; the largest public speech encoders have two billion
+_DEEPEST = 4  # adapters on adapters on ...
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+Sizes = Annotated[list[Size], Field(min_length=1, max_length=64)]
+Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Layers = Annotated[int, Field(ge=1, le=512)]
+
+
+class _EncoderConfig(TypedDict, total=False):
+    model_type: Required[str]
+    _name_or_path: str | None
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Layers
+    encoder_num_hidden_layers: Layers
+    decoder_num_hidden_layers: Layers
+    num_attention_heads: Size
+    vocab_size: Vocabulary | None
+    max_position_embeddings: Vocabulary
+    num_buckets: Vocabulary
+    conv_dim: Sizes
+    conv_kernel: Sizes
+    conv_stride: Sizes
+    hidden_dropout: Probability
+    attention_dropout: Probability
+    activation_dropout: Probability
+    feat_proj_dropout: Probability
+    layerdrop: Probability
+    mask_time_prob: Probability
+    mask_feature_prob: Probability
+    num_conv_pos_embeddings: Size
+    num_conv_pos_embedding_groups: Size
+
+
+def _small_enough(config: dict) -> dict:
+    layers = max(value for name, value in {"layers": 1, **config}.items() if name.endswith("layers"))
+    width, inner = (config.get(name, 1) for name in ("hidden_size", "intermediate_size"))
+    if layers * (4 * width * width + 2 * width * inner) > _MOST_PARAMETERS:
+        raise ValueError(f"must be a model of fewer than {_MOST_PARAMETERS // 10**9} billion parameters")
+    return config
+
+
+EncoderConfig = Annotated[_EncoderConfig, AfterValidator(_small_enough)]
+"""What is checked of the `config.json` of an encoder."""
+
+
+class MethodConfig(TypedDict):
+    """What is checked of the `config.json` of a model of this project; `SerMtlConfig` checks the rest itself."""
+
+    encoder_config: EncoderConfig
+    embedding_dim: NotRequired[Size]
+    bottleneck_dim: NotRequired[Size | None]
+    vocab_size: NotRequired[Vocabulary | None]
+    labels: NotRequired[dict[str, list[str]]]
+    temperature: NotRequired[Annotated[float, Field(gt=0, le=1e6)]]
+
+
+Names = list[Annotated[str, Field(min_length=1)]]
+Nothing = dict[str, Any] | list | Literal[False] | None
+
+
+def _empty(value: Any) -> Any:
+    if value:
+        raise ValueError("must be empty in adapters of this project")
+    return value
+
+
+Empty = Annotated[Nothing, AfterValidator(_empty)]
+
+
+class AdapterConfig(TypedDict):
+    """What is checked of `adapter_config.json`."""
+
+    peft_type: Literal["LORA"]
+    base_model_name_or_path: Annotated[str, Field(min_length=1)]
+    revision: NotRequired[str | None]
+    r: Size
+    lora_alpha: Annotated[float, Field(ge=-1e6, le=1e6)]
+    target_modules: Literal[ATTENTION_PROJECTIONS, "all-linear"] | Names  # type: ignore[valid-type]
+    modules_to_save: NotRequired[Names | None]
+    rank_pattern: NotRequired[Empty]  # patterns of names too
+    alpha_pattern: NotRequired[Empty]
+    layers_pattern: NotRequired[Empty]
+    exclude_modules: NotRequired[Empty]
+    target_parameters: NotRequired[Empty]
+    layers_to_transform: NotRequired[Empty]
+    layer_replication: NotRequired[Empty]
+    megatron_config: NotRequired[Empty]  # names a module, which would be imported
+
+
+class _Preprocessor(TypedDict, total=False):
+    feature_extractor_type: str | None
+    processor_class: str | None
+    sampling_rate: Annotated[int, Field(ge=1, le=10**6)]
+    feature_size: Size
+    padding_value: Annotated[float, Field(ge=-1e6, le=1e6)]
+    do_normalize: bool
+    return_attention_mask: bool
+
+
+class _Processor(TypedDict, total=False):
+    feature_extractor: _Preprocessor
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, Annotated[str, Field(pattern=r"^[^/\\]+$")]]
+
+
+_Ids = dict[str, Annotated[int, Field(ge=0, le=2**20)]]
+_FILES: dict[str, Any] = {
+    "vocab.json": _Ids,
+    "added_tokens.json": _Ids,
+    "tokenizer_config.json": dict,
+    "special_tokens_map.json": dict,
+    "preprocessor_config.json": _Preprocessor,
+    "processor_config.json": _Processor,
+    "model.safetensors.index.json": _Index,
+    "adapter_config.json": AdapterConfig,
+}
+
+
+def check_saved(model: str, revision: str | None = None, base: str | None = None) -> None:
+    """Look at the JSON files of a model, and of those that its adapters lie on.
+
+    Args:
+        model: folder or Hub id.
+        revision: on the Hub.
+        base: folder or Hub id under its adapters, if they do not name it.
+
+    Raises:
+        UserError: names the file, and what is wrong with it.
+        OSError: there is no such model.
+    """
+    names = [model]
+    while True:
+        found = {name: _found(names[-1], name, revision) for name in ("config.json", *_FILES)}
+        for name, file in found.items():
+            if file is not None and name != "config.json":
+                read_json(file, _FILES[name])
+        if config := found["config.json"]:
+            ours = read_json(config).get("model_type") == SerMtlConfig.model_type
+            read_json(config, MethodConfig if ours else EncoderConfig)
+        if found["adapter_config.json"] is None:
+            return
+        adapter = read_json(found["adapter_config.json"])
+        below = base_of(names[-1], base) or adapter["base_model_name_or_path"]
+        names, revision, base = [*names, below], None if base else adapter.get("revision"), None
+        if len(names) > _DEEPEST:
+            raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
+
+
+def _found(model: str, name: str, revision: str | None) -> str | None:
+    return cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -1,0 +1,90 @@
+"""Pins that messages do not mislead: a retry only where it can help, what is missing by name, flags that exist."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.tiny import check_one_line, run_script
+from huggingface_hub.errors import HFValidationError
+
+from ser_mtl.errors import Notice, UserError, hub_errors, notice
+from ser_mtl.model.base import base_of
+
+
+def line(error: Exception) -> str:
+    with pytest.raises(UserError) as caught, hub_errors("model x"):
+        raise error
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch for weight"), ValueError("odd"), OSError("odd")], ids=str
+)
+def test_no_retry_is_advised_where_it_cannot_help(error):
+    assert line(error) == f"model x: {error}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError("reset"), TimeoutError("late"), RuntimeError("Data processing error: CAS service error")],
+    ids=str,
+)
+def test_a_retry_is_advised_for_the_network(error):
+    assert line(error) == f"model x: {error}: run this again"
+
+
+def test_what_is_neither_folder_nor_repository_is_said_so():
+    said = "model x: there is no such folder, and it is no Hub id (namespace/name)"
+    cause = HFValidationError("Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/a/b/c'")
+    wrapped = OSError("Incorrect path_or_model_id")
+    wrapped.__cause__ = cause
+    assert line(cause) == line(wrapped) == said
+
+
+@pytest.fixture
+def moved(finished2, tmp_path) -> Path:
+    """A run of stage 2 whose stage 1 is gone."""
+    run = shutil.copytree(finished2, tmp_path / "elsewhere/stage2")
+    file = run / "adapter_config.json"
+    adapter = json.loads(file.read_text()) | {"base_model_name_or_path": "/gone/runs/stage1/fold1"}
+    file.write_text(json.dumps(adapter))
+    return run
+
+
+def test_a_base_that_has_moved_is_named_with_the_flags_of_the_program(moved, good_corpus, hub):
+    recording = next(good_corpus.glob("*.wav"))
+    for words, flag in (
+        (["predict", recording, "--model", moved], "name it with --base"),
+        (["export", moved, "--to", "merged"], "name it with --base"),
+        (["publish", moved, "--repo_id", "ada/x"], "ser-mtl publish --base_repo_id"),
+        (["publish", moved, "--repo_id", "ada/x", "--merge"], "ser-mtl publish --base_repo_id"),
+    ):
+        ended = run_script(words[0], words[1:])
+        check_one_line(ended, words[0], moved, "/gone/runs/stage1/fold1", flag, "--to merged --base", "--merge")
+        assert "Repo id" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["runs/folder/stage1/fold1", "./stage1", "stage1", "/gone/a/b"])
+def test_a_base_that_can_only_be_a_folder_is_never_looked_up(tmp_path, name):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": name}))
+    with pytest.raises(UserError, match=f"{tmp_path}: the base of its adapters is not there"):
+        base_of(tmp_path)
+
+
+def test_a_missing_model_keeps_its_flag_and_others_get_none(good_corpus, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recording = next(good_corpus.glob("*.wav"))
+    check_one_line(run_script("predict", [recording, "--model", "nowhere"]), "predict", "--model nowhere: ")
+    check_one_line(run_script("predict", [recording]), "predict", "--model: no finished run")
+
+
+def test_the_command_corpus_names_no_flag_of_training(tmp_path):
+    for words in ([tmp_path / "nowhere"], [tmp_path], [tmp_path, "--corpus", "iemocap"], [tmp_path, tmp_path]):
+        said = run_script("corpus", words).stderr
+        assert said.startswith("ser-mtl corpus: ") and not said.startswith("ser-mtl corpus: --")
+
+
+def test_a_notice_cannot_steer_a_terminal():
+    with pytest.warns(Notice, match=r"a\\x1b\[2Jb\\nc"):
+        notice("a\x1b[2Jb\nc")
