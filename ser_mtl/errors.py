@@ -56,7 +56,6 @@ def system_error(error: OSError) -> str | None:
 
 _OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
-
 NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",

@@ -125,11 +125,6 @@ class Results(TypedDict):
     test: Annotated[dict[Text, Scores], AfterValidator(_has_all)]
 
 
-def holds_adapters(results: dict) -> bool:
-    """Whether the run's weights are adapters alone; those of a merged run are not."""
-    return results["trainable"] == "adapters" and not results.get("merged")
-
-
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
 

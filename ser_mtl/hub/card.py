@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import holds_adapters, results_frame, shared_speakers_note, transcription_note
+from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
+from ser_mtl.hub.complete import SELECTION, TRAINED, holds_adapters
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
 from ser_mtl.metrics import METRICS
@@ -33,17 +34,6 @@ _UNKNOWN_LICENCE = (
     "The model was trained on a folder of recordings whose licence this card does not know. Their terms apply: state "
     "them here before you publish."
 )
-
-TRAINED = {
-    "all": "all parameters",
-    "adapters": "adapters and heads",
-    "heads": "heads and the weights of the encoder's layers",
-}
-SELECTION = {
-    "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
-    "last": "the last epoch; nothing was chosen",
-    "oracle": "the epoch with the best emotion UA on the test fold itself",
-}
 
 ORACLE_WARNING = """\
 > [!WARNING]

@@ -9,9 +9,8 @@ from safetensors import SafetensorError, safe_open
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.predictions import read_predictions
-from ser_mtl.evaluation.results import Results, holds_adapters
+from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
-from ser_mtl.hub.card import SELECTION, TRAINED
 
 NEEDED = (
     "config.json", "vocab.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
@@ -20,6 +19,23 @@ NEEDED = (
 """Files of every finished run, apart from weights."""
 OF_EMOTION = ("confusion_matrix.png", "reliability.png")
 MAYBE = ("gradient_cosines.json", "gradient_cosines.png")
+
+TRAINED = {
+    "all": "all parameters",
+    "adapters": "adapters and heads",
+    "heads": "heads and the weights of the encoder's layers",
+}
+SELECTION = {
+    "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
+    "last": "the last epoch; nothing was chosen",
+    "oracle": "the epoch with the best emotion UA on the test fold itself",
+}
+"""What `--trainable` and `--selection` may say in `results.json`, in the words of the card."""
+
+
+def holds_adapters(results: dict) -> bool:
+    """Whether the run's weights are adapters alone; those of a merged run are not."""
+    return results["trainable"] == "adapters" and not results.get("merged")
 
 
 def weights_of(results: dict) -> tuple[str, ...]:

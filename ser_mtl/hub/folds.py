@@ -14,14 +14,13 @@ from ser_mtl.hub.card import (
     LIMITS,
     ORACLE_WARNING,
     PAPER,
-    SELECTION,
     corpus_name,
     licence,
     markdown_table,
     metadata,
     repository_link,
 )
-from ser_mtl.hub.complete import read_complete, read_results
+from ser_mtl.hub.complete import SELECTION, read_complete, read_results
 from ser_mtl.hub.completion import AS_IT_IS, Completion, keep_edits, signed
 from ser_mtl.hub.contents import models_named, public_results
 from ser_mtl.hub.names import NOTE
