@@ -272,6 +272,7 @@ class LoadableModel(PreTrainedModel):
             return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         from peft import get_peft_model_state_dict
 
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
         custom_object_save(self, save_directory, config=self.config)
         self.config.architectures = [type(self).__name__]
         self.config.save_pretrained(save_directory)

@@ -114,6 +114,7 @@ class Results(TypedDict):
     leaks: NotRequired[Leaks]
     calibration: NotRequired[Calibration]
     labels: NotRequired[dict[Text, list[Text]]]
+    size: NotRequired[dict[Text, Amount]]
     sizes: NotRequired[dict[str, Count]]
     held_out_speakers: NotRequired[list[Text]]
     base: NotRequired[BaseOnHub]

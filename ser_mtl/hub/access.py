@@ -76,7 +76,7 @@ def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None
             if status_of(error) == 404:
                 return
             raise
-        refuse_public(repo_id, private, public, what)
+        refuse_public(private, public, what)
         try:
             api.auth_check(repo_id, write=True)
         except HfHubHTTPError as error:
@@ -84,12 +84,14 @@ def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None
                 raise
 
 
-def refuse_public(repo_id: str, private: bool, public: bool, what: str) -> None:
+def refuse_public(private: bool, public: bool, what: str) -> None:
     """Refuse a public repository unless `public` allows it.
 
     Raises:
         UserError: it is public.
     """
     if not private and not public:
-        allow = "--public" if what.startswith("--repo_id") else "--no_hub_private_repo"
-        raise UserError(f"{what}: {repo_id} is public; make it private in its settings, or publish with {allow}")
+        raise UserError(
+            f"{what}: is public; make it private in its settings, or allow it (ser-mtl publish --public; in a "
+            "training, --no_hub_private_repo)"
+        )

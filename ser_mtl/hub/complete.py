@@ -8,8 +8,9 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.evaluation.results import Results
-from ser_mtl.files import read_json, read_json_lines
+from ser_mtl.files import read_json
 
 NEEDED = (
     "config.json", "vocab.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
@@ -76,7 +77,7 @@ def read_complete(run: Path) -> dict:
         if not (run / name).is_file():
             raise UserError(f"{run / name}: is missing; only whole runs are published. {_AGAIN}")
         _READERS[Path(name).suffix](run / name)
-    rows, tested = len(read_json_lines(run / "predictions.jsonl")), results["test"]["all"]["n"]
+    rows, tested = len(read_predictions(run / "predictions.jsonl")), results["test"]["all"]["n"]
     if rows != tested:
         raise UserError(f"{run / 'predictions.jsonl'}: is damaged: it has {rows} of {tested} utterances. {_AGAIN}")
     return results
@@ -108,7 +109,7 @@ def _read_content(file: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".safetensors": _read_weights, ".json": _read_content, ".jsonl": read_json_lines, ".png": _read_figure,
+    ".safetensors": _read_weights, ".json": _read_content, ".jsonl": read_predictions, ".png": _read_figure,
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def keep_edits(
     Raises:
         UserError: it was edited, and would have to be completed.
     """
-    with hub_errors(f"--repo_id {repo_id}"):
+    with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         if overwrite or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
             return files
@@ -111,9 +111,7 @@ def keep_edits(
     if there == files["README.md"] or state == "as written" or (state == "completed" and completion != AS_IT_IS):
         return files
     if completion != AS_IT_IS:
-        raise UserError(
-            f"--repo_id {repo_id}: its card was edited on the Hub; edit it there, or add --overwrite_card to replace it"
-        )
+        raise UserError(f"repository {repo_id}: its card was edited on the Hub; edit it there, or add --overwrite_card")
     notice(
         f"the card of {repo_id} stays as it is, for it was {state}{' on the Hub' if state == 'edited' else ''}: "
         "check its numbers; --overwrite_card writes a new one"

@@ -89,7 +89,7 @@ def models_named(run: Path) -> set[str]:
     args = read_json(run / "args.json")
     groups = [read_results(run), *(group for group in args.values() if isinstance(group, dict))]
     named = {group[key] for group in groups for key in _MODELS if isinstance(group.get(key), str)}
-    named.add(read_json(run / "config.json", MethodConfig)["encoder_config"].get("_name_or_path", ""))
+    named.add(read_json(run / "config.json", MethodConfig)["encoder_config"].get("_name_or_path") or "")
     return {public for name in named if hub_id(public := _public_name(name))}
 
 

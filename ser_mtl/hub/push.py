@@ -77,7 +77,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
         private = api.model_info(repo_id).private
-    refuse_public(repo_id, private, public, f"--repo_id {repo_id}")
+    refuse_public(private, public, f"repository {repo_id}")
     return repo_id
 
 
@@ -118,8 +118,8 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
         )
     if named := [name for name in sorted(hidden) if name in card]:
         raise UserError(
-            f"--public: {repo_id} was private and has the name of a private model, {named[0]}, in its history; publish "
-            "under another name, or delete it on the Hub first"
+            f"repository {repo_id}: was private and has the name of a private model, {named[0]}, in its history; "
+            "publish under another name, or delete it on the Hub first"
         )
 
 

@@ -52,8 +52,7 @@ def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
         lock(Path(trainer.args.output_dir))
     rows = predict_test(trainer)
     results = results_of(trainer, find_leaks(trainer.parts) if leaks is None else leaks, rows)
-    save_results(trainer, results, rows)
-    return results
+    return save_results(trainer, results, rows)
 
 
 def predict_test(trainer: "SerMtlTrainer") -> list[dict]:
@@ -119,10 +118,14 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     }
 
 
-def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> None:
-    """Write the results beside the model; `results.json` last, as the sign that the run is complete."""
+def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> dict:
+    """Write the results beside the model; `results.json` last, as the sign that the run is complete.
+
+    Returns:
+        The results, with the size of the model in the process that writes them.
+    """
     if not trainer.is_world_process_zero():
-        return
+        return results
     folder = Path(trainer.args.output_dir)
     write_predictions(folder / "predictions.jsonl", calibrated(rows, results["calibration"].get("temperature", 1.0)))
     write_json(folder / "history.json", trainer.history)
@@ -135,6 +138,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> N
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     clear_up(folder)
+    return results
 
 
 def clear_up(folder: Path) -> None:

@@ -61,7 +61,7 @@ def test_an_organisation_of_others_or_one_that_is_only_read_is_named(hub):
 
 def test_a_repository_that_exists_is_asked_itself(hub):
     HfApi().create_repo("ada/ser", private=False)
-    with pytest.raises(UserError, match=r"ada/ser is public.*--no_hub_private_repo"):
+    with pytest.raises(UserError, match=r"ada/ser: is public.*--no_hub_private_repo"):
         check("ada/ser")
     check("ada/ser", public=True)
     hub.fail("GET", "/auth-check/write", 404)  # a server without this check
