@@ -1,14 +1,19 @@
 """`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
 
 import errno
+import logging
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ser_mtl.safe_text import printable
 
 _LONGEST = 2000  # characters of a message
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 
 class UserError(ValueError):
@@ -51,6 +56,7 @@ def system_error(error: OSError) -> str | None:
 
 _OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
+NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
     403: "the token lacks the right to write there",
@@ -58,6 +64,24 @@ _STATUS = {
     409: "someone else is changing it: run this again",
     412: "it was changed meanwhile: run this again",
 }
+_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})\b")
+"""In the errors of hf_xet, which have no response and call every refusal a network error."""
+
+
+def unsigned(text: str) -> str:
+    """The text without the queries of its addresses: those of uploads are signed, and signatures are secrets."""
+    return re.sub(r"\?[^\s?=]+=\S*", "", text)
+
+
+class _Unsigned(logging.Filter):
+    """Takes the signatures out of what the Hub's client logs when it tries again."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = unsigned(record.getMessage()), ()
+        return True
+
+
+_UNSIGNED = _Unsigned()
 
 
 @contextmanager
@@ -74,12 +98,14 @@ def hub_errors(what: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_UNSIGNED)
     try:
         yield
     except UserError:
         raise
     except LocalTokenNotFoundError as error:
-        raise UserError(f"{what}: no token for the Hub; `hf auth login`, or set HF_TOKEN") from error
+        raise UserError(f"{what}: {NO_TOKEN}") from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
@@ -89,16 +115,22 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError
 
     if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
-    status = None if response is None else response.status_code
+    status = status_of(error)
+    if isinstance(error, GatedRepoError):
+        return f"is gated: ask for access on its page of the Hub ({status})"
+    if isinstance(error, HfHubHTTPError) and status == 401 and _anonymous(error):
+        return NO_TOKEN
+    if status == 404 and "/xet-write-token/" in str(error):
+        return "the server has no Xet storage: set HF_HUB_DISABLE_XET=1 and run this again (404)"
     if status == 429:
-        seconds = response.headers.get("Retry-After")
+        seconds = None if response is None else response.headers.get("Retry-After")
         return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
     if status in _STATUS:
         return f"{_STATUS[status]} ({status})"
@@ -110,7 +142,24 @@ def _reason(error: BaseException) -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
         return "no such folder, and no Hub id (namespace/name)"
-    # Addresses of uploads are signed, and signatures are secrets.
-    text = re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", " ".join(str(error).split())) or type(error).__name__
+    text = unsigned(" ".join(str(error).split())) or type(error).__name__
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
+
+
+def _anonymous(error: "HfHubHTTPError") -> bool:
+    """Whether the Hub, and not its storage, was asked without a token."""
+    from huggingface_hub.constants import ENDPOINT
+
+    request = error.response.request
+    return str(request.url).startswith(ENDPOINT) and "authorization" not in request.headers
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status of HTTP in an error of the Hub's client or of hf_xet, if there is one."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return error.response.status_code
+    found = _XET_STATUS.search(str(error))
+    return int(found[1]) if found else None

@@ -68,7 +68,10 @@ def test_examples_of_the_page_run_as_written(page, installed, published, finishe
     write_corpus(tmp_path / "my_recordings")
     if not any("run_stage1.py" in code for _, code in examples(page)):  # else it makes its own
         for stage, run in enumerate((finished, finished2), 1):
-            shutil.copytree(run, tmp_path / f"runs/folder/stage{stage}/fold1")
+            copy = shutil.copytree(run, tmp_path / f"runs/folder/stage{stage}/fold1")
+        adapter = (copy / "adapter_config.json").read_text()
+        base = str(tmp_path / "runs/folder/stage1/fold1")
+        (copy / "adapter_config.json").write_text(adapter.replace(str(finished), base))
     for name in ("call.mp3", "speech.wav"):
         soundfile.write(tmp_path / name, tone(440, 0.6), SAMPLING_RATE)
     for script in SCRIPTS:

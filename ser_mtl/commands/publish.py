@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ser_mtl.errors import UserError
 
 if TYPE_CHECKING:
+    from ser_mtl.hub.base import Base
     from ser_mtl.hub.record import Published
 
 
@@ -25,6 +26,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances, too.")
     add("--keep_names", action="store_true", help="Publish the names of speakers and files. [hashed, if --public]")
     add("--merge", action="store_true", help="Also merge adapters and base, and publish that as <repo_id>-merged.")
+    add("--license", help="Licence on the card, by its name on the Hub, such as cc-by-4.0.")
+    add("--language", nargs="+", help="Languages on the card, as codes such as en.")
+    add("--dataset", nargs="+", help="Data sets on the card: their names on the Hub.")
+    add("--card", type=Path, metavar="FILE", help="Your own text for the card, in Markdown.")
+    add("--overwrite_card", action="store_true", help="Replace a card that was edited on the Hub or completed. [kept]")
     add(
         "--all_folds",
         action="store_true",
@@ -36,41 +42,55 @@ def main(args: Namespace) -> None:
     """Publish a run, its merged form if asked for, or five folds.
 
     Raises:
-        UserError: the run is not finished, flags do not go together, or the Hub refuses.
+        UserError: the run is not whole, flags do not go together, or the Hub refuses.
     """
-    from ser_mtl.hub.base import find_base
-    from ser_mtl.hub.contents import read_results
-    from ser_mtl.hub.export import write_merged
+    from ser_mtl.hub.completion import read_completion
     from ser_mtl.hub.folds import publish_overview, runs_of_folds
 
+    options = {
+        "public": args.public,
+        "keep_names": args.keep_names,
+        "completion": read_completion(args.license, args.language, args.dataset, args.card),
+        "overwrite_card": args.overwrite_card,
+    }
     if args.all_folds:
         if args.merge:
             raise UserError("--all_folds and --merge do not go together; merge each fold")
         runs = runs_of_folds(args.run_folder)
-        published = {fold: publish(run, f"{args.repo_id}-fold{fold}", args) for fold, run in runs.items()}
-        return show(publish_overview(runs, published, args.repo_id, args.public, args.keep_names), args)
-    if args.merge:
-        read_results(args.run_folder)  # raises before anything is asked of the Hub
-        merged = args.run_folder / "merged"
-        base = find_base(args.run_folder, args.base_repo_id)
-        write_merged(args.run_folder, merged, base, args.base_repo_id)
-        print(f"written to {merged}")
-    publish(args.run_folder, args.repo_id, args)
-    if args.merge:
-        publish(merged, f"{args.repo_id}-merged", args)
+        published = {fold: publish(run, f"{args.repo_id}-fold{fold}", args, options) for fold, run in runs.items()}
+        return show(publish_overview(runs, published, args.repo_id, **options), args)
+    if not args.merge:
+        publish(args.run_folder, args.repo_id, args, options)
+        return None
+    merged, base = merge(args)
+    if args.public and base.private:
+        print(f"the adapters are not published: their base, {base.repo_id}, is private")
+    else:
+        publish(args.run_folder, args.repo_id, args, options)
+    publish(merged, f"{args.repo_id}-merged", args, options)
+    return None
 
 
-def publish(run: Path, repo_id: str, args: Namespace) -> "Published":
+def merge(args: Namespace) -> tuple[Path, "Base"]:
+    """Write the merged form of a run into its folder; also returns the base of its adapters."""
+    from ser_mtl.hub.base import find_base
+    from ser_mtl.hub.complete import read_complete
+    from ser_mtl.hub.export import write_merged
+
+    read_complete(args.run_folder)  # raises before anything is asked of the Hub
+    merged = args.run_folder / "merged"
+    base = find_base(args.run_folder, args.base_repo_id)
+    write_merged(args.run_folder, merged, base, args.base_repo_id)
+    print(f"written to {merged}")
+    return merged, base
+
+
+def publish(run: Path, repo_id: str, args: Namespace, options: dict) -> "Published":
     """Publish one run, and print where it is."""
     from ser_mtl.hub.push import publish_run
 
     published = publish_run(
-        run,
-        repo_id,
-        base_repo_id=args.base_repo_id,
-        public=args.public,
-        with_transcripts=args.with_transcripts,
-        keep_names=args.keep_names,
+        run, repo_id, base_repo_id=args.base_repo_id, with_transcripts=args.with_transcripts, **options
     )
     show(published, args)
     return published

@@ -23,6 +23,24 @@ class Base:
     repo_id: str
     revision: str
     of_stage1: bool
+    private: bool = False
+
+
+def refuse_private(base: Base | None, what: str) -> None:
+    """Refuse adapters that everyone can read on a base that they cannot.
+
+    Args:
+        base: of the adapters.
+        what: the flag that makes them public.
+
+    Raises:
+        UserError: the base is private.
+    """
+    if base is not None and base.private:
+        raise UserError(
+            f"{what}: the base of the adapters, {base.repo_id}, is private, so nobody else could load them; make it "
+            "public first, publish these in private, or publish the merged model alone (ser-mtl publish --merge)"
+        )
 
 
 def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: str | None = None) -> Base | None:
@@ -68,7 +86,7 @@ def base_on_hub(
         info = api.model_info(base_repo_id, revision=revision)
         _check_same_weights(api, folder, base_repo_id, info.sha)
     files = {sibling.rfilename for sibling in info.siblings}
-    return Base(base_repo_id, info.sha, of_stage1="modeling_ser_mtl.py" in files)
+    return Base(base_repo_id, info.sha, of_stage1="modeling_ser_mtl.py" in files, private=bool(info.private))
 
 
 def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -> None:

@@ -12,9 +12,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
 
+from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
 from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
-from ser_mtl.hub.names import NOTE
+from ser_mtl.hub.complete import SELECTION, TRAINED, holds_adapters
+from ser_mtl.hub.completion import AS_IT_IS, Completion
+from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
@@ -32,17 +35,6 @@ _UNKNOWN_LICENCE = (
     "them here before you publish."
 )
 
-TRAINED = {
-    "all": "all parameters",
-    "adapters": "adapters and heads",
-    "heads": "heads and the weights of the encoder's layers",
-}
-SELECTION = {
-    "dev": "the epoch with the best emotion UA on the development set; the test fold had no part in the choice",
-    "last": "the last epoch; nothing was chosen",
-    "oracle": "the epoch with the best emotion UA on the test fold itself",
-}
-
 ORACLE_WARNING = """\
 > [!WARNING]
 > The checkpoint was chosen on the test fold (`--selection oracle`). The metrics below are therefore optimistic:
@@ -57,21 +49,23 @@ _LOAD = """\
 Tested with transformers {oldest} to {newest}, and the PEFT of their time:
 
 ```bash
-pip install torch soundfile "transformers>={oldest}" peft
+pip install torch torchaudio soundfile "transformers>={oldest}" peft
 ```
 
 ```python
 import soundfile
 import torch
+import torchaudio
 from transformers import {imports}
 
 name = {name}
 processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 {load}
 
-waveform, rate = soundfile.read("speech.wav", dtype="float32")  # mono, 16 kHz
+waveform, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)  # any rate, mono or stereo
+waveform = torchaudio.functional.resample(torch.from_numpy(waveform).mean(dim=1), rate, 16_000).numpy()
 with torch.inference_mode():
-    output = model(**processor(waveform, sampling_rate=rate, return_tensors="pt"))
+    output = model(**processor(waveform, sampling_rate=16_000, return_tensors="pt"))  # `logits`: emotion, calibrated
 {answers}
 ```"""
 _LOAD_PLAIN = "model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()"
@@ -100,8 +94,8 @@ import soundfile
 from transformers import pipeline
 
 classify = pipeline("audio-classification", model={name}, trust_remote_code=True)
-waveform, rate = soundfile.read("speech.wav", dtype="float32")
-print(classify({{"raw": waveform, "sampling_rate": rate}}))
+waveform, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)
+print(classify({{"raw": waveform.mean(axis=1), "sampling_rate": rate}}))
 ```"""
 _PEFT = """\
 The repository holds adapters; their base is loaded from {base_shown}, at the commit that they were trained on. With
@@ -120,9 +114,13 @@ model = PeftModel.from_pretrained(base, {name}).eval()
 
 - Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
   write adapters again.
-- The Auto classes run the code of the base. To run always the same code, pass its commit as `code_revision`.
+- The Auto classes run the code of the base. To run always the same code, pass as `code_revision` the `revision` above.
 - For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
   `revision` in the base. For a pipeline, publish the merged model (`ser-mtl publish --merge`)."""
+
+_PINNED = """\
+To load this very model for years, pass `revision="..."` to each `from_pretrained`: a commit of this repository, from
+*Files and versions*."""
 
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
@@ -131,6 +129,7 @@ _FIGURES = """\
 ![Confusion matrix of the test utterances](confusion_matrix.png)
 
 ![Training losses and metrics over the epochs](training_curves.png)"""
+_RELIABILITY = "\n\n![How often an emotion was right, by its probability](reliability.png)"
 
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
@@ -160,17 +159,27 @@ CITATION = """\
   title = {Enhancing Two-Stage Finetuning for Speech Emotion Recognition Using Adapters},
   author = {Gao, Yuan and Shi, Hao and Chu, Chenhui and Kawahara, Tatsuya},
   booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
-  year = {2024}
+  pages = {11316--11320},
+  year = {2024},
+  doi = {10.1109/ICASSP48485.2024.10446645}
 }
 ```"""
 
+PAPER = (
+    "[*Enhancing two-stage finetuning for speech emotion recognition using "
+    "adapters*](https://doi.org/10.1109/ICASSP48485.2024.10446645) (Gao, Shi, Chu, Kawahara, ICASSP 2024)"
+)
+CODE = f"ser-mtl {__version__}"
+"""The code that trained and published: this project, at its version."""
 
-def model_card(results: dict, hub_model_id: str | None = None) -> str:
+
+def model_card(results: dict, hub_model_id: str | None = None, completion: Completion = AS_IT_IS) -> str:
     """Write the README.md of a run: metadata for the Hub, metrics, how to load the model, its limits.
 
     Args:
         results: the content of `results.json`.
         hub_model_id: where the model will be published.
+        completion: what the user adds.
 
     Returns:
         Markdown under a YAML header, without local paths.
@@ -178,18 +187,19 @@ def model_card(results: dict, hub_model_id: str | None = None) -> str:
     sections = [
         f"# {markdown(_title(results))}",
         _summary(results),
+        completion.text or None,
         ORACLE_WARNING if results["selection"] == "oracle" else None,
         _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
         _metrics(results),
-        _FIGURES if "emotion" in results["tasks"] else None,
+        _figures(results),
         _training(results),
         LIMITS,
-        licence(results),
+        licence(results, completion),
         CITATION,
     ]
     body = "\n\n".join(section for section in sections if section)
     name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-fold{results['fold']}"
-    data = metadata(results, name, f"fold {results['fold']}")
+    data = metadata(results, name, f"fold {results['fold']}", completion)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -202,41 +212,50 @@ def hub_id(model: str) -> str | None:
     return model if "/" in model and not Path(model).exists() else None
 
 
-def metadata(results: dict, name: str, part: str) -> ModelCardData:
+def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT_IS) -> ModelCardData:
     """The metadata of a card, for the Hub.
 
     Args:
         results: the content of `results.json`.
         name: the model's name.
         part: the part of the corpus that was scored, such as "fold 1".
+        completion: what the user adds; it wins.
     """
-    corpus, adapters = results["corpus"], _holds_adapters(results)
+    corpus, adapters = results["corpus"], holds_adapters(results)
     base = hub_id(results.get("stage1", results["encoder"]))
-    evaluations = _evaluations(results, part)
-    more: dict[str, Any] = dict(_LICENCE_DATA.get(corpus, {}))
+    evaluations = _evaluations(results, part, completion.datasets)
+    more: dict[str, Any] = (
+        {"license": completion.license} if completion.license else dict(_LICENCE_DATA.get(corpus, {}))
+    )
     if base:
         more["base_model_relation"] = "adapter" if adapters else "finetune"
-    return ModelCardData(
+    data = ModelCardData(
         model_name=printable(name),
         library_name="peft" if adapters else "transformers",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "speech", "multi-task-learning", *(["lora"] if adapters else [])],
-        language="en" if corpus in ("iemocap", "demo") else None,
-        datasets=["iemocap"] if corpus == "iemocap" else None,
+        language=completion.language or ("en" if corpus in ("iemocap", "demo") else None),
+        datasets=completion.datasets,
         base_model=base,
         metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
         eval_results=evaluations,
         **more,
     )
+    for key, value in completion.metadata.items():
+        data[key] = value
+    return data
 
 
-def _evaluations(results: dict, part: str) -> list[EvalResult]:
+def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[EvalResult]:
+    """The metrics for the Hub's index, which has an entry for each task because each has a configuration of its own."""
     scores = results["test"]["all"]
     return [
         EvalResult(
             task_type=TASKS[metric.group].hub_type,
-            dataset_type=printable(results["corpus"]),
+            task_name=f"{TASKS[metric.group].title} recognition" if metric.group != "asr" else "speech recognition",
+            dataset_type=datasets[0] if datasets else printable(results["corpus"]),
             dataset_name=f"{corpus_name(results)}, {part}",
+            dataset_config=metric.group,
             dataset_split="test",
             metric_type=metric.hub_type,
             metric_name=metric.long_title or metric.title,
@@ -254,20 +273,24 @@ def _title(results: dict) -> str:
 
 
 def _summary(results: dict) -> str:
-    kind = "Adapters" if _holds_adapters(results) else "A model"
+    kind = "Adapters" if holds_adapters(results) else "A model"
     base = f"the stage-1 model {_named(results['stage1'])}" if "stage1" in results else _named(results["encoder"])
     lines = [
-        f"{kind} for speech emotion recognition on {base}, trained on {corpus_name(results)} after *Enhancing "
-        "two-stage finetuning for speech emotion recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024)."
+        f"{kind} for speech emotion recognition on {base}, trained on {corpus_name(results)} after "
+        f"{PAPER}, with {CODE}. Its own code is [modeling_ser_mtl.py](modeling_ser_mtl.py)."
     ]
     for task, labels in results.get("labels", {}).items():
         lines.append(f"- {markdown(task)}: {markdown(', '.join(labels))}")
+    if "size" in results:
+        size = results["size"]
+        of = ", besides those of the base" if holds_adapters(results) else ""
+        lines.append(f"- size: {size['parameters'] / 1e6:.1f} million parameters, {size['megabytes']:.1f} MB{of}")
     return lines[0] + ("\n\n" + "\n".join(lines[1:]) if lines[1:] else "")
 
 
 def _use(results: dict, name: str) -> str:
     """Programs that load the model and answer `speech.wav`."""
-    base = results.get("base") if _holds_adapters(results) else None
+    base = results.get("base") if holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
     heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
     # `logits` are emotion's, calibrated.
@@ -291,8 +314,10 @@ def _use(results: dict, name: str) -> str:
         if base is not None:
             places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
             parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
+        else:
+            parts.append(_PINNED)
     if results["stage"] == 2 and "asr" not in results["tasks"]:
-        transcribes = _holds_adapters(results) and "asr" in results["test"]["all"]
+        transcribes = holds_adapters(results) and "asr" in results["test"]["all"]
         parts.append(_FROZEN_TRANSCRIPT.format(name=quoted) if transcribes else _NO_TRANSCRIPT)
     return "\n\n".join(parts)
 
@@ -300,10 +325,6 @@ def _use(results: dict, name: str) -> str:
 def _quoted(name: str) -> str:
     """A name as a string of Python, in one line."""
     return json.dumps(name)
-
-
-def _holds_adapters(results: dict) -> bool:
-    return results["trainable"] == "adapters" and not results.get("merged")
 
 
 def _metrics(results: dict) -> str:
@@ -397,6 +418,12 @@ def _training(results: dict) -> str:
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
 
 
+def _figures(results: dict) -> str | None:
+    if "emotion" not in results["tasks"]:
+        return None
+    return _FIGURES + (_RELIABILITY if "calibration" in results else "")
+
+
 def _metrics_table(results: dict) -> str:
     frame = results_frame(results)
     rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
@@ -409,12 +436,19 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(markdown(cell) for cell in line)} |" for line in [head, ruler, *rows])
 
 
-def licence(results: dict) -> str:
-    """The section on the terms of the corpus."""
-    if (name := results["corpus"]) in DESCRIBED and (description := read_description(name)).address:
+def licence(results: dict, completion: Completion = AS_IT_IS) -> str:
+    """The section on the terms of the model and its corpus."""
+    own = f"The model is published under {markdown(completion.license)}." if completion.license else None
+    return "\n\n".join(
+        ["## Licence", *filter(None, (own, _terms(results["corpus"], None if own else _UNKNOWN_LICENCE)))]
+    )
+
+
+def _terms(corpus: str, otherwise: str | None) -> str | None:
+    if corpus in DESCRIBED and (description := read_description(corpus)).address:
         terms = f"{description.title} has terms of its own: {description.licence} ({description.address})."
-        return f"## Licence\n\n{markdown(terms)} Read them before you publish or use a model that was trained on it."
-    return f"## Licence\n\n{_LICENCE_TEXTS.get(name, _UNKNOWN_LICENCE)}"
+        return f"{markdown(terms)} Read them before you publish or use a model that was trained on it."
+    return _LICENCE_TEXTS.get(corpus, otherwise)
 
 
 def corpus_name(results: dict) -> str:
@@ -426,6 +460,8 @@ def corpus_name(results: dict) -> str:
 
 def _named(model: str) -> Markup:
     """A link for a model on the Hub; a folder is named without the path to it."""
+    if model == PRIVATE_MODEL:
+        return Markup(model)
     return repository_link(model) if hub_id(model) else Markup(f"{markdown(Path(model).name)} (a local folder)")
 
 

@@ -1,55 +1,47 @@
 """The files of a run that are published: no local paths and, by default, no transcripts."""
 
+from collections.abc import Set
 from pathlib import Path
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
 from ser_mtl.corpora.folds import Split
-from ser_mtl.errors import UserError
 from ser_mtl.evaluation.predictions import read_predictions
-from ser_mtl.evaluation.results import Results
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
-from ser_mtl.hub.card import SELECTION, TRAINED, hub_id, model_card
-from ser_mtl.hub.names import without_names_in_predictions, without_names_in_results, without_names_in_split
+from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, read_complete, read_results, size_of, weights_of
+from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
+from ser_mtl.hub.names import (
+    PRIVATE_MODEL,
+    without_names_in_predictions,
+    without_names_in_results,
+    without_names_in_split,
+)
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
-WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
-_AS_THEY_ARE = (
-    "processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.json", "split.json",
-    "history.json", "confusion_matrix.png", "training_curves.png", "reliability.png", "gradient_cosines.json",
-    "gradient_cosines.png",
-)  # fmt: skip
-COMPANIONS = (*_AS_THEY_ARE, "args.json", "predictions.jsonl")
+COMPANIONS = (*NEEDED, *OF_EMOTION, *MAYBE)
 """Files that go with the weights, and are the same for the model in another form."""
+_WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
 _MODELS = ("encoder", "stage1", "hub_model_id")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
-def read_results(run: Path) -> dict:
-    """The `results.json` of a finished run.
-
-    Raises:
-        UserError: the file is missing or damaged, the run has no weights, or one of its files is a link.
-    """
-    if not (run / "results.json").is_file():
-        raise UserError(f"{run}: holds no finished run (no results.json)")
-    results = read_json(run / "results.json", Results)
-    for name, known in (("trainable", TRAINED), ("selection", SELECTION)):
-        if results[name] not in known:
-            raise UserError(f"{run / 'results.json'}: is damaged: {name!r} must be one of {', '.join(known)}")
-    if not any((run / name).is_file() for name in WEIGHTS):
-        raise UserError(f"{run}: holds results but no weights ({' or '.join(WEIGHTS)})")
-    for name in sorted(OWN_NAMES | {"config.json", "results.json"}):
-        if (run / name).is_symlink():  # to whatever file of this machine
-            raise UserError(f"{run / name}: is a link, which is not followed; put the file itself there")
-    return results
+def replaced(results: dict) -> frozenset[str]:
+    """Weights of the other kind: an earlier run may have left them in the repository, and they must not stay there."""
+    return _WEIGHTS - set(weights_of(results))
 
 
 def files_to_publish(
-    run: Path, repo_id: str, base: Base | None = None, with_transcripts: bool = False, keep_names: bool = True
+    run: Path,
+    repo_id: str,
+    base: Base | None = None,
+    with_transcripts: bool = False,
+    keep_names: bool = True,
+    hidden: Set[str] = frozenset(),
+    completion: Completion = AS_IT_IS,
 ) -> dict[str, Path | bytes]:
     """The files of a repository, by name: only those of the run that a reader needs.
 
@@ -62,20 +54,24 @@ def files_to_publish(
         base: the base of the run's adapters.
         with_transcripts: keep the transcripts in `predictions.jsonl`.
         keep_names: keep the names of speakers and files; otherwise they are hashed.
+        hidden: names of models that are not to be read.
+        completion: what the user adds to the card.
 
     Raises:
-        UserError: the run is not finished, or one of its files is damaged.
+        UserError: the run is not finished, or one of its files is missing or damaged.
     """
-    results = _public_results(read_results(run), base, keep_names)
-    files: dict[str, Path | bytes] = {name: run / name for name in WEIGHTS + _AS_THEY_ARE if (run / name).is_file()}
+    own = read_complete(run)
+    results = public_results(own, base, keep_names, hidden) | {"size": size_of(run, own)}
+    names = (*weights_of(own), *COMPANIONS)
+    files: dict[str, Path | bytes] = {name: run / name for name in names if (run / name).is_file()}
     code_files = (modeling_ser_mtl.__file__, *get_relative_import_files(modeling_ser_mtl.__file__))
     files |= {Path(file).name: Path(file) for file in code_files}
     # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
     code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code))
+    files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code, hidden))
     files["results.json"] = _json(results)
-    files["README.md"] = model_card(results, repo_id).encode()
-    files["args.json"] = _json(_without_paths(read_json(run / "args.json")))
+    files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
+    files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
     files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
     if not keep_names and "split.json" in files:
         files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
@@ -87,42 +83,49 @@ def files_to_publish(
     return dict(sorted(files.items()))
 
 
-OWN_NAMES = frozenset({*WEIGHTS, *COMPANIONS, "adapter_config.json"})
-"""Files that only some runs have. If an earlier run left one in the repository, publishing deletes it."""
+def models_named(run: Path) -> set[str]:
+    """The models on the Hub that a run's files name."""
+    args = read_json(run / "args.json")
+    groups = [read_results(run), *(group for group in args.values() if isinstance(group, dict))]
+    named = {group[key] for group in groups for key in _MODELS if isinstance(group.get(key), str)}
+    named.add(read_json(run / "config.json", MethodConfig)["encoder_config"].get("_name_or_path", ""))
+    return {public for name in named if hub_id(public := _public_name(name))}
 
 
-def _public_results(results: dict, base: Base | None, keep_names: bool) -> dict:
-    public = results | {"encoder": _public_name(results["encoder"])}
+def public_results(results: dict, base: Base | None, keep_names: bool, hidden: Set[str] = frozenset()) -> dict:
+    """The content of `results.json` without local paths, the names in `hidden` and, unless kept, those of speakers."""
+    public = results | {"encoder": _public_name(results["encoder"], hidden)}
     if "stage1" in results:
-        public["stage1"] = _public_name(results["stage1"])
+        public["stage1"] = _public_name(results["stage1"], hidden)
     if base is not None:
         public["base"] = {"repo_id": base.repo_id, "revision": base.revision}
         public["stage1" if base.of_stage1 else "encoder"] = base.repo_id
     return public if keep_names else without_names_in_results(public)
 
 
-def _public_config(config: dict, code: str) -> dict:
+def _public_config(config: dict, code: str, hidden: Set[str]) -> dict:
     encoder = config["encoder_config"]
-    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "")
+    encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "", hidden)
     auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}
     return config | {"architectures": ["SerMtlModel"], "auto_map": auto_map}
 
 
-def _public_name(model: str) -> str:
+def _public_name(model: str, hidden: Set[str] = frozenset()) -> str:
     """A Hub id as it is; a folder as the repository it was published as, else as its own name."""
     published = published_as(Path(model))
-    return published.repo_id if published else hub_id(model) or Path(model).name
+    name = published.repo_id if published else hub_id(model) or Path(model).name
+    return PRIVATE_MODEL if name in hidden else name
 
 
-def _without_paths(value: object, model: bool = False) -> object:
+def _without_paths(value: object, hidden: Set[str], model: bool = False) -> object:
     """Settings with paths reduced to their last name; those of `_MODELS` may be Hub ids."""
     if isinstance(value, dict):
-        return {name: _without_paths(inner, name in _MODELS) for name, inner in value.items()}
+        return {name: _without_paths(inner, hidden, name in _MODELS) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_without_paths(inner) for inner in value]
+        return [_without_paths(inner, hidden) for inner in value]
     if not isinstance(value, str) or "/" not in value:
         return value
-    return _public_name(value) if model else Path(value).name
+    return _public_name(value, hidden) if model else Path(value).name
 
 
 def _public_predictions(predictions: Path, with_transcripts: bool, keep_names: bool) -> Path | bytes:

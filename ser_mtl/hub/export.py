@@ -20,7 +20,8 @@ from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
-from ser_mtl.hub.contents import COMPANIONS, read_results
+from ser_mtl.hub.complete import read_results, size_of
+from ser_mtl.hub.contents import COMPANIONS
 from ser_mtl.model.base import base_of
 from ser_mtl.model.quiet_peft import quiet_peft
 from ser_mtl.model.saved import check_saved
@@ -53,6 +54,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
         for name in COMPANIONS:
             if (run / name).is_file():
                 shutil.copy2(run / name, partial)
+        results["size"] = size_of(partial, results)
         write_json(partial / "results.json", results)
         (partial / "README.md").write_text(model_card(results), encoding="utf-8")
 

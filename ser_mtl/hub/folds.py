@@ -10,18 +10,21 @@ from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import percent, shared_speakers_note, transcription_note
 from ser_mtl.hub.card import (
     CITATION,
+    CODE,
     LIMITS,
     ORACLE_WARNING,
-    SELECTION,
+    PAPER,
     corpus_name,
     licence,
     markdown_table,
     metadata,
     repository_link,
 )
-from ser_mtl.hub.contents import read_results
-from ser_mtl.hub.names import NOTE, without_names_in_results
-from ser_mtl.hub.push import check_history, make_repository, push
+from ser_mtl.hub.complete import SELECTION, read_complete, read_results
+from ser_mtl.hub.completion import AS_IT_IS, Completion, keep_edits, signed
+from ser_mtl.hub.contents import models_named, public_results
+from ser_mtl.hub.names import NOTE
+from ser_mtl.hub.push import check_history, make_repository, private_models, push
 from ser_mtl.hub.record import Published
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.safe_text import markdown
@@ -32,12 +35,12 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: a run is missing, not finished, holds another fold than its name says, or has other settings.
+        UserError: a run is missing, not whole, holds another fold than its name says, or has other settings.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
     for fold, run in runs.items():
-        results = read_results(run)
+        results = read_complete(run)
         if results["fold"] != fold:
             raise UserError(f"{run}: holds fold {results['fold']}")
         kinds.add((results["stage"], results["corpus"], results["trainable"], results["selection"], *results["tasks"]))
@@ -52,6 +55,8 @@ def publish_overview(
     repo_id: str,
     public: bool = False,
     keep_names: bool = False,
+    completion: Completion = AS_IT_IS,
+    overwrite_card: bool = False,
     token: str | None = None,
 ) -> Published:
     """Publish the card that covers all folds.
@@ -61,37 +66,44 @@ def publish_overview(
         published: the repository of each fold.
         repo_id: the repository of the card.
         public: make the repository public.
-        keep_names: as for `ser_mtl.hub.push.publish_run`.
+        keep_names, completion, overwrite_card: as for `ser_mtl.hub.push.publish_run`.
         token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
     repo_id = make_repository(api, repo_id, public)
-    results = {fold: read_results(run) for fold, run in runs.items()}
-    if public and not keep_names:
-        check_history(api, repo_id)
-        results = {fold: without_names_in_results(fold_results) for fold, fold_results in results.items()}
-    card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id)
-    return push(api, {"README.md": card.encode()}, repo_id, public)
+    hashing = public and not keep_names
+    names = set().union(*map(models_named, runs.values())) - {repo_id}
+    hidden = private_models(api, names) if public else frozenset()
+    if public:
+        check_history(api, repo_id, hashing, hidden)
+    results = {fold: public_results(read_results(run), None, not hashing, hidden) for fold, run in runs.items()}
+    card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id, completion)
+    files: dict[str, Path | bytes] = {"README.md": signed(card, completion).encode()}
+    return push(api, keep_edits(api, repo_id, files, completion, overwrite_card), repo_id, public)
 
 
 _DISJOINT = "No speaker of a fold's test utterances is in its training."
 
 
-def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_id: str) -> str:
+def overview_card(
+    results: dict[int, dict], repositories: dict[int, str], repo_id: str, completion: Completion = AS_IT_IS
+) -> str:
     """A card for all folds: a link to each, its metrics, their mean and spread.
 
     Args:
         results: the content of each fold's `results.json`.
         repositories: the Hub id of each fold.
         repo_id: the Hub id of the card.
+        completion: what the user adds.
     """
     first = next(iter(results.values()))
     note = _transcription_note(results)
     sections = [
         f"# Speech emotion recognition, stage {markdown(first['stage'])}, {len(results)} folds of {corpus_name(first)}",
-        "A model for each fold, trained on the others, after *Enhancing two-stage finetuning for speech emotion "
-        "recognition using adapters* (Gao, Shi, Chu, Kawahara, ICASSP 2024). This repository holds only the card; "
-        "each model's own card says how to load it.",
+        "A model for each fold, trained on the others, after "
+        f"{PAPER}, with {CODE}. This repository holds only the card; each model's own card says how to load it.",
+        completion.text or None,
+        _which_to_take(repositories),
         ORACLE_WARNING if first["selection"] == "oracle" else None,
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
@@ -100,15 +112,26 @@ def overview_card(results: dict[int, dict], repositories: dict[int, str], repo_i
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
         + "".join(f"\n- {line}" for line in (note, NOTE if first.get("hashed_names") else None) if line),
         LIMITS,
-        licence(first),
+        licence(first, completion),
         CITATION,
     ]
     means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
     # Each fold has its own stage 1; all share the encoder.
     shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
-    data = metadata(shared, repo_id, f"mean over {len(results)} folds")
+    data = metadata(shared, repo_id, f"mean over {len(results)} folds", completion)
     body = "\n\n".join(section for section in sections if section)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
+
+
+def _which_to_take(repositories: dict[int, str]) -> str:
+    fold, repository = next(iter(repositories.items()))
+    return f"""\
+## Which to take
+
+- For new recordings: any; take {repository_link(repository)} (fold {fold}). A fold with a higher score has easier test
+  speakers, which does not make it a better model.
+- For recordings of this corpus: the model of the fold that the speaker is in the test of. The others have heard them.
+- To compare with another method: all {len(repositories)}, each on its own test speakers, and the mean."""
 
 
 def _folds_table(results: dict[int, dict], repositories: dict[int, str]) -> str:

@@ -8,6 +8,9 @@ NOTE = "Speakers and files are named by hashes: the first 16 digits of the SHA-2
 SAID = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
 """On the terminal, after the publication."""
 
+PRIVATE_MODEL = "a private model"
+"""In the place of its name, in what everyone can read."""
+
 
 def hashed(name: str) -> str:
     """The hash that stands for a name, the same in every file and every run."""

@@ -16,7 +16,7 @@ from transformers import Wav2Vec2Processor
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
-from ser_mtl.hub.contents import read_results
+from ser_mtl.hub.complete import read_results
 from ser_mtl.model.adapters_off import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import receptive_field

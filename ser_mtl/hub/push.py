@@ -1,14 +1,22 @@
 """Publish a run folder as a repository on the Hub: private by default, in one commit, safe to repeat."""
 
+import os
+from collections.abc import Set
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
-from ser_mtl.errors import UserError, hub_errors
-from ser_mtl.hub.base import find_base
-from ser_mtl.hub.contents import OWN_NAMES, files_to_publish, read_results
+from ser_mtl.errors import UserError, hub_errors, notice, status_of
+from ser_mtl.hub.access import refuse_public
+from ser_mtl.hub.base import find_base, refuse_private
+from ser_mtl.hub.complete import read_complete
+from ser_mtl.hub.completion import AS_IT_IS, Completion, check_datasets, keep_edits
+from ser_mtl.hub.contents import files_to_publish, models_named, replaced
 from ser_mtl.hub.names import NOTE
 from ser_mtl.hub.record import Published, record_publication
+
+os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "3")  # else it repeats a 500 for more than two minutes
 
 
 def publish_run(
@@ -18,6 +26,8 @@ def publish_run(
     public: bool = False,
     with_transcripts: bool = False,
     keep_names: bool = False,
+    completion: Completion = AS_IT_IS,
+    overwrite_card: bool = False,
     token: str | None = None,
 ) -> Published:
     """Publish a finished run, and record in its folder where.
@@ -29,20 +39,27 @@ def publish_run(
         public: make the repository public, once it is complete.
         with_transcripts: publish the transcripts of the test utterances too.
         keep_names: publish the names of speakers and files; otherwise a public repository has hashes of them.
+        completion: what the user adds to the card.
+        overwrite_card: replace a card that was edited or completed on the Hub; otherwise it stays.
         token: the Hub token; by default, the one of the login.
 
     Raises:
-        UserError: the run is not finished or the Hub refuses. It is safe to repeat.
+        UserError: the run is not whole or the Hub refuses. It is safe to repeat.
     """
-    read_results(run)  # raises before anything is made on the Hub
-    base = find_base(run, base_repo_id, token)
+    results = read_complete(run)  # raises before anything is made on the Hub
     api = HfApi(token=token)
+    base = find_base(run, base_repo_id, token)
+    if public:
+        refuse_private(base, "--public")
+    check_datasets(api, completion, public)
     repo_id = make_repository(api, repo_id, public)
+    hidden = private_models(api, models_named(run) - {repo_id}) if public else frozenset()
     hashing = public and not keep_names
-    if hashing:
-        check_history(api, repo_id)
-    files = files_to_publish(run, repo_id, base, with_transcripts, keep_names=not hashing)
-    published = push(api, files, repo_id, public)
+    if public:
+        check_history(api, repo_id, hashing, hidden)
+    files = files_to_publish(run, repo_id, base, with_transcripts, not hashing, hidden, completion)
+    files = keep_edits(api, repo_id, files, completion, overwrite_card)
+    published = push(api, files, repo_id, public, replaced(results))
     record_publication(run, published)
     return published
 
@@ -59,34 +76,59 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
-        if not api.model_info(repo_id).private and not public:
-            raise UserError(
-                f"repository {repo_id}: is public; make it private in its settings, or allow it (ser-mtl publish "
-                "--public; in a training, --no_hub_private_repo)"
-            )
+        private = api.model_info(repo_id).private
+    refuse_public(repo_id, private, public, f"repository {repo_id}")
     return repo_id
 
 
-def check_history(api: HfApi, repo_id: str) -> None:
-    """Check that a private repository has no names in its earlier commits, which everyone reads once it is public.
+def private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
+    """Those of the models that the Hub keeps private. A name that it does not know is not one of them."""
+    private = set()
+    for name in sorted(names):
+        with hub_errors(name):
+            try:
+                private |= {name} if api.model_info(name).private else set()
+            except HfHubHTTPError as error:
+                if status_of(error) not in (401, 404):
+                    raise
+    return frozenset(private)
+
+
+def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = frozenset()) -> None:
+    """Check the earlier commits of a private repository, which everyone reads once it is public.
+
+    Args:
+        api: with the token.
+        repo_id: the repository.
+        hashing: whether names of speakers and files must not be there.
+        hidden: names of private models, which must not be there either.
 
     Raises:
-        UserError: it was published with names.
+        UserError: it was published with such names.
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
         if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
             return
         card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
-    if NOTE not in card:
+    if hashing and NOTE not in card:
         raise UserError(
             f"repository {repo_id}: was private and has names of speakers and files in its history; publish under "
             "another name, delete it on the Hub first, or publish the names (ser-mtl publish --public --keep_names)"
         )
+    if named := [name for name in sorted(hidden) if name in card]:
+        raise UserError(
+            f"--public: {repo_id} was private and has the name of a private model, {named[0]}, in its history; publish "
+            "under another name, or delete it on the Hub first"
+        )
 
 
-def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False) -> Published:
+def push(
+    api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False, unwanted: Set[str] = frozenset()
+) -> Published:
     """Make the repository hold these files, in one commit; no commit if it holds them already.
+
+    Others stay there, except those in `unwanted`.
 
     Not `upload_folder`: it may split them into several commits, between which a reader sees half a model.
 
@@ -97,7 +139,7 @@ def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool 
         info = api.model_info(repo_id)
         there = {sibling.rfilename for sibling in info.siblings}
         operations: list[CommitOperationAdd | CommitOperationDelete] = []
-        operations += [CommitOperationDelete(name) for name in sorted(there & OWN_NAMES - set(files))]
+        operations += [CommitOperationDelete(name) for name in sorted(there & unwanted)]
         operations += [
             CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
             for name, content in files.items()
@@ -105,4 +147,19 @@ def push(api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool 
         commit = api.create_commit(repo_id, operations, commit_message="Publish the run", parent_commit=info.sha)
         if public and info.private:
             api.update_repo_settings(repo_id, private=False)
+    if commit.oid != info.sha and "model.safetensors" in there & set(files):
+        _name_adapters(api, repo_id, info.sha)
     return Published(repo_id, commit.oid)
+
+
+def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
+    """Tell which adapters on the Hub stand on a model that changed, where the server can list them."""
+    try:
+        adapters = sorted(model.id for model in api.list_models(filter=f"base_model:adapter:{repo_id}", limit=100))
+    except Exception:  # of a server that does not list them: the push itself is done
+        return
+    if adapters:
+        notice(
+            f"{repo_id} has changed; {', '.join(adapters)} stand on it. They keep the weights of the commit that they "
+            f"were trained on, and run the new code unless code_revision={before[:7]} is passed"
+        )

@@ -239,7 +239,7 @@ class Stage:
             self.tasks = DefaultTasks(self.default_tasks, followers)
         if isinstance(self.tasks, str):
             raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
-        if unknown := [task for task in self.tasks if task not in TASKS]:
+        if unknown := [task for task in self.tasks if task not in list(TASKS)]:  # a list has no hash
             raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
         if not isinstance(self.tasks, DefaultTasks):
             self.tasks = [task for task in TASKS if task in self.tasks]

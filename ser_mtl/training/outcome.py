@@ -21,6 +21,7 @@ from ser_mtl.evaluation.results import results_table
 from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
+from ser_mtl.hub.complete import size_of
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
@@ -130,6 +131,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> N
     plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder)
+    results = results | {"size": size_of(folder, results)}
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     clear_up(folder)

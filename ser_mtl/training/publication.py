@@ -4,8 +4,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ser_mtl.errors import hub_errors
-from ser_mtl.hub.base import base_on_hub, find_base
+from ser_mtl.hub.access import check_access
+from ser_mtl.hub.base import base_on_hub, find_base, refuse_private
 from ser_mtl.hub.names import SAID
 from ser_mtl.hub.push import publish_run
 from ser_mtl.training.arguments import SerMtlArguments
@@ -19,15 +19,17 @@ def check_publication(args: SerMtlArguments, base: str | None) -> None:
         base: folder or Hub id of the model under its adapters; None if all parameters are trained.
 
     Raises:
-        UserError: the Hub does not know the user, or the base is not there.
+        UserError: the name, the token, the organisation or the repository will not do; or the base is not on the Hub,
+            or private under public adapters.
     """
     if not args.publish:
         return
-    with hub_errors(f"--hub_model_id {args.hub_model_id}"):
-        HfApi(token=args.hub_token).whoami()
-    # Adapters on a stage 1 that has adapters itself share their base.
-    if base is not None and find_base(base, token=args.hub_token) is None:
-        base_on_hub(base, token=args.hub_token)
+    check_access(HfApi(token=args.hub_token), args.hub_model_id, public=not args.hub_private_repo)
+    if base is not None:
+        # Adapters on a stage 1 that has adapters itself share their base.
+        found = find_base(base, token=args.hub_token) or base_on_hub(base, token=args.hub_token)
+        if not args.hub_private_repo:
+            refuse_private(found, "--no_hub_private_repo")
 
 
 def publish(args: SerMtlArguments) -> None:

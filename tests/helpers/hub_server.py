@@ -18,6 +18,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+SECRET = "signature-of-this-upload"
+"""In the addresses of the storage, as on the Hub."""
+
 LARGE = (".safetensors", ".png")
 """Files for the storage: on the Hub, those in `.gitattributes` and binary ones."""
 
@@ -96,12 +99,20 @@ class HubServer:
 
     Attributes:
         tokens: user name by token.
+        roles: what a token may do, by token; "write" by default.
+        scopes: of tokens with the role "fineGrained".
+        organisations: role by name of the organisation, by user name.
+        datasets: whether a data set is private, by its id.
         repositories: by "namespace/name".
         requests: "METHOD path" of every request, in order.
     """
 
     def __init__(self):
         self.tokens: dict[str, str] = {}
+        self.roles: dict[str, str] = {}
+        self.scopes: dict[str, list[dict]] = {}
+        self.organisations: dict[str, dict[str, str]] = {}
+        self.datasets: dict[str, bool] = {}
         self.repositories: dict[str, Repository] = {}
         self.stored: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -117,7 +128,8 @@ class HubServer:
 
     def clear(self) -> None:
         """Forget all repositories, requests and faults."""
-        for state in (self.repositories, self.stored, self.requests, self.faults):
+        kept = (self.repositories, self.stored, self.requests, self.faults)
+        for state in (*kept, self.roles, self.scopes, self.organisations, self.datasets):
             state.clear()
 
     def fail(
@@ -211,12 +223,29 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid credentials in Authorization header")
         return self.world.tokens.get(given)
 
+    @property
+    def token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def role_in(self, namespace: str) -> str | None:
+        """What the user may do with the repositories there: admin, write, read, or None."""
+        if self.user is None:
+            return None
+        return "admin" if namespace == self.user else self.world.organisations.get(self.user, {}).get(namespace)
+
+    def may_write(self, namespace: str) -> bool:
+        role = self.world.roles.get(self.token, "write")
+        if role == "fineGrained":
+            scopes = self.world.scopes[self.token]
+            return any(one["entity"]["name"] == namespace and "repo.write" in one["permissions"] for one in scopes)
+        return role == "write" and self.role_in(namespace) in ("admin", "write")
+
     def repository(self, repo_id: str, write: bool = False) -> Repository:
         repository = self.world.repositories.get(repo_id)
-        owner = self.user is not None and repo_id.startswith(f"{self.user}/")
-        if repository is None or (repository.private and not owner):
+        namespace = repo_id.split("/")[0]
+        if repository is None or (repository.private and self.role_in(namespace) is None):
             raise Refused(404 if self.user else 401, "Repository not found", "RepoNotFound")
-        if write and not owner:
+        if write and not self.may_write(namespace):
             raise Refused(403, "You have no right to write to this repository")
         return repository
 
@@ -231,16 +260,21 @@ class _Handler(BaseHTTPRequestHandler):
     def whoami(self) -> None:
         if self.user is None:
             raise Refused(401, "Invalid username or password.")
-        token = {"accessToken": {"role": "write", "displayName": "test"}}
-        self.answer(200, {"name": self.user, "type": "user", "orgs": [], "auth": token})
+        role = self.world.roles.get(self.token, "write")
+        token = {"role": role, "displayName": "test"}
+        if role == "fineGrained":
+            token["fineGrained"] = {"global": [], "scoped": self.world.scopes[self.token]}
+        orgs = [{"name": name, "roleInOrg": r} for name, r in self.world.organisations.get(self.user, {}).items()]
+        self.answer(200, {"name": self.user, "type": "user", "orgs": orgs, "auth": {"accessToken": token}})
 
     def create(self) -> None:
         asked = json.loads(self.body)
         if self.user is None:
             raise Refused(401, "Invalid username or password.")
-        if asked.get("organization") not in (None, self.user):
+        namespace = asked.get("organization") or self.user
+        if not self.may_write(namespace):
             raise Refused(403, "You don't have the rights to create a model under this namespace")
-        repo_id = f"{self.user}/{asked['name']}"
+        repo_id = f"{namespace}/{asked['name']}"
         url = f"{self.world.url}/{repo_id}"
         if repo_id in self.world.repositories:
             raise Refused(409, "already there", body={"error": "You already created this model repo", "url": url})
@@ -279,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.repository(repo_id, write=True)
         objects = []
         for asked in json.loads(self.body)["objects"]:
-            href = f"{self.world.storage_url}/{asked['oid']}"
+            href = f"{self.world.storage_url}/{asked['oid']}?X-Amz-Signature={SECRET}"
             new = asked["oid"] not in self.world.stored
             objects.append(asked | ({"actions": {"upload": {"href": href}}} if new else {}))
         self.answer(200, {"transfer": "basic", "objects": objects})
@@ -318,6 +352,33 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in sorted(repository.commits[commit])]
         about = {"id": repo_id, "sha": commit, "private": repository.private, "gated": False, "siblings": siblings}
         self.answer(200, about | {"tags": [], "disabled": False})
+
+    def auth_check(self, repo_id: str) -> None:
+        self.repository(repo_id)
+        self.answer(200, {})
+
+    def auth_check_write(self, repo_id: str) -> None:
+        self.repository(repo_id, write=True)
+        self.answer(200, {})
+
+    def models(self) -> None:
+        """Adapters on the base that the filter names, the only one that is asked for."""
+        base = parse_qs(self.url.query)["filter"][0].removeprefix("base_model:adapter:")
+        found = []
+        for repo_id, repository in self.world.repositories.items():
+            card = repository.files.get("README.md", b"").decode()
+            visible = not repository.private or self.role_in(repo_id.split("/")[0])
+            if visible and f"base_model: {base}\n" in card and "base_model_relation: adapter\n" in card:
+                found.append(
+                    {"id": repo_id, "sha": repository.branches["main"], "private": repository.private, "tags": []}
+                )
+        self.answer(200, found)
+
+    def dataset(self, repo_id: str) -> None:
+        if repo_id not in self.world.datasets:
+            raise Refused(404 if self.user else 401, "Repository not found", "RepoNotFound")
+        about = {"id": repo_id, "sha": 40 * "0", "private": self.world.datasets[repo_id], "gated": False}
+        self.answer(200, about | {"tags": [], "disabled": False, "downloads": 0, "likes": 0, "siblings": []})
 
     def tree(self, repo_id: str, revision: str) -> None:
         repository = self.repository(repo_id)
@@ -360,7 +421,11 @@ _ROUTES = [
     ("POST", f"/api/models/{_ID}/preupload/{_REVISION}", _Handler.preupload),
     ("POST", f"/{_ID}.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("POST", f"/api/models/{_ID}/commit/{_REVISION}", _Handler.commit),
+    ("GET", "/api/models", _Handler.models),
     ("GET", f"/api/models/{_ID}", _Handler.info),
+    ("GET", f"/api/models/{_ID}/auth-check", _Handler.auth_check),
+    ("GET", f"/api/models/{_ID}/auth-check/write", _Handler.auth_check_write),
+    ("GET", f"/api/datasets/{_ID}", _Handler.dataset),
     ("GET", f"/api/models/{_ID}/revision/{_REVISION}", _Handler.info),
     ("GET", f"/api/models/{_ID}/tree/{_REVISION}", _Handler.tree),
     ("POST", f"/api/models/{_ID}/paths-info/{_REVISION}", _Handler.paths_info),

@@ -9,6 +9,7 @@ from helpers.tiny import ROOT
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+import ser_mtl
 from ser_mtl.hub.card import TESTED, model_card
 from ser_mtl.hub.folds import overview_card
 from ser_mtl.metrics import METRICS
@@ -128,6 +129,33 @@ def test_the_metrics_of_the_table_are_explained_and_no_others():
     assert "\n\n- Checkpoint:" in model_card(STAGE1 | {"tasks": ["asr"], "test": {"all": unlearned}})
 
 
+def test_the_index_has_one_entry_for_each_task():
+    data = ModelCard(model_card(STAGE1)).data.to_dict()
+    (model,) = data["model-index"]
+    entries = {entry["task"]["name"]: [one["type"] for one in entry["metrics"]] for entry in model["results"]}
+    assert entries == {
+        "emotion recognition": ["recall", "accuracy", "f1"],
+        "gender recognition": ["recall", "accuracy"],
+        "speech recognition": ["wer", "cer"],
+    }
+    assert "datasets" not in data  # the Hub has no IEMOCAP
+
+
+def test_a_card_has_what_an_experienced_user_looks_for():
+    size = {"parameters": 315_438_720, "megabytes": 1262.0}
+    for results in (STAGE1, STAGE2):
+        text = model_card(results | {"size": size, "calibration": {"test": {"before": 0.1}}}, "someone/ser")
+        for needed in (
+            "https://doi.org/10.1109/ICASSP48485.2024.10446645", "doi = {10.1109/ICASSP48485.2024.10446645}",
+            f"with ser-mtl {ser_mtl.__version__}", "(modeling_ser_mtl.py)", "315.4 million parameters, 1262.0 MB",
+            "(reliability.png)", "any rate, mono or stereo",
+        ):  # fmt: skip
+            assert needed in text
+        assert ("besides those of the base" in text) == (results is STAGE2)
+    assert 'pass `revision="..."`' in model_card(STAGE1)
+    assert "reliability.png" not in model_card(STAGE1) and "parameters," not in model_card(STAGE1)
+
+
 def test_adapters_are_an_adapter_of_the_stage_1_model():
     data = ModelCard(model_card(STAGE2)).data
     assert data.library_name == "peft"
@@ -214,7 +242,7 @@ def test_card_and_docs_name_the_versions_that_were_tried():
     oldest, *_, newest = sorted(VERSIONS, key=order)
     assert (oldest.rsplit(".", 1)[0], newest.rsplit(".", 1)[0]) == TESTED
     for results in (STAGE1, STAGE2):
-        assert f'pip install torch soundfile "transformers>={TESTED[0]}" peft' in model_card(results)
+        assert f'pip install torch torchaudio soundfile "transformers>={TESTED[0]}" peft' in model_card(results)
     table = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
     assert all(f"| {version} | {peft} |" in table for version, peft in VERSIONS.items())
 

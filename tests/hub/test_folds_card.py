@@ -53,7 +53,14 @@ def test_the_card_has_the_mean_and_the_spread_of_the_folds(hub, folds):
     values = {evaluation.metric_name: evaluation.metric_value for evaluation in card.data.eval_results}
     assert values["emotion UA (mean of the per-class recalls)"] == pytest.approx(statistics.mean(UAS))
     assert "mean over 5 folds" in card.data.eval_results[0].dataset_name
-    for needed in ("article 5(1)(f)", "## Licence", "@inproceedings{", "no part in the choice"):
+    for needed in (
+        "## Which to take",
+        "take [ada/ser-fold1]",
+        "article 5(1)(f)",
+        "## Licence",
+        "@inproceedings{",
+        "no part in the choice",
+    ):
         assert needed in card.text
 
 

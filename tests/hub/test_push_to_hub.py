@@ -1,9 +1,12 @@
 """`--push_to_hub` of both stages: checked before training, done at the end, safe to repeat."""
 
 import json
+import shutil
 from pathlib import Path
 
 from helpers.tiny import check_one_line, contents, run_flags, run_script
+
+from ser_mtl.hub.push import publish_run
 
 TOKEN = "hf_made_up_of_ada"
 
@@ -54,4 +57,19 @@ def test_obstacles_to_publication_are_named_before_training(hub, good_corpus, en
     check_one_line(ended, "run_stage2", finished, "publish it first")
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")
     check_one_line(push(1, good_corpus, out, "ada/ser", encoder=encoder), "run_stage1", "ada/ser", "hf auth login")
-    assert not out.exists()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    check_one_line(
+        push(1, good_corpus, out, "lab/ser", encoder=encoder), "run_stage1", "lab/ser", "nor an organisation"
+    )
+    hub.roles[TOKEN] = "read"
+    check_one_line(push(1, good_corpus, out, "ada/ser", encoder=encoder), "run_stage1", "ada/ser", "right to write")
+    assert not out.exists() and not hub.repositories
+
+
+def test_public_adapters_on_a_private_base_are_refused_before_training(hub, good_corpus, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "stage1")
+    publish_run(run, "ada/stage1")
+    flags = run_flags(good_corpus, tmp_path / "run", stage1=run, hub_model_id="ada/stage2")
+    ended = run_script("run_stage2", [*flags, "--push_to_hub", "--no_hub_private_repo"])
+    check_one_line(ended, "run_stage2", "--no_hub_private_repo", "ada/stage1, is private")
+    assert not (tmp_path / "run").exists()

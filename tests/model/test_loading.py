@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -140,7 +141,8 @@ def test_the_programs_of_the_card_run_as_they_stand(runs, tmp_path, name):
     card = Path(hf_hub_download(f"ada/{name}", "README.md")).read_text()
     programs = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(programs) == {"stage1": 2, "stage2": 3, "stage2-merged": 2, "adapters1": 1}[name]
-    soundfile.write(tmp_path / "speech.wav", tone(440, 0.5), SAMPLING_RATE)
+    stereo = np.stack([tone(440, 0.5, 44_100), tone(330, 0.5, 44_100)], axis=1)
+    soundfile.write(tmp_path / "speech.wav", stereo, 44_100)
     ended = elsewhere(f"for program in {programs!r}: exec(program, {{}})", tmp_path)
     for label in ("angry", "sad"):
         assert label in ended.stdout

@@ -148,11 +148,6 @@ def test_neither_speaker_nor_fold_is_refused(tmp_path, encoder):
     check_stage1_refused(tmp_path, corpus, encoder, "metadata.csv", "'fold'", "'speaker'")
 
 
-def test_an_unknown_column_is_named(tmp_path, corpus, encoder):
-    edit_metadata(corpus, feeling=lambda row: row.emotion)
-    check_stage1_refused(tmp_path, corpus, encoder, corpus / "metadata.csv", "'feeling'", "emotion")
-
-
 @pytest.mark.parametrize("again", [FIRST_WAV, f"./{FIRST_WAV}"])
 def test_a_file_named_twice_is_refused(tmp_path, corpus, encoder, again):
     edit_metadata(corpus, file_name=lambda row: again if row.Index == 7 else row.file_name)

@@ -145,7 +145,7 @@ WRONG = {
     "a number for a name": (lambda parts: Stage1(encoder=3), "--encoder 3: must be text or None, not int"),
     "text for a switch": (lambda parts: Stage1(soft_labels="yes"), "--soft_labels 'yes': must be True or False"),
     "half a neuron": (lambda parts: Stage1(embedding_dim=1.5), "--embedding_dim 1.5: must be a whole number"),
-    "no tasks": (lambda parts: Stage1(tasks=None), "--tasks: names no task"),
+    "no tasks": (lambda parts: Stage1(tasks=[]), "--tasks: names no task"),
     "nested tasks": (lambda parts: Stage1(tasks=[["emotion"]]), "--tasks ['emotion']: must be among"),
 }
 
