@@ -95,7 +95,9 @@ def test_help_all_has_the_flags_of_transformers_too():
 
 def test_a_file_or_folder_that_is_not_there_is_named_in_plain_words(tmp_path):
     check_one_line(run_script("run_stage1", [tmp_path / "run.yml"]), "run_stage1", "run.yml: no such file")
-    with pytest.raises(UserError, match=r"--stage1 /moved/stage1/fold1: .*: no such folder, and no Hub id"):
+    with pytest.raises(
+        UserError, match=r"--stage1 /moved/stage1/fold1: .*: there is no such folder, and it is no Hub id"
+    ):
         read_stage1("/moved/stage1/fold1")
     with pytest.raises(UserError, match=r"nowhere.wav: no such file$"):
         read_audio(tmp_path / "nowhere.wav")
