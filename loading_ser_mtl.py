@@ -39,7 +39,8 @@ def check_types(config: PretrainedConfig, kinds: dict[str, Any]) -> None:
     """Check the values of a config against their annotations; a wrong one is a ValueError."""
     for name, kind in kinds.items():
         if not _is_of(value := getattr(config, name), kind):
-            raise ValueError(f"{name} {value!r}: must be {getattr(kind, '__name__', kind)}")
+            number = {int, float} & {kind, *get_args(kind)}
+            raise ValueError(f"{name} {value!r}: must be {'a number' if number else getattr(kind, '__name__', kind)}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:

@@ -64,8 +64,6 @@ except ImportError:
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-_NUMBERS = ("embedding_dim", "aux_weight", "scl_weight", "head_dropout", "temperature")
-_NUMBERS_OR_NONE = ("vocab_size", "pad_token_id", "bottleneck_dim")
 
 
 class SerMtlConfig(BaseConfig):
@@ -108,9 +106,6 @@ class SerMtlConfig(BaseConfig):
         return [task for task in self.tasks if task != "asr"]
 
     def _check(self) -> None:
-        for name in (*_NUMBERS, *(name for name in _NUMBERS_OR_NONE if getattr(self, name) is not None)):
-            if isinstance(number := getattr(self, name), bool) or not isinstance(number, int | float):
-                raise ValueError(f"{name} {number!r}: must be a number")
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}

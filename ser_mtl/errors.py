@@ -130,7 +130,8 @@ def hub_errors(what: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, HTTPError
 
-    if isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
+    of_repository = "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error)
+    if of_repository or isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return "there is no such folder, and it is no Hub id (namespace/name)"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
         error = error.__cause__
@@ -153,8 +154,6 @@ def _reason(error: BaseException) -> str:
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error):
-        return "no such folder, and no Hub id (namespace/name)"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text

@@ -7,6 +7,7 @@ and a pattern of names may take for ever to match. Adapters of this project have
 from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import AfterValidator, Field
+from transformers import CONFIG_MAPPING
 from transformers.utils import cached_file
 from typing_extensions import TypedDict
 
@@ -23,6 +24,10 @@ Sizes = Annotated[list[Size], Field(min_length=1, max_length=64)]
 Vocabulary = Annotated[int, Field(ge=1, le=2**20)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Layers = Annotated[int, Field(ge=1, le=512)]
+
+
+class _Kind(TypedDict):
+    model_type: str
 
 
 class _EncoderConfig(TypedDict, total=False):
@@ -149,6 +154,7 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
     Raises:
         UserError: names the file, and what is wrong with it.
         OSError: there is no such model.
+        ValueError: it needs code of its own. Both are for `hub_errors` to turn into a line.
     """
     names = [model]
     while True:
@@ -157,8 +163,10 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
             if file is not None and name != "config.json":
                 read_json(file, _FILES[name])
         if config := found["config.json"]:
-            ours = read_json(config).get("model_type") == SerMtlConfig.model_type
-            read_json(config, MethodConfig if ours else EncoderConfig)
+            kind = read_json(config, _Kind)
+            if "auto_map" in kind and kind["model_type"] not in CONFIG_MAPPING:
+                raise ValueError(f"{names[-1]}: would need trust_remote_code")
+            read_json(config, MethodConfig if kind["model_type"] == SerMtlConfig.model_type else EncoderConfig)
         if found["adapter_config.json"] is None:
             return
         adapter = read_json(found["adapter_config.json"])

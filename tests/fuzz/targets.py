@@ -709,11 +709,11 @@ def targets(world: World) -> dict[str, Target]:
         st.tuples(st.just(name), _edits(list(places_in(json.loads(text))))) for name, text in CHECKPOINT.items()
     ]
     add("checkpoint", st.one_of(checkpoint), resume, 8)
-    add("metadata.csv", _metadata(world), metadata, 12)
+    add("metadata.csv", _metadata(world), metadata, 9)
     texts = (
         st.lists(LINES, max_size=6).map("\n".join) | st.sampled_from([None, "folder", "link"]) | st.binary(max_size=80)
     )
-    add("IEMOCAP", st.tuples(st.sampled_from(["EmoEvaluation", "transcriptions"]), texts), iemocap, 4)
+    add("IEMOCAP", st.tuples(st.sampled_from(["EmoEvaluation", "transcriptions"]), texts), iemocap, 2)
     add("audio", _audio(), audio, 14)
     arrays = st.tuples(st.sampled_from(["array", "list", "tensor"]), ARRAYS, RATES)
     others = st.tuples(st.just("bytes"), st.binary(max_size=60)) | st.tuples(

@@ -76,7 +76,8 @@ def test_a_mistyped_flag_is_named_with_the_one_meant(good_corpus, tmp_path):
 
 
 @pytest.mark.parametrize("stage", [Stage1, Stage2])
-def test_help_is_two_screens_of_own_flags(stage, capsys):
+def test_help_is_two_screens_of_own_flags(stage, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "122")
     StageParser(stage).print_help()
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 100
@@ -95,7 +96,9 @@ def test_help_all_has_the_flags_of_transformers_too():
 
 def test_a_file_or_folder_that_is_not_there_is_named_in_plain_words(tmp_path):
     check_one_line(run_script("run_stage1", [tmp_path / "run.yml"]), "run_stage1", "run.yml: no such file")
-    with pytest.raises(UserError, match=r"--stage1 /moved/stage1/fold1: .*: no such folder, and no Hub id"):
+    with pytest.raises(
+        UserError, match=r"--stage1 /moved/stage1/fold1: .*: there is no such folder, and it is no Hub id"
+    ):
         read_stage1("/moved/stage1/fold1")
     with pytest.raises(UserError, match=r"nowhere.wav: no such file$"):
         read_audio(tmp_path / "nowhere.wav")
