@@ -7,6 +7,8 @@ from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 
+_TOKENIZER = "Wav2Vec2CTCTokenizer"
+
 
 def load_processor(model: str, what: str) -> Wav2Vec2Processor:
     """The processor of a model of this project.
@@ -24,6 +26,9 @@ def load_processor(model: str, what: str) -> Wav2Vec2Processor:
         raise UserError(f"{what}: its vocab.json is missing; copy or publish the whole model")
     if not all(isinstance(number, int) for number in read_json(file).values()):
         raise UserError(f"{what}: its vocab.json is damaged: it must hold a number for each character")
+    settings = _found(model, "tokenizer_config.json")
+    if settings and (kind := read_json(settings).get("tokenizer_class", _TOKENIZER)) != _TOKENIZER:
+        raise UserError(f"{what}: needs code of its own (auto_map) for its tokenizer {kind!r}, which is not run")
     return Wav2Vec2Processor.from_pretrained(model, trust_remote_code=False)
 
 

@@ -26,17 +26,17 @@ _Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 class _State(TypedDict, total=False):
     """The content of `trainer_state.json`, which transformers reads without a look."""
 
-    epoch: Annotated[float, Field(ge=0, le=1e6)] | None
+    epoch: Required[Annotated[float, Field(ge=0, le=1e6)]]
     global_step: Required[_Step]
-    max_steps: _Step
+    max_steps: Required[_Step]
     logging_steps: _Number
     eval_steps: _Number
     save_steps: _Number
     train_batch_size: int | None
-    num_train_epochs: int
+    num_train_epochs: Required[int]
     num_input_tokens_seen: int
     total_flos: float
-    log_history: History
+    log_history: Required[History]
     best_metric: _Number | None
     best_global_step: _Step | None
     best_model_checkpoint: str | None

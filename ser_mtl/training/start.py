@@ -151,8 +151,15 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """
     normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
     if check_preprocessor(encoder, f"--encoder {encoder}"):
-        own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+        try:
+            own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+        except ValueError:  # one of the encoder's own, whose code is not run
+            return _feature_extractor(normalise)
         normalise = getattr(own, "do_normalize", normalise)
+    return _feature_extractor(normalise)
+
+
+def _feature_extractor(normalise: bool) -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
 
 

@@ -142,7 +142,6 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
         ((np.array([3, -32768], dtype=np.int32), 16000), "samples of type int32 up to 32768: their range is not"),
         ((np.array([3, 32768], dtype=np.uint32), 16000), "samples of type uint32 up to 32768: their range is not"),
         ((torch.tensor([3, -5]), 16000), "samples of type int64 up to 5: their range is not"),
-        ((np.array([0, 2**62]), 16000), "samples of type int64"),
         (([0.1, math.nan], 16000), "NaN"),
         (([0.1, 300.0], 16000), "within -1 and 1"),
         (([0.1, -1.01], 16000), "divide or clip"),

@@ -159,8 +159,8 @@ def test_a_loss_is_compared_with_itself_on_the_next_batch(tmp_path):
 
 def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
     made = noise_trainer(tmp_path)
-    saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": []}
-    measurements = [{"update": update} for update in (0, 50, 100, 150)]
+    saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": ["layer 1"]}
+    measurements = [{"update": update, "epoch": 0.0, "cosines": {}} for update in (0, 50, 100, 150)]
     (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
     callback = GradientCosines(tmp_path, made.stopwatch)
     kept = {"Stopwatch": {"args": {}, "attributes": {"seconds": 40.0}}}

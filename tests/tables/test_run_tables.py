@@ -28,10 +28,11 @@ def trained(good_corpus, encoder, tmp_path_factory) -> tuple[Path, str]:
     return output, ended.stdout
 
 
-def test_help_shows_each_flag_with_its_default():
+def test_help_shows_each_flag_with_its_default(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "122")
     ended = run_script("run_tables", ["--help"])
     assert ended.code == 0 and max(map(len, ended.stdout.splitlines())) <= 120
-    for shown in ("--folds FOLDS ...", "[1 2 3 4 5]", "[1 2 3, without", "[iemocap]", "--dry_run  "):
+    for shown in ("--folds N ...", "[1 2 3 4 5]", "[1 2 3, without", "[iemocap]", "--dry_run  "):
         assert shown in ended.stdout
     assert "[]" not in ended.stdout and "default:" not in ended.stdout
 
