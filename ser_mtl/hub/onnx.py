@@ -21,6 +21,7 @@ from ser_mtl.hub.complete import read_results
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import receptive_field
 from ser_mtl.model.processor import load_processor
+from ser_mtl.model.saved import check_saved
 
 INPUTS = ("input_values", "attention_mask")
 OPSET = 18
@@ -50,6 +51,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
         raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install {' '.join(missing)}")
     read_results(run)
     with hub_errors(f"--to onnx: {run} cannot be loaded"):
+        check_saved(str(run), base=base)
         model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
         processor = load_processor(str(run), f"--to onnx: {run}")
     if model.ctc_head is not None and transcribing(model) is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +127,12 @@ def test_models_of_earlier_systems_are_not_exported(finished, tmp_path, changed,
     ended = run_script("export", [run, "--to", "wav2vec2"])
     check_one_line(ended, "export", "--to wav2vec2", named)
     assert not (run / "wav2vec2").exists()
+
+
+@pytest.mark.parametrize("form", ["wav2vec2", "onnx"])
+def test_a_damaged_vocabulary_is_named_whatever_the_form(finished, tmp_path, form):
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "vocab.json").write_text('{"a": "first"}')
+    check_one_line(run_script("export", [run, "--to", form]), "export", run / "vocab.json", "is damaged")

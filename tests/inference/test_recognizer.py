@@ -133,6 +133,14 @@ def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
     assert isinstance(error, ser_mtl.UserError) and str(error).startswith("nowhere.wav: ")
 
 
+@pytest.mark.parametrize(("kind", "bits"), [(np.int32, 32), (np.int64, 64)])
+def test_integers_that_fill_a_wider_type_are_the_same_sound(mono, kind, bits):
+    wide = mono.astype(kind) << (bits - 16)
+    assert np.array_equal(samples_of((wide, SAMPLING_RATE)), samples_of((mono, SAMPLING_RATE)))
+    with pytest.raises(ValueError, match="their range is not that of the type"):
+        samples_of((mono.astype(kind), SAMPLING_RATE))
+
+
 @pytest.mark.parametrize(
     ("recording", "said"),
     [
