@@ -152,11 +152,11 @@ def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -
     if fold not in FOLDS:
         raise UserError(f"--fold {fold}: must be one of 1 to 5")
     folds = list(corpus["fold"])
-    test = _rows_of_fold(folds, fold, f"--fold {fold}")
+    test = rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
     if dev == "session":
-        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
+        dev_rows = rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
     elif dev == "dialog":
         dev_rows = [train[row] for row in _choose_dev(corpus.select(train), fold)]
     train = sorted(set(train) - set(dev_rows))
@@ -258,7 +258,12 @@ def hash_of_annotations(utterances: Dataset) -> str:
     return hashlib.sha256(repr(annotations).encode()).hexdigest()
 
 
-def _rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
+def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
+    """The rows of a fold.
+
+    Raises:
+        UserError: there are none.
+    """
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
         present = ", ".join(str(number) for number in sorted(set(folds) - {None})) or "none"

@@ -341,12 +341,12 @@ def _metrics(results: dict) -> str:
 
 On the test utterances of fold {markdown(results["fold"])}, all and by style, in percent.
 
-{_metrics_table(results)}
+{metrics_table(results)}
 
-{_explanation(results)}{listed}"""
+{explanation(results)}{listed}"""
 
 
-def _explanation(results: dict) -> str:
+def explanation(results: dict) -> str:
     """What the metrics in the table are, as a paragraph; nothing if it has none."""
     words = {word for title in results_frame(results).columns for word in title.replace(",", "").split()}
     explained = [f"{name} {text}" for name, text in _EXPLAINED.items() if name in words]
@@ -422,7 +422,8 @@ def _figures(results: dict) -> str | None:
     return _FIGURES + (_RELIABILITY if "calibration" in results else "")
 
 
-def _metrics_table(results: dict) -> str:
+def metrics_table(results: dict) -> str:
+    """The metrics of all utterances and of each style, as a table."""
     frame = results_frame(results)
     rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
     return markdown_table(["utterances", *frame.columns], rows)

@@ -14,7 +14,7 @@ from transformers.hf_argparser import HfArg
 from typing_extensions import TypedDict
 
 from ser_mtl.corpora.folds import FOLDS
-from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
@@ -103,8 +103,7 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
-        names = "+".join(Path(name).resolve().name for name in self.data_dir or [] if self.corpus == "folder")
-        self.output_dir = self.output_dir or Path("runs/tables") / (names or name_in_results(self.corpus))
+        self.output_dir = self.output_dir or Path("runs/tables") / name_with_folders(self.corpus, self.data_dir)
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ser_mtl.evaluation.figures import LEGEND, blank_figure, line_style, save_figure, tidy
-from ser_mtl.tables.statistics import Interval
+from ser_mtl.evaluation.intervals import Interval
 from ser_mtl.tasks import TASKS
 
 _MOST_POINTS = 150  # utterances in a panel of embeddings

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 import numpy as np
 from markupsafe import Markup
 
+from ser_mtl.evaluation.intervals import Counts, counts, interval, ua, wa, with_ends
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.agreement import model_scores, rater_scores
 from ser_mtl.tables.finished import FinishedRow, style_of
 from ser_mtl.tables.rows import ROWS
-from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
-from ser_mtl.tables.text import Table, percent, with_ends, with_spread
+from ser_mtl.tables.statistics import spread
+from ser_mtl.tables.text import Table, percent, with_spread
 from ser_mtl.tasks import TASKS
 
 

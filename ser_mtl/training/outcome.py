@@ -133,7 +133,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     curves = folder / "training_curves.png"
     plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
-        plot_emotion(results, rows, folder)
+        plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
     results = results | {"size": size_of(folder, results)}
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
@@ -152,10 +152,9 @@ def title_of(results: dict) -> str:
     return f"{results['corpus']}, stage {results['stage']}, fold {results['fold']}"
 
 
-def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
-    """Draw the confusion matrix of the emotions on the test fold, and the reliability of their probabilities."""
+def plot_emotion(results: dict, rows: list[dict], folder: Path, title: str) -> None:
+    """Draw the confusion matrix of the emotions on the test set, and the reliability of their probabilities."""
     emotion, fitted = results["test"]["all"]["emotion"], results["calibration"]
-    title = f"Emotion, {title_of(results)}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
     plot_reliability(probabilities, targets, folder / "reliability.png", title, fitted.get("temperature"))

@@ -11,6 +11,7 @@ from sklearn.metrics import recall_score
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.intervals import Interval
 from ser_mtl.evaluation.predictions import write_predictions
 from ser_mtl.files import read_json, read_json_lines, write_json, write_json_lines
 from ser_mtl.metrics import METRICS
@@ -29,7 +30,7 @@ from ser_mtl.tables.sections import (
     rules_table,
     style_table,
 )
-from ser_mtl.tables.statistics import Comparison, Interval
+from ser_mtl.tables.statistics import Comparison
 from ser_mtl.tasks import TASKS
 
 IDS = ["t1-full-ser", "t3-concat", "t3-scl-norm", "t3-scl-cos"]  # and t1-full-ser-asr, from which three of them start
