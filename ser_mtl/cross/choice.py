@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.folds import FOLDS, PARTS, rows_of_fold
 from ser_mtl.corpora.mapping import with_map
-from ser_mtl.corpora.utterances import is_official
+from ser_mtl.corpora.utterances import is_official, joined
 from ser_mtl.cross.heard import Heard
 from ser_mtl.errors import UserError
 
@@ -45,7 +45,12 @@ def choose(
     mapped, left_out = with_map(corpus, words) if words else (corpus, [])
     rows, title = _rows_of(mapped, fold, part)
     official = title in PARTS
-    chosen = Chosen(mapped.select(rows), title, left_out, frozenset(speakers) if official else frozenset())
+    chosen = Chosen(
+        joined(DatasetDict({title: mapped.select(rows)})),
+        title,
+        left_out,
+        frozenset(speakers) if official else frozenset(),
+    )
     return without_heard(chosen, names, speakers, part, model, mapped)
 
 
@@ -86,7 +91,8 @@ def without_heard(
             if rows
         ]
         title = "unseen" if chosen.part == "all" else chosen.part
-        return chosen._replace(corpus=chosen.corpus.select(rest), part=title, left_out=chosen.left_out + lines)
+        corpus = joined(DatasetDict({title: chosen.corpus.select(rest)}))
+        return chosen._replace(corpus=corpus, part=title, left_out=chosen.left_out + lines)
     if by_name or (by_speaker and chosen.part not in PARTS):
         remedy = _remedy(chosen.corpus if whole is None else whole, names, speakers)
         others = f", and on the speakers of {len(by_speaker)} more" if by_speaker else ""

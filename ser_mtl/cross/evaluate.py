@@ -104,8 +104,9 @@ def evaluate(
     labels = tasks_to_score(chosen.corpus, recognizer.labels, transcribing(recognizer.model) is not None)
     decoded = with_samples(chosen.corpus)
     chosen = known_by_audio(chosen, audio_digests(decoded), heard, part, model)
-    kept = set(chosen.corpus["id"])
-    decoded = decoded.select([row for row, name in enumerate(decoded["id"]) if name in kept])
+    if len(chosen.corpus) < len(decoded):
+        kept = set(chosen.corpus["id"])
+        decoded = decoded.select([row for row, name in enumerate(decoded["id"]) if name in kept])
     labels = {task: classes for task, classes in labels.items() if any(decoded[TASKS[task].column])}
     rows = answered(recognizer, decoded, labels)
     results = {
@@ -164,7 +165,7 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
     scored = {}
     for task, known in labels.items():
         column = TASKS[task].column
-        found = sorted(set(corpus.unique(column)) - {None})
+        found = sorted(set(corpus[column][:]) - {None})
         unknown = [label for label in found if label not in known]
         line = f"{task} {', '.join(map(repr, unknown))}: the model knows {', '.join(known)}; "
         if unknown and task == "emotion":
@@ -199,7 +200,7 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
     Raises:
         UserError: an answer is not finite.
     """
-    samples = decoded.select_columns("samples").with_format("numpy")
+    samples = decoded.select_columns("samples").with_format("numpy", dtype=np.int16)
     recordings = ((row["samples"], SAMPLING_RATE) for row in samples)
     answers = []
     transcript = recognizer.transcript and any(decoded["text"])

@@ -7,7 +7,7 @@ from ser_mtl.cross.evaluate import uncalibrated
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.intervals import Interval, with_ends
 from ser_mtl.evaluation.predictions import write_predictions
-from ser_mtl.evaluation.results import results_table
+from ser_mtl.evaluation.results import results_frame, results_table
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import explanation, markdown_table, metrics_table
 from ser_mtl.metrics import METRICS
@@ -25,16 +25,15 @@ _FIGURES = """\
 
 def title_of(results: dict) -> str:
     """What was evaluated, in a line."""
-    part = "" if results["part"] == "all" else f", {results['part']}"
-    return f"{results['system']['trained_on']} on {results['corpus']}{part}"
+    part = "" if results["part"] == "all" else f" ({results['part']})"
+    return f"Trained on {results['system']['trained_on']}, tested on {results['corpus']}{part}"
 
 
 def terminal_table(results: dict) -> str:
     """The metrics of all utterances and of each style, their intervals, and what to know about them."""
-    lines = [f"trained on {title_of(results)}", results_table(results), *_with_intervals(results)]
-    return "\n\n".join(
-        [*map(printable_lines, lines), *(textwrap.fill(printable(note), _WIDTH) for note in notes(results))]
-    )
+    lines = [title_of(results), results_table(results), *_with_intervals(results)]
+    lines += [textwrap.fill(note, _WIDTH) for note in notes(results)]
+    return "\n\n".join(map(_printable_lines, lines))
 
 
 def _printable_lines(text: str) -> str:
@@ -48,12 +47,13 @@ def _with_intervals(results: dict) -> list[str]:
 
 
 def intervals_of(results: dict) -> list[tuple[str, str]]:
-    """Each metric of all utterances that has an interval: its title, and both in percent."""
+    """Each metric of the table that has an interval: its title, and both in percent, of all utterances."""
+    shown = results_frame(results).columns
     scores, intervals = results["test"]["all"], results["intervals"]["all"]
     return [
         (metric.title, with_ends(Interval(scores[metric.group][metric.key], *ends)))
         for metric in METRICS
-        if (ends := intervals.get(metric.group, {}).get(metric.key)) and metric.in_summary
+        if (ends := intervals.get(metric.group, {}).get(metric.key)) and metric.title in shown
     ]
 
 
@@ -106,7 +106,7 @@ def write_evaluation(folder: Path, results: dict, rows: list[dict]) -> None:
     write_predictions(folder / "predictions.jsonl", rows)
     if "emotion" in results["labels"]:
         plain = uncalibrated(rows, results["calibration"].get("temperature", 1.0))
-        plot_emotion(results, plain, folder, f"Emotion, trained on\n{title_of(results)}")
+        plot_emotion(results, plain, folder, title_of(results))
     write_text(folder / "README.md", report(results))
     write_json(folder / "results.json", results)
 
@@ -125,7 +125,7 @@ def report(results: dict) -> str:
     }
     intervals = intervals_of(results)
     sections = [
-        f"# Trained on {markdown(title_of(results))}",
+        f"# {markdown(title_of(results))}",
         markdown_table(["", ""], [[name, str(fact)] for name, fact in facts.items() if fact]),
         "Percent, of all utterances and by style:",
         metrics_table(results),
