@@ -156,7 +156,7 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
 
     Args:
         corpus: the utterances.
-        labels: the classes of each classification task of the model.
+        labels: the classes of each task of the model; none of one that gives a value.
         transcribes: whether the model gives transcripts.
 
     Raises:
@@ -166,7 +166,7 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
     for task, known in labels.items():
         column = TASKS[task].column
         found = sorted(set(corpus[column][:]) - {None})
-        unknown = [label for label in found if label not in known]
+        unknown = [label for label in found if label not in known] if known else []  # a value has no classes
         line = f"{task} {', '.join(map(repr, unknown))}: the model knows {', '.join(known)}; "
         if unknown and task == "emotion":
             raise UserError(f"{line}rename them or leave their utterances out: --map {_map_for(unknown, known)}")
@@ -211,10 +211,14 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
                 raise UserError(f"{name}: {answer}")
             answers.append(answer)
     probabilities = {
-        task: np.array([list(answer[task]["probabilities"].values()) for answer in answers]) for task in labels
+        task: np.array([list(answer[task]["probabilities"].values()) for answer in answers])
+        for task, classes in labels.items()
+        if classes
     }
+    values = {task: np.array([answer[task]["value"] for answer in answers]) for task in labels.keys() - probabilities}
+    more: dict = {"values": values} if values else {}
     hypotheses = [answer["transcript"] for answer in answers] if "transcript" in answers[0] else None
-    return prediction_rows(decoded, labels, probabilities, hypotheses)
+    return prediction_rows(decoded, labels, probabilities, hypotheses, **more)
 
 
 def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float = 1.0) -> dict:

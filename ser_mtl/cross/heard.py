@@ -10,8 +10,8 @@ from transformers.utils import cached_file
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.model.base import base_of
+from ser_mtl.training.heard import utterance_keys, utterances_of_stage1
 from ser_mtl.training.run_folder import Record
-from ser_mtl.training.start import utterance_keys, utterances_of_stage1
 
 
 @dataclass

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from ser_mtl.cross.evaluate import uncalibrated
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.intervals import Interval, with_ends
 from ser_mtl.evaluation.predictions import write_predictions
-from ser_mtl.evaluation.results import results_frame, results_table
+from ser_mtl.evaluation.results import percent, results_frame, results_table
 from ser_mtl.files import write_json, write_text
-from ser_mtl.hub.card import explanation, markdown_table, metrics_table
+from ser_mtl.hub.card import explanation, hub_id, markdown_table, metrics_table
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.training.outcome import plot_emotion
@@ -47,21 +46,22 @@ def _with_intervals(results: dict) -> list[str]:
 
 
 def intervals_of(results: dict) -> list[tuple[str, str]]:
-    """Each metric of the table that has an interval: its title, and both in percent, of all utterances."""
-    shown = results_frame(results).columns
+    """Each metric of the table that has an interval: its title, and both as the table shows them, of all utterances."""
     scores, intervals = results["test"]["all"], results["intervals"]["all"]
-    return [
-        (metric.title, with_ends(Interval(scores[metric.group][metric.key], *ends)))
-        for metric in METRICS
-        if (ends := intervals.get(metric.group, {}).get(metric.key)) and metric.title in shown
-    ]
+    shown, found = results_frame(results).columns, []
+    for metric in METRICS:
+        ends = intervals.get(metric.group, {}).get(metric.key)
+        if ends and metric.title in shown:
+            low, high = (percent({metric.group: {metric.key: end}}, metric) for end in ends)
+            found.append((metric.title, f"{percent(scores, metric)} ({low} to {high})"))
+    return found
 
 
 def over_whom(results: dict) -> str:
     """What the intervals are over."""
     if results["speakers"]:
-        return f"95 % intervals over {results['speakers']} speakers (jackknife, Student's t), %"
-    return "95 % intervals over utterances, since the speakers are unknown: too narrow, %"
+        return f"95 % intervals over {results['speakers']} speakers (jackknife, Student's t)"
+    return "95 % intervals over utterances, since the speakers are unknown: too narrow"
 
 
 def notes(results: dict) -> list[str]:
@@ -115,9 +115,9 @@ def report(results: dict) -> str:
     """The README.md of an evaluation."""
     system = results["system"]
     facts = {
-        "model": results["model"],
+        "model": _name(results["model"]),
         "trained on": system["trained_on"],
-        "stage, encoder": ", ".join(str(one) for one in (system["stage"], system["encoder"]) if one),
+        "stage, encoder": ", ".join(str(one) for one in (system["stage"], _name(system["encoder"])) if one),
         "tested on": f"{results['corpus']}, {results['part']}",
         "utterances, speakers": f"{results['utterances']}, {results['speakers'] or 'unknown'}",
         "--map": " ".join(results["map"]),
@@ -139,3 +139,8 @@ def report(results: dict) -> str:
         else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _name(model: str | None) -> str | None:
+    """A Hub id, or the last name of a folder."""
+    return model if model is None or hub_id(model) else Path(model).name

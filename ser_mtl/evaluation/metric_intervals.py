@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 from ser_mtl.corpora.names import ALL
 from ser_mtl.evaluation.intervals import Interval, Statistic, over_units, ua, wa
 from ser_mtl.metrics import METRIC
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 Pairs = list[tuple[Any, Any]]
 """References and predictions."""
@@ -23,11 +23,24 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
     return np.nanmean(np.divide(2 * right, sums, out=np.full(sums.shape, np.nan), where=sums > 0), axis=-1)
 
 
+def ccc(sums: np.ndarray) -> np.ndarray:
+    """The concordance correlation coefficient (Lin 1989) from sums of 1, x, y, x^2, y^2 and xy, (..., 6) -> (...)."""
+    x, y, xx, yy, xy = np.moveaxis(sums[..., 1:] / sums[..., :1], -1, 0)
+    return 2 * (xy - x * y) / (xx - x**2 + yy - y**2 + (x - y) ** 2)
+
+
+def rmse(sums: np.ndarray) -> np.ndarray:
+    """The root of the mean squared error, from the same sums."""
+    return np.sqrt(np.maximum(sums[..., 3] + sums[..., 4] - 2 * sums[..., 5], 0) / sums[..., 0])
+
+
 def _recalls(metric: Any) -> Statistic:
     return lambda confusion: metric(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
 _OF_CONFUSION: dict[str, Statistic] = {"ua": _recalls(ua), "wa": _recalls(wa), "macro_f1": macro_f1}
+_OF_VALUES: dict[str, Statistic] = {"ccc": ccc, "rmse": rmse}
+_BOUNDS = {"ccc": (-1.0, 1.0), "rmse": (0.0, np.inf)}
 _OF_EDITS = {"wer": jiwer.process_words, "cer": jiwer.process_characters}
 
 
@@ -61,7 +74,7 @@ def _intervals(
         """By speaker, those that count: see `SerMtlMetric`."""
         by_speaker = defaultdict(list)
         for row in rows:
-            label, answer = references[row][reference], predictions[row].get(prediction)
+            label, answer = references[row].get(reference), predictions[row].get(prediction)
             if label not in (None, "") and answer is not None:
                 by_speaker[speakers[row]].append((label, answer))
         return by_speaker
@@ -71,6 +84,11 @@ def _intervals(
             cells = _confusions(answers)
             for key, statistic in _OF_CONFUSION.items():
                 yield task, key, over_units(cells, list(answers), statistic)
+    for task in (task.name for task in TASKS.values() if task.kind not in ("classes", "text")):
+        if values := pairs(task, task):
+            cells = np.stack([_moments(np.array(pairs, dtype=float)) for pairs in values.values()])
+            for key, statistic in _OF_VALUES.items():
+                yield task, key, over_units(cells, list(values), statistic, _BOUNDS[key])
     if texts := pairs("text", "text"):
         for key, compare in _OF_EDITS.items():
             cells = np.array([_edits(compare, spoken) for spoken in texts.values()], dtype=float)
@@ -81,6 +99,12 @@ def _confusions(answers: dict[str, Pairs]) -> np.ndarray:
     """(speakers, classes, classes)."""
     labels = sorted({label for pairs in answers.values() for pair in pairs for label in pair})
     return np.stack([confusion_matrix(*zip(*pairs, strict=True), labels=labels) for pairs in answers.values()])
+
+
+def _moments(pairs: np.ndarray) -> np.ndarray:
+    """(pairs, 2) -> the sums of 1, x, y, x^2, y^2 and xy, (6,)."""
+    x, y = pairs.T
+    return np.array([np.ones_like(x), x, y, x * x, y * y, x * y]).sum(axis=1)
 
 
 def _edits(compare: Any, spoken: Pairs) -> tuple[int, int]:

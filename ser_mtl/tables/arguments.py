@@ -85,6 +85,11 @@ class TablesArguments:
     )
     dry_run: bool = HfArg(default=False, help="Print the plan and, as far as known, its hours; start nothing.")
     report_only: bool = HfArg(default=False, help="Start nothing; write the report of the finished runs.")
+    cross: list[Path] = HfArg(
+        default_factory=list,
+        help="Start nothing; write a table of train corpus against test corpus from these folders of runs and of "
+        "ser-mtl evaluate. --output_dir is runs/tables/cross.",
+    )
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them
@@ -104,7 +109,8 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
-        self.output_dir = self.output_dir or Path("runs/tables") / name_with_folders(self.corpus, self.data_dir)
+        name = "cross" if self.cross else name_with_folders(self.corpus, self.data_dir)
+        self.output_dir = self.output_dir or Path("runs/tables") / name
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 
