@@ -6,7 +6,6 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from ser_mtl.corpora.names import ALL
 from ser_mtl.evaluation.intervals import Interval, Statistic, over_units, ua, wa
@@ -98,7 +97,12 @@ def _intervals(
 def _confusions(answers: dict[str, Pairs]) -> np.ndarray:
     """(speakers, classes, classes)."""
     labels = sorted({label for pairs in answers.values() for pair in pairs for label in pair})
-    return np.stack([confusion_matrix(*zip(*pairs, strict=True), labels=labels) for pairs in answers.values()])
+    index = {label: i for i, label in enumerate(labels)}
+    cells = np.zeros((len(answers), len(labels), len(labels)))
+    for speaker, pairs in zip(cells, answers.values(), strict=True):
+        for label, answer in pairs:
+            speaker[index[label], index[answer]] += 1
+    return cells
 
 
 def _moments(pairs: np.ndarray) -> np.ndarray:
