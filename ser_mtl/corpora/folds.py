@@ -202,6 +202,7 @@ class Part(TypedDict):
 
     ids: list[str]
     audio: NotRequired[list[str | None]]  # version 0.1 did not write it
+    speakers: NotRequired[list[str]]  # nor did 0.2
 
 
 class Split(TypedDict):
@@ -239,11 +240,15 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -
 
     Returns:
         The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
-        "audio": a hash of the samples of each of its ids.
+        "audio": a hash of the samples of each of its ids; and "speakers", sorted.
     """
-    digests = dict(zip(decoded["id"], decoded["digest"], strict=True))
+    digests, speakers = (dict(zip(decoded["id"], decoded[column], strict=True)) for column in ("digest", "speaker"))
     parts = {
-        name: part | {"audio": [digests[utterance] for utterance in part["ids"]]}
+        name: part
+        | {
+            "audio": [digests[utterance] for utterance in part["ids"]],
+            "speakers": sorted({speakers[utterance] for utterance in part["ids"]} - {None}),
+        }
         for name, part in record.items()
         if isinstance(part, dict)
     }

@@ -41,7 +41,7 @@ def choose(
         UserError: there is no such fold or part, or the model knows utterances or speakers in it by their names.
     """
     names = heard.by_name(corpus)  # before the map: their speakers are known whatever they say
-    speakers = _speakers(corpus, names)
+    speakers = _speakers(corpus, names) | heard.speakers_in(corpus)
     mapped, left_out = with_map(corpus, words) if words else (corpus, [])
     rows, title = _rows_of(mapped, fold, part)
     official = title in PARTS
@@ -95,12 +95,13 @@ def without_heard(
         return chosen._replace(corpus=corpus, part=title, left_out=chosen.left_out + lines)
     if by_name or (by_speaker and chosen.part not in PARTS):
         remedy = _remedy(chosen.corpus if whole is None else whole, names, speakers)
-        others = f", and on the speakers of {len(by_speaker)} more" if by_speaker else ""
         example = table[(by_name or by_speaker)[0]][0]
-        raise UserError(
-            f"{model}: was trained on {len(by_name)} of the {len(table)} utterances (by name or recording, such as "
-            f"{example}){others}; {remedy}"
-        )
+        told = f"{len(by_name)} of the {len(table)} utterances (by name or recording, such as {example})"
+        if not by_name:
+            told = f"the speakers of {len(by_speaker)} of the {len(table)} utterances, such as {example}"
+        elif by_speaker:
+            told += f", and on the speakers of {len(by_speaker)} more"
+        raise UserError(f"{model}: was trained on {told}; {remedy}")
     return chosen
 
 

@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 import soundfile
 from datasets import Dataset
+from helpers.described_trees import write_names
 from helpers.tiny import PITCHES, SAMPLING_RATE, Ended, check_one_line, run_script, tone, write_corpus
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 import recordings_ser_mtl
 from ser_mtl.commands.predict import last_run
 from ser_mtl.corpora.loading import load_corpus
-from ser_mtl.cross.choice import Chosen, without_heard
+from ser_mtl.cross.choice import Chosen, choose, without_heard
 from ser_mtl.cross.evaluate import tasks_to_score
-from ser_mtl.cross.heard import heard_by
+from ser_mtl.cross.heard import Heard, heard_by
 from ser_mtl.errors import Notice, UserError
 from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.hub.names import hashed, without_names_in_split
 from ser_mtl.inference.recognizer import load
 
 
@@ -150,6 +152,28 @@ def test_new_utterances_by_speakers_of_the_training_are_refused(finished, good_c
     assert len(rows) == 36 and heard["speaker"] not in {row["speaker"] for row in rows}
 
 
+def test_speakers_of_the_same_corpus_are_known_without_a_shared_utterance(tmp_path):
+    song = write_names(
+        tmp_path / "song", [f"Actor_0{n}/03-02-0{e}-01-01-01-0{n}.wav" for n in (1, 2, 3) for e in (3, 4)]
+    )
+    corpus = load_corpus("ravdess", song, check_counts=False)
+    for known in ("actor01", hashed("actor01")):
+        heard = Heard(speakers={f"ravdess/{known}", "savee/actor02"})
+        with pytest.raises(UserError, match=r"the speakers of 2 of the 6 utterances.*--part unseen takes the 4"):
+            choose(corpus, [], None, None, heard, "it")
+        assert set(choose(corpus, [], None, "unseen", heard, "it").corpus["speaker"]) == {"actor02", "actor03"}
+
+
+def test_a_run_records_the_speakers_of_its_training(finished, good_corpus):
+    split = json.loads((finished / "split.json").read_text())
+    corpus = load_corpus("folder", good_corpus)
+    known = {*split["train"]["speakers"], *split["dev"]["speakers"]}
+    assert (
+        heard_by(str(finished)).speakers_in(corpus) == known == set(corpus["speaker"]) - set(split["test"]["speakers"])
+    )
+    assert without_names_in_split(split)["train"]["speakers"] == sorted(map(hashed, split["train"]["speakers"]))
+
+
 def test_what_stage_1_was_trained_on_counts_for_stage_2(finished, finished2, good_corpus, tmp_path):
     run = shutil.copytree(finished2, tmp_path / "stage2")
     split = json.loads((run / "split.json").read_text())
@@ -187,7 +211,7 @@ def test_speakers_of_an_official_test_set_are_counted_and_not_refused():
     test = Dataset.from_dict({name: values[1:] for name, values in columns.items()})
     chosen = Chosen(test, "test", [])
     assert without_heard(chosen, {"a"}, {"x"}, None, "it") == chosen
-    with pytest.raises(UserError, match="the speakers of 1 more"):
+    with pytest.raises(UserError, match="the speakers of 1 of the 2"):
         without_heard(chosen._replace(part="all"), {"a"}, {"x"}, None, "it")
 
 
