@@ -68,8 +68,8 @@ def without_heard(
 
     Args:
         chosen: utterances.
-        names: ids of those that the model was trained or chosen on.
-        speakers: of these.
+        names: ids of those that the model was trained or chosen on; `speakers` are theirs.
+        speakers: likewise.
         part: that was asked for.
         model: its name, for messages.
         whole: the whole corpus, if `names` and `speakers` are of all of it.
@@ -94,13 +94,8 @@ def without_heard(
         corpus = joined(DatasetDict({title: chosen.corpus.select(rest)}))
         return chosen._replace(corpus=corpus, part=title, left_out=chosen.left_out + lines)
     if by_name or (by_speaker and chosen.part not in PARTS):
+        told = _known(table, by_name, by_speaker)
         remedy = _remedy(chosen.corpus if whole is None else whole, names, speakers)
-        example = table[(by_name or by_speaker)[0]][0]
-        told = f"{len(by_name)} of the {len(table)} utterances (by name or recording, such as {example})"
-        if not by_name:
-            told = f"the speakers of {len(by_speaker)} of the {len(table)} utterances, such as {example}"
-        elif by_speaker:
-            told += f", and on the speakers of {len(by_speaker)} more"
         raise UserError(f"{model}: was trained on {told}; {remedy}")
     return chosen
 
@@ -141,6 +136,14 @@ def _rows_of(corpus: Dataset, fold: int | None, part: Part | None) -> tuple[list
             raise UserError(f"--part {wanted}: the official split has none")
         return rows, wanted
     return list(range(len(corpus))), "all"
+
+
+def _known(table: list[tuple], by_name: list[int], by_speaker: list[int]) -> str:
+    example = table[(by_name or by_speaker)[0]][0]
+    if not by_name:
+        return f"the speakers of {len(by_speaker)} of the {len(table)} utterances, such as {example}"
+    more = f", and on the speakers of {len(by_speaker)} more" if by_speaker else ""
+    return f"{len(by_name)} of the {len(table)} utterances (by name or recording, such as {example}){more}"
 
 
 def _remedy(corpus: Dataset, names: set[str], speakers: set[str]) -> str:

@@ -15,8 +15,8 @@ from ser_mtl.corpora.audio import with_samples
 from ser_mtl.corpora.leaks import audio_digests
 from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.names import near_equal
-from ser_mtl.cross.choice import Part, choose, known_by_audio
-from ser_mtl.cross.heard import file_of, heard_by
+from ser_mtl.cross.choice import Chosen, Part, choose, known_by_audio
+from ser_mtl.cross.heard import Heard, file_of, heard_by
 from ser_mtl.errors import UserError, notice
 from ser_mtl.evaluation.calibration import BINS, calibrated, emotion_probabilities, reliability
 from ser_mtl.evaluation.metric_intervals import metric_intervals
@@ -84,14 +84,10 @@ def evaluate(
     """Test a trained model on the utterances of a corpus that it was not trained on.
 
     Args:
-        model: a run folder or Hub id.
+        model: a run folder or Hub id; `base`, `dtype` and `device` are as for `ser_mtl.load`.
         corpus: as `ser_mtl.load_corpus` returns it.
         label_map: words of `--map`.
-        fold: of the corpus, to test on.
-        part: "unseen", or one of an official split.
-        base: of the model's adapters, if it is elsewhere than they say.
-        dtype: as for `ser_mtl.load`.
-        device: likewise.
+        fold: of the corpus, to test on; or `part`: "unseen", or one of an official split.
 
     Raises:
         UserError: the model or its audio cannot be read, the labels are others, or the model knows the utterances.
@@ -102,12 +98,8 @@ def evaluate(
         notice(f"{unknown}: its args.json or split.json is missing: it may have been trained on this corpus")
     chosen = choose(corpus, label_map, fold, part, heard, model)
     labels = tasks_to_score(chosen.corpus, recognizer.labels, transcribing(recognizer.model) is not None)
-    decoded = with_samples(chosen.corpus)
-    chosen = known_by_audio(chosen, audio_digests(decoded), heard, part, model)
-    if len(chosen.corpus) < len(decoded):
-        kept = set(chosen.corpus["id"])
-        decoded = decoded.select([row for row, name in enumerate(decoded["id"]) if name in kept])
-    labels = {task: classes for task, classes in labels.items() if any(decoded[TASKS[task].column])}
+    chosen, decoded = _decoded(chosen, heard, part, model)
+    labels = {task: classes for task, classes in labels.items() if set(decoded[TASKS[task].column]) - {None}}
     rows = answered(recognizer, decoded, labels)
     results = {
         "model": model,
@@ -123,6 +115,16 @@ def evaluate(
         "versions": {package: version(package) for package in PACKAGES},
     }
     return Evaluated(results, rows)
+
+
+def _decoded(chosen: Chosen, heard: Heard, part: Part | None, model: str) -> tuple[Chosen, Dataset]:
+    """The utterances with their samples, checked by these too."""
+    decoded = with_samples(chosen.corpus)
+    chosen = known_by_audio(chosen, audio_digests(decoded), heard, part, model)
+    if len(chosen.corpus) < len(decoded):
+        kept = set(chosen.corpus["id"])
+        decoded = decoded.select([row for row, name in enumerate(decoded["id"]) if name in kept])
+    return chosen, decoded
 
 
 def _shared(rows: list[dict], known: Set[str]) -> dict:
