@@ -60,7 +60,7 @@ def intervals_of(results: dict) -> list[tuple[str, str]]:
 def over_whom(results: dict) -> str:
     """What the intervals are over."""
     if results["speakers"]:
-        return f"95 % intervals over {results['speakers']} speakers (jackknife, Student's t)"
+        return f"95 % intervals over speakers, {results['speakers']} in all (jackknife, Student's t)"
     return "95 % intervals over utterances, since the speakers are unknown: too narrow"
 
 

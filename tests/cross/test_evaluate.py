@@ -71,7 +71,7 @@ def test_a_models_own_fold_gets_the_scores_of_its_run(finished2, good_corpus, tm
     assert written == {"results.json", "predictions.jsonl", "README.md", "confusion_matrix.png", "reliability.png"}
     report = (tmp_path / "out/README.md").read_text()
     assert "Trained on good, tested on good (fold 1)" in report and str(tmp_path) not in report
-    assert "over 2 speakers" in ended.stdout
+    assert "over speakers, 2 in all" in ended.stdout
 
 
 def test_scores_on_another_corpus_are_those_of_scikit_learn(finished2, others, tmp_path):
