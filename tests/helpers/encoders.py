@@ -9,6 +9,7 @@ from transformers import (
     UniSpeechSatConfig,
     Wav2Vec2Config,
     WavLMConfig,
+    WhisperConfig,
 )
 
 from modeling_ser_mtl import SerMtlConfig
@@ -43,6 +44,18 @@ ENCODERS: dict[str, PreTrainedConfig] = {
         encoder_num_key_value_heads=2,
         decoder_num_attention_heads=2,
         decoder_num_key_value_heads=2,
+        vocab_size=50,
+    ),
+    "Whisper": WhisperConfig(
+        d_model=32,
+        encoder_ffn_dim=64,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        num_mel_bins=16,
+        max_source_positions=100,
         vocab_size=50,
     ),
 }
