@@ -203,10 +203,12 @@ class LoadableModel(PreTrainedModel):
         with_info = arguments.pop("output_loading_info", False)
         model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
         half = config.encoder_config.is_encoder_decoder  # of which the encoder is loaded alone
-        load = type(model.encoder).from_pretrained if half else partial(AutoModel.from_pretrained, trust_remote_code=False)
+        load = (
+            type(model.encoder).from_pretrained if half else partial(AutoModel.from_pretrained, trust_remote_code=False)
+        )
         # Some checkpoints lack the mask embedding, which matters in training alone.
         own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
-        load, arguments = partial(load, name, config=config.encoder_config), arguments | {"output_loading_info": True}
+        arguments |= {"output_loading_info": True}
         stock, info = _loaded_whole(load, own, arguments, HALF if half else WRAPPERS)
         model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
@@ -301,7 +303,10 @@ class LoadableModel(PreTrainedModel):
 
 
 def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefix: str = WRAPPERS) -> Any:
-    """What `load` loads, without the prefix of names. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
+    """What `load` loads, without the prefix of the names in its checkpoint.
+
+    A ValueError, if that does not hold the `own` tensors in their shapes.
+    """
     names = {prefix: "", **(arguments.get("key_mapping") or {})}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
