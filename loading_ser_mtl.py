@@ -212,13 +212,11 @@ class LoadableModel(PreTrainedModel):
         with_info = arguments.pop("output_loading_info", False)
         model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
         half = config.encoder_config.is_encoder_decoder  # of which the encoder is loaded alone
-        load = (
-            type(model.encoder).from_pretrained if half else partial(AutoModel.from_pretrained, trust_remote_code=False)
-        )
+        load = (type(model.encoder) if half else AutoModel).from_pretrained
         # Some checkpoints lack the mask embedding, which matters in training alone.
         own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
-        arguments |= {"output_loading_info": True}
-        stock, info = _loaded_whole(load, own, arguments, HALF if half else WRAPPERS)
+        arguments |= {"config": config.encoder_config, "output_loading_info": True, "trust_remote_code": False}
+        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else WRAPPERS)
         model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)

@@ -222,7 +222,7 @@ def infer(
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcribing(model) if transcript else None
     answer_batch = partial(_answer_batch, model, processor, source, raw, front_end)
-    parts = [windows(samples) for samples in utterances]
+    parts = [windows(samples, model.longest_input) for samples in utterances]
     answers = iter(
         [
             one
