@@ -31,8 +31,8 @@ PIPELINES = {
 
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
-HALF = r"^(?:(?:module|model|_orig_mod)\.)*encoder\."
-"""Likewise, in a checkpoint of encoder and decoder."""
+HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
+"""Likewise, in a checkpoint of encoder and decoder. `model.` goes by itself, and the decoder's names have it too."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 _NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
 """What transformers takes for a config beside its attributes."""
@@ -216,7 +216,7 @@ class LoadableModel(PreTrainedModel):
         # Some checkpoints lack the mask embedding, which matters in training alone.
         own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
         arguments |= {"config": config.encoder_config, "output_loading_info": True, "trust_remote_code": False}
-        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else WRAPPERS)
+        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else None)
         model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
@@ -309,12 +309,12 @@ class LoadableModel(PreTrainedModel):
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
 
-def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefix: str = WRAPPERS) -> Any:
-    """What `load` loads, without the prefix of the names in its checkpoint.
+def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
+    """What `load` loads, without the prefixes of the names in its checkpoint.
 
     A ValueError, if that does not hold the `own` tensors in their shapes.
     """
-    names = {prefix: "", **(arguments.get("key_mapping") or {})}
+    names = {**(prefixes or {WRAPPERS: ""}), **(arguments.get("key_mapping") or {})}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
     try:

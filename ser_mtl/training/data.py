@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 
+from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE, with_samples
+from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.corpora.clips import clip_notes
 from ser_mtl.corpora.targets import with_targets
 from ser_mtl.errors import UserError, notice
@@ -29,8 +31,8 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         `frames` if the front end is frozen.
 
     Raises:
-        UserError: audio that cannot be read or is longer than `args.max_seconds` or the encoder allows, a label that the model does not know,
-            or soft labels without raters.
+        UserError: audio that cannot be read or is longer than `args.max_seconds` or the encoder allows, a label that the
+            model does not know, or soft labels without raters.
     """
     model = unwrap(start.model)
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
@@ -83,6 +85,26 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
     for name in rows.keys() - {"train"}:
         rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})
+
+
+def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed: int) -> Dataset | Augmented:
+    """The rows of the training set, augmented if that is asked for.
+
+    An utterance is not sped up beyond what CTC needs, a frame for each character and one between two that are the same,
+    nor slowed down beyond what the encoder has positions for.
+    """
+    if not args.augment:
+        return rows
+
+    def fits(samples: int, row: dict) -> bool:
+        characters = np.asarray(row.get("asr_labels", []))
+        needed = len(characters) + int((characters[1:] == characters[:-1]).sum())
+        frames = int(model.frame_lengths(torch.tensor([samples])))
+        return frames >= needed and samples <= (model.longest_input or samples)
+
+    if args.process_index == 0:
+        notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
+    return Augmented(rows, args.augment, seed, fits)
 
 
 def without_text(corpus: Dataset) -> Dataset:
