@@ -1,6 +1,6 @@
 """Augmentation: training utterances at another speed, in a room, or in noise, anew in each epoch.
 
-The changes are those of audiomentations, which is imported where it is used: it is an extra.
+Noise and reverb are those of audiomentations, which is imported where it is used: it is an extra.
 """
 
 import random
@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import torch
 from datasets import Dataset
+from torchaudio.functional import speed
 
 from recordings_ser_mtl import SAMPLING_RATE, as_floats
 from ser_mtl.corpora.cache import cache_folder
@@ -20,10 +21,12 @@ from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 
 AUGMENTATIONS = ("speed", "reverb", "noise")
-"""In the order that they are applied in, each to half of the utterances."""
+"""In the order that they are applied in."""
 
-SPEEDS = (0.9, 1.1)
-"""Slowest and fastest, pitch included (Ko et al. 2015, "Audio augmentation for speech recognition")."""
+SPEEDS = (0.9, 1.0, 1.1)
+"""One of them for each utterance, pitch included (Ko et al. 2015, "Audio augmentation for speech recognition")."""
+SHARE = 0.5
+"""Of the utterances that get noise, and of those that get reverb."""
 SNR = (10.0, 30.0)
 """Smallest and largest ratio of speech to white noise, in decibels."""
 ROOMS = 20
@@ -46,7 +49,7 @@ def check_augmentations(names: Collection[str]) -> list[str]:
         raise UserError(f"--augment {names!r}: must be a list of names")
     if unknown := [name for name in names if name not in AUGMENTATIONS]:
         raise UserError(f"--augment {unknown[0]}: must be among noise, reverb, speed")
-    if names and find_spec("audiomentations") is None:
+    if {*names} - {"speed"} and find_spec("audiomentations") is None:
         raise UserError('--augment: needs the extra "augment"; pip install audiomentations')
     return [name for name in AUGMENTATIONS if name in names]
 
@@ -65,20 +68,12 @@ class Augmented(torch.utils.data.Dataset):
     """
 
     def __init__(self, rows: Dataset, names: Collection[str], seed: int, fits: Fits):
-        from audiomentations import AddGaussianSNR, ApplyImpulseResponse, Resample
-
-        low, high = (round(SAMPLING_RATE / speed) for speed in reversed(SPEEDS))
-        transforms = {
-            "speed": lambda: Resample(low, high, p=0.5),
-            "reverb": lambda: ApplyImpulseResponse([str(file) for file in rooms()], p=0.5),
-            "noise": lambda: AddGaussianSNR(*SNR, p=0.5),
-        }
         self.rows, self.seed, self.fits = rows, seed, fits
-        self.transforms = {name: transforms[name]() for name in AUGMENTATIONS if name in names}
+        self.transforms = {name: _TRANSFORMS[name]() for name in AUGMENTATIONS if name in names}
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that stay see it change
 
-    def set_epoch(self, epoch: int) -> None:
-        """Select the changes of this epoch."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Select the changes of this epoch. Not called `set_epoch`: accelerate would call that with numbers of its own."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -90,11 +85,33 @@ class Augmented(torch.utils.data.Dataset):
         with seeded(self.seed, int(self.epoch), int(row["row"])):
             for name, transform in self.transforms.items():
                 changed = transform(samples, SAMPLING_RATE)
-                if name == "reverb" and changed.any():  # the library sets the peak, and loudness tells of emotion
-                    changed *= np.sqrt(np.square(samples).mean() / np.square(changed).mean())
+                if name == "reverb" and changed.any():  # audiomentations sets the peak, but loudness tells of emotion
+                    changed = changed * np.sqrt(np.square(samples).mean() / np.square(changed).mean())
                 if len(changed) == len(samples) or self.fits(len(changed), row):
                     samples = changed
         return row | {"samples": samples}
+
+
+def at_another_speed(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(samples,) float32 -> (samples / speed,), at the same sampling rate."""
+    if (factor := random.choice(SPEEDS)) == 1:
+        return samples
+    return speed(torch.from_numpy(samples), rate, factor)[0].numpy()
+
+
+def _reverb() -> Callable[[np.ndarray, int], np.ndarray]:
+    from audiomentations import ApplyImpulseResponse
+
+    return ApplyImpulseResponse([str(file) for file in rooms()], p=SHARE)
+
+
+def _noise() -> Callable[[np.ndarray, int], np.ndarray]:
+    from audiomentations import AddGaussianSNR
+
+    return AddGaussianSNR(*SNR, p=SHARE)
+
+
+_TRANSFORMS = {"speed": lambda: at_another_speed, "reverb": _reverb, "noise": _noise}
 
 
 @contextmanager

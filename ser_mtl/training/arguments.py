@@ -134,8 +134,8 @@ class SerMtlArguments(TrainingArguments):
     )
     augment: list[str] | None = flag(
         None,
-        "Change training utterances anew in each epoch, half of them each way: any of noise (10 to 30 dB SNR), reverb, "
-        "speed (0.9 to 1.1). Needs audiomentations; the front end then runs in every step.",
+        "Change the training utterances anew in each epoch: noise (half of them, at 10 to 30 dB), reverb (half), speed "
+        "(0.9, 1 or 1.1). The front end then runs in every step.",
     )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.

@@ -31,8 +31,8 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         `frames` if the front end is frozen.
 
     Raises:
-        UserError: audio that cannot be read or is longer than `args.max_seconds` or the encoder allows, a label that the
-            model does not know, or soft labels without raters.
+        UserError: audio that cannot be read, or is longer than `args.max_seconds` or the encoder allows; a label that
+            the model does not know; or soft labels without raters.
     """
     model = unwrap(start.model)
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None

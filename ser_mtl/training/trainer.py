@@ -17,7 +17,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from pipeline_ser_mtl import heard_characters, transcripts_of
-from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
@@ -137,9 +136,7 @@ class SerMtlTrainer(ResumableTrainer):
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
-        self.add_callback(SamplerEpoch(self._sampler))
-        if isinstance(self.train_dataset, Augmented):
-            self.add_callback(SamplerEpoch(self.train_dataset))
+        self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
         self.stop_on_signal = StopOnSignal()
