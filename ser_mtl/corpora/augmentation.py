@@ -73,7 +73,7 @@ class Augmented(torch.utils.data.Dataset):
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that stay see it change
 
     def begin_epoch(self, epoch: int) -> None:
-        """Select the changes of this epoch. Not called `set_epoch`: accelerate would call that with numbers of its own."""
+        """Select the changes of this epoch."""  # not `set_epoch`: accelerate calls that with numbers of its own
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from transformers import (
     WhisperModel,
 )
 
+import encoders_ser_mtl
 from encoders_ser_mtl import log_mel
 from modeling_ser_mtl import SerMtlModel
 from recordings_ser_mtl import LONGEST, windows
@@ -101,6 +102,17 @@ def test_long_recordings_come_in_windows_that_have_positions():
     processor = Wav2Vec2Processor(extractor, character_tokenizer(["ab"]))
     (answer,) = infer(SerMtlModel(config).eval(), processor, [samples[: 31 * 16_000]], transcript=False)
     assert sum(answer["emotion"]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_recognizer_in_bfloat16_takes_the_spectrogram_in_float32(monkeypatch):
+    heard = []
+    monkeypatch.setattr(encoders_ser_mtl, "log_mel", lambda *arguments: heard.append(arguments) or log_mel(*arguments))
+    processor = Wav2Vec2Processor(
+        Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True), character_tokenizer(["ab"])
+    )
+    model = SerMtlModel(all_tasks_config("Whisper", vocab_size=5)).eval().to(torch.bfloat16)
+    infer(model, processor, [speech(8000).numpy()], transcript=False)
+    assert torch.equal(heard[0][0][0], speech(8000)) and heard[0][2].dtype == torch.float32
 
 
 # ---------------------------------------------------------------------------------------------------- checkpoints
