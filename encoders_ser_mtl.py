@@ -33,6 +33,16 @@ class Family:
     rotary: bool = False  # rotary positions
     log_mel: bool = False  # log-mel spectrograms before the convolutions, and a table of positions
 
+    def convolutions(self, encoder: PreTrainedModel) -> list[tuple[int, int]]:
+        """Kernel size and stride of each convolution of the front end; what is padded within counts as no kernel."""
+        modules = [module for name in self.front_end for module in getattr(encoder, name).modules()]
+        found = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
+        return [(HOP, HOP), *found] if self.log_mel else found
+
+    def longest_input(self, encoder: PreTrainedModel) -> int | None:
+        """Samples of the longest utterance that the encoder has positions for; None for any length."""
+        return encoder.embed_positions.num_embeddings * 2 * HOP if self.log_mel else None
+
 
 FAMILIES = {
     "wav2vec2": Family(),
@@ -89,21 +99,9 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     return encoder
 
 
-def convolutions(encoder: PreTrainedModel, family: Family) -> list[tuple[int, int]]:
-    """Kernel size and stride of each convolution of the front end; what is padded within counts as no kernel."""
-    modules = [module for name in family.front_end for module in getattr(encoder, name).modules()]
-    found = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
-    return [(HOP, HOP), *found] if family.log_mel else found
-
-
-def longest_input(encoder: PreTrainedModel, family: Family) -> int | None:
-    """Samples of the longest utterance that an encoder has positions for; None for any length."""
-    return encoder.embed_positions.num_embeddings * 2 * HOP if family.log_mel else None
-
-
 def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengths: Tensor) -> Tensor:
     """(batch, samples), real samples (batch,), at least those of a frame -> (batch, frames, channels)."""
-    kernel, stride = convolutions(encoder, family)[0]
+    kernel, stride = family.convolutions(encoder)[0]
     real = (lengths - kernel) // stride + 1
     if family.log_mel:
         hidden = log_mel(waveforms, lengths, encoder.mel_filters).to(encoder.conv1.weight.dtype)
@@ -125,9 +123,9 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengt
 def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
     """Whisper's spectrogram of each utterance alone, in float32, as its feature extractor makes it without padding.
 
-    (batch, samples), real samples (batch,), (bins, frequencies, 1) -> (batch, bins, windows). A window is one hop; what
-    the first and last ones lack, they take from the other side of the utterance's end. An utterance has a range of 80
-    dB below its own loudest value.
+    (batch, samples), real samples (batch,), (bins, frequencies, 1) -> (batch, bins, windows), one for each whole hop.
+    Beyond either end, an utterance goes on as its mirror image. What is 80 dB or more below its own loudest value is
+    raised to that.
     """
     device, last = waveforms.device, (lengths - 1).unsqueeze(1)
     windows = waveforms.shape[1] // HOP

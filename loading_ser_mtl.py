@@ -32,7 +32,7 @@ PIPELINES = {
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
 HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
-"""Likewise, in a checkpoint of encoder and decoder. `model.` goes by itself, and the decoder's names have it too."""
+"""Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself takes it off all names."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 _NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
 """What transformers takes for a config beside its attributes."""

@@ -35,15 +35,7 @@ except ImportError:  # transformers 4
     from torch.nn import init
 
 try:  # in a repository of the Hub, and in its copies here, the five files are a package
-    from .encoders_ser_mtl import (
-        FAMILIES,
-        add_positions,
-        convolutions,
-        front_end,
-        layer_arguments,
-        longest_input,
-        speech_encoder,
-    )
+    from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
     from .loading_ser_mtl import (
         BaseConfig,
         BaseFingerprint,
@@ -57,15 +49,7 @@ try:  # in a repository of the Hub, and in its copies here, the five files are a
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
-        from encoders_ser_mtl import (
-            FAMILIES,
-            add_positions,
-            convolutions,
-            front_end,
-            layer_arguments,
-            longest_input,
-            speech_encoder,
-        )
+        from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
         from loading_ser_mtl import (
             BaseConfig,
             BaseFingerprint,
@@ -377,12 +361,12 @@ class SerMtlModel(LoadableModel):
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Kernel size and stride of each convolution of the front end."""
-        return convolutions(self.encoder, self.family)
+        return self.family.convolutions(self.encoder)
 
     @property
     def longest_input(self) -> int | None:
         """Samples of the longest utterance; None for any length."""
-        return longest_input(self.encoder, self.family)
+        return self.family.longest_input(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
         """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
