@@ -54,7 +54,7 @@ FAMILIES = {
     "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
     "whisper": Family(("conv1", "conv2"), stack="", feed_forward="fc2", log_mel=True),
 }
-"""The supported speech encoders, by `model_type`."""
+"""The supported encoders of raw waveforms, by `model_type`."""
 
 _WHISPER_TAKES = signature(WhisperEncoderLayer.forward).parameters
 

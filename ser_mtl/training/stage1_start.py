@@ -56,7 +56,7 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise UserError(
-            f"--encoder {encoder}: {config.model_type!r} is not a supported speech encoder; supported: "
+            f"--encoder {encoder}: {config.model_type!r} is not a supported encoder of raw waveforms; supported: "
             f"{', '.join(FAMILIES)}"
         )
     return config
