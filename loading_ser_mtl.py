@@ -31,6 +31,8 @@ PIPELINES = {
 
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
+HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
+"""Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself takes it off all names."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 _NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
 """What transformers takes for a config beside its attributes."""
@@ -209,12 +211,13 @@ class LoadableModel(PreTrainedModel):
         dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
         with_info = arguments.pop("output_loading_info", False)
         model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
-        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
+        half = config.encoder_config.is_encoder_decoder  # of which the encoder is loaded alone
+        load = (type(model.encoder) if half else AutoModel).from_pretrained
         # Some checkpoints lack the mask embedding, which matters in training alone.
-        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
-        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config)
-        stock, info = _loaded_whole(load, own, arguments | {"output_loading_info": True, "trust_remote_code": False})
-        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
+        own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
+        arguments |= {"config": config.encoder_config, "output_loading_info": True, "trust_remote_code": False}
+        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else None)
+        model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         model.name_or_path = name
@@ -306,9 +309,12 @@ class LoadableModel(PreTrainedModel):
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
 
-def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
-    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
-    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
+def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
+    """What `load` loads, without the prefixes of the names in its checkpoint.
+
+    A ValueError, if that does not hold the `own` tensors in their shapes.
+    """
+    names = {**(prefixes or {WRAPPERS: ""}), **(arguments.get("key_mapping") or {})}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
     try:

@@ -361,7 +361,12 @@ class SerMtlModel(LoadableModel):
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Kernel size and stride of each convolution of the front end."""
-        return [(c.kernel_size[0], c.stride[0]) for c in self.front_end_modules() if isinstance(c, nn.Conv1d)]
+        return self.family.convolutions(self.encoder)
+
+    @property
+    def longest_input(self) -> int | None:
+        """Samples of the longest utterance; None for any length."""
+        return self.family.longest_input(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
         """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
@@ -378,11 +383,9 @@ class SerMtlModel(LoadableModel):
         lengths = mask.sum(dim=1).long()
         field = reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1)
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
-        kernel, stride = self.convolutions()[0]
-        real = (lengths.clamp(min=field) - kernel) // stride + 1
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
-            features = front_end(self.encoder, self.family, waveforms, real)
+            features = front_end(self.encoder, self.family, waveforms, lengths.clamp(min=field))
         return features, self.frame_lengths(lengths)
 
     def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -392,18 +395,18 @@ class SerMtlModel(LoadableModel):
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
-        hidden = features if family.rotary else encoder.feature_projection(features)
+        hidden = encoder.feature_projection(features) if family.stack else features
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = [hidden if family.rotary else add_positions(encoder, family, hidden, frame_mask)]
+        states = [add_positions(encoder, family, hidden, frame_mask)]
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
             if family.position_bias:
                 arguments["position_bias"] = output[1]
             states.append(output[0] if isinstance(output, tuple) else output)
-        last_norm = family.rotary or getattr(encoder.config, "do_stable_layer_norm", False)
+        last_norm = not family.stack or getattr(encoder.config, "do_stable_layer_norm", False)
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
@@ -462,7 +465,7 @@ class SerMtlModel(LoadableModel):
                 "output_attentions: are None, except with attn_implementation='eager'"
             )
         layers = self.transformer_layers() if wanted else ()
-        modules = [layer.self_attn if self.family.rotary else layer.attention for layer in layers]
+        modules = [layer.attention if self.family.stack else layer.self_attn for layer in layers]
         hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
         try:
             yield weights

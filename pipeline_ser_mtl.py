@@ -222,7 +222,7 @@ def infer(
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcribing(model) if transcript else None
     answer_batch = partial(_answer_batch, model, processor, source, raw, front_end)
-    parts = [windows(samples) for samples in utterances]
+    parts = [windows(samples, model.longest_input) for samples in utterances]
     answers = iter(
         [
             one
@@ -266,7 +266,8 @@ def _answer_batch(
 ) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
     """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
     batch = waveforms(utterances, processor.feature_extractor)
-    values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
+    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
     features, lengths = front_end(model, values, mask)
     output = model(features=features, frame_lengths=lengths)
     answers = _answers(model, output, raw)

@@ -109,6 +109,7 @@ class Results(TypedDict):
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
+    augment: NotRequired[list[Text]]
     epoch: Amount
     minutes: Amount
     audio_seconds_per_second: Amount

@@ -405,6 +405,7 @@ def _training(results: dict) -> str:
         "tasks": ", ".join(results["tasks"]),
         "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "augmentation": ", ".join(results.get("augment", [])),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
         "minutes": results.get("minutes"),

@@ -152,6 +152,8 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
         "normalise": processor.feature_extractor.do_normalize,
         "receptive_field": receptive_field(model)[0],
     }
+    if model.longest_input is not None:
+        content["longest_input"] = model.longest_input
     if transcribing(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}

@@ -90,6 +90,8 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
     masked = getattr(model.encoder, "masked_spec_embed", None)
     if masked is not None and not model.config.encoder_config.mask_time_prob:
         masked.requires_grad_(False)
+    if model.longest_input is not None:
+        model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper itself
 
 
 def freeze_encoder(model: SerMtlModel) -> None:

@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
+from ser_mtl.corpora.augmentation import check_augmentations
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
@@ -131,6 +132,11 @@ class SerMtlArguments(TrainingArguments):
     front_end_cache: Literal["auto", "never"] = flag(
         "auto", "auto: run a frozen front end once per utterance and keep its output on disk; never: run it every time."
     )
+    augment: list[str] | None = flag(
+        None,
+        "Change the training utterances anew in each epoch: noise (half of them, at 10 to 30 dB), reverb (half), speed "
+        "(0.9, 1 or 1.1). The front end then runs in every step.",
+    )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.
     use_cpu: bool = flag(not torch.accelerator.is_available(), "Train on the CPU. [if there is no accelerator]")
@@ -152,6 +158,9 @@ class SerMtlArguments(TrainingArguments):
         check_values(self)
         self._check_together()
         refuse_idle_flags(self)
+        if self.augment is not None:
+            self.augment = check_augmentations(self.augment) or None
+            self.front_end_cache = "never" if self.augment else self.front_end_cache
         self._check_selection()
         self._settle_device()
         self._settle_precision()

@@ -62,6 +62,10 @@ def with_overrides(config: PreTrainedConfig, stage: Stage) -> PreTrainedConfig:
     if stage.dropout is not None:
         for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
             setattr(config, name, stage.dropout)
+        if hasattr(config, "dropout"):  # Whisper's name of the first
+            config.dropout = stage.dropout
+    if not getattr(config, "apply_spec_augment", True):  # Whisper's; else its probabilities would count with a flag
+        config.apply_spec_augment, config.mask_time_prob, config.mask_feature_prob = True, 0.0, 0.0
     for axis, probability in (("time", stage.mask_time_prob), ("feature", stage.mask_feature_prob)):
         if probability is not None:
             setattr(config, f"mask_{axis}_prob", probability)

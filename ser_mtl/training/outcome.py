@@ -93,6 +93,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
         "selection": trainer.args.selection,
+        **({"augment": trainer.args.augment} if trainer.args.augment else {}),
         **progress_of(trainer),
         "leaks": leaks,
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
@@ -109,7 +110,7 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     """The epoch that was kept, the minutes of all training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
-    seconds_per_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
+    seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"])) / SAMPLING_RATE
     seconds = trainer.stopwatch.seconds
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),

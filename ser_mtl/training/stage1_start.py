@@ -65,18 +65,19 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
 def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """The encoder's own feature extractor; without one, a feature extractor that normalises each waveform.
 
-    Moonshine takes waveforms as they are.
+    Moonshine and Whisper take waveforms as they are; the spectrogram of Whisper is a part of the model here.
 
     Raises:
         UserError: its settings are damaged, or of another sampling rate.
     """
-    normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    family = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type
+    normalise = family not in ("moonshine", "whisper")
     if check_preprocessor(encoder, f"--encoder {encoder}"):
         try:
             own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
         except ValueError:  # one of the encoder's own, whose code is not run
             return _feature_extractor(normalise)
-        normalise = getattr(own, "do_normalize", normalise)
+        normalise = getattr(own, "do_normalize", normalise) and family != "whisper"
     return _feature_extractor(normalise)
 
 

@@ -43,7 +43,7 @@ from ser_mtl.training.callbacks import (
     StopOnSignal,
     Stopwatch,
 )
-from ser_mtl.training.data import batch_rows, model_inputs, without_text
+from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
@@ -110,12 +110,14 @@ class SerMtlTrainer(ResumableTrainer):
         if isinstance(stage, Stage2) and start is None:
             check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
         self.beginning = Beginning(self._write_record, args)
         with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
             super().__init__(
                 model=self.start.model,
                 args=args,
-                train_dataset=self.rows_of_parts["train"],
+                train_dataset=training_set,
                 eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
                 data_collator=Collator(self.start.processor.feature_extractor),
                 processing_class=self.start.processor,
@@ -126,8 +128,7 @@ class SerMtlTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = True
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.metric = SerMtlMetric(self.labels)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        lengths = np.asarray(self.train_dataset["length"])
+        lengths = np.asarray(self.rows_of_parts["train"]["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
         self.history: list[dict] | None = None
@@ -135,7 +136,7 @@ class SerMtlTrainer(ResumableTrainer):
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
-        self.add_callback(SamplerEpoch(self._sampler))
+        self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
         self.stop_on_signal = StopOnSignal()
