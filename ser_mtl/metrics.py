@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Metric:
         higher_is_better: False for error rates.
         in_summary: whether the table at the end of a run shows it.
         long_title: its name in the Hub's index; by default, the title.
+        is_share: a share, shown in percent; else a number, shown with three decimals.
     """
 
     group: str
@@ -26,15 +27,21 @@ class Metric:
     higher_is_better: bool = True
     in_summary: bool = True
     long_title: str | None = None
+    is_share: bool = True
 
     @property
     def name(self) -> str:
         """The name in the Trainer's log, such as "emotion_ua"."""
         return f"{self.group}_{self.key}"
 
+    def text(self, value: float) -> str:
+        """A value as tables show it."""
+        return f"{100 * value:.1f}" if self.is_share else f"{value:.3f}"
+
 
 _UA = "UA (mean of the per-class recalls)"
 _WA = "WA (accuracy)"
+_CCC = "CCC (concordance correlation coefficient)"
 
 METRICS: tuple[Metric, ...] = (
     Metric("emotion", "ua", "emotion UA", "recall", long_title=f"emotion {_UA}"),
@@ -53,8 +60,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("asr", "cer", "CER", "cer", higher_is_better=False, in_summary=False, long_title="ASR CER"),
     Metric("asr_adapters_off", "wer", "WER, adapters off", "wer", higher_is_better=False),
     Metric("asr_adapters_off", "cer", "CER, adapters off", "cer", higher_is_better=False, in_summary=False),
+    *(
+        metric
+        for task in VALUE_TASKS
+        for metric in (
+            Metric(task, "ccc", f"{task} CCC", "ccc", long_title=f"{task} {_CCC}", is_share=False),
+            Metric(task, "rmse", f"{task} RMSE", "rmse", higher_is_better=False, in_summary=False, is_share=False),
+        )
+    ),
 )
 """All metrics, in the order of the tables."""
 
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 """Metrics by name."""
+
+MEAN_CCC = "mean_ccc"
+"""The mean CCC of the values that are trained, by which epochs are compared where emotion is not."""

@@ -183,7 +183,8 @@ def plot_training_curves(
         axes.set(xlabel="Epoch", ylabel=unit)
         axes.set_title(heading, fontsize="medium")
         if curves is metrics:
-            axes.set_ylim(0, max(103, axes.get_ylim()[1]))
+            lowest = min((value for curve in curves for value in curve.values), default=0)
+            axes.set_ylim(min(0, lowest), max(103, axes.get_ylim()[1]))
         elif all(value > 0 for curve in curves for value in curve.values):
             _scale_to_logarithm(axes)
         if chosen_epoch is not None:
@@ -214,14 +215,15 @@ def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:
 
 
 def _metric_curves(log_history: list[dict]) -> list[_Curve]:
-    """Curves of the first metric of each task that was logged: UA of the classification tasks, WER if it ever fell."""
+    """Curves of the first metric of each task that was logged: UA, CCC times 100, and WER if it ever fell."""
     curves = []
     for index, task in enumerate(TASKS):
         metrics = [metric for metric in METRICS if metric.group == task]
         logged = [metric for metric in metrics if any(f"eval_{metric.name}" in entry for entry in log_history)]
         for metric in logged[:1]:
             style = line_style(index)
-            curve = _curve(log_history, f"eval_{metric.name}", metric.title, style, factor=100)
+            title = metric.title if metric.is_share else f"{metric.title} x 100"
+            curve = _curve(log_history, f"eval_{metric.name}", title, style, factor=100)
             if metric.key != "wer" or min(curve.values) < 100 * UNTRAINED_WER:
                 curves.append(curve)
     return curves
@@ -237,7 +239,8 @@ def _curve(log_history: list[dict], key: str, label: str, style: dict, factor: f
 
 def loss_title(name: str) -> str:
     """Title of a loss in figures: the task's, or its own name where the figure does not know it."""
-    return TASKS[name].title if name in TASKS else _LOSS_TITLES.get(name, name)
+    of_value = name in TASKS and TASKS[name].kind == "value"
+    return f"{TASKS[name].title if name in TASKS else _LOSS_TITLES.get(name, name)}{', 1 - CCC' if of_value else ''}"
 
 
 def _scale_to_logarithm(axes: Axes) -> None:

@@ -21,8 +21,8 @@ from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRIC, METRICS
-from ser_mtl.tasks import TASKS
+from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
+from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.flags import (
     ADAPTERS,
     AUXILIARY,
@@ -223,7 +223,7 @@ class Stage:
 
     default_tasks: ClassVar[tuple[str, ...]] = ()
 
-    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
+    tasks: list[str] | None = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
@@ -306,7 +306,7 @@ class Stage1(Stage):
 
     tasks: list[str] | None = flag(
         None,
-        "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
+        f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
         "--selection last. [emotion asr, as far as the corpus has them]",
     )
     trainable: str = flag(
@@ -337,7 +337,8 @@ class Stage2(Stage):
 
     tasks: list[str] | None = flag(
         None,
-        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+        f"Tasks to train: any of {' '.join(TASKS)}; emotion or a value among them. [emotion gender style, as far as "
+        "the corpus has them]",
     )
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
@@ -346,8 +347,8 @@ class Stage2(Stage):
     def __post_init__(self):
         super().__post_init__()
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
-        if "emotion" not in self.tasks:
-            raise UserError("--tasks: emotion must be among them")
+        if not {"emotion", *VALUE_TASKS} & {*self.tasks}:
+            raise UserError(f"--tasks: emotion must be among them, or a value ({', '.join(VALUE_TASKS)})")
 
 
 @dataclass(repr=False)  # that of transformers masks the token
@@ -376,7 +377,9 @@ class SerMtlArguments(TrainingArguments):
     )
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
-        "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
+        "dev",
+        "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
+        "best on the test fold (optimistic).",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -538,16 +541,25 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
     Raises:
         UserError: names the flag, and the one it contradicts.
     """
+    values = {*VALUE_TASKS} & {*stage.tasks}
     if "emotion" not in stage.tasks:
-        if args.selection != "last":
+        if args.selection != "last" and not values:
             raise UserError(
-                "--tasks: emotion must be among them, since epochs are compared by its UA; or use --selection last"
+                "--tasks: emotion must be among them, since epochs are compared by its UA, or a value, compared by its "
+                "CCC; or use --selection last"
             )
-        args.metric_for_best_model = None
+        if not values:
+            args.metric_for_best_model = None
+        elif args.metric_for_best_model == "emotion_ua":  # the default
+            args.metric_for_best_model = MEAN_CCC
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:
         args.eval_strategy = IntervalStrategy.NO
-    known = ["loss", *(metric.name for metric in METRICS if metric.group in stage.tasks)]
+    known = [
+        "loss",
+        *(metric.name for metric in METRICS if metric.group in stage.tasks),
+        *([MEAN_CCC] if values else []),
+    ]
     if args.selection != "last" and (args.metric_for_best_model or "").removeprefix("eval_") not in known:
         raise UserError(f"--metric_for_best_model {args.metric_for_best_model}: must be one of {', '.join(known)}")

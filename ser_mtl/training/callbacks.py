@@ -204,13 +204,14 @@ class EpochProgress(ProgressCallback):
             return
         losses = {"loss": "loss"} | {f"loss_{name}": name for name in self._loss_names(logs)}
         shown = [f"{label} {logs[name]:.3f}" for name, label in losses.items() if name in logs]
-        shown += [f"dev {metric.title} {100 * logs[name]:.1f} %" for name, metric in self._metrics(logs).items()]
+        values = {metric: metric.text(logs[name]) for name, metric in self._metrics(logs).items()}
+        shown += [f"dev {metric.title} {value}{' %' if metric.is_share else ''}" for metric, value in values.items()]
         if shown:
             self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(shown))
 
     def _metrics(self, logs: dict[str, float]) -> dict[str, Metric]:
         """The metrics of a log that are shown. WER waits until there is something to see, and says so once."""
-        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer")}
+        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer", "ccc")}
         shown = {name: metric for name, metric in shown.items() if name in logs}
         waits = {name for name, metric in shown.items() if metric.key == "wer" and logs[name] >= UNTRAINED_WER}
         if waits and not self._said:

@@ -23,7 +23,7 @@ from modeling_ser_mtl import FAMILIES, SerMtlConfig, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
-from ser_mtl.corpora.targets import character_tokenizer, label_sets, unusable_tasks
+from ser_mtl.corpora.targets import character_tokenizer, label_sets, unusable_tasks, value_scales
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.evaluation.results import Results
@@ -88,7 +88,7 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     if isinstance(stage, Stage2):
         if stage.stage1 is None:
             raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
-        start = stage2_start(stage, labels)
+        start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
         check_stage1_never_heard(stage.stage1, parts)
         return start
     assert isinstance(stage, Stage1)
@@ -111,7 +111,8 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     tokenizer = character_tokenizer(parts["train"]["text"])
     with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
         processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
-    config = method_config(stage, labels, encoder_config, len(tokenizer) if "asr" in stage.tasks else None, tokenizer)
+    vocab_size, scales = len(tokenizer) if "asr" in stage.tasks else None, value_scales(parts["train"], stage.tasks)
+    config = method_config(stage, labels, encoder_config, vocab_size, tokenizer, scales)
     with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
         model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
     check_pretrained(model, f"--encoder {encoder}")
@@ -197,7 +198,7 @@ class SavedStage1:
     revision: str | None
 
 
-def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
+def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, list[float]] | None = None) -> Start:
     """The model of stage 1 with the heads, the fusion and the adapters of stage 2; all but these are frozen.
 
     A stage 1 that trained adapters hands its own adapters on, on the encoder they were trained on.
@@ -211,7 +212,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
         processor = load_processor(stage1.name, f"--stage1 {stage1.name}")
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
-    config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
+    config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer, scales)
     if stage1.lora is not None:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
@@ -407,14 +408,19 @@ def method_config(
     encoder_config: PreTrainedConfig,
     vocab_size: int | None,
     tokenizer: Wav2Vec2CTCTokenizer,
+    scales: dict[str, list[float]] | None = None,
 ) -> SerMtlConfig:
-    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's."""
+    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's.
+
+    `scales` are those of `value_scales`.
+    """
     known = {one.name for one in fields(SerMtlConfig)}
     method: dict[str, Any] = {name: value for name, value in asdict(stage).items() if name in known}
     method["bottleneck_dim"] = stage.bottleneck_dim if stage.trainable == "adapters" else None
     return SerMtlConfig(
         encoder_config=with_overrides(encoder_config, stage),
         labels=labels,
+        value_scales=scales,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
         layer_weights=stage.trainable == "heads",
