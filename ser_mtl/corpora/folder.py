@@ -113,7 +113,8 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
     names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
     left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
-    columns = [column for column in ANNOTATIONS if column != left_out]
+    lacking = {column for column in VALUES if all(value is None for value in corpus[column])}
+    columns = [column for column in ANNOTATIONS if column not in {left_out, *lacking}]
     cells = [
         corpus[column] if column not in VALUES else [_text(value) for value in corpus[column]] for column in columns
     ]

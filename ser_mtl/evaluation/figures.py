@@ -192,7 +192,8 @@ def plot_training_curves(
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
         tidy(axes)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=3, **LEGEND)
+        wide = max((len(curve.label) for curve in curves), default=0) > 15
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2 if wide else 3, **LEGEND)
     figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
