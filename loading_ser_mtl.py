@@ -23,9 +23,8 @@ from transformers.utils.versions import require_version
 
 require_version("transformers>=4.50")
 
-FORMAT = 2
-"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats. A
-model without values is written in format 1, which older code reads."""
+FORMAT = 1
+"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
 
 PIPELINES = {
     "speech-emotion": {"impl": "pipeline_ser_mtl.SpeechEmotionPipeline", "pt": ["AutoModelForAudioClassification"]}
@@ -158,7 +157,7 @@ class BaseConfig(PretrainedConfig):
 
     def to_diff_dict(self) -> dict:
         """What is saved."""
-        return super().to_diff_dict() | {"format": FORMAT if self.value_scales else 1, "custom_pipelines": PIPELINES}
+        return super().to_diff_dict() | {"format": FORMAT, "custom_pipelines": PIPELINES}
 
 
 def _check_format(format: int) -> None:

@@ -76,18 +76,12 @@ def test_values_take_no_part_in_fusion_and_scl(model):
 
 def test_a_saved_model_gives_the_same_values(model, tmp_path):
     model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["format"], config["value_scales"]) == (2, SCALES)
+    assert json.loads((tmp_path / "config.json").read_text())["value_scales"] == SCALES
     samples = torch.randn(2, 4000)
     with torch.inference_mode():
         expected, values = (made.eval()(samples).task_values for made in (model, SerMtlModel.from_pretrained(tmp_path)))
     for task in SCALES:
         torch.testing.assert_close(values[task], expected[task])
-
-
-def test_a_model_without_values_stays_in_the_older_format():
-    config = all_tasks_config().to_diff_dict()
-    assert config["format"] == 1 and config["value_scales"] is None
 
 
 def test_an_utterance_alone_and_in_a_batch_has_the_same_value(model):
