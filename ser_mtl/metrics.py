@@ -17,7 +17,6 @@ class Metric:
         higher_is_better: False for error rates.
         in_summary: whether the table at the end of a run shows it.
         long_title: its name in the Hub's index; by default, the title.
-        is_share: a share, shown in percent; else a number, shown with three decimals.
     """
 
     group: str
@@ -27,16 +26,11 @@ class Metric:
     higher_is_better: bool = True
     in_summary: bool = True
     long_title: str | None = None
-    is_share: bool = True
 
     @property
     def name(self) -> str:
         """The name in the Trainer's log, such as "emotion_ua"."""
         return f"{self.group}_{self.key}"
-
-    def text(self, value: float) -> str:
-        """A value as tables show it."""
-        return f"{100 * value:.1f}" if self.is_share else f"{value:.3f}"
 
 
 _UA = "UA (mean of the per-class recalls)"
@@ -64,8 +58,8 @@ METRICS: tuple[Metric, ...] = (
         metric
         for task in VALUE_TASKS
         for metric in (
-            Metric(task, "ccc", f"{task} CCC", "ccc", long_title=f"{task} {_CCC}", is_share=False),
-            Metric(task, "rmse", f"{task} RMSE", "rmse", higher_is_better=False, in_summary=False, is_share=False),
+            Metric(task, "ccc", f"{task} CCC", "ccc", long_title=f"{task} {_CCC}"),
+            Metric(task, "rmse", f"{task} RMSE", "rmse", higher_is_better=False, in_summary=False),
         )
     ),
 )

@@ -216,15 +216,14 @@ def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:
 
 
 def _metric_curves(log_history: list[dict]) -> list[_Curve]:
-    """Curves of the first metric of each task that was logged: UA, CCC times 100, and WER if it ever fell."""
+    """Curves of the first metric of each task that was logged: UA, CCC, and WER if it ever fell."""
     curves = []
     for index, task in enumerate(TASKS):
         metrics = [metric for metric in METRICS if metric.group == task]
         logged = [metric for metric in metrics if any(f"eval_{metric.name}" in entry for entry in log_history)]
         for metric in logged[:1]:
             style = line_style(index)
-            title = metric.title if metric.is_share else f"{metric.title} x 100"
-            curve = _curve(log_history, f"eval_{metric.name}", title, style, factor=100)
+            curve = _curve(log_history, f"eval_{metric.name}", metric.title, style, factor=100)
             if metric.key != "wer" or min(curve.values) < 100 * UNTRAINED_WER:
                 curves.append(curve)
     return curves

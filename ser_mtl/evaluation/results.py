@@ -26,7 +26,7 @@ def _square(emotion: Any) -> Any:
 def _scale(metric: Metric) -> Any:
     if metric.key == "ccc":
         return Annotated[float, Field(ge=-1, le=1)]
-    return Share if metric.is_share and not metric.group.startswith("asr") else Amount
+    return Amount if metric.key == "rmse" or metric.group.startswith("asr") else Share
 
 
 def _scores_model() -> Any:
@@ -137,9 +137,8 @@ UNTRAINED_WER = 0.9
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
 
-    Metrics are percent with one decimal, CCC as it is, or "-" where a group lacks one. Left out are metrics that no
-    group has, such as those of tasks that were not trained, and word error rates if the model cannot transcribe
-    (`transcription_note`).
+    Metrics are percent with one decimal, or "-" where a group lacks one. Left out are metrics that no group has, such
+    as those of tasks that were not trained, and word error rates if the model cannot transcribe (`transcription_note`).
     """
     groups = results["test"]
     transcribes = transcription_note(results) is None
@@ -193,6 +192,6 @@ def shared_speakers_note(results: dict) -> str | None:
 
 
 def percent(scores: dict, metric: Metric) -> str:
-    """A metric of a group of utterances, in percent if it is a share; "-" if the group lacks it."""
+    """A metric of a group of utterances in percent; "-" if the group lacks it."""
     value = scores.get(metric.group, {}).get(metric.key)
-    return "-" if value is None else metric.text(value)
+    return "-" if value is None else f"{100 * value:.1f}"

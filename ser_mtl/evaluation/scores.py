@@ -125,7 +125,8 @@ def ccc(annotated: ArrayLike, predicted: ArrayLike) -> float:
     if y.min() == y.max():
         return 0.0
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    return float(2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
+    whole = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    return float(np.clip(whole, -1, 1))  # rounding may go beyond
 
 
 def _values(annotated: tuple[float, ...], predicted: tuple[float, ...]) -> dict[str, float]:

@@ -133,7 +133,7 @@ _EXPLAINED = {
     "WA": "the accuracy",
     "F1": "the mean of the per-class F1 scores",
     "WER": "the word error rate",
-    "CCC": "the concordance correlation coefficient, not in percent",
+    "CCC": "the concordance correlation coefficient",
 }
 
 LIMITS = """\

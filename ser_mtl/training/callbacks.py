@@ -205,8 +205,7 @@ class EpochProgress(ProgressCallback):
             return
         losses = {"loss": "loss"} | {f"loss_{name}": name for name in self._loss_names(logs)}
         shown = [f"{label} {logs[name]:.3f}" for name, label in losses.items() if name in logs]
-        values = {metric: metric.text(logs[name]) for name, metric in self._metrics(logs).items()}
-        shown += [f"dev {metric.title} {value}{' %' if metric.is_share else ''}" for metric, value in values.items()]
+        shown += [f"dev {metric.title} {100 * logs[name]:.1f} %" for name, metric in self._metrics(logs).items()]
         if shown:
             self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(shown))
 
