@@ -346,7 +346,7 @@ def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path)
     table = losses_table([FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])])
     assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
     losses = {"emotion": "0.120 (0.090) ≤ 0.160", "asr": "0.300 (2.000) ≤ 0.400"}
-    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", *(losses.get(task, "") for task in table.header[2:])]]
+    assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", *(losses.get(one, "") for one in table.header[2:])]]
     write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
 
