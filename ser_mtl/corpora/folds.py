@@ -7,7 +7,7 @@ import hashlib
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NotRequired, get_args
 
@@ -230,16 +230,17 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
-def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -> dict:
+def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]], values: Collection[str] = ()) -> dict:
     """A split's record with what its utterances hold, so that a run does not go on with another corpus.
 
     Args:
         record: of `split_record`.
         decoded: all utterances, with `digest`.
         labels: the classes of each task, in the order of the model's outputs.
+        values: the trained tasks that give a value.
 
     Returns:
-        The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
+        The record with {"labels": {task: [...]}, "annotations": the hash of `hash_of_annotations`}, and in each split
         "audio": a hash of the samples of each of its ids; and "speakers", sorted.
     """
     digests, speakers = (dict(zip(decoded["id"], decoded[column], strict=True)) for column in ("digest", "speaker"))
@@ -252,12 +253,12 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -
         for name, part in record.items()
         if isinstance(part, dict)
     }
-    return record | {"labels": labels, "annotations": hash_of_annotations(decoded)} | parts
+    return record | {"labels": labels, "annotations": hash_of_annotations(decoded, values)} | parts
 
 
-def hash_of_annotations(utterances: Dataset) -> str:
-    """The SHA-256 of all labels and transcripts."""
-    columns = ["id", *(task.column for task in TASKS.values())]
+def hash_of_annotations(utterances: Dataset, values: Collection[str] = ()) -> str:
+    """The SHA-256 of all labels and transcripts, and of the values of these tasks alone: older runs have no others."""
+    columns = ["id", *(task.column for task in TASKS.values() if task.kind != "value" or task.name in values)]
     rows = utterances.select_columns(columns)[:]
     annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
     return hashlib.sha256(repr(annotations).encode()).hexdigest()

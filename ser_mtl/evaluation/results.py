@@ -23,12 +23,17 @@ def _square(emotion: Any) -> Any:
     return emotion
 
 
+def _scale(metric: Metric) -> Any:
+    if metric.key == "ccc":
+        return Annotated[float, Field(ge=-1, le=1)]
+    return Amount if metric.key == "rmse" or metric.group.startswith("asr") else Share
+
+
 def _scores_model() -> Any:
     """The schema of the scores of a group of utterances, from the table of metrics."""
     groups: dict[str, Any] = {}
     for group in {metric.group: None for metric in METRICS}:
-        scale = Amount if group.startswith("asr") else Share
-        own: dict[str, Any] = {metric.key: (scale, None) for metric in METRICS if metric.group == group}
+        own: dict[str, Any] = {metric.key: (_scale(metric), None) for metric in METRICS if metric.group == group}
         if group == "emotion":
             own |= {"labels": (list[Text], []), "confusion_matrix": (list[list[Count]], [])}
         scores = create_model(group, **own)

@@ -88,6 +88,7 @@ class MethodConfig(TypedDict):
     bottleneck_dim: NotRequired[Size | None]
     vocab_size: NotRequired[Vocabulary | None]
     labels: NotRequired[dict[str, list[str]]]
+    value_scales: NotRequired[dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] | None]
     temperature: NotRequired[Annotated[float, Field(gt=0, le=1e6)]]
 
 

@@ -22,7 +22,7 @@ from ser_mtl.recipe import Formatter, Parser, StageParser
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
-from ser_mtl.tasks import TASKS
+from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
@@ -99,8 +99,9 @@ class TablesArguments:
             raise UserError(f"--tables {unknown[0]}: must be among {', '.join(map(str, TITLES))}")
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
-        if unknown := sorted(set(self.leave_out) - set(list(TASKS)[1:])):
-            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(list(TASKS)[1:])}")
+        trained = [task for task in TASKS if task != "emotion" and task not in VALUE_TASKS]
+        if unknown := sorted(set(self.leave_out) - set(trained)):
+            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(trained)}")
         if wrong := [option for option in self.slurm_options if "=" not in option]:
             raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
         if self.jobs < 1:

@@ -68,7 +68,11 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> N
     Raises:
         ValueError: tensors that the other run must have are missing.
     """
-    parts = ["lora_", ".layer_adapters.", *(f".heads.{task}." for task in config.classification_tasks)]
+    parts = [
+        "lora_",
+        ".layer_adapters.",
+        *(f".heads.{task}." for task in (*config.classification_tasks, *config.value_tasks)),
+    ]
     parts += [".ctc_head."] if config.vocab_size else []
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     theirs = load_peft_weights(adapter, device="cpu")

@@ -17,7 +17,8 @@ from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRIC, METRICS
+from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
+from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag
 from ser_mtl.training.flags import CORPUS, flags_to_blame, refuse_idle_flags, refuse_without
 from ser_mtl.training.stage import Stage
@@ -110,7 +111,9 @@ class SerMtlArguments(TrainingArguments):
     )
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
-        "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
+        "dev",
+        "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
+        "best on the test fold (optimistic).",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -280,16 +283,25 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
     Raises:
         UserError: names the flag, and the one it contradicts.
     """
+    values = {*VALUE_TASKS} & {*stage.tasks}
     if "emotion" not in stage.tasks:
-        if args.selection != "last":
+        if args.selection != "last" and not values:
             raise UserError(
-                "--tasks: emotion must be among them, since epochs are compared by its UA; or use --selection last"
+                "--tasks: emotion must be among them, since epochs are compared by its UA, or a value, compared by its "
+                "CCC; or use --selection last"
             )
-        args.metric_for_best_model = None
+        if not values:
+            args.metric_for_best_model = None
+        elif args.metric_for_best_model == "emotion_ua":  # the default
+            args.metric_for_best_model = MEAN_CCC
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:
         args.eval_strategy = IntervalStrategy.NO
-    known = ["loss", *(metric.name for metric in METRICS if metric.group in stage.tasks)]
+    known = [
+        "loss",
+        *(metric.name for metric in METRICS if metric.group in stage.tasks),
+        *([MEAN_CCC] if values else []),
+    ]
     if args.selection != "last" and (args.metric_for_best_model or "").removeprefix("eval_") not in known:
         raise UserError(f"--metric_for_best_model {args.metric_for_best_model}: must be one of {', '.join(known)}")

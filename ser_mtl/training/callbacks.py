@@ -215,7 +215,7 @@ class EpochProgress(ProgressCallback):
 
     def _metrics(self, logs: dict[str, float]) -> dict[str, Metric]:
         """The metrics of a log that are shown. WER waits until there is something to see, and says so once."""
-        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer")}
+        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer", "ccc")}
         shown = {name: metric for name, metric in shown.items() if name in logs}
         waits = {name for name, metric in shown.items() if metric.key == "wer" and logs[name] >= UNTRAINED_WER}
         if waits and not self._said:

@@ -40,7 +40,7 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         corpus = with_samples(utterances, args.max_seconds)
     check_lengths(corpus, model.longest_input)
     corpus = corpus.add_column("row", list(range(len(corpus))))
-    corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels)
+    corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels, model.config.value_tasks)
     if args.process_index == 0:
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):

@@ -38,14 +38,19 @@ def method_config(
     encoder_config: PreTrainedConfig,
     vocab_size: int | None,
     tokenizer: Wav2Vec2CTCTokenizer,
+    scales: dict[str, list[float]] | None = None,
 ) -> SerMtlConfig:
-    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's."""
+    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's.
+
+    `scales` are those of `ser_mtl.corpora.targets.value_scales`.
+    """
     known = {one.name for one in fields(SerMtlConfig)}
     method: dict[str, Any] = {name: value for name, value in asdict(stage).items() if name in known}
     method["bottleneck_dim"] = stage.bottleneck_dim if stage.trainable == "adapters" else None
     return SerMtlConfig(
         encoder_config=with_overrides(encoder_config, stage),
         labels=labels,
+        value_scales=scales,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
         layer_weights=stage.trainable == "heads",

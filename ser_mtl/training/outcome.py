@@ -19,10 +19,12 @@ from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, 
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import results_table
 from ser_mtl.evaluation.scores import metrics_by_group
+from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
 from ser_mtl.safe_text import printable
+from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
 from ser_mtl.training.lock import lock, release
@@ -135,6 +137,8 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
+    if trainer.values:
+        plot_values(rows, trainer.values, folder / "values.png", f"Values, {title_of(results)}")
     results = results | {"size": size_of(folder, results)}
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
@@ -170,8 +174,9 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    if "emotion" in results["tasks"]:
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
+    if "emotion" in results["tasks"]:
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")
 
 
