@@ -113,6 +113,7 @@ class Results(TypedDict):
     audio_seconds_per_second: Amount
     leaks: NotRequired[Leaks]
     calibration: NotRequired[Calibration]
+    class_weights: NotRequired[dict[Text, dict[Text, Amount]]]
     labels: NotRequired[dict[Text, list[Text]]]
     size: NotRequired[dict[Text, Amount]]
     sizes: NotRequired[dict[str, Count]]

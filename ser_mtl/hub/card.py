@@ -404,6 +404,7 @@ def _training(results: dict) -> str:
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
         "tasks": ", ".join(results["tasks"]),
         "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
+        "class weights": _class_weights(results),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
@@ -414,6 +415,12 @@ def _training(results: dict) -> str:
     }
     table = "\n".join(f"| {name} | {markdown(value)} |" for name, value in rows.items() if value not in (None, ""))
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
+
+
+def _class_weights(results: dict) -> str:
+    """The weights of `--class_weights balanced`, by task."""
+    tasks = results.get("class_weights", {}).items()
+    return "; ".join(f"{task}: {', '.join(f'{label} {w:.2f}' for label, w in one.items())}" for task, one in tasks)
 
 
 def _figures(results: dict) -> str | None:

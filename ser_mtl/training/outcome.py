@@ -94,6 +94,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "trainable": trainer.stage.trainable,
         "selection": trainer.args.selection,
         **progress_of(trainer),
+        **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
         "leaks": leaks,
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
         "labels": trainer.labels,

@@ -48,13 +48,13 @@ from ser_mtl.training.divergence import Divergence, check_finite, check_finite_r
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
 from ser_mtl.training.lock import release
+from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable, start_of
 
@@ -126,6 +126,12 @@ class SerMtlTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = True
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.metric = SerMtlMetric(self.labels)
+        balanced = balanced_weights(parts["train"], self.labels) if stage.class_weights == "balanced" else {}
+        self.loss_targets = LossTargets(self.labels, args.label_smoothing_factor, balanced, args.device)
+        if balanced:
+            self.record["class_weights"] = {
+                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+            }
         seed = args.seed if args.data_seed is None else args.data_seed
         lengths = np.asarray(self.train_dataset["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
@@ -273,7 +279,10 @@ class SerMtlTrainer(ResumableTrainer):
         return self._sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
-        """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
+        """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
+
+        Labels become the targets of the loss where these are others (`LossTargets`).
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.args.world_size > 1:
             self._forget_repeats(batches)
@@ -284,9 +293,16 @@ class SerMtlTrainer(ResumableTrainer):
             labels = {task: batch[f"{task}_labels"] for task in config.tasks}
             numbers = loss_counts(config, labels, (batch["row"] >= 0).sum())
             counts += torch.stack([numbers[name] for name in names]).to(device)
+        sums = self.loss_targets.weight_sums(batches)
+        counts = torch.cat([counts, *(total.view(1) for total in sums.values())])
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
-        return batches, dict(zip(names, counts, strict=True))
+        by_name = dict(zip(names, counts, strict=False))
+        if self.loss_targets:
+            totals = zip(sums, counts[len(names) :], strict=True)
+            scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}
+            batches = [self.loss_targets.of_batch(batch, scales) for batch in batches]
+        return batches, by_name
 
     def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
         """Remove the labels of the utterances that fill up an epoch's last update, and set their row to -1.
@@ -345,8 +361,6 @@ class SerMtlTrainer(ResumableTrainer):
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
-        if num_items_in_batch is not None:
-            inputs = smoothed(inputs, config.labels, self.args.label_smoothing_factor)
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
