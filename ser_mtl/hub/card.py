@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
+from ser_mtl.evaluation.results import NO_TEST, part_of, results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.complete import SELECTION, TRAINED, holds_adapters
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
@@ -122,10 +122,8 @@ To load this very model for years, pass `revision="..."` to each `from_pretraine
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
 
-_FIGURES = """\
-![Confusion matrix of the test utterances](confusion_matrix.png)
-
-![Training losses and metrics over the epochs](training_curves.png)"""
+_CURVES = "![Training losses and metrics over the epochs](training_curves.png)"
+_FIGURES = f"![Confusion matrix of the test utterances](confusion_matrix.png)\n\n{_CURVES}"
 _RELIABILITY = "\n\n![How often an emotion was right, by its probability](reliability.png)"
 
 _EXPLAINED = {
@@ -195,8 +193,8 @@ def model_card(results: dict, hub_model_id: str | None = None, completion: Compl
         CITATION,
     ]
     body = "\n\n".join(section for section in sections if section)
-    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-fold{results['fold']}"
-    data = metadata(results, name, f"fold {results['fold']}", completion)
+    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-{part_of(results).replace(' ', '')}"
+    data = metadata(results, name, part_of(results), completion)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -234,8 +232,8 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
         language=completion.language or ("en" if corpus in ("iemocap", "demo") else None),
         datasets=completion.datasets,
         base_model=base,
-        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
-        eval_results=evaluations,
+        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)) or None,
+        eval_results=evaluations or None,
         **more,
     )
     for key, value in completion.metadata.items():
@@ -245,7 +243,7 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
 
 def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[EvalResult]:
     """The metrics for the Hub's index, which has an entry for each task because each has a configuration of its own."""
-    scores = results["test"]["all"]
+    scores = results["test"].get("all", {})
     return [
         EvalResult(
             task_type=TASKS[metric.group].hub_type,
@@ -266,7 +264,7 @@ def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[E
 
 
 def _title(results: dict) -> str:
-    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {corpus_name(results)}"
+    return f"Speech emotion recognition, stage {results['stage']}, {part_of(results)} of {corpus_name(results)}"
 
 
 def _summary(results: dict) -> str:
@@ -289,7 +287,7 @@ def _use(results: dict, name: str) -> str:
     """Programs that load the model and answer `speech.wav`."""
     base = results.get("base") if holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
-    heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
+    heads = [task for task in CLASSIFICATION_TASKS if task in results["tasks"]]
     # `logits` are emotion's, calibrated.
     answers = [_ANSWER.format(task=t, logits="logits" if t == "emotion" else f'task_logits["{t}"]') for t in heads]
     quoted = _quoted(name)
@@ -306,7 +304,8 @@ def _use(results: dict, name: str) -> str:
         newest=TESTED[1],
     )
     parts = [load]
-    frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and "asr" in results["test"]["all"]
+    transcribes = results.get("base_transcribes", "asr" in results["test"].get("all", {}))
+    frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and transcribes
     if not on_encoder:
         transcripts = ", and the transcript" if "asr" in results["tasks"] or frozen_transcribes else ""
         parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts))
@@ -325,7 +324,33 @@ def _quoted(name: str) -> str:
     return json.dumps(name)
 
 
+def _metrics_without_test(results: dict) -> str:
+    """What stands in the place of figures for a model that was trained on everything."""
+    parts = [f"## Metrics\n\n{markdown(NO_TEST)}"]
+    if folds := results.get("folds"):
+        parts += [
+            "Models that were trained in the same way, each without a part of the corpus that it was then tested on "
+            f"({markdown(', '.join(folds['names']))}), had as a mean, in percent:",
+            _metrics_table(folds),
+            _explanation(folds).strip(),
+        ]
+    else:
+        parts.append(
+            f"To get figures, train the folds: `run_stage{results['stage']}.py` with `--fold 1` to `--fold 5`, and "
+            "otherwise the same flags. The next publication of this model then has their mean here."
+        )
+    if dev := results.get("dev"):
+        chosen = ", by which the epoch was chosen, so that it is optimistic" if results["selection"] == "dev" else ""
+        parts += [f"On the development set{chosen}, in percent:", _metrics_table({"test": dev})]
+    if "temperature" in (fitted := results.get("calibration", {})):
+        temperature = f"{fitted['temperature']:.2f}"
+        parts.append(f"Emotion's probabilities are calibrated with the temperature {temperature}{_fitted_on(fitted)}.")
+    return "\n\n".join(filter(None, parts))
+
+
 def _metrics(results: dict) -> str:
+    if not results["test"]:
+        return _metrics_without_test(results)
     notes = [
         f"Checkpoint: {SELECTION[results['selection']]}.",
         _held_out(results),
@@ -408,6 +433,7 @@ def _training(results: dict) -> str:
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
+        "stopped early": f"after epoch {results['stopped_at_epoch']:g}" if "stopped_at_epoch" in results else None,
         "minutes": results.get("minutes"),
         "speed": f"{results['audio_seconds_per_second']} seconds of audio per second",
         "commit": results["commit"],
@@ -426,6 +452,8 @@ def _class_weights(results: dict) -> str:
 def _figures(results: dict) -> str | None:
     if "emotion" not in results["tasks"]:
         return None
+    if not results["test"]:
+        return _CURVES
     return _FIGURES + (_RELIABILITY if "calibration" in results else "")
 
 

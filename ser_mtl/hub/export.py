@@ -45,6 +45,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
     if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
+        results["base_transcribes"] = False
     if not (run / "adapter_config.json").is_file():
         raise UserError(
             f"publish --merge, export --to merged: {run} holds a whole model; there are no adapters to merge"

@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.folds import ALL, FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
@@ -44,10 +44,10 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int | None = flag(
+    fold: Literal[1, 2, 3, 4, 5, "all"] | None = flag(
         None,
-        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
-        "official split.",
+        "1..5: the session (or value of the fold column) held out for the test. all: nothing is held out, for a final "
+        "model. Required, unless the corpus has an official split.",
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
@@ -74,8 +74,12 @@ class CorpusArguments:
         parse_map(self.map or ())
         if self.fold is None and self.corpus in ("iemocap", "demo"):
             raise UserError("the following arguments are required: --fold; --help explains every flag")
-        if self.fold not in (None, *FOLDS):
-            raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
+        if self.fold not in (None, ALL, *FOLDS):
+            raise UserError(f"--fold {self.fold}: must be one of 1 to 5, or all")
+        if self.fold == ALL and self.dev == "session":
+            raise UserError(
+                "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
+            )
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
@@ -97,7 +101,7 @@ class SerMtlArguments(TrainingArguments):
 
     _argument_group_name: ClassVar[str] = "Training"
 
-    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
+    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>, or .../all]")
     num_train_epochs: float = flag(200.0, "Epochs.")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up: a share of all updates if below 1, else a number of updates.")
@@ -110,6 +114,11 @@ class SerMtlArguments(TrainingArguments):
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
         "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
+    )
+    early_stopping_patience: int | None = flag(
+        None,
+        "Stop after so many evaluations in which what --selection compares did not improve; the learning rate falls as "
+        "planned for all epochs.",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -265,8 +274,14 @@ class SerMtlArguments(TrainingArguments):
         return self.train_batch_size * self.world_size * self.gradient_accumulation_steps
 
 
-def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
+def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool, has_test: bool = True) -> None:
     """Check a stage and its training arguments against each other, and settle what follows from both.
+
+    Args:
+        stage: the method.
+        args: of training.
+        has_dev: whether there is a development set.
+        has_test: whether there is a test set.
 
     Raises:
         UserError: names the flag, and the one it contradicts.
@@ -277,6 +292,9 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
                 "--tasks: emotion must be among them, since epochs are compared by its UA; or use --selection last"
             )
         args.metric_for_best_model = None
+    if not has_test and (args.selection == "oracle" or args.measure_oracle):
+        name = "--selection oracle" if args.selection == "oracle" else "--measure_oracle"
+        raise UserError(f"{name}: needs a test set, and nothing is held out (--fold all); drop it")
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:

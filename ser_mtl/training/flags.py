@@ -198,6 +198,7 @@ _NEEDS: list[Needs] = [
      "a schedule that warms up, such as --lr_scheduler_type constant_with_warmup"),
     (("lr_scheduler_kwargs",), lambda args: not _value(args.lr_scheduler_type).startswith("constant"),
      "an --lr_scheduler_type that has arguments"),
+    (("early_stopping_patience",), lambda args: args.selection != "last", "--selection dev or oracle"),
     (("metric_for_best_model", "greater_is_better"), lambda args: args.selection != "last" or _follows_dev(args),
      "--selection dev or oracle"),
     (("optim_target_modules",), _low_rank, "--optim galore_adamw or apollo_adamw"),

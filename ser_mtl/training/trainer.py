@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
 from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import split_record, with_content
+from ser_mtl.corpora.folds import ALL, split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated
@@ -36,6 +36,7 @@ from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
+    EarlyStopping,
     EpochProgress,
     MeasureTestFold,
     SamplerEpoch,
@@ -96,7 +97,7 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_arguments(stage, args, parts)
-        check_together(stage, args, has_dev="dev" in parts)
+        check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
         leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
@@ -144,6 +145,8 @@ class SerMtlTrainer(ResumableTrainer):
         self.add_callback(SamplerEpoch(self._sampler))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
         if self.args.measure_oracle:
@@ -188,6 +191,7 @@ class SerMtlTrainer(ResumableTrainer):
     def finish(self, leaks: dict | None = None) -> dict:
         """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
 
+        Without a test in `parts`, of `split(corpus, fold="all")`, there are no predictions and no figures of emotion.
         It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
         With `push_to_hub` the run is published.
 
@@ -198,7 +202,7 @@ class SerMtlTrainer(ResumableTrainer):
             The content of `results.json`.
 
         Raises:
-            UserError: `train` has not been called, there is no test fold, or the Hub refuses.
+            UserError: `train` has not been called, or the Hub refuses.
         """
         results = finish_run(self, leaks)
         if self.record.get("script") is None:  # a script prints the results first
@@ -473,7 +477,7 @@ def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> 
 def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
-    folds = parts["test"].unique("fold") if "test" in parts else []
+    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
     known = names[0] if len(names) == 1 and names[0] in CORPORA else None
     corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
