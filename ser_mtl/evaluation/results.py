@@ -113,6 +113,7 @@ class _Results(TypedDict):
     corpus: Text
     encoder: Text
     stage1: NotRequired[Text]
+    new_heads: NotRequired[list[Text]]
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text

@@ -104,7 +104,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 config = AutoConfig.from_pretrained({name}, trust_remote_code=True)
 base = AutoModelForAudioClassification.from_pretrained(
-    {base}, revision={revision}, config=config, trust_remote_code=True
+    {base}, revision={revision}, config=config, trust_remote_code=True{new_heads}
 )
 model = PeftModel.from_pretrained(base, {name}).eval()
 ```
@@ -310,7 +310,8 @@ def _use(results: dict, name: str) -> str:
         transcripts = ", and the transcript" if "asr" in results["tasks"] or frozen_transcribes else ""
         parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts))
         if base is not None:
-            places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
+            new_heads = ", ignore_mismatched_sizes=True" if "new_heads" in results else ""
+            places = {"new_heads": new_heads, "base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
             parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
         else:
             parts.append(_PINNED)
@@ -427,6 +428,7 @@ def _training(results: dict) -> str:
         "encoder": _named(results["encoder"]),
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
+        "labels that the stage-1 model did not have": ", ".join(results.get("new_heads", [])),
         "tasks": ", ".join(results["tasks"]),
         "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "class weights": _class_weights(results),

@@ -76,7 +76,8 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
         config = SerMtlConfig.from_pretrained(run)
         name = base_of(run, base)
         revision = adapter.revision if name == adapter.base_model_name_or_path else None
-        model = SerMtlModel.from_pretrained(name, config=config, revision=revision)
+        brought = tuple(adapter.modules_to_save or ())
+        model = SerMtlModel.from_pretrained(name, config=config, revision=revision, _in_adapter=brought)
         with quiet_peft():
             return PeftModel.from_pretrained(model, str(run)).merge_and_unload().eval()
 

@@ -93,6 +93,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": trainer.start.encoder,
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
+        **({"new_heads": list(trainer.start.new_heads)} if trainer.start.new_heads else {}),
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
         "selection": trainer.args.selection,

@@ -47,7 +47,7 @@ from ser_mtl.training.callbacks import (
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
-from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.lock import release
 from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
@@ -108,8 +108,8 @@ class SerMtlTrainer(ResumableTrainer):
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
         check_no_shared_audio(parts, self.corpus)
-        if isinstance(stage, Stage2) and start is None:
-            check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
+        if self.start.earlier is not None and start is None:
+            check_never_heard(self.start.earlier, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
         self.beginning = Beginning(self._write_record, args)
         with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
