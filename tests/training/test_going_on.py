@@ -10,6 +10,7 @@ import torch
 from helpers.tiny import check_refused, run_flags, run_script, tone, write_corpus
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForAudioClassification
 
 import ser_mtl
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
@@ -115,6 +116,8 @@ def test_adapters_on_a_base_with_other_labels_load_everywhere(adapted, finished,
         finished, config=SerMtlConfig.from_pretrained(adapted), ignore_mismatched_sizes=True
     )
     torch.testing.assert_close(logits(PeftModel.from_pretrained(base, adapted)), logits(loaded))
+    auto = AutoModelForAudioClassification.from_pretrained(adapted, trust_remote_code=True)
+    torch.testing.assert_close(logits(auto), logits(loaded))
     ended = run_script("export", [adapted, "--to", "merged", "--output_dir", tmp_path / "merged"])
     assert ended.code == 0, ended.stderr
     merged = logits(SerMtlModel.from_pretrained(tmp_path / "merged"))
