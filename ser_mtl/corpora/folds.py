@@ -29,9 +29,9 @@ _PARTS |= {"evaluation": "test", "eval": "test", "testing": "test"} | {part: par
 
 DevChoice = Literal["dialog", "session", "none"]
 
-ALL: Literal["all"] = "all"
+ALL = "all"
 """In the place of a test fold: nothing is held out, for a final model."""
-Fold = int | Literal["all"]
+Fold = int | str  # 1..5, or ALL
 
 _DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
 
@@ -158,8 +158,8 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
     if fold is None:
         raise UserError("--fold: is required, 1 to 5: which fifth of the speakers is the test; no official split here")
     if fold not in FOLDS:
-        raise UserError(f"--fold {fold}: must be one of 1 to 5, or all")
-    folds = list(corpus["fold"])
+        raise UserError(f"--fold {fold!r}: must be one of 1 to 5, or all")
+    folds, fold = list(corpus["fold"]), int(fold)
     test = _rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
@@ -197,7 +197,7 @@ def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
     return splits
 
 
-def _official(corpus: Dataset, fold: int | None, dev: DevChoice) -> DatasetDict:
+def _official(corpus: Dataset, fold: Fold | None, dev: DevChoice) -> DatasetDict:
     """The parts of an official split."""
     if fold not in (None, 1):
         raise UserError(

@@ -44,7 +44,7 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: Literal[1, 2, 3, 4, 5, "all"] | None = flag(
+    fold: int | str | None = flag(
         None,
         "1..5: the session (or value of the fold column) held out for the test. all: nothing is held out, for a final "
         "model. Required, unless the corpus has an official split.",
@@ -70,12 +70,14 @@ class CorpusArguments:
 
     def __post_init__(self):
         check_values(self)
+        if isinstance(self.fold, str) and self.fold.isdecimal():  # of a command line
+            self.fold = int(self.fold)
         check_corpus_name(self.corpus)
         parse_map(self.map or ())
         if self.fold is None and self.corpus in ("iemocap", "demo"):
             raise UserError("the following arguments are required: --fold; --help explains every flag")
         if self.fold not in (None, ALL, *FOLDS):
-            raise UserError(f"--fold {self.fold}: must be one of 1 to 5, or all")
+            raise UserError(f"--fold {self.fold!r}: must be one of 1 to 5, or all")
         if self.fold == ALL and self.dev == "session":
             raise UserError(
                 "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
