@@ -16,7 +16,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
-from ser_mtl.corpora.folds import hash_of_annotations, split, split_record
+from ser_mtl.corpora.folds import ALL, Fold, hash_of_annotations, split, split_record
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
@@ -55,7 +55,8 @@ class Settings(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-_PLACEHOLDERS = {"dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID", "tasks": "TASK",
+_PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
+                 "tasks": "TASK",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
@@ -126,12 +127,18 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     del values["help_all"]
     if values["output_dir"] is None:
         name = name_in_results(values["corpus"])
-        values["output_dir"] = f"runs/{name}/stage{stage.number}/fold{values['fold'] or 1}"
+        values["output_dir"] = f"runs/{name}/stage{stage.number}/{name_of_fold(values['fold'])}"
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
-    check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
+    corpus = settings.corpus
+    check_together(settings.stage, settings.args, has_dev=corpus.dev != "none", has_test=corpus.fold != ALL)
     settings.research.settle(settings.stage, settings.args)
     return settings
+
+
+def name_of_fold(fold: Fold | None) -> str:
+    """The folder of a run, by what it holds out; an official split has the test set 1."""
+    return ALL if fold == ALL else f"fold{fold or 1}"
 
 
 def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
@@ -183,7 +190,7 @@ def _fill_in(settings: Settings) -> None:
             stage.encoder = local_or_hub(demo_encoder())
         stage.train_front_end = stage.trainable == "all"  # it is untrained
     if isinstance(stage, Stage2) and stage.stage1 is None:
-        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/fold{corpus.fold or 1}")
+        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/{name_of_fold(corpus.fold)}")
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
@@ -259,9 +266,9 @@ def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> Non
 
 def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
     """Count what test and training share, and print it in one line before training starts."""
-    leaks = find_leaks(parts)
+    leaks = find_leaks(parts) if "test" in parts else {}
     if args.process_index == 0:
-        print(leaks_line(leaks))
+        print(leaks_line(leaks) if leaks else "Nothing is held out for a test (--fold all)")
     return leaks
 
 

@@ -102,24 +102,35 @@ def has_all(groups: dict) -> dict:
     return groups
 
 
-class Results(TypedDict):
-    """The content of `results.json`. What only later versions write need not be there."""
+Groups = Annotated[dict[Text, Scores], AfterValidator(has_all)]
 
+
+class Folds(TypedDict):
+    """Runs beside one without a test: their names, and the mean of their figures."""
+
+    names: Annotated[list[Text], Field(min_length=1)]
+    test: Groups
+
+
+class _Results(TypedDict):
     stage: Literal[1, 2]
     fold: int | Literal["all"] | None
     seed: int
     corpus: Text
     encoder: Text
     stage1: NotRequired[Text]
+    new_heads: NotRequired[list[Text]]
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
     augment: NotRequired[list[Text]]
     epoch: Amount
+    stopped_at_epoch: NotRequired[Amount]
     minutes: Amount
     audio_seconds_per_second: Amount
     leaks: NotRequired[Leaks]
     calibration: NotRequired[Calibration]
+    class_weights: NotRequired[dict[Text, dict[Text, Amount]]]
     labels: NotRequired[dict[Text, list[Text]]]
     size: NotRequired[dict[Text, Amount]]
     sizes: NotRequired[dict[str, Count]]
@@ -129,7 +140,27 @@ class Results(TypedDict):
     hashed_names: NotRequired[bool]
     commit: Text | None
     versions: dict[Text, Text]
-    test: Annotated[dict[Text, Scores], AfterValidator(has_all)]
+    base_transcribes: NotRequired[bool]
+    folds: NotRequired[Folds]
+    dev: NotRequired[Groups]
+    test: dict[Text, Scores]
+
+
+def _tested_unless_all(results: Any) -> Any:
+    if "all" not in results["test"] and (results["test"] or results["fold"] != "all"):
+        raise ValueError('test: must have the group "all", unless the fold is "all" too')
+    return results
+
+
+Results = Annotated[_Results, AfterValidator(_tested_unless_all)]
+"""The content of `results.json`. What only later versions write need not be there."""
+
+NO_TEST = "No test was held out (--fold all), so no figure says how the model does on new speakers."
+
+
+def part_of(results: dict) -> str:
+    """The part of the corpus that a run was tested on, or "all" if it was trained on everything."""
+    return "all" if results["fold"] == "all" else f"fold {results['fold']}"
 
 
 UNTRAINED_WER = 0.9
@@ -161,8 +192,13 @@ def results_frame(results: dict) -> pd.DataFrame:
 def results_table(results: dict) -> str:
     """Render the test metrics of `results` as plain text, 80 columns wide, with a note on what is left out.
 
-    The header has two lines, such as "emotion" above "UA". Columns beyond 80 characters continue in a second block.
+    Without a test, the table is of the development set. The header has two lines, such as "emotion" above "UA".
+    Columns beyond 80 characters continue in a second block.
     """
+    if not results["test"]:
+        dev = results.get("dev")
+        lines = [textwrap.fill(NO_TEST, 80), *(["Development set:", results_table({"test": dev})] if dev else [])]
+        return "\n\n".join(lines)
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)

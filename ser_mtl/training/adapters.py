@@ -1,5 +1,7 @@
 """Freezing parts of a model, and adding adapters to it through PEFT."""
 
+from collections.abc import Collection
+
 import torch
 from peft import (
     LoraConfig,
@@ -57,13 +59,14 @@ def attach_adapters(
     return adapted
 
 
-def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> None:
+def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig, new: Collection[str] = ()) -> None:
     """Load the adapters of another run on the same base; heads which that run did not have stay as they are.
 
     Args:
         model: with adapters of the same sizes.
         adapter: folder or Hub id of the other run.
         config: that of the other run.
+        new: tasks whose labels that run did not have: their classifiers stay as they are.
 
     Raises:
         ValueError: tensors that the other run must have are missing.
@@ -75,8 +78,10 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> N
     ]
     parts += [".ctc_head."] if config.vocab_size else []
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    kept = [f".heads.{task}.classifier." for task in new] + ([".fusion."] if "emotion" in new else [])
     theirs = load_peft_weights(adapter, device="cpu")
-    shared = [name for name in own if any(part in name for part in parts)]
+    theirs = {name: value for name, value in theirs.items() if not any(part in name for part in kept)}
+    shared = [name for name in own if any(part in name for part in parts) and not any(part in name for part in kept)]
     if lost := sorted(set(shared) - set(theirs)):
         raise ValueError(f"{len(lost)} of {len(shared)} tensors of its adapters are missing ({lost[0]}, ...)")
     # PEFT wants every module, so those missing in the other run come from the model itself.

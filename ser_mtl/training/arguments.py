@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from ser_mtl.corpora.augmentation import check_augmentations
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.folds import ALL, FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
@@ -46,10 +46,10 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int | None = flag(
+    fold: int | str | None = flag(
         None,
-        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
-        "official split.",
+        "1..5: the session (or value of the fold column) held out for the test. all: nothing is held out, for a final "
+        "model. Required, unless the corpus has an official split.",
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
@@ -72,12 +72,18 @@ class CorpusArguments:
 
     def __post_init__(self):
         check_values(self)
+        if isinstance(self.fold, str) and self.fold.isdecimal():  # of a command line
+            self.fold = int(self.fold)
         check_corpus_name(self.corpus)
         parse_map(self.map or ())
         if self.fold is None and self.corpus in ("iemocap", "demo"):
             raise UserError("the following arguments are required: --fold; --help explains every flag")
-        if self.fold not in (None, *FOLDS):
-            raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
+        if self.fold not in (None, ALL, *FOLDS):
+            raise UserError(f"--fold {self.fold!r}: must be one of 1 to 5, or all")
+        if self.fold == ALL and self.dev == "session":
+            raise UserError(
+                "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
+            )
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
@@ -99,7 +105,7 @@ class SerMtlArguments(TrainingArguments):
 
     _argument_group_name: ClassVar[str] = "Training"
 
-    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
+    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>, or .../all]")
     num_train_epochs: float = flag(200.0, "Epochs.")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up: a share of all updates if below 1, else a number of updates.")
@@ -114,6 +120,11 @@ class SerMtlArguments(TrainingArguments):
         "dev",
         "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
         "best on the test fold (optimistic).",
+    )
+    early_stopping_patience: int | None = flag(
+        None,
+        "Stop after so many evaluations in which what --selection compares did not improve; the learning rate falls as "
+        "planned for all epochs.",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -277,8 +288,14 @@ class SerMtlArguments(TrainingArguments):
         return self.train_batch_size * self.world_size * self.gradient_accumulation_steps
 
 
-def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
+def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool, has_test: bool = True) -> None:
     """Check a stage and its training arguments against each other, and settle what follows from both.
+
+    Args:
+        stage: the method.
+        args: of training.
+        has_dev: whether there is a development set.
+        has_test: whether there is a test set.
 
     Raises:
         UserError: names the flag, and the one it contradicts.
@@ -294,6 +311,9 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
             args.metric_for_best_model = None
         elif args.metric_for_best_model == "emotion_ua":  # the default
             args.metric_for_best_model = MEAN_CCC
+    if not has_test and (args.selection == "oracle" or args.measure_oracle):
+        name = "--selection oracle" if args.selection == "oracle" else "--measure_oracle"
+        raise UserError(f"{name}: needs a test set, and nothing is held out (--fold all); drop it")
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:

@@ -29,6 +29,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"), (1, 65_536)),
     **dict.fromkeys(("gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"), (1, 1e6)),
     **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), (1, 1e6)),
+    "early_stopping_patience": (1, 1e6),
     "aux_weight": (0, 1),
     "per_device_train_batch_size": (0, 1e6),
     "dataloader_num_workers": (0, 256),

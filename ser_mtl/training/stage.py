@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
 
 _FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
@@ -46,6 +46,11 @@ class Stage:
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
     scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
+    class_weights: Literal["none", "balanced"] = flag(
+        "none",
+        "balanced: every class of a task counts the same in its loss, however often it occurs in the training set; "
+        "for all tasks with classes.",
+    )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
@@ -105,7 +110,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY))
+        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
 from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import split_record, with_content
+from ser_mtl.corpora.folds import ALL, split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated
@@ -37,6 +37,7 @@ from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
+    EarlyStopping,
     EpochProgress,
     MeasureTestFold,
     SamplerEpoch,
@@ -47,15 +48,15 @@ from ser_mtl.training.callbacks import (
 from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
-from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.lock import release
+from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable, start_of
 from ser_mtl.training.value_sums import sums_of_update
@@ -98,7 +99,7 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_arguments(stage, args, parts)
-        check_together(stage, args, has_dev="dev" in parts)
+        check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
         leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
@@ -109,8 +110,8 @@ class SerMtlTrainer(ResumableTrainer):
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
         check_no_shared_audio(parts, self.corpus)
-        if isinstance(stage, Stage2) and start is None:
-            check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
+        if self.start.earlier is not None and start is None:
+            check_never_heard(self.start.earlier, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
         seed = args.seed if args.data_seed is None else args.data_seed
         training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
@@ -132,6 +133,12 @@ class SerMtlTrainer(ResumableTrainer):
         self.values = model.config.value_tasks
         self._value_sums: dict[str, Tensor] = {}
         self.metric = SerMtlMetric(self.labels)
+        balanced = balanced_weights(parts["train"], self.labels) if stage.class_weights == "balanced" else {}
+        self.loss_targets = LossTargets(self.labels, args.label_smoothing_factor, balanced, args.device)
+        if balanced:
+            self.record["class_weights"] = {
+                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+            }
         lengths = np.asarray(self.rows_of_parts["train"]["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
@@ -143,6 +150,8 @@ class SerMtlTrainer(ResumableTrainer):
         self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
         if self.args.measure_oracle:
@@ -187,6 +196,7 @@ class SerMtlTrainer(ResumableTrainer):
     def finish(self, leaks: dict | None = None) -> dict:
         """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
 
+        Without a test in `parts`, of `split(corpus, fold="all")`, there are no predictions and no figures of emotion.
         It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
         With `push_to_hub` the run is published.
 
@@ -197,7 +207,7 @@ class SerMtlTrainer(ResumableTrainer):
             The content of `results.json`.
 
         Raises:
-            UserError: `train` has not been called, there is no test fold, or the Hub refuses.
+            UserError: `train` has not been called, or the Hub refuses.
         """
         results = finish_run(self, leaks)
         if self.record.get("script") is None:  # a script prints the results first
@@ -280,7 +290,10 @@ class SerMtlTrainer(ResumableTrainer):
         return self._sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
-        """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
+        """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
+
+        Labels become the targets of the loss where these are others (`LossTargets`).
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.args.world_size > 1:
             self._forget_repeats(batches)
@@ -291,10 +304,17 @@ class SerMtlTrainer(ResumableTrainer):
             labels = {task: batch[f"{task}_labels"] for task in config.tasks}
             numbers = loss_counts(config, labels, (batch["row"] >= 0).sum())
             counts += torch.stack([numbers[name] for name in names]).to(device)
+        sums = self.loss_targets.weight_sums(batches)
+        counts = torch.cat([counts, *(total.view(1) for total in sums.values())])
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         self._value_sums = sums_of_update(self, batches)
-        return batches, dict(zip(names, counts, strict=True))
+        by_name = dict(zip(names, counts, strict=False))
+        if self.loss_targets:
+            totals = zip(sums, counts[len(names) :], strict=True)
+            scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}
+            batches = [self.loss_targets.of_batch(batch, scales) for batch in batches]
+        return batches, by_name
 
     def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
         """Remove the labels of the utterances that fill up an epoch's last update, and set their row to -1.
@@ -354,8 +374,6 @@ class SerMtlTrainer(ResumableTrainer):
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
-        if num_items_in_batch is not None:
-            inputs = smoothed(inputs, config.labels, self.args.label_smoothing_factor)
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
@@ -475,7 +493,7 @@ def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> 
 def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
-    folds = parts["test"].unique("fold") if "test" in parts else []
+    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
     known = names[0] if len(names) == 1 and names[0] in CORPORA else None
     corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
