@@ -120,7 +120,7 @@ def answers(
     with tqdm(total=len(files), desc="predicting", unit=" files", disable=None) as bar:
         for file, answer in zip(files, recognizer.each(files, raw=raw), strict=True):
             bar.update()
-            if isinstance(answer, UserError):
+            if isinstance(answer, ValueError):
                 unanswered.append(file)
                 tqdm.write(str(answer), file=sys.stderr)
             else:
