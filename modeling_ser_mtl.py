@@ -2,8 +2,8 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py` and `recordings_ser_mtl.py`; the five need
-nothing else of this project.
+with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py`, `recordings_ser_mtl.py` and
+`segments_ser_mtl.py`; the six need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -33,11 +33,12 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the five files are a package
+try:  # in a repository of the Hub, and in its copies here, the six files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
     from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
+    from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder

@@ -1,6 +1,7 @@
 """From recordings to answers: `pipeline("speech-emotion")`, whose code `ser_mtl.load` runs too.
 
-This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing else of this project.
+This file travels to the Hub with `recordings_ser_mtl.py` and `segments_ser_mtl.py`; the three need nothing else of this
+project.
 """
 
 import math
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -21,15 +22,22 @@ from transformers import Pipeline, PreTrainedModel, Wav2Vec2CTCTokenizer, Wav2Ve
 from transformers.utils import ModelOutput, logging
 
 try:  # as in modeling_ser_mtl.py
-    from .recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of, waveforms, windows
+    from .recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of, waveforms
+    from .segments_ser_mtl import Segment, segments
 except ImportError:
     try:
-        from recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of, waveforms, windows
+        from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of, waveforms
+        from segments_ser_mtl import Segment, segments
     except ImportError:
         raise
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
-"""Samples in memory at once, half an hour of them: enough to find batches of similar length."""
+"""Samples of speech in memory at once, half an hour of them: enough to find batches of similar length."""
+_FIRST = 2 * 60 * SAMPLING_RATE
+"""As many before the first answers come; each time twice as many follow, until `AT_ONCE`."""
+
+UNSURE = "unsure"
+"""The label where no class has the probability that is asked for."""
 
 NO_TRANSCRIPT = (
     "answers have no transcript: training or a merge changed the layers under its CTC head; take transcripts from the "
@@ -62,7 +70,7 @@ class SpeechEmotionPipeline(Pipeline):
             inputs: a recording, or many.
             batch_size: without effect, as `num_workers`: recordings are batched by their length.
             num_workers: likewise.
-            **options: `transcript` and `raw`, as for a `Recognizer`.
+            **options: as for a `Recognizer`.
 
         Raises:
             ValueError: a recording that cannot be read.
@@ -73,8 +81,10 @@ class SpeechEmotionPipeline(Pipeline):
             return self.recognizer(inputs, **options)
         return raising(self.recognizer.each(inputs, **options))
 
-    def _sanitize_parameters(self, transcript=None, raw=None, local_files_only=None) -> tuple[dict, dict, dict]:
-        options = {"transcript": transcript, "raw": raw}
+    def _sanitize_parameters(
+        self, transcript=None, raw=None, abstain=None, embeddings=None, local_files_only=None
+    ) -> tuple[dict, dict, dict]:
+        options = {"transcript": transcript, "raw": raw, "abstain": abstain, "embeddings": embeddings}
         return {}, {name: value for name, value in options.items() if value is not None}, {}
 
     def preprocess(self, recording: Recording) -> Recording:
@@ -108,61 +118,102 @@ class Recognizer:
         config = self.model.config
         return {task: config.labels[task] for task in config.classification_tasks} | {t: [] for t in config.value_tasks}
 
-    def __call__(
-        self, recording: Recording | list[Recording], *, transcript: bool | None = None, raw: bool = False
-    ) -> dict | list[dict]:
+    def __call__(self, recording: Recording | list[Recording], **options) -> dict | list[dict]:
         """The answer to a recording, or a list of answers to a list of recordings.
 
         Args:
-            recording: see `recordings_ser_mtl.samples_of`. One of more than two minutes is answered in windows.
-            transcript: whether answers hold a transcript; by default as at loading.
-            raw: leave emotion's probabilities as the model was trained, without the temperature.
+            recording: see `recordings_ser_mtl.blocks_of`.
+            **options: see `stream`.
 
         Returns:
             `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
-            emotion's calibrated; for each value {"value"}, on the scale of its annotations; and `transcript`, if the
-            model transcribes.
+            emotion's calibrated; for each value {"value"}, on the scale of its annotations; `transcript`, if the model
+            transcribes; and `segments`, each with `start` and `end` in seconds, the same tasks, and its transcript. Of
+            the whole recording, probabilities and values are the mean over the segments, weighted by their lengths, and
+            the transcripts are joined. One without speech has no tasks: {"duration", "speech": False, "segments": []}.
 
         Raises:
             ValueError: a recording that cannot be read.
         """
         recordings = recording if isinstance(recording, list) else [recording]
-        answers = list(raising(self.each(recordings, transcript=transcript, raw=raw)))
+        answers = list(raising(self.each(recordings, **options)))
         return answers if isinstance(recording, list) else answers[0]
 
-    def each(
-        self, recordings: Iterable[Recording], *, transcript: bool | None = None, raw: bool = False
-    ) -> Iterator[dict | ValueError]:
-        """Answer many recordings, half an hour of audio at a time; `transcript` and `raw` as for a call.
+    def each(self, recordings: Iterable[Recording], **options) -> Iterator[dict | ValueError]:
+        """Answer many recordings; `options` as for `stream`.
 
         Yields:
             For each recording, in order, its answer, or the error if it cannot be read or answered.
         """
+        for _, part in self.stream(recordings, **options):
+            if isinstance(part, ValueError) or "segments" in part:
+                yield part
+
+    def stream(
+        self,
+        recordings: Iterable[Recording],
+        *,
+        transcript: bool | None = None,
+        raw: bool = False,
+        abstain: float = 0.0,
+        embeddings: bool = False,
+    ) -> Iterator[tuple[int, dict | ValueError]]:
+        """Answer many recordings as they are read. No more than half an hour of speech is in memory.
+
+        Args:
+            recordings: in any forms, see `recordings_ser_mtl.blocks_of`.
+            transcript: whether answers hold a transcript; by default as at loading.
+            raw: leave emotion's probabilities as the model was trained, without the temperature.
+            abstain: the label is "unsure" where no class has this probability.
+            embeddings: whether segments hold `embeddings`, by task: (width,) float32 each.
+
+        Yields:
+            The number of a recording, from 0, and a segment of it; after the last one its answer, which holds the
+            segments, or the error if it cannot be read or answered.
+        """
         transcript = self.transcript if transcript is None else transcript
-        for chunk in chunks(self._read(recordings)):
-            utterances = [samples for samples in chunk if not isinstance(samples, ValueError)]
+        parts: list[dict] = []
+        fault = None
+        for chunk in chunks(self._heard(recordings)):
+            speech = [part.samples for _, part in chunk if isinstance(part, Segment)]
             with self._one_at_a_time:
-                answers = iter(self._infer(utterances, transcript, raw))
-            for samples in chunk:
-                if isinstance(samples, ValueError):
-                    yield samples
-                elif not _is_finite(answer := next(answers)):
-                    yield ValueError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
-                else:
-                    yield {"duration": round(len(samples) / SAMPLING_RATE, 3), **answer}
+                answers = iter(self._infer(speech, transcript=transcript, raw=raw, embeddings=embeddings))
+            for number, part in chunk:
+                if isinstance(part, Segment):
+                    start, end = part.start, part.start + len(part.samples)
+                    one = {"start": _seconds(start), "end": _seconds(end), **next(answers)}
+                    if not _is_finite(one):
+                        fault = ValueError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
+                    parts.append(_sure(one, abstain))
+                    yield number, parts[-1]
+                    continue
+                fault = part if isinstance(part, ValueError) else fault
+                yield number, fault or _sure(_joined(_seconds(part), parts), abstain)
+                parts, fault = [], None
 
-    def _read(self, recordings: Iterable[Recording]) -> Iterator[np.ndarray | ValueError]:
-        for number, recording in enumerate(recordings, start=1):
+    def _heard(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, "Segment | int | ValueError"]]:
+        """The number of each recording, with its segments, and then with its length in samples or an error."""
+        for number, recording in enumerate(recordings):
+            length = 0
+
+            def counted(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+                nonlocal length
+                for block in blocks:
+                    length += len(block)
+                    yield block
+
             try:
-                yield self._samples_of(recording, f"recording {number}")
+                for segment in segments(counted(self._blocks_of(recording, f"recording {number + 1}"))):
+                    yield number, segment
+                yield number, length
             except ValueError as error:
-                yield error
+                yield number, error
 
-    def _samples_of(self, recording: Recording, name: str) -> np.ndarray:
-        return samples_of(recording, name)
+    def _blocks_of(self, recording: Recording, name: str) -> Iterator[np.ndarray]:
+        return blocks_of(recording, name)
 
-    def _infer(self, utterances: list[np.ndarray], transcript: bool, raw: bool) -> list[dict]:
-        return infer(self.model, self.processor, utterances, transcript=transcript, raw=raw)
+    def _infer(self, utterances: list[np.ndarray], **options) -> list[dict]:
+        return infer(self.model, self.processor, utterances, **options)
 
 
 def raising(answers: Iterable[dict | ValueError]) -> Iterator[dict]:
@@ -173,16 +224,16 @@ def raising(answers: Iterable[dict | ValueError]) -> Iterator[dict]:
         yield answer
 
 
-def chunks(recordings: Iterable[np.ndarray | ValueError]) -> Iterator[list]:
-    """Samples, as many recordings at a time as fit into `AT_ONCE`; errors between them stay where they are."""
-    chunk: list[np.ndarray | ValueError] = []
-    total = 0
-    for samples in recordings:
-        chunk.append(samples)
-        total += 0 if isinstance(samples, ValueError) else len(samples)
-        if total >= AT_ONCE:
+def chunks(parts: Iterable[tuple[int, Segment | int | ValueError]]) -> Iterator[list]:
+    """As many parts of recordings at a time as fit into `AT_ONCE`, and fewer at first."""
+    chunk: list = []
+    total, most = 0, min(_FIRST, AT_ONCE)
+    for number, part in parts:
+        chunk.append((number, part))
+        total += len(part.samples) if isinstance(part, Segment) else 0
+        if total >= most:
             yield chunk
-            chunk, total = [], 0
+            chunk, total, most = [], 0, min(2 * most, AT_ONCE)
     yield chunk
 
 
@@ -202,12 +253,11 @@ def infer(
     transcript: bool = True,
     raw: bool = False,
     front_end: FrontEnd = stock_front_end,
+    embeddings: bool = False,
 ) -> list[dict]:
-    """Answer utterances in batches of similar length, which changes no answer, and long recordings in windows.
+    """Answer utterances in batches of similar length, which changes no answer.
 
-    Probabilities and values of a long recording are the mean over its windows, weighted by their lengths; transcripts
-    are joined. A model whose adapters make noise of transcripts runs its Transformer twice, the second time without
-    them.
+    A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
 
     Args:
         model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
@@ -218,28 +268,21 @@ def infer(
         transcript: as for `Recognizer`.
         raw: likewise.
         front_end: gives the features.
+        embeddings: whether answers hold `embeddings`, by task: (width,) float32 each.
 
     Returns:
         For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
     """
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcribing(model) if transcript else None
-    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end)
-    parts = [windows(samples, model.longest_input) for samples in utterances]
-    answers = iter(
-        [
-            one
-            for chunk in chunks(chain.from_iterable(parts))
-            for one in _in_batches(model, processor, chunk, int(seconds * SAMPLING_RATE), answer_batch, source)
-        ]
-    )
-    return [_joined(list(islice(answers, len(part))), [len(window) for window in part]) for part in parts]
+    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end, embeddings)
+    return _in_batches(model, processor, utterances, int(seconds * SAMPLING_RATE), answer_batch, source)
 
 
 def _in_batches(
     model: PreTrainedModel,
     processor: Wav2Vec2Processor,
-    utterances: list[np.ndarray],
+    utterances: Sequence[np.ndarray],
     budget: int,
     answer_batch: Callable,
     source: str | None,
@@ -265,6 +308,7 @@ def _answer_batch(
     source: str | None,
     raw: bool,
     front_end: FrontEnd,
+    embeddings: bool,
     utterances: list[np.ndarray],
 ) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
     """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
@@ -277,6 +321,10 @@ def _answer_batch(
     if source == "adapted":
         for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
             answer["transcript"] = text
+    if embeddings:
+        rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
+        for row, answer in enumerate(answers):
+            answer["embeddings"] = {task: x[row] for task, x in rows.items()}
     return answers, (features, lengths) if source == "frozen" else None
 
 
@@ -328,27 +376,48 @@ def _answers(model: PreTrainedModel, output: ModelOutput, raw: bool) -> list[dic
     return answers
 
 
-def _joined(answers: list[dict], lengths: list[int]) -> dict:
-    """The answer to a recording from those to its windows, of so many samples."""
-    if len(answers) == 1:
-        return answers[0]
-    shares = np.array(lengths) / sum(lengths)
-    whole: dict = {}
-    for task, part in answers[0].items():
-        if isinstance(part, dict) and "value" in part:
-            whole[task] = {"value": float(shares @ np.array([answer[task]["value"] for answer in answers]))}
-        elif isinstance(part, dict):
-            p = shares @ np.array([list(answer[task]["probabilities"].values()) for answer in answers])
-            whole[task] = _classified(list(part["probabilities"]), p.tolist())
+def _joined(duration: float, parts: list[dict]) -> dict:
+    """The answer to a recording of so many seconds from those to its segments."""
+    if not parts:
+        return {"duration": duration, "speech": False, "segments": []}
+    names = [name for name in parts[0] if name not in ("start", "end", "embeddings")]
+    if len(parts) == 1:
+        return {"duration": duration, **{name: parts[0][name] for name in names}, "segments": parts}
+    shares = np.array([part["end"] - part["start"] for part in parts])
+    shares /= shares.sum()
+    whole: dict = {"duration": duration}
+    for name in names:
+        each = [part[name] for part in parts]
+        if "probabilities" in each[0]:
+            p = shares @ np.array([list(one["probabilities"].values()) for one in each])
+            whole[name] = _classified(list(each[0]["probabilities"]), p.tolist())
+        elif "value" in each[0]:
+            whole[name] = {"value": float(shares @ np.array([one["value"] for one in each]))}
         else:
-            whole[task] = " ".join(text for answer in answers if (text := answer[task]))
-    return whole
+            whole[name] = " ".join(text for text in each if text)
+    return whole | {"segments": parts}
+
+
+def _sure(answer: dict, abstain: float) -> dict:
+    """The answer, with `UNSURE` in the place of labels that have less than this probability."""
+    return {
+        name: part | {"label": UNSURE} if "probabilities" in _dict(part) and part["probability"] < abstain else part
+        for name, part in answer.items()
+    }
 
 
 def _is_finite(answer: dict) -> bool:
     """Whether every probability and value of an answer is a number."""
-    parts = [part for part in answer.values() if isinstance(part, dict)]
-    return all(math.isfinite(part["value"] if "value" in part else part["probability"]) for part in parts)
+    parts = map(_dict, answer.values())
+    return all(math.isfinite(part.get("probability", part.get("value", 0.0))) for part in parts)
+
+
+def _dict(part: Any) -> dict:
+    return part if isinstance(part, dict) else {}
+
+
+def _seconds(samples: int) -> float:
+    return round(samples / SAMPLING_RATE, 3)
 
 
 def _classified(labels: list[str], p: list[float]) -> dict:

@@ -1,13 +1,14 @@
-"""From recordings in any form to samples: mono, 16 kHz, 16 bit; and long ones in windows.
+"""From recordings in any form to samples: mono, 16 kHz, 16 bit, as a whole or as a stream of blocks.
 
 This file travels to the Hub beside the method and needs nothing else of this project. It needs numpy; soundfile to read
 files; torchaudio or scipy to resample. What a user can get wrong is a ValueError, in one line.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,19 +18,14 @@ SAMPLING_RATE = 16_000
 RATES = (1_000, 768_000)
 """Hertz: the sampling rates that are read. Anything else is a damaged header, or no speech."""
 
-LONGEST = 120 * SAMPLING_RATE
-"""Samples of the longest recording that is one utterance. Attention needs their square in memory."""
-WINDOW = 30 * SAMPLING_RATE
-"""Samples of a window of a longer one, at most: about the longest utterance of the corpora that models learn from."""
-_FRAME = SAMPLING_RATE // 50  # samples whose loudness is looked at together
-_PAUSE = 10  # frames of a pause
-
 OVERSHOOT = 1.5
 """What lossy formats and loud mixes reach in a file, whose scale is known. The scale of an array is not."""
 _ROUNDING = 1e-3  # of scales such as 1 / 32767, and of filters
 _FEW = 1e-3  # share of the samples
 _CHANNELS = 64
 _LARGEST_FILE = 2**30  # bytes of a file object
+_BLOCK = 2**20  # numbers read at once
+_RESAMPLED = 32  # seconds resampled at once
 _LARGEST_TERM = 1000
 """torchaudio's filters take memory with the product of both terms: 11.025 kHz is 441 to 640, 44,101 Hz has none."""
 
@@ -40,58 +36,50 @@ Recording = Any
 def samples_of(
     recording: Recording,
     name: str = "the recording",
-    read: Callable | None = None,
+    read: "Reader | None" = None,
     category: type[Warning] = UserWarning,
 ) -> np.ndarray:
-    """Mono samples at 16 kHz, (samples,) int16.
+    """Mono samples at 16 kHz, (samples,) int16: the blocks of `blocks_of`, joined."""
+    return np.concatenate(list(blocks_of(recording, name, read, category)))
+
+
+def blocks_of(
+    recording: Recording,
+    name: str = "the recording",
+    read: "Reader | None" = None,
+    category: type[Warning] = UserWarning,
+) -> Iterator[np.ndarray]:
+    """Mono samples at 16 kHz, (n,) int16 each. Of a file, no more is in memory than what they are made of.
 
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
             -1..1; one in a thousand may be beyond and is clipped, with a warning.
         name: how messages call a recording that has no name of its own.
-        read: as `read_file`, which is the default.
+        read: as `read_blocks`, which is the default.
         category: of the warning.
 
     Raises:
-        ValueError: it cannot be read, or has another form.
+        ValueError: it cannot be read, or has another form. What is wrong with a file may show after its first blocks.
     """
-    read = read or read_file
+    read = read or read_blocks
     if isinstance(recording, dict) and "sampling_rate" in recording and {"array", "raw"} & recording.keys():
         recording = (recording["array" if "array" in recording else "raw"], recording["sampling_rate"])
     if isinstance(recording, str | Path):
-        samples, rate = read(recording)
+        blocks = read(recording)
     elif hasattr(recording, "read"):
-        samples, rate = read(_in_memory(recording, str(getattr(recording, "name", name))))
+        blocks = read(_in_memory(recording, str(getattr(recording, "name", name))))
     elif isinstance(recording, tuple) and len(recording) == 2:
         try:
             samples, rate = _checked(*recording)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         samples = at_full_scale(samples, name, category=category).astype(np.float32, copy=False)
+        blocks = iter([(samples, rate)])
     else:
         raise ValueError(f"{name}: must be a path, a binary file or (samples, rate), not {type(recording).__name__}")
-    return to_mono_16k(samples, rate)
-
-
-def windows(samples: np.ndarray, longest: int | None = None) -> list[np.ndarray]:
-    """Cut a recording that is no single utterance, (samples,), into windows of `WINDOW` at most, in pauses.
-
-    Each cut is in the middle of the quietest fifth of a second in the second half of what a window may hold.
-
-    Args:
-        samples: at 16 kHz.
-        longest: samples of the longest recording that is one utterance, if that is less than `LONGEST`.
-    """
-    cuts, longest = [0], min(LONGEST, longest or LONGEST)
-    while len(samples) > longest and len(samples) - cuts[-1] > WINDOW:
-        first = cuts[-1] + WINDOW // 2
-        last = min(cuts[-1] + WINDOW, len(samples) - SAMPLING_RATE)  # what is left is no splinter
-        part = samples[first : first + (last - first) // _FRAME * _FRAME].astype(np.float32)
-        loudness = np.abs(part).reshape(-1, _FRAME).sum(axis=1)
-        quietest = np.convolve(loudness, np.ones(_PAUSE), mode="valid").argmin()
-        cuts.append(first + (int(quietest) + _PAUSE // 2) * _FRAME)
-    return np.split(samples, cuts[1:])
+    first, rate = next(blocks)
+    yield from mono_16k(chain([first], (block for block, _ in blocks)), rate)
 
 
 def waveforms(utterances: list[np.ndarray], feature_extractor: Callable) -> dict:
@@ -113,32 +101,57 @@ def as_floats(samples: np.ndarray) -> np.ndarray:
 
 
 def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Average the channels, resample to 16 kHz and quantise to 16 bits.
+    """As `mono_16k`, of a whole recording: (samples, channels) float32 -> (samples at 16 kHz,) int16."""
+    return np.concatenate(list(mono_16k([samples], rate)))
+
+
+def mono_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Average the channels, resample to 16 kHz and quantise to 16 bits. The lengths of blocks change no sample.
 
     Args:
-        samples: from -1 to 1, (samples, channels) float32; what mixing and resampling put beyond is clipped.
+        blocks: samples from -1 to 1, (n, channels) float32 each, one after the other; what mixing and resampling put
+            beyond is clipped.
         rate: their sampling rate in hertz.
 
-    Returns:
-        (samples at 16 kHz,) int16.
+    Yields:
+        (n at 16 kHz,) int16.
 
     Raises:
         ValueError: a rate outside `RATES`, or nothing to resample with.
     """
     check_rate(rate)
-    mono = samples.mean(axis=1)
-    if rate != SAMPLING_RATE:
-        mono = _at_16k(mono, rate)
-    return np.rint(mono * 32768).clip(-32768, 32767).astype(np.int16)
+    mono = (block.mean(axis=1) for block in blocks)
+    for block in mono if rate == SAMPLING_RATE else _at_16k(mono, rate):
+        yield np.rint(block * 32768).clip(-32768, 32767).astype(np.int16)
 
 
-def _at_16k(mono: np.ndarray, rate: int) -> np.ndarray:
-    """Resample, in memory and time that do not grow with the terms of the ratio of the rates.
+def _at_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Resample half a minute at a time, each with so many samples before and after it as the filter sees.
 
-    The ratio is exact up to 100 kHz and for the usual rates above; else it is off by one part in 100,000 at most.
+    Memory and time do not grow with the terms of the ratio of the rates. It is exact up to 100 kHz and for the usual
+    rates above; else it is off by one part in 100,000 at most.
     """
     ratio = Fraction(SAMPLING_RATE, rate).limit_denominator(100_000)
     up, down = ratio.numerator, ratio.denominator
+    edge = down * -(-(10 * max(up, down) // up + 10) // down)  # each filter is shorter, and no sample is cut in two
+    size = down * max(1, _RESAMPLED * rate // down)
+    held, before, more = np.zeros(0, np.float32), 0, True
+    stream = iter(blocks)
+    while more:
+        new: list[np.ndarray] = []
+        while more and len(held) + sum(map(len, new)) <= before + size + edge:
+            block = next(stream, None)
+            more = block is not None
+            new += [block] if block is not None else []
+        held = np.concatenate([held, *new])
+        while len(held) > before + size + edge:
+            part = _resampled(held[: before + size + edge], up, down)
+            yield part[before // down * up : (before + size) // down * up]
+            held, before = held[before + size - edge :], edge
+    yield _resampled(held, up, down)[before // down * up :]
+
+
+def _resampled(mono: np.ndarray, up: int, down: int) -> np.ndarray:
     if max(up, down) <= _LARGEST_TERM:
         try:
             import torch
@@ -150,7 +163,9 @@ def _at_16k(mono: np.ndarray, rate: int) -> np.ndarray:
     try:
         from scipy.signal import resample_poly
     except ImportError as error:
-        raise ValueError(f"sampling rate {rate}: resampling needs scipy; pip install scipy") from error
+        raise ValueError(
+            f"sampling rate {SAMPLING_RATE * down // up}: resampling needs scipy; pip install scipy"
+        ) from error
     return resample_poly(mono, up, down)
 
 
@@ -167,55 +182,99 @@ def check_rate(rate: int, name: str = "") -> None:
 def at_full_scale(
     samples: np.ndarray, name: str, overshoot: float = 1.0, category: type[Warning] = UserWarning
 ) -> np.ndarray:
-    """Clip samples beyond -1..1, with a warning that counts them, unless they show another scale.
+    """As `clipped`, of a whole recording: the samples, clipped if there are any beyond -1..1."""
+    (block,) = clipped([samples], name, overshoot, category)
+    return block
+
+
+def clipped(
+    blocks: Iterable[np.ndarray],
+    name: str,
+    overshoot: float = 1.0,
+    category: type[Warning] = UserWarning,
+    promised: float = 0,
+) -> Iterator[np.ndarray]:
+    """Clip samples beyond -1..1, with a warning at the end that counts them, unless they show another scale.
 
     Before anything is computed: a resampler would spread one wild sample over its neighbours.
 
     Args:
-        samples: finite floats, of any shape.
+        blocks: finite floats, of any shape.
         name: what the message begins with.
         overshoot: what any number of samples may reach; a few, one in a thousand, may reach anything.
         category: of the warning.
-
-    Returns:
-        The samples, clipped if there are any beyond.
+        promised: the samples that are to come, if they are known: what is wrong shows earlier then.
 
     Raises:
         ValueError: names the peak, if more samples are beyond `overshoot`: their scale is another one, such as that of
             16-bit integers.
     """
-    sizes = np.abs(samples)
-    over = int((sizes > 1 + _ROUNDING).sum())
-    if over == 0:
-        return samples
-    if (sizes > overshoot + _ROUNDING).mean() > _FEW:
-        raise ValueError(
-            f"{name}: samples up to {sizes.max():g}; floats must be within -1 and 1; divide or clip them (the full "
-            "scale of 16-bit integers is 32768)"
-        )
-    line = f"{name}: {over} of {samples.size} samples are beyond -1..1 (peak {sizes.max():.2f}) and were clipped"
-    warnings.warn(line, category, stacklevel=3)
-    return samples.clip(-1, 1)
+    over = wild = seen = 0
+    peak = 0.0
+    for block in blocks:
+        sizes = np.abs(block)
+        beyond = int((sizes > 1 + _ROUNDING).sum())
+        over, seen = over + beyond, seen + block.size
+        if beyond:
+            wild += int((sizes > overshoot + _ROUNDING).sum())
+            peak = max(peak, float(sizes.max()))
+            if promised and wild > _FEW * max(promised, seen):
+                raise ValueError(_of_another_scale(name, peak))
+        yield block.clip(-1, 1) if beyond else block
+    if wild > _FEW * seen:
+        raise ValueError(_of_another_scale(name, peak))
+    if over:
+        line = f"{name}: {over} of {seen} samples are beyond -1..1 (peak {peak:.2f}) and were clipped"
+        warnings.warn(line, category, stacklevel=3)
 
 
-def read_file(file: str | Path | BinaryIO) -> tuple[np.ndarray, int]:
-    """Samples of a file from -1 to 1, (samples, channels) float32, and its sampling rate in hertz.
+def _of_another_scale(name: str, peak: float) -> str:
+    return (
+        f"{name}: samples up to {peak:g}; floats must be within -1 and 1; divide or clip them (the full scale of "
+        "16-bit integers is 32768)"
+    )
+
+
+Reader = Callable[[str | Path | BinaryIO], Iterator[tuple[np.ndarray, int]]]
+"""As `read_blocks`."""
+
+
+def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
+    """Samples of a file from -1 to 1, (n, channels) float32 each, and its sampling rate in hertz with each of them.
 
     Raises:
         ValueError: it cannot be read, or soundfile is not installed.
     """
-    name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
+    name = str(getattr(file, "name", "the audio") if hasattr(file, "read") else file)
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: without its library
         raise ValueError(f"{name}: reading files needs soundfile; pip install soundfile") from error
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+        with soundfile.SoundFile(file) as sound:
+            sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
+            size, promised = max(1, _BLOCK // sound.channels), sound.frames * sound.channels
+            blocks = takewhile(len, (sound.read(size, dtype="float32", always_2d=True) for _ in count()))
+            for block in clipped(finite(blocks, name), name, OVERSHOOT, promised=promised):
+                yield block, sound.samplerate
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise ValueError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
-    if samples.size == 0 or not np.isfinite(samples).all():
-        raise ValueError(f"{name}: holds no samples, or NaN or infinite ones; replace or remove it")
-    return at_full_scale(samples, str(name), OVERSHOOT), rate
+
+
+def finite(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """The same blocks.
+
+    Raises:
+        ValueError: one holds NaN or infinite samples, or there are none.
+    """
+    empty = True
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError(f"{name}: holds NaN or infinite samples; export it again")
+        empty = False
+        yield block
+    if empty:
+        raise ValueError(f"{name}: holds no samples; replace or remove it")
 
 
 def _in_memory(file: BinaryIO, name: str) -> BytesIO:

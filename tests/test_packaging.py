@@ -31,6 +31,7 @@ def test_the_wheel_holds_templates_modeling_file_and_scripts(names):
         "loading_ser_mtl.py",
         "pipeline_ser_mtl.py",
         "recordings_ser_mtl.py",
+        "segments_ser_mtl.py",
         "run_stage1.py",
         "run_stage2.py",
         "run_tables.py",

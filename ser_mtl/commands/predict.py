@@ -1,45 +1,70 @@
-"""Transcript, emotion, gender and speaking style of recordings.
+"""Transcript, emotion, gender and speaking style of recordings of any length, over time.
 
-ser-mtl predict clip.wav another.flac folder/ --model me/xlsr-ser-stage2
+ser-mtl predict clip.wav another.flac folder/ --model me/xlsr-ser-stage1
 ser-mtl predict folder/ --model runs/iemocap/stage2/fold1 --format csv --output answers.csv
+ser-mtl predict talk.mp3 --format srt --output talk.srt --plot talk.png
+ser-mtl predict --microphone --model me/xlsr-ser-stage1
 """
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_mtl.errors import UserError
-from ser_mtl.files import replacing
+from ser_mtl.errors import UserError, write_errors
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
     from ser_mtl.inference.recognizer import Recognizer
 
 RUNS = Path("runs")
+STDIN = Path("-")
+LARGEST = 2**30  # bytes of standard input
+DOCUMENTS = ("srt", "vtt", "textgrid")
+FORMATS = ("text", "json", "jsonl", "csv", *DOCUMENTS)
+
+Answered = tuple[int, Path, dict]
+"""The number of a file, its name and its answer."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("paths", nargs="+", type=Path, help="Audio files, and folders to search for them.")
-    parser.add_argument("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
-    parser.add_argument(
-        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+    add = parser.add_argument
+    add(
+        "paths", nargs="*", type=Path, help="Audio files, folders to search, patterns such as 'a/**/*.mp3'; - is stdin."
     )
-    parser.add_argument("--format", default="text", choices=["text", "json", "csv"], help="Format. [text]")
-    parser.add_argument("--output", type=Path, help="File for the answers. [standard output]")
-    parser.add_argument(
-        "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
+    add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
+    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
+    add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
+    add("--output", help="File for the answers, or a folder for a file for each recording. [standard output]")
+    add(
+        "--segments",
+        action="store_true",
+        help="A line for each segment too (text), or a row in the place of one (csv).",
     )
-    parser.add_argument(
+    add("--abstain", type=probability, default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]')
+    add("--embeddings", help="An .npz file for the embeddings of all segments.")
+    add("--plot", help="A .png file for emotion over time, or a folder for a figure of each recording.")
+    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
+    add(
         "--dtype",
         default="float32",
         choices=["float32", "bfloat16", "auto"],
         help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
     )
-    parser.add_argument("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
+    add("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
+    add("--microphone", action="store_true", help="Listen, with a new line every half second.")
+    add("--pcm", type=int, metavar="HERTZ", help="Likewise, to mono 16-bit samples of this rate on standard input.")
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 def main(args: Namespace) -> None:
@@ -48,33 +73,65 @@ def main(args: Namespace) -> None:
     Raises:
         UserError: nothing to answer, no model, or files without an answer; the others are answered.
     """
-    from transformers.utils import logging
-
+    if args.microphone or args.pcm is not None:
+        return listen(args)
+    if not args.paths:
+        raise UserError("the following arguments are required: paths; --help explains every flag")
     from ser_mtl.inference.finding import find_audio
-    from ser_mtl.inference.formats import FORMATS
-    from ser_mtl.inference.recognizer import load
 
     files, left_out, faults = find_audio(args.paths)
     if not files:
         raise UserError("; ".join(faults))
-    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
-    try:
-        options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
-        recognizer = load(args.model or last_run(), **options)
-    except UserError as error:
-        line = str(error)
-        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
+    check_places(args, files)
+    recognizer = model_of(args)
     for fault in faults:
         print(printable(fault), file=sys.stderr)
     unanswered: list[Path] = []
-    with writer(args.output) as write:
-        for line in FORMATS[args.format](answers(files, recognizer, unanswered, args.raw), recognizer.labels):
-            write(line)
+    write(args, files, recognizer, answers(args, files, recognizer, unanswered))
     if unanswered or faults:
         failed, total = len(unanswered) + left_out, len(files) + left_out
         raise UserError(
             f"no answer for {failed} of {total} files (see above)" if failed else "not all read (see above)"
         )
+
+
+def check_places(args: Namespace, files: list[Path]) -> None:
+    """Check, before minutes are spent, that what is to be written has a place.
+
+    Raises:
+        UserError: it has none.
+    """
+    if args.output is None and args.format in DOCUMENTS and len(files) > 1:
+        raise UserError(f"--format {args.format}: has a file for each recording; name a folder with --output")
+    if files.count(STDIN) > 1:
+        raise UserError("-: standard input can be read once")
+    if args.plot:
+        from ser_mtl.inference.plot import places
+
+        places(args.plot, files)
+    for flag in ("embeddings", "plot"):
+        if path := getattr(args, flag):
+            with write_errors(f"--{flag} {path}"):
+                (Path(path) if path.endswith("/") else Path(path).parent).mkdir(parents=True, exist_ok=True)
+
+
+def model_of(args: Namespace) -> "Recognizer":
+    """Load the model of the flags.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from transformers.utils import logging
+
+    from ser_mtl.inference.recognizer import load
+
+    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
+    try:
+        options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
+        return load(args.model or last_run(), **options)
+    except UserError as error:
+        line = str(error)
+        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
 
 
 def last_run() -> str:
@@ -91,38 +148,74 @@ def last_run() -> str:
     return str(finished[-1].parent)
 
 
-@contextmanager
-def writer(output: Path | None) -> Iterator[Callable[[str], object]]:
-    """Yield a function that writes a line to standard output, or to a file that appears once it is complete.
+def listen(args: Namespace) -> None:
+    """Answer what is heard, until it ends or is stopped.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: a flag that is for recordings, or nothing to listen to.
+    """
+    from ser_mtl.inference import live
+
+    ours = "--microphone" if args.microphone else "--pcm"
+    others = [f"--{flag}" for flag in ("output", "embeddings", "plot") if getattr(args, flag) is not None]
+    if args.paths or others:
+        raise UserError(f"{ours}: prints a line every half second; leave {' '.join(others) or args.paths[0]} out")
+    with live.microphone() if args.microphone else live.standard_input(args.pcm) as (blocks, rate):
+        live.show(model_of(args), blocks, rate, raw=args.raw, abstain=args.abstain)
+
+
+def write(args: Namespace, files: list[Path], recognizer: "Recognizer", answered: Iterator[Answered]) -> None:
+    """Write answers to where the flags say."""
+    from ser_mtl.inference import writing
+
+    labels = recognizer.labels
+    if args.output and writing.is_folder(args.output, args.format in DOCUMENTS and len(files) > 1):
+        names = writing.names_in(Path(args.output), files, writing.suffix_of(args.format))
+        return writing.write_each(answered, args.format, labels, names, args.segments)
+    pairs = ((file, answer) for _, file, answer in answered)
+    with writing.line_writer(args.output and Path(args.output)) as write_line:
+        for line in writing.lines_of(pairs, args.format, labels, args.segments):
+            write_line(line)
+
+
+def answers(args: Namespace, files: list[Path], recognizer: "Recognizer", unanswered: list[Path]) -> Iterator[Answered]:
+    """The number of each file, its name and its answer; its figure and its embeddings are written on the way.
+
+    A file without an answer is reported on standard error and added to `unanswered`.
     """
     from tqdm import tqdm
 
-    if output is None:
-        yield tqdm.write
-        return
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; name a file")
-    try:
-        with replacing(output) as partial, partial.open("w", encoding="utf-8") as file:
-            yield lambda line: print(line, file=file)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
+    from ser_mtl.inference import plot, writing
+    from ser_mtl.inference.progress import Progress
+
+    sources = [_standard_input() if file == STDIN else file for file in files]
+    figures = plot.places(args.plot, files) if args.plot else []
+    embeddings = writing.Embeddings()
+    options = {"raw": args.raw, "abstain": args.abstain, "embeddings": args.embeddings is not None}
+    with Progress(files) as progress:
+        for number, part in recognizer.stream(sources, **options):
+            progress.show(number, part)
+            if isinstance(part, ValueError):
+                unanswered.append(files[number])
+                tqdm.write(str(part), file=sys.stderr)
+            elif "segments" in part:
+                if args.embeddings:
+                    embeddings.take(files[number], part)
+                if figures:
+                    plot.draw(sources[number], files[number], part, figures[number])
+                yield number, files[number], part
+    if args.embeddings:
+        embeddings.write(Path(args.embeddings))
 
 
-def answers(
-    files: list[Path], recognizer: "Recognizer", unanswered: list[Path], raw: bool = False
-) -> Iterator[tuple[Path, dict]]:
-    """Each file and its answer. A file without one is reported on standard error and added to `unanswered`."""
-    from tqdm import tqdm
+def _standard_input() -> BytesIO:
+    """All of it: most formats are read by going back and forth.
 
-    with tqdm(total=len(files), desc="predicting", unit=" files", disable=None) as bar:
-        for file, answer in zip(files, recognizer.each(files, raw=raw), strict=True):
-            bar.update()
-            if isinstance(answer, UserError):
-                unanswered.append(file)
-                tqdm.write(str(answer), file=sys.stderr)
-            else:
-                yield file, answer
+    Raises:
+        UserError: it does not end.
+    """
+    content = BytesIO(sys.stdin.buffer.read(LARGEST + 1))
+    if content.getbuffer().nbytes > LARGEST:
+        raise UserError(f"-: holds more than {LARGEST >> 20} MiB; save it as a file")
+    content.name = "standard input"
+    return content

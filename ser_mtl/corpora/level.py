@@ -1,7 +1,7 @@
 """The level of samples as floats, whose full scale is 1: one decision for corpora, recordings and arrays."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,18 @@ def at_full_scale(samples: np.ndarray, name: str, overshoot: float = 1.0) -> np.
     """
     with user_errors():
         return recordings_ser_mtl.at_full_scale(samples, name, overshoot, Clipped)
+
+
+def clipped(blocks: Iterable[np.ndarray], name: str, overshoot: float, promised: float) -> Iterator[np.ndarray]:
+    """As in `recordings_ser_mtl`, likewise.
+
+    Raises:
+        UserError: likewise; or a block holds NaN or infinite samples, or there are none.
+    """
+    with user_errors():
+        yield from recordings_ser_mtl.clipped(
+            recordings_ser_mtl.finite(blocks, name), name, overshoot, Clipped, promised
+        )
 
 
 @contextmanager

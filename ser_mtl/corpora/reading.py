@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -15,7 +15,7 @@ import recordings_ser_mtl
 from recordings_ser_mtl import OVERSHOOT
 from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.headers import check_whole
-from ser_mtl.corpora.level import at_full_scale
+from ser_mtl.corpora.level import at_full_scale, clipped
 from ser_mtl.errors import UserError, user_errors
 
 MAX_SECONDS = 60.0
@@ -27,6 +27,7 @@ SHORT = 0.1
 TOO_LONG = "{name}: lasts {seconds} seconds, longer than --max_seconds {limit:g}; cut it"
 
 _LARGEST = 2**27  # numbers in a file: half a gigabyte, and copies of it
+_LONGEST = 24 * 3600  # seconds of a recording that is read block by block
 _BLOCK = 2**20  # numbers read at once
 _LENGTH = 600  # seconds decoded by ffmpeg, at most, to tell the length of a file
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
@@ -59,8 +60,8 @@ def read_audio(
         UserError: the file is missing, unreadable, empty, too long or cut off, has a sampling rate outside `RATES`, or
             holds samples that are NaN, infinite or far beyond 1.
     """
-    name = getattr(file, "name", "the audio") if hasattr(file, "read") else file
-    with _opened(file, str(name), max_seconds) as sound:
+    name = _name(file)
+    with _opened(file, name, max_seconds) as sound:
         rate, promised = sound.samplerate, _promised(sound)
         check_rate(rate, f"{name}: ")
         room = _LARGEST // sound.channels
@@ -74,12 +75,48 @@ def read_audio(
         known = most < promised < _UNKNOWN
         lasts = seconds_over(promised / rate, max_seconds) if known else f"more than {max_seconds:g}"
         raise UserError(too_long.format(name=name, seconds=lasts, limit=max_seconds))
-    if len(samples) + _CUT * rate < promised < _UNKNOWN:
-        held, said = len(samples) / rate, promised / rate
-        raise UserError(f"{name}: is cut off: {held:.1f} of the {said:.1f} seconds in its header; replace or remove it")
+    _check_end(len(samples), promised, rate, name)
     if not np.isfinite(samples).all():
         raise UserError(f"{name}: holds NaN or infinite samples; export it again")
-    return at_full_scale(samples, str(name), OVERSHOOT), rate
+    return at_full_scale(samples, name, OVERSHOOT), rate
+
+
+def audio_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
+    """The samples that `read_audio` gives, block by block, each with the sampling rate; of a file of any length.
+
+    Raises:
+        UserError: as `read_audio`; or the audio lasts longer than a day.
+    """
+    name = _name(file)
+    with ExitStack() as stack:
+        source = stack.enter_context(_source(file, name))
+        sound = _by_libsndfile(source, file, name)
+        if sound is None:
+            rate, blocks = stack.enter_context(ffmpeg.streamed(source, name))
+            promised, channels = float(_UNKNOWN), 1
+        else:
+            stack.enter_context(sound)
+            rate, blocks, promised, channels = sound.samplerate, _blocks(sound, None), _promised(sound), sound.channels
+        check_rate(rate, f"{name}: ")
+        held = 0
+        for block in clipped(blocks, name, OVERSHOOT, promised * channels):
+            held += len(block)
+            if held > _LONGEST * rate:
+                raise UserError(f"{name}: lasts longer than {_LONGEST // 3600} hours; cut it")
+            yield block, rate
+        _check_end(held, promised, rate, name)
+
+
+def _name(file: str | Path | BinaryIO) -> str:
+    return str(getattr(file, "name", "the audio") if hasattr(file, "read") else file)
+
+
+def _check_end(held: int, promised: float, rate: int, name: str) -> None:
+    if held + _CUT * rate < promised < _UNKNOWN:
+        raise UserError(
+            f"{name}: is cut off: {held / rate:.1f} of the {promised / rate:.1f} seconds in its header; replace or "
+            "remove it"
+        )
 
 
 def seconds_over(seconds: float, limit: float) -> str:
@@ -95,21 +132,44 @@ def _opened(file: str | Path | BinaryIO, name: str, max_seconds: float | None) -
     Raises:
         UserError: in the block too, if it cannot be read.
     """
+    with _source(file, name) as source:
+        sound = _by_libsndfile(source, file, name)
+        if sound is None:
+            seconds = _LARGEST if max_seconds is None else max_seconds + 1
+            sound = _Sequential(ffmpeg.decoded(source, name, seconds, 4 * _LARGEST + _BLOCK))
+        with sound:
+            yield sound
+
+
+@contextmanager
+def _source(file: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Open a file whose bytes are all there.
+
+    Raises:
+        UserError: in the block too, if it cannot be read.
+    """
     try:
         with ExitStack() as stack:
-            source = file if not isinstance(file, str | Path) else stack.enter_context(_regular_file(file))
+            source: Any = file if not isinstance(file, str | Path) else stack.enter_context(_regular_file(file))
             check_whole(source, name)
-            try:
-                # Of a path, the descriptor: libsndfile reads it without the way through Python.
-                sound = _Sequential(source if source is file else source.fileno(), closefd=False)
-            except soundfile.LibsndfileError as error:
-                if not ffmpeg.installed():
-                    raise UserError(_not_read(name, error)) from error
-                seconds = _LARGEST if max_seconds is None else max_seconds + 1
-                sound = _Sequential(ffmpeg.decoded(source, name, seconds, 4 * _LARGEST + _BLOCK))
-            yield stack.enter_context(sound)
+            yield source
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)
         raise UserError(f"{name}: cannot be read as audio ({error}); replace or remove it") from error
+
+
+def _by_libsndfile(source: BinaryIO, file: str | Path | BinaryIO, name: str) -> _Sequential | None:
+    """The file, open; None if ffmpeg has to read it.
+
+    Raises:
+        UserError: neither knows its format.
+    """
+    try:
+        # Of a path, the descriptor: libsndfile reads it without the way through Python.
+        return _Sequential(source if source is file else source.fileno(), closefd=False)
+    except soundfile.LibsndfileError as error:
+        if not ffmpeg.installed():
+            raise UserError(_not_read(name, error)) from error
+        return None
 
 
 def _regular_file(path: str | Path) -> FileIO:

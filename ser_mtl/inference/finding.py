@@ -1,7 +1,8 @@
 """The audio files among paths and below folders; what is there but cannot be looked at is named."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ def find_audio(paths: Iterable[Path]) -> Found:
     foreign: list[Path] = []
     faults: list[str] = []
     with_ffmpeg = ffmpeg.installed()
-    for path in paths:
+    for path in _expanded(paths, faults):
         if not os.path.isdir(path):
             files.append(path)
             continue
@@ -50,6 +51,18 @@ def find_audio(paths: Iterable[Path]) -> Found:
     if foreign:
         faults.append(ffmpeg.needed([str(file) for file in foreign]))
     return Found(files, len(foreign), faults)
+
+
+def _expanded(paths: Iterable[Path], faults: list[str]) -> Iterator[Path]:
+    """The paths, and in the place of a pattern that no shell has expanded, such as a/**/*.mp3, what fits it."""
+    for path in paths:
+        if not has_magic(str(path)) or os.path.lexists(path):
+            yield path
+            continue
+        fitting = sorted(glob(str(path), recursive=True))
+        if not fitting:
+            faults.append(f"{path}: nothing fits this pattern")
+        yield from map(Path, fitting)
 
 
 def _audio_below(folder: Path, unreadable: list[OSError]) -> list[Path]:

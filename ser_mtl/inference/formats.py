@@ -10,25 +10,40 @@ from ser_mtl.safe_text import csv_line, printable
 Answers = Iterable[tuple[Path, dict]]
 """Files, each with the answer of a `Recognizer`."""
 
+NO_SPEECH = "no speech"
+"""What stands in the place of labels where nobody speaks."""
 
-def text_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One line per file, for people: `clip.wav: angry 0.83, female 0.99, improvised 0.71: "it is what it is"`."""
+
+def text_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
+    """One line per file, for people: `clip.wav: angry 0.83, female 0.99, improvised 0.71: "it is what it is"`.
+
+    With `segments`, another line for each: `clip.wav 3.2-7.9: angry 0.97 ...`, in seconds.
+    """
     for file, answer in answers:
-        line = f"{file}: " + ", ".join(_in_words(task, answer[task]) for task in labels)
-        yield printable(line + (f': "{answer["transcript"]}"' if answer.get("transcript") else ""))
+        yield printable(f"{file}: {text_of(answer)}")
+        for segment in answer.get("segments", []) if segments else []:
+            yield printable(f"{file} {segment['start']:.1f}-{segment['end']:.1f}: {text_of(segment)}")
 
 
-def _in_words(task: str, part: dict) -> str:
-    """The answer of a task: its label and the probability, or its name and the value."""
-    return f"{task} {part['value']:.2f}" if "value" in part else f"{part['label']} {part['probability']:.2f}"
+def text_of(answer: dict) -> str:
+    """The labels and values of an answer or a segment, and its words: `angry 0.83, female 0.99: "it is"`."""
+    labels = [f"{part['label']} {part['probability']:.2f}" for part in parts_of(answer).values() if "label" in part]
+    values = [f"{task} {part['value']:.2f}" for task, part in parts_of(answer).items() if "value" in part]
+    words = f': "{answer["transcript"]}"' if answer.get("transcript") else ""
+    return (", ".join(labels + values) or NO_SPEECH) + words
 
 
-def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
+def parts_of(answer: dict) -> dict[str, dict]:
+    """The tasks of an answer or of a segment, each with a label or a value."""
+    return {task: part for task, part in answer.items() if isinstance(part, dict) and {"label", "value"} & part.keys()}
+
+
+def json_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
     """One array, with an object of `file` and the answer on each line."""
     line = "["
-    for file, answer in answers:
+    for answer in jsonl_lines(answers, labels):
         yield line
-        line = _escaped(json_text({"file": str(file), **answer}, indent=None).rstrip("\n")) + ","
+        line = answer + ","
     if line == "[":
         yield "[]"
     else:
@@ -36,21 +51,40 @@ def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
         yield "]"
 
 
-def csv_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One row per file: duration, each task's label with all probabilities, or its value; the transcript."""
-    columns = ["file", "duration"]
+def jsonl_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
+    """One object per file, on a line of its own."""
+    for file, answer in answers:
+        yield _escaped(json_text({"file": str(file), **answer}, indent=None).rstrip("\n"))
+
+
+def csv_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
+    """One row per file: duration, each task's label with all probabilities, or its value; the transcript.
+
+    With `segments`, one row for each, with its start and end in the place of the duration. Where nobody speaks there is
+    one row of the whole file.
+    """
+    times = ("start", "end") if segments else ("duration",)
+    columns = ["file", *times]
     for task, names in labels.items():
         columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)] if names else [task]
     yield _csv_line([*columns, "transcript"])
     for file, answer in answers:
-        row = [str(file), f"{answer['duration']:g}"]
-        for task in labels:
-            part = answer[task]
-            if "value" in part:
-                row.append(f"{part['value']:.6g}")
-                continue
-            row += [part["label"], *(f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))]
-        yield _csv_line([*row, answer.get("transcript", "")])
+        silence = {"start": 0.0, "end": answer["duration"]}
+        for part in (answer["segments"] or [silence]) if segments else [answer]:
+            seconds = (f"{part[name]:.10g}" for name in times)
+            yield _csv_line([str(file), *seconds, *_cells(part, labels), part.get("transcript", "")])
+
+
+def _cells(answer: dict, labels: dict[str, list[str]]) -> Iterator[str]:
+    for task, names in labels.items():
+        part = answer.get(task, {})
+        if not names:
+            yield f"{part['value']:.6g}" if part else NO_SPEECH
+        elif part:
+            yield part["label"]
+            yield from (f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))
+        else:
+            yield from (NO_SPEECH, "", *("" for _ in names))
 
 
 def _csv_line(cells: list[str]) -> str:
@@ -62,8 +96,9 @@ def _escaped(text: str) -> str:
     return re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-FORMATS: dict[str, Callable[[Answers, dict[str, list[str]]], Iterator[str]]] = {
+FORMATS: dict[str, Callable[..., Iterator[str]]] = {
     "text": text_lines,
     "json": json_lines,
+    "jsonl": jsonl_lines,
     "csv": csv_lines,
 }

@@ -11,9 +11,9 @@ from transformers import AutoConfig, Wav2Vec2Processor
 import pipeline_ser_mtl
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from pipeline_ser_mtl import NO_TRANSCRIPT, transcribing
-from recordings_ser_mtl import SAMPLING_RATE, Recording, samples_of
+from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
-from ser_mtl.corpora.reading import read_audio
+from ser_mtl.corpora.reading import audio_blocks
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.model.base import base_of
 from ser_mtl.model.fast_front_end import extract_features, receptive_field
@@ -103,22 +103,18 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
 class Recognizer(pipeline_ser_mtl.Recognizer):
     """A `pipeline_ser_mtl.Recognizer` that reads every format of audio, on the faster front end."""
 
-    def each(
-        self, recordings: Iterable[Recording], *, transcript: bool | None = None, raw: bool = False
-    ) -> Iterator[dict | UserError]:
+    def stream(self, recordings: Iterable[Recording], **options) -> Iterator[tuple[int, dict | ValueError]]:
         """As in `pipeline_ser_mtl`; an error is a `UserError`."""
-        for answer in super().each(recordings, transcript=transcript, raw=raw):
-            yield UserError(str(answer)) if isinstance(answer, ValueError) else answer
+        for number, part in super().stream(recordings, **options):
+            yield number, UserError(str(part)) if isinstance(part, ValueError) else part
 
-    def _samples_of(self, recording: Recording, name: str) -> np.ndarray:
-        samples, frame = samples_of(recording, name, read_audio, Clipped), receptive_field(self.model)[0]
-        if not samples.any():
-            notice(f"{name}: is silent throughout: its answer says nothing about a speaker")
-        elif len(samples) < frame:
-            notice(
-                f"{name}: {len(samples)} samples at 16 kHz are less than one frame ({frame}): its answer says nothing"
-            )
-        return samples
+    def _blocks_of(self, recording: Recording, name: str) -> Iterator[np.ndarray]:
+        length, frame = 0, receptive_field(self.model)[0]
+        for block in blocks_of(recording, name, audio_blocks, Clipped):
+            length += len(block)
+            yield block
+        if length < frame:
+            notice(f"{name}: {length} samples at 16 kHz are less than one frame ({frame}): its answer says nothing")
 
-    def _infer(self, utterances: list[np.ndarray], transcript: bool, raw: bool) -> list[dict]:
-        return infer(self.model, self.processor, utterances, transcript=transcript, raw=raw)
+    def _infer(self, utterances: list[np.ndarray], **options) -> list[dict]:
+        return infer(self.model, self.processor, utterances, **options)

@@ -75,6 +75,7 @@ def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
     code = """
 import sys, torch
 own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
+own += ["segments_ser_mtl"]
 sys.modules.update(dict.fromkeys(own))  # as if it were not installed
 from transformers import AutoModelForAudioClassification, AutoModelForCTC
 waveform, emotion, characters = torch.load("expected.pt")

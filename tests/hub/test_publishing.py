@@ -21,7 +21,7 @@ TOKEN = "hf_made_up_of_ada"
 STAGE1 = {
     ".gitattributes", "README.md", "args.json", "config.json", "confusion_matrix.png", "history.json",
     "model.safetensors", "modeling_ser_mtl.py", "encoders_ser_mtl.py", "loading_ser_mtl.py",
-    "pipeline_ser_mtl.py", "recordings_ser_mtl.py",
+    "pipeline_ser_mtl.py", "recordings_ser_mtl.py", "segments_ser_mtl.py",
     "predictions.jsonl", "preprocessor_config.json", "processor_config.json", "results.json",
     "reliability.png", "split.json", "tokenizer_config.json", "training_curves.png", "vocab.json",
 }  # fmt: skip

@@ -208,7 +208,7 @@ def test_text_is_one_line_per_file_without_the_tasks_a_model_lacks(finished, tmp
     soundfile.write(tmp_path / "a.wav", tone(440, 0.4), SAMPLING_RATE)
     ended = run_script("predict", [tmp_path, "--model", finished])
     (answer,) = answers_in(run_script("predict", [tmp_path, "--model", finished, "--format", "json"]).stdout)
-    assert set(answer) == {"file", "duration", "emotion", "transcript"}
+    assert set(answer) == {"file", "duration", "emotion", "transcript", "segments"}
     emotion = f"{answer['emotion']['label']} {answer['emotion']['probability']:.2f}"
     words = f': "{answer["transcript"]}"' if answer["transcript"] else ""
     assert ended.stdout == f"{tmp_path / 'a.wav'}: {emotion}{words}\n"

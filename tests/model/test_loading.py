@@ -25,6 +25,7 @@ SHORT = 3000  # samples of the second utterance that are not padding
 PREAMBLE = """
 import importlib.util, sys, torch
 own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
+own += ["segments_ser_mtl"]
 sys.modules.update(dict.fromkeys(own))  # as if it were not installed
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 assert importlib.util.find_spec("modeling_ser_mtl") is None

@@ -71,6 +71,7 @@ def test_a_run_leaves_the_files_of_the_contract(world):
         "results.json", "predictions.jsonl", "args.json", "split.json", "config.json", "README.md", "vocab.json",
         "processor_config.json", "confusion_matrix.png", "training_curves.png", "modeling_ser_mtl.py",
         "encoders_ser_mtl.py", "loading_ser_mtl.py", "pipeline_ser_mtl.py", "recordings_ser_mtl.py",
+        "segments_ser_mtl.py",
     }  # fmt: skip
     for name, weights in (
         ("stage1", {"model.safetensors"}),

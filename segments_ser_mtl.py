@@ -1,0 +1,258 @@
+"""From a stream of samples to segments of speech: cut in pauses, of bounded length, without the silence between them.
+
+This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing else of this project. Speech is heard by
+silero-vad where that is installed (`pip install silero-vad`), else by energy.
+"""
+
+import importlib.util
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+try:  # as in modeling_ser_mtl.py
+    from .recordings_ser_mtl import SAMPLING_RATE
+except ImportError:
+    try:
+        from recordings_ser_mtl import SAMPLING_RATE
+    except ImportError:
+        raise
+
+FRAME = 512
+"""Samples that are speech or not together: 32 ms, those of silero-vad."""
+_PIECE = 32 * FRAME  # samples that are judged at once: about a second
+
+WINDOW = 30 * SAMPLING_RATE
+"""Samples of a segment, at most: about the longest utterance of the corpora that models learn from. A recording up to
+this length is one segment, if it holds no silence of `SILENCE`."""
+SILENCE = 3 * SAMPLING_RATE // 2
+"""Samples without speech that always end a segment."""
+PAUSE = SAMPLING_RATE // 2
+"""Samples without speech that end a segment of a long recording, if it is `ENOUGH` long."""
+ENOUGH = 2 * SAMPLING_RATE
+MARGIN = SAMPLING_RATE // 2
+"""Samples without speech at either end of a segment, at most."""
+_LEAST = 3  # frames of speech in a segment: less is a click
+_AHEAD = (WINDOW + SILENCE) // FRAME + 1  # frames after the start of a segment that decide about its end
+_HELD = 60  # pieces that are cut together
+
+Piece = tuple[np.ndarray, np.ndarray]
+"""Samples, (n,) int16, and which of their frames are speech, (n / FRAME, rounded up) bool."""
+Ear = Callable[[Iterable[np.ndarray]], Iterator[Piece]]
+"""Blocks of samples, of any lengths -> pieces of a multiple of `FRAME`, except for the last."""
+
+
+class Segment(NamedTuple):
+    """Speech, (samples,) int16, and the sample of the recording that it starts with."""
+
+    start: int
+    samples: np.ndarray
+
+
+def segments(blocks: Iterable[np.ndarray], ear: Ear | None = None) -> Iterator[Segment]:
+    """Segments of a recording, as soon as they are sure. Memory does not grow with the recording.
+
+    A short recording is judged by energy alone, so that it has the same segments everywhere.
+
+    Args:
+        blocks: samples at 16 kHz, (n,) int16 each, of any lengths.
+        ear: tells speech in a recording longer than `WINDOW`; by default silero-vad if it is installed, else energy.
+    """
+    stream = iter(blocks)
+    beginning = [np.zeros(0, np.int16)]
+    while sum(map(len, beginning)) <= WINDOW:
+        if (block := next(stream, None)) is None:
+            return (yield from _of_short(np.concatenate(beginning)))
+        beginning.append(block)
+    ear = ear or (by_silero if has_silero() else by_energy)
+    yield from _cut(ear(chain(beginning, stream)), PAUSE)
+
+
+def _of_short(samples: np.ndarray) -> Iterator[Segment]:
+    pieces = list(by_energy([samples]))
+    speech = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(flags for _, flags in pieces)]))
+    frames = -(-len(samples) // FRAME)
+    if len(speech) < min(_LEAST, max(frames, 1)):
+        return
+    gaps = np.diff([-1, *speech, frames]) - 1
+    if gaps.max() * FRAME < SILENCE:
+        yield Segment(0, samples)
+    else:
+        yield from _cut(iter(pieces), SILENCE)
+
+
+# ------------------------------------------------------------------------------------------------------------- cutting
+
+
+def _cut(pieces: Iterator[Piece], pause: int) -> Iterator[Segment]:
+    """Cut pieces in pauses of so many samples. What is held is a few windows."""
+    samples, speech, origin, free, more = np.zeros(0, np.int16), np.zeros(0, bool), 0, 0, True
+    while more:
+        new = list(islice(pieces, _HELD))
+        more = len(new) == _HELD
+        samples = np.concatenate([samples, *(values for values, _ in new)])
+        speech = np.concatenate([speech, *(flags for _, flags in new)])
+        done = 0
+        while (first := _first(speech, done)) < len(speech) - (_AHEAD if more else 0):
+            start, end, done = _next(samples, speech, done, free, pause)
+            if speech[start:end].sum() >= _LEAST:
+                yield Segment(origin + start * FRAME, samples[start * FRAME : end * FRAME].copy())
+            free = end
+        done = max(done, first - MARGIN // FRAME)  # silence is dropped, but for the margin of what follows
+        origin, samples, speech, free = (
+            origin + done * FRAME,
+            samples[done * FRAME :],
+            speech[done:],
+            max(0, free - done),
+        )
+
+
+def _first(speech: np.ndarray, done: int) -> int:
+    """The first frame of speech from `done` on; the end if there is none."""
+    return done + int(speech[done:].argmax()) if speech[done:].any() else len(speech)
+
+
+def _next(samples: np.ndarray, speech: np.ndarray, done: int, free: int, pause: int) -> tuple[int, int, int]:
+    """Frames of the first segment after `done`: its start, from `free` on, its end, and where to look for the next."""
+    margin, most = MARGIN // FRAME, WINDOW // FRAME
+    edges = np.flatnonzero(np.diff(speech[done:].astype(np.int8), prepend=0, append=0)) + done
+    starts, ends = edges[::2], edges[1::2]
+    start = max(free, int(starts[0]) - margin)
+    last = 0  # run of speech that is the segment's last one
+    for run in range(1, len(starts)):
+        gap, so_far = (starts[run] - ends[run - 1]) * FRAME, (ends[run - 1] - starts[0]) * FRAME
+        too_long = ends[run] + margin - start > most
+        if gap >= SILENCE or (gap >= pause and so_far >= ENOUGH) or (too_long and so_far >= WINDOW // 2):
+            break
+        last = run
+        if too_long:
+            break
+    end = int(ends[last])
+    if end - start > most:
+        cut = _quietest(samples, start + most // 2, min(start + most, end - SAMPLING_RATE // FRAME))
+        return start, cut, cut
+    room = (int(starts[last + 1]) - end) // 2 if last + 1 < len(starts) else len(speech) - end
+    return start, min(end + min(margin, room), start + most), end
+
+
+def _quietest(samples: np.ndarray, first: int, last: int) -> int:
+    """The frame in the middle of the quietest fifth of a second between two frames."""
+    width = SAMPLING_RATE // 5 // FRAME
+    part = samples[first * FRAME : last * FRAME].astype(np.float32)
+    loudness = np.abs(part).reshape(-1, FRAME).sum(axis=1)
+    return first + int(np.convolve(loudness, np.ones(width), mode="valid").argmin()) + width // 2
+
+
+# ----------------------------------------------------------------------------------------------------- speech by energy
+
+_FAINT = -70.0  # dB of full scale: nobody speaks below it
+_QUIET = -50.0  # below it, a sound without any dynamics is noise
+_STEADY = 10.0  # dB between quiet and loud: speech has more
+_RANGE = 40.0  # dB below the loudest, where speech ends
+_AROUND = 30  # pieces before and after, which say what is loud and what is quiet
+_FORGOTTEN = 1 / 60  # dB that the loudest of the past counts less, after each piece
+
+
+class _Levels(NamedTuple):
+    samples: np.ndarray
+    levels: np.ndarray  # dB of each frame
+    quiet: float  # of the frames that are not faint
+    loud: float
+
+
+def by_energy(blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+    """Speech is what is clearly louder than the quiet moments of the half minutes around it. An `Ear`."""
+    past: deque[_Levels] = deque(maxlen=_AROUND)
+    ahead: deque[_Levels] = deque()
+    peak = _FAINT
+
+    def judged() -> Piece:
+        nonlocal peak
+        piece = ahead.popleft()
+        peak = max(peak - _FORGOTTEN, piece.loud)
+        around = [*past, piece, *ahead]
+        past.append(piece._replace(samples=piece.samples[:0]))
+        level = _threshold(min(each.quiet for each in around), max(peak, *(each.loud for each in around)))
+        return piece.samples, piece.levels > level
+
+    for samples in _pieces(blocks):
+        ahead.append(_levels(samples))
+        if len(ahead) > _AROUND:
+            yield judged()
+    while ahead:
+        yield judged()
+
+
+def _threshold(quiet: float, loud: float) -> float:
+    """The level in dB above which a frame is speech."""
+    if loud - quiet < _STEADY:
+        return max(_QUIET, loud - _RANGE)
+    return max(_FAINT, loud - _RANGE, quiet + max(6.0, 0.3 * (loud - quiet)))
+
+
+def _levels(samples: np.ndarray) -> _Levels:
+    starts = np.arange(0, len(samples), FRAME)
+    power = np.add.reduceat((samples / np.float64(32768)) ** 2, starts) / np.diff([*starts, len(samples)])
+    levels = 10 * np.log10(power + 1e-12)
+    heard = levels[levels > _FAINT]
+    quiet = float(np.percentile(heard, 10)) if len(heard) else 0.0
+    return _Levels(samples, levels, quiet, float(np.sort(levels)[-min(3, len(levels))]))
+
+
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in pieces of `_PIECE`; the last one is what is left."""
+    rest = np.zeros(0, np.int16)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // _PIECE * _PIECE
+        yield from rest[:whole].reshape(-1, _PIECE)
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
+
+
+# ----------------------------------------------------------------------------------------------- speech by silero-vad
+
+_BEGINS, _ENDS = 0.5, 0.35  # probabilities at which silero-vad's own functions let speech begin and end
+_IDLE: list = []  # its models that no recording uses: each remembers what it has heard
+
+
+def has_silero() -> bool:
+    """Whether silero-vad is installed."""
+    return importlib.util.find_spec("silero_vad") is not None
+
+
+def by_silero(blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+    """Speech is what silero-vad takes for it. An `Ear`."""
+    import torch
+
+    model = _IDLE.pop() if _IDLE else _load_silero()
+    model.reset_states()
+    speaking = False
+    try:
+        for samples in _pieces(blocks):
+            padded = np.pad(samples, (0, -len(samples) % FRAME)).astype(np.float32) / 32768
+            with torch.inference_mode():
+                frames = torch.from_numpy(padded).view(-1, FRAME)
+                probabilities = [float(model(frame, SAMPLING_RATE)) for frame in frames]
+            flags = []
+            for p in probabilities:
+                speaking = p >= (_ENDS if speaking else _BEGINS)
+                flags.append(speaking)
+            yield samples, np.array(flags)
+    finally:
+        _IDLE.append(model)
+
+
+def _load_silero() -> Any:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        from silero_vad import load_silero_vad
+
+        return load_silero_vad()
+    finally:
+        torch.set_num_threads(threads)  # importing it sets one for the whole process
