@@ -4,6 +4,8 @@ UA is the unweighted accuracy, the mean of the recalls of the classes; WA the we
 utterances that are correct. All metrics are fractions; WER and CER can exceed 1.
 """
 
+from collections.abc import Sequence
+
 import evaluate
 import jiwer
 from datasets import Features, Value
@@ -62,7 +64,7 @@ class SerMtlMetric(evaluate.Metric):
             pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
             pairs = [pair for pair in pairs if None not in pair]
             if pairs:
-                values = _classification(*zip(*pairs, strict=True))
+                values = classification_scores(*zip(*pairs, strict=True))
                 scores[task] = {metric.key: values[metric.key] for metric in METRICS if metric.group == task}
                 if task == "emotion":
                     scores[task] |= self._emotion_details(*zip(*pairs, strict=True))
@@ -102,7 +104,8 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     return scores
 
 
-def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -> dict[str, float]:
+def classification_scores(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """UA, WA and macro-F1 of one task."""
     # balanced_accuracy_score is the same number, but warns about classes that are predicted and never present.
     present = sorted(set(references))
     return {

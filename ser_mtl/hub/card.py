@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
+from ser_mtl.evaluation.results import line_note, results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.complete import SELECTION, TRAINED, holds_adapters
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
@@ -332,6 +332,7 @@ def _metrics(results: dict) -> str:
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
+        line_note(results),
         NOTE if results.get("hashed_names") else None,
         "One fold and one seed; judge the method by its means over the folds.",
     ]

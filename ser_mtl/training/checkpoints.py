@@ -146,7 +146,7 @@ def rotate(folder: Path, limit: int | None, kept: set[int]) -> None:
 
 PARTIAL = (".partial.*",)
 """What an interruption left half written or half deleted."""
-OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock")
+OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock", "line.json")
 """What a finished run does not need."""
 
 

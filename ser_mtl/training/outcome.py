@@ -17,7 +17,7 @@ from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_prob
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
-from ser_mtl.evaluation.results import results_table
+from ser_mtl.evaluation.results import below_line, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
@@ -29,6 +29,12 @@ from ser_mtl.training.lock import lock, release
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
+
+
+HELP_BELOW_THE_LINE = """\
+Below the line of the frozen encoder. What usually helps: more updates (--num_train_epochs), speakers that --dev takes
+from training (--dev none --selection last), a higher or lower --learning_rate, more recordings. See docs/recipes.md,
+"Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
@@ -96,6 +102,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         **progress_of(trainer),
         "leaks": leaks,
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
+        **({"line": trainer.line} if trainer.line else {}),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
         "held_out_speakers": sorted(set(parts["test"]["speaker"]) - set(parts["train"]["speaker"]) - {None}),
@@ -131,7 +138,9 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     write_json(folder / "history.json", trainer.history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
-    plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
+    plot_training_curves(
+        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+    )
     if "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder)
     results = results | {"size": size_of(folder, results)}
@@ -139,6 +148,15 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     write_json(folder / "results.json", results)
     clear_up(folder)
     return results
+
+
+def line_of_curves(results: dict) -> float | None:
+    """The line's UA on the utterances that the curves are of: on test with `--selection oracle`, else on dev."""
+    if not (line := results.get("line")):
+        return None
+    if results["selection"] == "oracle":
+        return line["ua"]
+    return line["chosen_ua"] if line["chosen_on"] == "dev" else None
 
 
 def clear_up(folder: Path) -> None:
@@ -169,6 +187,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
+    if below_line(results):
+        print(f"{HELP_BELOW_THE_LINE}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
     if "emotion" in results["tasks"]:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")

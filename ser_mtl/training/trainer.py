@@ -46,6 +46,7 @@ from ser_mtl.training.callbacks import (
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
+from ser_mtl.training.line import FILE_OF_LINE, line_of
 from ser_mtl.training.lock import release
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish
@@ -128,6 +129,7 @@ class SerMtlTrainer(ResumableTrainer):
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
         self.history: list[dict] | None = None
+        self.line: dict | None = None
         self.dev_predictions: list[dict] | None = None
 
     def _add_callbacks(self) -> None:
@@ -163,6 +165,7 @@ class SerMtlTrainer(ResumableTrainer):
         with nothing_made(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
+                self.line = line_of(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
                 self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
@@ -204,7 +207,7 @@ class SerMtlTrainer(ResumableTrainer):
                 take_run_folder(folder, self.record)
                 begin = self.where_to_resume(checkpoint)
                 if begin is not None:
-                    check_same_corpus(Path(begin).parent, self._data_record())
+                    check_same_corpus(Path(begin).parent, self.data_record())
             except UserError as error:
                 release(folder)
                 refusal = str(error)
@@ -216,9 +219,11 @@ class SerMtlTrainer(ResumableTrainer):
     def _write_record(self) -> None:
         folder = Path(self.args.output_dir)
         write_json(folder / "args.json", self.record)
-        write_json(folder / "split.json", self._data_record())
+        write_json(folder / "split.json", self.data_record())
+        if self.line is not None:
+            write_json(folder / FILE_OF_LINE, self.line)
 
-    def _data_record(self) -> dict:
+    def data_record(self) -> dict:
         """The content of `split.json`."""
         corpus = self.record["corpus"]
         return with_content(split_record(self.parts, corpus["fold"], corpus["dev"]), self.corpus, self.labels)
