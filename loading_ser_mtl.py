@@ -5,6 +5,7 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 
 import re
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -90,11 +91,15 @@ class BaseConfig(PretrainedConfig):
 
     @staticmethod
     def refuse_unknown(names: dict) -> None:
-        """Refuse an argument of a config that transformers does not know either; a file may be of another release."""
-        if "transformers_version" in names or "model_type" in names:
-            return
-        stock = PretrainedConfig()
-        if unknown := [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]:
+        """Refuse an argument of a config that transformers does not know either; a file may be of another release.
+
+        The pipelines are set, in the place of those of a file.
+        """
+        stock, of_a_file = PretrainedConfig(), "transformers_version" in names or "model_type" in names
+        unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
+        names.pop("format", None)
+        names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
+        if unknown and not of_a_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
     @classmethod
@@ -133,15 +138,19 @@ def emotion_labels(config: BaseConfig, kwargs: dict) -> list[str] | None:
 
     The names of transformers are taken out of `kwargs`. None for a model without emotion.
     """
-    id2label, label2id, num_labels = (kwargs.pop(name, getattr(config, name, None)) for name in LABEL_NAMES[1:])
-    if not (_is_of(id2label, _ID2LABEL) and _is_of(label2id, dict[str, int] | None) and _is_of(num_labels, int | None)):
-        raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
+    kinds = {"id2label": _ID2LABEL, "label2id": dict[str, int] | None, "num_labels": int | None}
+    given = {}
+    for name, kind in kinds.items():  # in this order: transformers counts id2label for num_labels
+        given[name] = kwargs.pop(name) if name in kwargs else getattr(config, name, None)
+        if not _is_of(given[name], kind):
+            raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
+    id2label, label2id, num_labels = given.values()
     if not -1 < (num_labels or 0) <= _MOST_LABELS:
         raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
     names = [(config.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
     names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
-    names = [list(given) for given in names if given]
-    if any(given != names[0] for given in names) or (names and num_labels not in (None, len(names[0]))):
+    names = [list(labels) for labels in names if labels]
+    if any(labels != names[0] for labels in names) or (names and num_labels not in (None, len(names[0]))):
         raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
     if names or (config.labels and "emotion" not in config.tasks):
         return names[0] if names else None

@@ -73,6 +73,7 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self):
         self._got = self._agreed = 0
+        self._group: distributed.ProcessGroup | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> "StopOnSignal":

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers.trainers import noise_trainer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Model
 
+from benchmarks.measuring import Epoch, train_an_epoch
 from benchmarks.throughput import OURS, minutes_of_a_fold
 from benchmarks.workload import iemocap_lengths, padded_share, transformer_flops, utterances_of_batches, xls_r_300m
 
@@ -48,3 +50,11 @@ def test_a_fold_is_one_front_end_pass_and_200_epochs_of_four_fifths():
     corpus = iemocap_lengths().sum()
     expected = (corpus / 50 + 160 * corpus / 100 + 160 * corpus / 200) / 60
     assert minutes_of_a_fold([*rows, {"name": "stock", "audio_seconds_per_second": 1}], 50) == pytest.approx(expected)
+
+
+def test_an_epoch_is_timed_without_a_run_folder(tmp_path):
+    trainer = noise_trainer(tmp_path, logging_strategy="no")
+    trainer.add_callback(clock := Epoch())
+    assert train_an_epoch(trainer, clock, warming_up=False) > 0
+    assert trainer.state.global_step == 1
+    assert not (tmp_path / "run" / "results.json").exists()

@@ -39,6 +39,7 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"aux_weight": "0.1"}, "aux_weight '0.1': must be a number"),
         ({"temperature": None}, "temperature None: must be a number"),
         ({"bottleneck_dim": True}, "bottleneck_dim True: must be a number"),
+        ({"id2label": 3}, "id2label, label2id, num_labels: must be dicts"),
         ({"no_such": 3}, "no_such: unknown to SerMtlConfig and to transformers"),
         ({"head_drop": 0.1, "embed_dim": 8}, "head_drop, embed_dim: unknown"),
         ({"encoder_config": SEWConfig()}, "encoder 'sew': must be one of wav2vec2"),
