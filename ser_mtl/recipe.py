@@ -29,6 +29,7 @@ from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, check_together
 from ser_mtl.training.checks import local_or_hub
 from ser_mtl.training.flags import DERIVED
+from ser_mtl.training.recipes import FLAGS_OF_RECIPES, defaults_of, recipe_of
 from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable
@@ -122,6 +123,7 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
         sys.exit(0)
     if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
         argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
+    set_recipe(parser, stage, argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
@@ -132,6 +134,15 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
     settings.research.settle(settings.stage, settings.args)
     return settings
+
+
+def set_recipe(parser: StageParser, stage: type[Stage], words: list[str]) -> None:
+    """Make the values of the recipe the defaults of a command line."""
+    values = vars(parser.parse_args(words))
+    flags = {option: action.dest for action in parser._actions for option in action.option_strings}
+    given = {flags[word.split("=")[0]] for word in words if word.split("=")[0] in flags}
+    recipe = values["recipe"] or recipe_of(values["corpus"])
+    parser.set_defaults(recipe=recipe, **defaults_of(recipe, stage.number, {name: values[name] for name in given}))
 
 
 def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
@@ -157,7 +168,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     for name, value in content.items():
         if name not in flags:
             raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
-        if value not in (None, [], {}, flags[name].default):
+        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES):
             words += [f"--{name}", *_as_words(value)]
     return words
 
@@ -166,7 +177,8 @@ def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
+    recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch | recipe
 
 
 def _as_words(value: object) -> list[str]:

@@ -52,11 +52,7 @@ def fit_line(train: Pooled, dev: Pooled | None, test: Pooled) -> dict:
         {"ua", "wa", "macro_f1", "n": test utterances, "layer": 0 for what enters the first layer, "layers", "C",
         "train": training utterances, "chosen_on": "dev" or "train", "chosen_ua": the UA it was chosen by}
     """
-    divisions = [(train, dev)] if dev is not None else [(train[a], train[b]) for a, b in _divisions(train)]
-    candidates = list(product(STRENGTHS, range(train.layers.shape[1])))
-    scores = [np.mean([_scores(a, b, layer, c)["ua"] for a, b in divisions]) for c, layer in candidates]
-    best = int(np.argmax(scores))
-    c, layer = candidates[best]
+    c, layer, chosen_ua = choose(train, dev)
     return {
         **_scores(train, test, layer, c),
         "n": len(test.emotions),
@@ -65,8 +61,17 @@ def fit_line(train: Pooled, dev: Pooled | None, test: Pooled) -> dict:
         "C": c,
         "train": len(train.emotions),
         "chosen_on": "train" if dev is None else "dev",
-        "chosen_ua": float(scores[best]),
+        "chosen_ua": chosen_ua,
     }
+
+
+def choose(train: Pooled, dev: Pooled | None) -> tuple[float, int, float]:
+    """C, the layer, and the UA that they are chosen by; see `fit_line`."""
+    divisions = [(train, dev)] if dev is not None else [(train[a], train[b]) for a, b in _divisions(train)]
+    candidates = list(product(STRENGTHS, range(train.layers.shape[1])))
+    scores = [np.mean([_scores(a, b, layer, c)["ua"] for a, b in divisions]) for c, layer in candidates]
+    best = int(np.argmax(scores))
+    return *candidates[best], float(scores[best])
 
 
 def classifier(train: Pooled, layer: int, c: float) -> Pipeline:

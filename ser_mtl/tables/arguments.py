@@ -142,7 +142,7 @@ class TablesArguments:
         row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
         more = [*_without(shared, _idle_in(run.settings)), *row_flags]  # the last one wins
-        return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
+        return [*place, "--recipe", "paper", *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
 
     def options_of_slurm(self) -> dict[str, str | int]:
         """`--slurm_options` by name, numbers as numbers."""

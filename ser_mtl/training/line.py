@@ -1,5 +1,6 @@
 """The line of a run: what a logistic regression on the frozen encoder scores on the run's own train, dev and test."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,24 +81,27 @@ def _content(split: dict) -> tuple:
 
 
 def _fitted(trainer: "SerMtlTrainer") -> dict | None:
+    parts = pooled_parts(trainer, _layers)
+    if parts is None or "test" not in parts:
+        return None
+    line = fit_line(parts["train"], parts.get("dev"), parts["test"])
+    return line | {"encoder": "pretrained" if trainer.stage.number == 1 else "stage 1"}
+
+
+def pooled_parts(trainer: "SerMtlTrainer", pool: "Pool") -> dict[str, Pooled] | None:
+    """The utterances with an emotion of each part that has any; None if train has fewer than two emotions."""
     rows = {part: _labelled(trainer, part) for part in ("train", "dev", "test")}
     emotions = trainer.corpus["emotion"][:]
-    if len({emotions[row] for row in rows["train"]}) < 2 or not len(rows["test"]):
+    if len({emotions[row] for row in rows["train"]}) < 2:
         return None
     rows["train"] = np.sort(np.random.default_rng(0).permutation(rows["train"])[:MOST])
     chosen = np.unique(np.concatenate(list(rows.values())))
     model = unwrap(trainer.accelerator.unwrap_model(trainer.model))
-    layers = pooled_layers(
-        model,
-        without_text(trainer.corpus).select(chosen),
-        trainer.data_collator,
-        trainer.args.per_device_eval_batch_size,
-    )
+    inputs = without_text(trainer.corpus).select(chosen)
+    layers = pooled_layers(model, inputs, trainer.data_collator, trainer.args.per_device_eval_batch_size, pool)
     utterances = trainer.corpus.select(chosen)
     pooled = Pooled(layers, np.array(utterances["emotion"]), _groups(utterances))
-    parts = {part: pooled[np.searchsorted(chosen, those)] for part, those in rows.items()}
-    line = fit_line(parts["train"], parts["dev"] if len(rows["dev"]) else None, parts["test"])
-    return line | {"encoder": "pretrained" if trainer.stage.number == 1 else "stage 1"}
+    return {part: pooled[np.searchsorted(chosen, those)] for part, those in rows.items() if len(those)}
 
 
 def _labelled(trainer: "SerMtlTrainer", part: str) -> np.ndarray:
@@ -115,15 +119,28 @@ def _groups(utterances: Dataset) -> np.ndarray:
     return np.array([f"fold {fold}" if speaker is None else f"speaker {speaker}" for speaker, fold in known])
 
 
+Pool = Callable[[SerMtlModel, Tensor, Tensor], Tensor]
+"""A model, features (batch, frames, channels), real frames (batch,) -> what a classifier sees, (batch, layers, d)."""
+
+
+def _layers(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
+    """The mean over real frames of every hidden state."""
+    _, mask, states = model.encode(features, lengths)
+    return torch.stack([masked_mean(state, mask) for state in states], dim=1)
+
+
 @torch.no_grad()
-def pooled_layers(model: SerMtlModel, inputs: Dataset, collator: Collator, batch_size: int) -> np.ndarray:
-    """The mean over real frames of every hidden state, (utterances, layers + 1, d), in float32 and without dropout.
+def pooled_layers(
+    model: SerMtlModel, inputs: Dataset, collator: Collator, batch_size: int, pool: Pool = _layers
+) -> np.ndarray:
+    """What `pool` makes of each utterance, by default (utterances, layers + 1, d), in float32 and without dropout.
 
     Args:
         model: bare, on its device.
         inputs: rows for batches.
         collator: makes the batches.
         batch_size: utterances of similar length in each.
+        pool: see there.
     """
     order = np.argsort(inputs["length"], kind="stable")
     training = model.training
@@ -131,17 +148,13 @@ def pooled_layers(model: SerMtlModel, inputs: Dataset, collator: Collator, batch
     pooled = []
     for first in range(0, len(order), batch_size):
         batch = collator([inputs[int(i)] for i in order[first : first + batch_size]])
-        pooled.append(_pooled(model, {name: batch[name].to(model.device) for name in _INPUTS if name in batch}))
+        audio = fast_inputs(model, {name: batch[name].to(model.device) for name in _INPUTS if name in batch})
+        features = (
+            (audio["features"], audio["frame_lengths"]) if "features" in audio else model.extract_features(**audio)
+        )
+        pooled.append(pool(model, *features).float().cpu())
     model.train(training)
     return torch.cat(pooled).numpy()[np.argsort(order)]
 
 
 _INPUTS = ("input_values", "attention_mask", "features", "frame_lengths")
-
-
-def _pooled(model: SerMtlModel, batch: dict[str, Tensor]) -> Tensor:
-    batch = fast_inputs(model, batch)
-    if "features" not in batch:
-        batch["features"], batch["frame_lengths"] = model.extract_features(**batch)
-    _, mask, states = model.encode(batch["features"], batch["frame_lengths"])
-    return torch.stack([masked_mean(state, mask) for state in states], dim=1).float().cpu()

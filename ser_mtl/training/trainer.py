@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -47,10 +48,12 @@ from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.line import FILE_OF_LINE, line_of
 from ser_mtl.training.lock import release
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
+from ser_mtl.training.probe import start_from_probe
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
@@ -169,6 +172,8 @@ class SerMtlTrainer(ResumableTrainer):
             begin = self._take(folder, resume_from_checkpoint)
             try:
                 self.line = line_of(self)
+                if begin is None and getattr(self.stage, "probe_start", False):
+                    start_from_probe(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
                 self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
@@ -314,16 +319,28 @@ class SerMtlTrainer(ResumableTrainer):
 
     # ----------------------------------------------------------------------------------------- schedule
 
+    def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
+        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
+        asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
+        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        try:
+            return super().set_initial_training_values(args, dataloader)
+        finally:
+            args.num_train_epochs = asked
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
         refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
+        factors = layer_factors(unwrap(self.model), self.args.layer_decay)
+        kinds = list(product((False, True), sorted({1.0, *factors.values()})))
+        kind_of = {id(p): (id(p) in encoder, factors.get(id(p), 1.0)) for p in unwrap(self.model).parameters()}
         optimizer.param_groups = [
-            group | {"params": chosen, "of_encoder": of_encoder}
+            group | {"params": chosen, "of_encoder": kind[0], "lr": kind[1] * group["lr"]}
             for group in optimizer.param_groups
-            for of_encoder in (False, True)
-            if (chosen := [p for p in group["params"] if (id(p) in encoder) == of_encoder])
+            for kind in kinds
+            if (chosen := [p for p in group["params"] if kind_of[id(p)] == kind])
         ]
         return optimizer
 
