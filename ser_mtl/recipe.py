@@ -8,6 +8,7 @@ import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from contextlib import suppress
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, check_t
 from ser_mtl.training.checks import local_or_hub
 from ser_mtl.training.flags import DERIVED
 from ser_mtl.training.recipes import FLAGS_OF_RECIPES, defaults_of, recipe_of
+from ser_mtl.training.refit import refitting_trainer, with_dev_in_train
 from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable
@@ -132,6 +134,8 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
     check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
+    if settings.corpus.refit and settings.args.selection != "dev":
+        raise UserError(f"--refit: needs --selection dev, not {settings.args.selection}; drop one of the two")
     settings.research.settle(settings.stage, settings.args)
     return settings
 
@@ -251,6 +255,7 @@ def note_changes(settings: Settings) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):
             parts = split(_load(corpus), corpus.fold, corpus.dev)
+            parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
         data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts))}
         changes = changes_of_corpus(Path(args.output_dir), data)
@@ -278,8 +283,16 @@ def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
 
 
 def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMtlTrainer:
-    """The Trainer of a stage, with the experiments that the flags ask for."""
-    _, stage, args, research = settings
+    """The Trainer of a stage, with the experiments that the flags ask for; with --refit, after the first training."""
+    corpus, stage, args, research = settings
+    if corpus.refit:
+        return refitting_trainer(partial(_trainer, research), stage, args, parts, record)
+    return _trainer(research, stage, args, parts, record)
+
+
+def _trainer(
+    research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
+) -> SerMtlTrainer:
     trainer_class = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
         from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class

@@ -124,6 +124,7 @@ class Results(TypedDict):
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
+    refit: NotRequired[bool]
     epoch: Amount
     minutes: Amount
     audio_seconds_per_second: Amount

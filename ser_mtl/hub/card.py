@@ -128,6 +128,8 @@ _FIGURES = """\
 ![Training losses and metrics over the epochs](training_curves.png)"""
 _RELIABILITY = "\n\n![How often an emotion was right, by its probability](reliability.png)"
 
+REFIT = "Then trained again, on training and development set, for as many epochs (`--refit`)."
+
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
     "WA": "the accuracy",
@@ -328,6 +330,7 @@ def _quoted(name: str) -> str:
 def _metrics(results: dict) -> str:
     notes = [
         f"Checkpoint: {SELECTION[results['selection']]}.",
+        REFIT if results.get("refit") else None,
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),

@@ -68,6 +68,9 @@ class CorpusArguments:
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
     )
+    refit: bool = flag(
+        False, "Find the number of epochs on dev, then train again on train and dev: twice the time, no speaker lost."
+    )
     map: list[str] | None = flag(
         None,
         "Other labels: anger=angry renames, disgust= leaves its utterances out, gender:m=male is of another column.",
@@ -85,6 +88,8 @@ class CorpusArguments:
             raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
+        if self.refit and self.dev == "none":
+            raise UserError("--refit: needs a development set; drop it, or --dev none")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
         refuse_without(self, CORPUS)

@@ -150,6 +150,11 @@ OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock", 
 """What a finished run does not need."""
 
 
+def search_folder(folder: Path) -> Path:
+    """Where `--refit` keeps the first training of a run: beside its folder."""
+    return folder.with_name(f"{folder.name}-search")
+
+
 def tidy(folder: Path, patterns: tuple[str, ...]) -> None:
     """Delete the files and folders of these patterns."""
     for path in [path for pattern in patterns for path in folder.glob(pattern)]:

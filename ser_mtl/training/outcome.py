@@ -24,7 +24,7 @@ from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
+from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, search_folder, tidy
 from ser_mtl.training.lock import lock, release
 
 if TYPE_CHECKING:
@@ -98,10 +98,11 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
-        "selection": trainer.args.selection,
+        "selection": record["training"]["selection"],
+        **({"refit": True} if record["corpus"].get("refit") else {}),
         **progress_of(trainer),
         "leaks": leaks,
-        "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
+        "calibration": calibration(rows, trainer.dev_predictions, trainer.before_dev),
         **({"line": trainer.line} if trainer.line else {}),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
@@ -120,7 +121,7 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     seconds = trainer.stopwatch.seconds
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),
-        "minutes": round(seconds / 60, 2),
+        "minutes": round((trainer.seconds_before + seconds) / 60, 2),
         "audio_seconds_per_second": round(seconds_per_epoch * state.epoch / seconds, 1),
     }
 
@@ -162,6 +163,7 @@ def line_of_curves(results: dict) -> float | None:
 def clear_up(folder: Path) -> None:
     """Delete what a finished run does not need any more; an interrupted one may have left it. Give the folder back."""
     tidy(folder, OF_A_FINISHED_RUN)
+    tidy(search_folder(folder), OF_A_FINISHED_RUN)
     release(folder)
 
 
@@ -186,6 +188,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
     clear_up(Path(args.output_dir))
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
+    epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
     if below_line(results):
         print(f"{HELP_BELOW_THE_LINE}\n")

@@ -137,6 +137,9 @@ class SerMtlTrainer(ResumableTrainer):
         self.history: list[dict] | None = None
         self.line: dict | None = None
         self.dev_predictions: list[dict] | None = None
+        self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
+        self.updates_of_schedule: int | None = None  # if training is to end before its schedule
+        self.seconds_before = 0.0  # of an earlier training that belongs to this one
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
@@ -240,9 +243,9 @@ class SerMtlTrainer(ResumableTrainer):
         """Fit the temperature of emotion on the development set, if there is one."""
         if "dev" in self.parts:
             self.dev_predictions = self.predicted_rows("dev")
-            if "emotion" in self.stage.tasks:
-                temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
-                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
+        if self.dev_predictions and "emotion" in self.stage.tasks:
+            temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
+            unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
 
     def evaluate(self, eval_dataset: Dataset | None = None, *args, **kwargs) -> dict[str, float]:
         """Metrics of utterances, "eval_emotion_ua" and so on, fractions.
@@ -346,6 +349,7 @@ class SerMtlTrainer(ResumableTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
         """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
+        num_training_steps = self.updates_of_schedule or num_training_steps
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         start = int(self.args.head_start * num_training_steps)
         warmup = max(1, self.args.get_warmup_steps(num_training_steps))
