@@ -5,14 +5,8 @@ from typing import Any
 RECIPES: dict[str, dict[int, dict[str, Any]]] = {
     "paper": {1: {}, 2: {}},
     "small": {
-        1: {
-            "num_train_epochs": 12.0,
-            "min_updates": 400,
-            "learning_rate": 2e-4,
-            "layer_weights": True,
-            "probe_start": True,
-        },
-        2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4},
+        1: {"num_train_epochs": 15.0, "min_updates": 400, "probe_start": True, "layer_weights": True, "refit": True},
+        2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4, "refit": True},
     },
 }
 """What each stage has in place of the paper's defaults, by flag."""
@@ -42,4 +36,6 @@ def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any
             values.pop(other, None)
     if given.get("trainable") == "heads" or "emotion" not in given.get("tasks", ["emotion"]):
         values.pop("probe_start", None)
+    if given.get("dev") == "none" or given.get("selection", "dev") != "dev":
+        values.pop("refit", None)
     return values

@@ -28,9 +28,10 @@ def with_dev_in_train(parts: DatasetDict) -> DatasetDict:
 def refitting_trainer(
     build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict
 ) -> SerMtlTrainer:
-    """Train on train, to find the epoch that is best on dev, and return the Trainer of the second training.
+    """Train on train, to find the number of epochs on dev, and return the Trainer of the second training.
 
-    The second training has the schedule of the first and stops at that epoch. Its temperature is fitted on the answers
+    The second training has the schedule of the first and stops at that epoch: the last one within a standard error of
+    the best. Its temperature is fitted on the answers
     of the first, which has not heard dev. A first training that is finished is not repeated.
 
     Args:
@@ -53,8 +54,29 @@ def refitting_trainer(
     trainer.seconds_before = first.stopwatch.seconds
     state, updates = first.state, -(-len(trainer.train_dataset) // args.utterances_per_update)
     trainer.updates_of_schedule = round(state.epoch * updates)
-    again.max_steps = round(state.best_global_step / state.global_step * state.epoch * updates)
+    again.max_steps = max(1, round(_best_step(first) / state.global_step * state.epoch * updates))
     return trainer
+
+
+def _best_step(first: SerMtlTrainer) -> int:
+    """The update after which the first training was best on dev, or as good as that."""
+    name = f"eval_{first.args.metric_for_best_model.removeprefix('eval_')}"
+    scores = {entry["step"]: entry[name] for entry in first.history if name in entry}
+    if not first.args.greater_is_better:
+        return first.state.best_global_step
+    return last_of_the_best(scores, len(first.parts["dev"]))
+
+
+def last_of_the_best(scores: dict[int, float], utterances: int) -> int:
+    """The last step whose score is within one standard error of the best: chance must not cut a training short.
+
+    Args:
+        scores: by step, fractions; more is better.
+        utterances: that each score is of.
+    """
+    best = max(scores.values())
+    error = (best * (1 - best) / utterances) ** 0.5
+    return max(step for step, score in scores.items() if score >= best - error)
 
 
 def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> SerMtlTrainer:

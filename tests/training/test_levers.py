@@ -115,3 +115,21 @@ def test_each_layer_has_a_share_of_the_rate_of_the_one_above(encoder):
     assert names["encoder.encoder.layers.0.attention.q_proj.weight"] == names["layer_adapters.0.up.weight"] == 0.5
     assert names["encoder.feature_projection.projection.weight"] == 0.25
     assert layer_factors(model, 1.0) == {}
+
+
+# --------------------------------------------------------------------------------------------------- enough updates
+
+
+@pytest.mark.parametrize(("epochs", "updates", "trained"), [(1, 0, 1), (1, 3, 1), (1, 4, 2), (2, 4, 2)])
+def test_there_are_at_least_so_many_updates_in_whole_epochs(tmp_path, good_corpus, encoder, epochs, updates, trained):
+    """An epoch is three updates, of 24 utterances."""
+    flags = {"num_train_epochs": epochs, "min_updates": updates, "tasks": ["emotion"]}
+    ended = run_script("run_stage1", run_flags(good_corpus, tmp_path / "run", encoder=encoder, **flags))
+    assert ended.code == 0, ended.stderr
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert [entry["epoch"] for entry in history if "loss" in entry] == list(range(1, trained + 1))
+
+
+def test_two_lengths_of_a_training_contradict_each_other(tmp_path, good_corpus, encoder):
+    flags = {"encoder": encoder, "min_updates": 5, "max_steps": 3}
+    check_refused("run_stage1", run_flags(good_corpus, tmp_path / "run", **flags), "--min_updates 5", "--max_steps 3")

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from helpers.tiny import check_refused, run_flags, run_script
 
+from ser_mtl.training import refit
+from ser_mtl.training.refit import last_of_the_best
 from ser_mtl.training.trainer import SerMtlTrainer
 
 
@@ -14,7 +16,7 @@ def read(run: Path, file: str) -> dict:
 
 
 def flags(corpus: Path, output: Path, **more: object) -> list[object]:
-    # With a rate of nothing all epochs are equal on dev, and the first is the best.
+    # With a rate of nothing all epochs are equal on dev, and the last is as good as any.
     return run_flags(corpus, output, refit=True, learning_rate=1e-30, **more)
 
 
@@ -39,8 +41,8 @@ def test_the_second_training_has_all_speakers_and_the_epochs_of_the_first(refitt
     assert first["test"] == usual["test"]
     assert read(refitted.with_name("stage1-search"), "split.json")["dev"]["ids"] == usual["dev"]["ids"]
     results = read(refitted, "results.json")
-    assert (results["epoch"], results["selection"], results["refit"]) == (1, "dev", True)
-    assert [entry["epoch"] for entry in read(refitted, "history.json") if "loss" in entry] == [1]
+    assert (results["epoch"], results["selection"], results["refit"]) == (2, "dev", True)
+    assert [entry["epoch"] for entry in read(refitted, "history.json") if "loss" in entry] == [1, 2]
     assert results["sizes"] == {"train": 32, "test": 8}
     assert results["line"]["chosen_on"] == "train" and results["line"]["train"] == 32
     assert "trained again" in (refitted / "README.md").read_text()
@@ -58,6 +60,26 @@ def test_a_finished_refit_keeps_no_checkpoints_and_its_corpus_has_not_changed(re
     assert not [*refitted.glob("checkpoint-*"), *refitted.with_name("stage1-search").glob("checkpoint-*")]
     ended = run_script("run_stage1", flags(good_corpus, refitted, encoder=encoder))
     assert ended.code == 0 and "has changed" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("scores", "step"),
+    [([0.5, 0.9, 0.6], 2), ([0.5, 0.9, 0.871], 3), ([0.5, 0.9, 0.869], 2), ([1.0, 1.0, 0.99], 2), ([0.0, 0.0], 2)],
+)
+def test_training_ends_at_the_last_epoch_that_chance_cannot_tell_from_the_best(scores, step):
+    assert last_of_the_best(dict(enumerate(scores, 1)), 100) == step  # the standard error of 0.9 is 0.03
+
+
+def test_a_training_that_is_cut_short_has_the_learning_rates_of_the_whole(good_corpus, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(refit, "last_of_the_best", lambda scores, utterances: min(scores))
+    output = tmp_path / "run"
+    ended = run_script(
+        "run_stage1", flags(good_corpus, output, encoder=encoder, logging_strategy="steps", logging_steps=1)
+    )
+    assert ended.code == 0, ended.stderr
+    rates = [entry["learning_rate"] for entry in read(output, "history.json") if "learning_rate" in entry]
+    assert read(output, "results.json")["epoch"] == 1 and len(rates) == 4  # of eight updates, one of them warm-up
+    assert rates == pytest.approx([0, 1e-30, 6 / 7 * 1e-30, 5 / 7 * 1e-30])
 
 
 def test_stage_2_searches_on_the_stage_1_that_has_not_heard_dev(refitted, good_corpus, tmp_path):
