@@ -152,6 +152,7 @@ OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock", 
 
 def search_folder(folder: Path) -> Path:
     """Where `--refit` keeps the first training of a run: beside its folder."""
+    folder = folder.absolute()
     return folder.with_name(f"{folder.name}-search")
 
 

@@ -83,6 +83,7 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     """The Trainer of the first training, trained."""
     stage, args = copy(stage), copy(args)
     args.output_dir = str(search_folder(Path(args.output_dir)))
+    args.resume_from_checkpoint = None  # it is of the second training
     if isinstance(stage, Stage2) and (before := search_folder(Path(stage.stage1))).is_dir():
         stage.stage1 = str(before)
     trainer = build(stage, args, parts, None)
