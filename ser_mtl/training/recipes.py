@@ -5,7 +5,7 @@ from typing import Any
 RECIPES: dict[str, dict[int, dict[str, Any]]] = {
     "paper": {1: {}, 2: {}},
     "small": {
-        1: {"num_train_epochs": 15.0, "min_updates": 400, "probe_start": True, "layer_weights": True, "refit": True},
+        1: {"num_train_epochs": 15.0, "min_updates": 400, "probe_start": True, "refit": True},
         2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4, "refit": True},
     },
 }
