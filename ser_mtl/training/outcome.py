@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 HELP_BELOW_THE_LINE = """\
-Below the line of the frozen encoder. What usually helps: the speakers that dev takes from training (--refit), a better
-start (--probe_start, --layer_weights), more updates (--min_updates) at a lower --learning_rate, more recordings. See
-docs/small_corpora.md, "Below the line"."""
+Below the line of the frozen encoder. What usually helps: the speakers that dev takes from training (--refit), neither
+too few updates nor too many (--min_updates, --learning_rate), recordings of more speakers. See docs/small_corpora.md,
+"Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:

@@ -5,7 +5,7 @@ from typing import Any
 RECIPES: dict[str, dict[int, dict[str, Any]]] = {
     "paper": {1: {}, 2: {}},
     "small": {
-        1: {"num_train_epochs": 15.0, "min_updates": 400, "probe_start": True, "refit": True},
+        1: {"num_train_epochs": 15.0, "min_updates": 400, "refit": True},
         2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4, "refit": True},
     },
 }
@@ -34,8 +34,6 @@ def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any
     for name in given:
         for other in _INSTEAD.get(name, ()):
             values.pop(other, None)
-    if given.get("trainable") == "heads" or "emotion" not in given.get("tasks", ["emotion"]):
-        values.pop("probe_start", None)
     if given.get("dev") == "none" or given.get("selection", "dev") != "dev":
         values.pop("refit", None)
     return values

@@ -41,12 +41,13 @@ def test_the_paper_is_what_the_flags_have_without_a_recipe(tmp_path):
 
 def test_a_flag_wins_over_the_recipe_even_with_the_papers_value(tmp_path):
     folder = ("--corpus", "folder", "--data_dir", "x")
-    parsed = settings(tmp_path, *folder, "--learning_rate", "1e-3", "--probe_start=False")
-    assert parsed.args.learning_rate == 1e-3 and not parsed.stage.probe_start
+    parsed = settings(tmp_path, *folder, "--learning_rate", "1e-3", "--refit=False")
+    assert parsed.args.learning_rate == 1e-3 and not parsed.corpus.refit
     parsed = settings(tmp_path, *folder, "--num_train_epochs", 200)
     assert (parsed.args.num_train_epochs, parsed.args.min_updates) == (200, 0)
     assert settings(tmp_path, *folder, "--max_steps", 3).args.min_updates == 0
-    assert not settings(tmp_path, *folder, "--tasks", "asr", "--selection", "last").stage.probe_start
+    assert not settings(tmp_path, *folder, "--selection", "last").corpus.refit
+    assert not settings(tmp_path, *folder, "--dev", "none", "--selection", "last").corpus.refit
     file = tmp_path / "run.yaml"
     file.write_text("corpus: folder\ndata_dir: [x]\nlearning_rate: 1.0e-4\n")
     parsed = parse_settings(Stage1, [str(file), "--fold", "1", "--output_dir", str(tmp_path / "run")])
