@@ -104,8 +104,9 @@ class Recognizer:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The classes of each classification task."""
-        return {task: self.model.config.labels[task] for task in self.model.config.classification_tasks}
+        """The classes of each task with a head; of one that gives a value, none."""
+        config = self.model.config
+        return {task: config.labels[task] for task in config.classification_tasks} | {t: [] for t in config.value_tasks}
 
     def __call__(
         self, recording: Recording | list[Recording], *, transcript: bool | None = None, raw: bool = False
@@ -119,7 +120,8 @@ class Recognizer:
 
         Returns:
             `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
-            emotion's calibrated; and `transcript`, if the model transcribes.
+            emotion's calibrated; for each value {"value"}, on the scale of its annotations; and `transcript`, if the
+            model transcribes.
 
         Raises:
             ValueError: a recording that cannot be read.
@@ -203,8 +205,9 @@ def infer(
 ) -> list[dict]:
     """Answer utterances in batches of similar length, which changes no answer, and long recordings in windows.
 
-    The probabilities of a long recording are the mean over its windows, weighted by their lengths; the transcripts are
-    joined. A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
+    Probabilities and values of a long recording are the mean over its windows, weighted by their lengths; transcripts
+    are joined. A model whose adapters make noise of transcripts runs its Transformer twice, the second time without
+    them.
 
     Args:
         model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
@@ -222,7 +225,7 @@ def infer(
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcribing(model) if transcript else None
     answer_batch = partial(_answer_batch, model, processor, source, raw, front_end)
-    parts = [windows(samples) for samples in utterances]
+    parts = [windows(samples, model.longest_input) for samples in utterances]
     answers = iter(
         [
             one
@@ -266,7 +269,8 @@ def _answer_batch(
 ) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
     """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
     batch = waveforms(utterances, processor.feature_extractor)
-    values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
+    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
     features, lengths = front_end(model, values, mask)
     output = model(features=features, frame_lengths=lengths)
     answers = _answers(model, output, raw)
@@ -318,6 +322,9 @@ def _answers(model: PreTrainedModel, output: ModelOutput, raw: bool) -> list[dic
     for task, logits in {**output.task_logits, **calibrated}.items():
         for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
             answer[task] = _classified(model.config.labels[task], p)
+    for task, values in (output.task_values or {}).items():
+        for answer, value in zip(answers, values.tolist(), strict=True):
+            answer[task] = {"value": value}
     return answers
 
 
@@ -328,7 +335,9 @@ def _joined(answers: list[dict], lengths: list[int]) -> dict:
     shares = np.array(lengths) / sum(lengths)
     whole: dict = {}
     for task, part in answers[0].items():
-        if isinstance(part, dict):
+        if isinstance(part, dict) and "value" in part:
+            whole[task] = {"value": float(shares @ np.array([answer[task]["value"] for answer in answers]))}
+        elif isinstance(part, dict):
             p = shares @ np.array([list(answer[task]["probabilities"].values()) for answer in answers])
             whole[task] = _classified(list(part["probabilities"]), p.tolist())
         else:
@@ -337,8 +346,9 @@ def _joined(answers: list[dict], lengths: list[int]) -> dict:
 
 
 def _is_finite(answer: dict) -> bool:
-    """Whether every probability of an answer is a number."""
-    return all(math.isfinite(part["probability"]) for part in answer.values() if isinstance(part, dict))
+    """Whether every probability and value of an answer is a number."""
+    parts = [part for part in answer.values() if isinstance(part, dict)]
+    return all(math.isfinite(part["value"] if "value" in part else part["probability"]) for part in parts)
 
 
 def _classified(labels: list[str], p: list[float]) -> dict:

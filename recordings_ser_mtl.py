@@ -74,13 +74,17 @@ def samples_of(
     return to_mono_16k(samples, rate)
 
 
-def windows(samples: np.ndarray) -> list[np.ndarray]:
+def windows(samples: np.ndarray, longest: int | None = None) -> list[np.ndarray]:
     """Cut a recording that is no single utterance, (samples,), into windows of `WINDOW` at most, in pauses.
 
     Each cut is in the middle of the quietest fifth of a second in the second half of what a window may hold.
+
+    Args:
+        samples: at 16 kHz.
+        longest: samples of the longest recording that is one utterance, if that is less than `LONGEST`.
     """
-    cuts = [0]
-    while len(samples) > LONGEST and len(samples) - cuts[-1] > WINDOW:
+    cuts, longest = [0], min(LONGEST, longest or LONGEST)
+    while len(samples) > longest and len(samples) - cuts[-1] > WINDOW:
         first = cuts[-1] + WINDOW // 2
         last = min(cuts[-1] + WINDOW, len(samples) - SAMPLING_RATE)  # what is left is no splinter
         part = samples[first : first + (last - first) // _FRAME * _FRAME].astype(np.float32)

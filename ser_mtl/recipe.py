@@ -257,7 +257,7 @@ def note_changes(settings: Settings) -> None:
             parts = split(_load(corpus), corpus.fold, corpus.dev)
             parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
-        data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts))}
+        data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}
         changes = changes_of_corpus(Path(args.output_dir), data)
     except UserError as error:
         changes = f"it cannot be read: {error}"

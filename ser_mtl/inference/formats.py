@@ -14,9 +14,13 @@ Answers = Iterable[tuple[Path, dict]]
 def text_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
     """One line per file, for people: `clip.wav: angry 0.83, female 0.99, improvised 0.71: "it is what it is"`."""
     for file, answer in answers:
-        parts = [answer[task] for task in labels]
-        line = f"{file}: " + ", ".join(f"{part['label']} {part['probability']:.2f}" for part in parts)
+        line = f"{file}: " + ", ".join(_in_words(task, answer[task]) for task in labels)
         yield printable(line + (f': "{answer["transcript"]}"' if answer.get("transcript") else ""))
+
+
+def _in_words(task: str, part: dict) -> str:
+    """The answer of a task: its label and the probability, or its name and the value."""
+    return f"{task} {part['value']:.2f}" if "value" in part else f"{part['label']} {part['probability']:.2f}"
 
 
 def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
@@ -33,15 +37,18 @@ def json_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
 
 
 def csv_lines(answers: Answers, labels: dict[str, list[str]]) -> Iterator[str]:
-    """One row per file: duration, each task's label and its probability, that of every label, the transcript."""
+    """One row per file: duration, each task's label with all probabilities, or its value; the transcript."""
     columns = ["file", "duration"]
     for task, names in labels.items():
-        columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)]
+        columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)] if names else [task]
     yield _csv_line([*columns, "transcript"])
     for file, answer in answers:
         row = [str(file), f"{answer['duration']:g}"]
         for task in labels:
             part = answer[task]
+            if "value" in part:
+                row.append(f"{part['value']:.6g}")
+                continue
             row += [part["label"], *(f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))]
         yield _csv_line([*row, answer.get("transcript", "")])
 

@@ -75,7 +75,8 @@ def last_of_the_best(scores: dict[int, float], utterances: int) -> int:
         utterances: that each score is of.
     """
     best = max(scores.values())
-    error = (best * (1 - best) / utterances) ** 0.5
+    share = min(1.0, max(0.0, best))  # a CCC may be negative
+    error = (share * (1 - share) / utterances) ** 0.5
     return max(step for step, score in scores.items() if score >= best - error)
 
 
