@@ -8,6 +8,7 @@ import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from contextlib import suppress
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, check_together
 from ser_mtl.training.checks import local_or_hub
 from ser_mtl.training.flags import DERIVED
+from ser_mtl.training.recipes import FLAGS_OF_RECIPES, defaults_of, recipe_of
+from ser_mtl.training.refit import refitting_trainer, with_dev_in_train
 from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable
@@ -123,6 +126,7 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
         sys.exit(0)
     if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
         argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
+    set_recipe(parser, stage, argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
@@ -132,6 +136,8 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
     _fill_in(settings)
     corpus = settings.corpus
     check_together(settings.stage, settings.args, has_dev=corpus.dev != "none", has_test=corpus.fold != ALL)
+    if corpus.refit and settings.args.selection != "dev":
+        raise UserError(f"--refit: needs --selection dev, not {settings.args.selection}; drop one of the two")
     settings.research.settle(settings.stage, settings.args)
     return settings
 
@@ -139,6 +145,15 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
 def name_of_fold(fold: Fold | None) -> str:
     """The folder of a run, by what it holds out; an official split has the test set 1."""
     return ALL if fold == ALL else f"fold{fold or 1}"
+
+
+def set_recipe(parser: StageParser, stage: type[Stage], words: list[str]) -> None:
+    """Make the values of the recipe the defaults of a command line."""
+    values = vars(parser.parse_args(words))
+    flags = {option: action.dest for action in parser._actions for option in action.option_strings}
+    given = {flags[word.split("=")[0]] for word in words if word.split("=")[0] in flags}
+    recipe = values["recipe"] or recipe_of(values["corpus"])
+    parser.set_defaults(recipe=recipe, **defaults_of(recipe, stage.number, {name: values[name] for name in given}))
 
 
 def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
@@ -164,7 +179,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     for name, value in content.items():
         if name not in flags:
             raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
-        if value not in (None, [], {}, flags[name].default):
+        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES):
             words += [f"--{name}", *_as_words(value)]
     return words
 
@@ -173,7 +188,8 @@ def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
+    recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch | recipe
 
 
 def _as_words(value: object) -> list[str]:
@@ -246,6 +262,7 @@ def note_changes(settings: Settings) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):
             parts = split(_load(corpus), corpus.fold, corpus.dev)
+            parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
         data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}
         changes = changes_of_corpus(Path(args.output_dir), data)
@@ -273,8 +290,16 @@ def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
 
 
 def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMtlTrainer:
-    """The Trainer of a stage, with the experiments that the flags ask for."""
-    _, stage, args, research = settings
+    """The Trainer of a stage, with the experiments that the flags ask for; with --refit, after the first training."""
+    corpus, stage, args, research = settings
+    if corpus.refit:
+        return refitting_trainer(partial(_trainer, research), stage, args, parts, record)
+    return _trainer(research, stage, args, parts, record)
+
+
+def _trainer(
+    research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
+) -> SerMtlTrainer:
     trainer_class = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
         from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class

@@ -105,6 +105,22 @@ def has_all(groups: dict) -> dict:
 Groups = Annotated[dict[Text, Scores], AfterValidator(has_all)]
 
 
+class Line(TypedDict):
+    """`line`: the test scores of a logistic regression on the frozen encoder."""
+
+    ua: Share
+    wa: Share
+    macro_f1: Share
+    n: Count
+    layer: Count
+    layers: Count
+    C: Annotated[float, Field(gt=0, le=1e6)]
+    train: Count
+    chosen_on: Literal["dev", "train"]
+    chosen_ua: Share
+    encoder: Literal["pretrained", "stage 1"]
+
+
 class Folds(TypedDict):
     """Runs beside one without a test: their names, and the mean of their figures."""
 
@@ -123,6 +139,7 @@ class _Results(TypedDict):
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
+    refit: NotRequired[bool]
     augment: NotRequired[list[Text]]
     epoch: Amount
     stopped_at_epoch: NotRequired[Amount]
@@ -131,6 +148,7 @@ class _Results(TypedDict):
     leaks: NotRequired[Leaks]
     calibration: NotRequired[Calibration]
     class_weights: NotRequired[dict[Text, dict[Text, Amount]]]
+    line: NotRequired[Line]
     labels: NotRequired[dict[Text, list[Text]]]
     size: NotRequired[dict[Text, Amount]]
     sizes: NotRequired[dict[str, Count]]
@@ -163,12 +181,17 @@ def part_of(results: dict) -> str:
     return "all" if results["fold"] == "all" else f"fold {results['fold']}"
 
 
+LINE = "frozen encoder"
+"""Names the row of the line."""
+
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
 
 
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
+
+    The line, if there is one, is the last row.
 
     Metrics are percent with one decimal, or "-" where a group lacks one. Left out are metrics that no group has, such
     as those of tasks that were not trained, and word error rates if the model cannot transcribe (`transcription_note`).
@@ -182,11 +205,11 @@ def results_frame(results: dict) -> pd.DataFrame:
         and any(metric.key in scores.get(metric.group, {}) for scores in groups.values())
         and (transcribes or metric.key != "wer")
     ]
-    rows = {
-        printable(group): {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
-        for group, scores in groups.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    titled = [(printable(group), scores) for group, scores in groups.items()]
+    if line := results.get("line"):
+        titled.append((LINE, {"n": line["n"], "emotion": line}))
+    rows = [{"n": str(one["n"])} | {metric.title: percent(one, metric) for metric in columns} for _, one in titled]
+    return pd.DataFrame(rows, index=[title for title, _ in titled])
 
 
 def results_table(results: dict) -> str:
@@ -202,7 +225,7 @@ def results_table(results: dict) -> str:
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    notes = [note for note in (transcription_note(results), shared_speakers_note(results)) if note]
+    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note) if note(results)]
     return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
 
 
@@ -229,6 +252,27 @@ def shared_speakers_note(results: dict) -> str | None:
         f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
         f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
     )
+
+
+def line_note(results: dict) -> str | None:
+    """What the line is, and where a run below it stands, as sentences; None if there is no line."""
+    if not (line := results.get("line")):
+        return None
+    of = "the frozen encoder" if line["encoder"] == "pretrained" else "the encoder as stage 1 left it"
+    on = "dev" if line["chosen_on"] == "dev" else "training speakers"
+    note = (
+        f"{LINE.capitalize()}: UA {100 * line['ua']:.1f} % by a logistic regression on {of}, on the mean of layer "
+        f"{line['layer']} of {line['layers']} over time, with {line['train']} training utterances; layer and C "
+        f"{line['C']:g} chosen on {on}."
+    )
+    return note if below_line(results) is None else f"{note} This run ends {below_line(results):.1f} points below it."
+
+
+def below_line(results: dict) -> float | None:
+    """Points of UA by which a run ends below its line; None if it does not."""
+    ua = results.get("test", {}).get("all", {}).get("emotion", {}).get("ua")
+    points = 100 * (results["line"]["ua"] - ua) if "line" in results and ua is not None else 0
+    return points if points >= 0.05 else None
 
 
 def percent(scores: dict, metric: Metric) -> str:

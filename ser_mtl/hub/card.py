@@ -14,7 +14,14 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import NO_TEST, part_of, results_frame, shared_speakers_note, transcription_note
+from ser_mtl.evaluation.results import (
+    NO_TEST,
+    line_note,
+    part_of,
+    results_frame,
+    shared_speakers_note,
+    transcription_note,
+)
 from ser_mtl.hub.complete import TRAINED, holds_adapters, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
@@ -127,6 +134,8 @@ _CONFUSION = "![Confusion matrix of the test utterances](confusion_matrix.png)"
 _CURVES = "![Training losses and metrics over the epochs](training_curves.png)"
 _RELIABILITY = "![How often an emotion was right, by its probability](reliability.png)"
 _VALUES_FIGURE = "![Predicted over annotated values of the test utterances](values.png)"
+
+REFIT = "Then trained again, on training and development set, for as many epochs (`--refit`)."
 
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
@@ -372,10 +381,12 @@ def _metrics(results: dict) -> str:
         return _metrics_without_test(results)
     notes = [
         f"Checkpoint: {selection_of(results)}.",
+        REFIT if results.get("refit") else None,
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
+        line_note(results),
         NOTE if results.get("hashed_names") else None,
         "One fold and one seed; judge the method by its means over the folds.",
     ]

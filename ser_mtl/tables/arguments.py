@@ -158,7 +158,7 @@ class TablesArguments:
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
         more = [*_without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
         cell = [f"--{pair}" for pair in run.flags]
-        return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
+        return [*place, "--recipe", "paper", *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
 
     def options_of_slurm(self) -> dict[str, str | int]:
         """`--slurm_options` by name, numbers as numbers."""

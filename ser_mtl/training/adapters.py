@@ -41,7 +41,7 @@ def attach_adapters(
         model.fingerprint.values.copy_(model.base_fingerprint())
     trained = [f"heads.{task}" for task in model.heads]
     trained += [f"layer_adapters.{index}" for index in range(len(model.layer_adapters))]
-    trained += ["fingerprint"] + (["fusion"] if model.fusion is not None else [])
+    trained += ["fingerprint", *(name for name in ("fusion", "layer_weights") if getattr(model, name) is not None)]
     trains_ctc_head = "asr" in model.config.tasks
     trained += ["ctc_head"] if trains_ctc_head or save_ctc_head else []
     config = LoraConfig(
@@ -74,6 +74,7 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig, new:
     parts = [
         "lora_",
         ".layer_adapters.",
+        ".layer_weights.",
         *(f".heads.{task}." for task in (*config.classification_tasks, *config.value_tasks)),
     ]
     parts += [".ctc_head."] if config.vocab_size else []
@@ -96,6 +97,8 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
             parameter.requires_grad_(False)
     if model.ctc_head is not None and "asr" not in model.config.tasks:
         model.ctc_head.requires_grad_(False)
+    if model.layer_weights is not None and model.has_last_norm():  # the average is of the layers before it
+        model.encoder.get_submodule(model.family.stack).layer_norm.requires_grad_(False)
     masked = getattr(model.encoder, "masked_spec_embed", None)
     if masked is not None and not model.config.encoder_config.mask_time_prob:
         masked.requires_grad_(False)

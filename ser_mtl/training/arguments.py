@@ -21,6 +21,7 @@ from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
 from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag
 from ser_mtl.training.flags import CORPUS, flags_to_blame, refuse_idle_flags, refuse_without
+from ser_mtl.training.recipes import RECIPES
 from ser_mtl.training.stage import Stage
 
 _ENUMERATIONS: dict[str, type[Enum]] = {
@@ -57,11 +58,20 @@ class CorpusArguments:
         "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
         "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
     )
+    recipe: str | None = flag(
+        None,
+        "Defaults of the other flags. paper: as printed here; small: fewer updates, for corpora of some hundreds or "
+        "thousands of recordings. [paper for iemocap and demo, else small]",
+        choices=tuple(RECIPES),
+    )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
         "Development set. dialog: 10 %% of the training dialogs (of IEMOCAP's scenarios; of speakers, if there are no "
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
+    )
+    refit: bool = flag(
+        False, "Find the number of epochs on dev, then train again on train and dev: twice the time, no speaker lost."
     )
     map: list[str] | None = flag(
         None,
@@ -86,6 +96,8 @@ class CorpusArguments:
             )
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
+        if self.refit and self.dev == "none":
+            raise UserError("--refit: needs a development set; drop it, or --dev none")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
         refuse_without(self, CORPUS)
@@ -107,8 +119,10 @@ class SerMtlArguments(TrainingArguments):
 
     output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>, or .../all]")
     num_train_epochs: float = flag(200.0, "Epochs.")
+    min_updates: int = flag(0, "More epochs than --num_train_epochs, if these have fewer updates than so many. [0: no]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up: a share of all updates if below 1, else a number of updates.")
+    layer_decay: float = flag(1.0, "Learning rate of each Transformer layer, as a share of that of the layer above.")
     head_start: float = flag(0.0, "Share of all updates in which only the heads train, before the encoder joins them.")
     adam_beta2: float = flag(0.98, "AdamW's decay of squared gradients; short, because CTC's first ones are huge.")
     weight_decay: float = flag(0.01, "AdamW's weight decay.")
@@ -210,6 +224,10 @@ class SerMtlArguments(TrainingArguments):
                     raise UserError(f"--{name} {text}: is not JSON ({error})") from error
         if (context := self.dataloader_multiprocessing_context) not in (None, "fork"):
             raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
+        if self.min_updates and self.max_steps > 0:
+            raise UserError(
+                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} decides; drop one of the two"
+            )
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "

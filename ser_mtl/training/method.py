@@ -64,8 +64,8 @@ def method_config(
         value_scales=scales,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
-        layer_weights=stage.trainable == "heads",
-        **method,
+        frame_heads=stage.trainable == "heads",
+        **method | {"layer_weights": bool(stage.layer_weights) or stage.trainable == "heads"},
     )
 
 

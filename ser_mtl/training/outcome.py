@@ -17,7 +17,7 @@ from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_prob
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
-from ser_mtl.evaluation.results import part_of, results_table
+from ser_mtl.evaluation.results import below_line, part_of, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
@@ -27,11 +27,17 @@ from ser_mtl.hub.complete import size_of
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
+from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, search_folder, tidy
 from ser_mtl.training.lock import lock, release
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
+
+
+HELP_BELOW_THE_LINE = """\
+Below the line of the frozen encoder. What usually helps: the speakers that dev takes from training (--refit), neither
+too few updates nor too many (--min_updates, --learning_rate), recordings of more speakers. See docs/small_corpora.md,
+"Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
@@ -98,12 +104,14 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         **({"new_heads": list(trainer.start.new_heads)} if trainer.start.new_heads else {}),
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
-        "selection": trainer.args.selection,
+        "selection": record["training"]["selection"],
+        **({"refit": True} if record["corpus"].get("refit") else {}),
         **({"augment": trainer.args.augment} if trainer.args.augment else {}),
         **progress_of(trainer),
         **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
         **({"leaks": leaks} if leaks else {}),
-        "calibration": calibration(rows, dev, trained_on),
+        "calibration": calibration(rows, dev, trainer.before_dev),
+        **({"line": trainer.line} if trainer.line else {}),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
         "held_out_speakers": sorted(tested - trained_on - {None}),
@@ -130,7 +138,7 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),
         **({"stopped_at_epoch": round(state.epoch, 2)} if state.global_step < state.max_steps else {}),
-        "minutes": round(seconds / 60, 2),
+        "minutes": round((trainer.seconds_before + seconds) / 60, 2),
         "audio_seconds_per_second": round(seconds_per_epoch * state.epoch / seconds, 1),
     }
 
@@ -150,7 +158,9 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     write_json(folder / "history.json", trainer.history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
-    plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
+    plot_training_curves(
+        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+    )
     if rows and "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
     if rows and trainer.values:
@@ -162,9 +172,19 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     return results
 
 
+def line_of_curves(results: dict) -> float | None:
+    """The line's UA on the utterances that the curves are of: on test with `--selection oracle`, else on dev."""
+    if not (line := results.get("line")):
+        return None
+    if results["selection"] == "oracle":
+        return line["ua"]
+    return line["chosen_ua"] if line["chosen_on"] == "dev" else None
+
+
 def clear_up(folder: Path) -> None:
     """Delete what a finished run does not need any more; an interrupted one may have left it. Give the folder back."""
     tidy(folder, OF_A_FINISHED_RUN)
+    tidy(search_folder(folder), OF_A_FINISHED_RUN)
     release(folder)
 
 
@@ -190,7 +210,10 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     if "stopped_at_epoch" in results:
         epoch += f"\nstopped early, after epoch {results['stopped_at_epoch']:g} (--early_stopping_patience)"
+    epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
     print(f"stage {results['stage']}, {part_of(results)}, {epoch}\n")
+    if below_line(results):
+        print(f"{HELP_BELOW_THE_LINE}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
     if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")

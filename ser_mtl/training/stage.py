@@ -52,6 +52,7 @@ class Stage:
         "for all tasks with classes.",
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
+    layer_weights: bool = flag(False, "The heads see a learned average of all layers, not the last layer.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
@@ -131,6 +132,9 @@ class Stage1(Stage):
         f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
         "--selection last. [emotion asr, as far as the corpus has them]",
     )
+    probe_start: bool = flag(
+        False, "Start the emotion head as a logistic regression on what it sees: linear probe first, then finetuning."
+    )
     trainable: str = flag(
         "all",
         "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
@@ -141,6 +145,8 @@ class Stage1(Stage):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
         refuse_without(self, (ADAPTERS,))
+        if self.probe_start and (self.trainable == "heads" or "emotion" not in self.tasks):
+            raise UserError("--probe_start: needs emotion among --tasks, and --trainable all or adapters")
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
             for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
                 setattr(self, name, getattr(self, name) or 0.0)
@@ -165,6 +171,7 @@ class Stage2(Stage):
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
+    layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as in stage 1]")
 
     def __post_init__(self):
         super().__post_init__()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from peft import PeftConfig, PeftModel
 from transformers import AutoConfig
@@ -55,6 +56,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer, scales)
+    config.layer_weights = stage1.config.layer_weights
     if stage1.lora is not None:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
@@ -113,7 +115,7 @@ def read_stage1(name: str) -> SavedStage1:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
-    if config.layer_weights:
+    if config.frame_heads:
         raise UserError(f"--stage1 {name}: was trained with --trainable heads, which stage 2 cannot continue")
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
@@ -134,7 +136,8 @@ def check_fits(stage: Stage2, stage1: SavedStage1) -> None:
         UserError: names the flag and the value it must have.
     """
     saved = stage1.config
-    sizes = {"embedding_dim": saved.embedding_dim}
+    sizes: dict[str, Any] = {"embedding_dim": saved.embedding_dim}
+    sizes |= {} if stage.layer_weights is None else {"layer_weights": saved.layer_weights}
     if stage1.lora is None:
         refuse_without(stage, (ADAPTERS,))
     else:

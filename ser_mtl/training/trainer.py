@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -49,10 +50,13 @@ from ser_mtl.training.data import batch_rows, model_inputs, training_rows, witho
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_never_heard
+from ser_mtl.training.layer_rates import layer_factors
+from ser_mtl.training.line import FILE_OF_LINE, line_of
 from ser_mtl.training.lock import release
 from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
+from ser_mtl.training.probe import start_from_probe
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
@@ -143,7 +147,11 @@ class SerMtlTrainer(ResumableTrainer):
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
         self.history: list[dict] | None = None
+        self.line: dict | None = None
         self.dev_predictions: list[dict] | None = None
+        self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
+        self.updates_of_schedule: int | None = None  # if training is to end before its schedule
+        self.seconds_before = 0.0  # of an earlier training that belongs to this one
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
@@ -180,6 +188,9 @@ class SerMtlTrainer(ResumableTrainer):
         with nothing_made(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
+                self.line = line_of(self)
+                if begin is None and getattr(self.stage, "probe_start", False):
+                    start_from_probe(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
                 self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
@@ -222,7 +233,7 @@ class SerMtlTrainer(ResumableTrainer):
                 take_run_folder(folder, self.record)
                 begin = self.where_to_resume(checkpoint)
                 if begin is not None:
-                    check_same_corpus(Path(begin).parent, self._data_record())
+                    check_same_corpus(Path(begin).parent, self.data_record())
             except UserError as error:
                 release(folder)
                 refusal = str(error)
@@ -234,9 +245,11 @@ class SerMtlTrainer(ResumableTrainer):
     def _write_record(self) -> None:
         folder = Path(self.args.output_dir)
         write_json(folder / "args.json", self.record)
-        write_json(folder / "split.json", self._data_record())
+        write_json(folder / "split.json", self.data_record())
+        if self.line is not None:
+            write_json(folder / FILE_OF_LINE, self.line)
 
-    def _data_record(self) -> dict:
+    def data_record(self) -> dict:
         """The content of `split.json`."""
         corpus = self.record["corpus"]
         return with_content(
@@ -247,9 +260,9 @@ class SerMtlTrainer(ResumableTrainer):
         """Fit the temperature of emotion on the development set, if there is one."""
         if "dev" in self.parts:
             self.dev_predictions = self.predicted_rows("dev")
-            if "emotion" in self.stage.tasks:
-                temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
-                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
+        if self.dev_predictions and "emotion" in self.stage.tasks:
+            temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
+            unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
 
     def evaluate(self, eval_dataset: Dataset | None = None, *args, **kwargs) -> dict[str, float]:
         """Metrics of utterances, "eval_emotion_ua" and so on, fractions.
@@ -338,21 +351,34 @@ class SerMtlTrainer(ResumableTrainer):
 
     # ----------------------------------------------------------------------------------------- schedule
 
+    def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
+        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
+        asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
+        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        try:
+            return super().set_initial_training_values(args, dataloader)
+        finally:
+            args.num_train_epochs = asked
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
         refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
+        factors = layer_factors(unwrap(self.model), self.args.layer_decay)
+        kinds = list(product((False, True), sorted({1.0, *factors.values()})))
+        kind_of = {id(p): (id(p) in encoder, factors.get(id(p), 1.0)) for p in unwrap(self.model).parameters()}
         optimizer.param_groups = [
-            group | {"params": chosen, "of_encoder": of_encoder}
+            group | {"params": chosen, "of_encoder": kind[0], "lr": kind[1] * group["lr"]}
             for group in optimizer.param_groups
-            for of_encoder in (False, True)
-            if (chosen := [p for p in group["params"] if (id(p) in encoder) == of_encoder])
+            for kind in kinds
+            if (chosen := [p for p in group["params"] if kind_of[id(p)] == kind])
         ]
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
         """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
+        num_training_steps = self.updates_of_schedule or num_training_steps
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         start = int(self.args.head_start * num_training_steps)
         warmup = max(1, self.args.get_warmup_steps(num_training_steps))
