@@ -334,6 +334,14 @@ class LoadableModel(PreTrainedModel):
             for hook in hooks:
                 hook.remove()
 
+    @property
+    def longest_input(self) -> int | None:
+        """Samples of the longest utterance; None for any length."""
+        return self.family.longest_input(self.encoder)
+
+    def get_input_embeddings(self) -> None:
+        """None: waveforms are not looked up in a table. PEFT asks."""
+
     def enable_adapters(self) -> None:
         """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""
         super().enable_adapters()

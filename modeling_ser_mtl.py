@@ -368,9 +368,6 @@ class SerMtlModel(LoadableModel):
     def _adapt(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.layer_adapters[index](output)
 
-    def get_input_embeddings(self) -> None:
-        """None: waveforms are not looked up in a table. PEFT asks."""
-
     def front_end_modules(self) -> list[nn.Module]:
         """Modules of the convolutional front end, in the order of the data."""
         return [module for name in self.family.front_end for module in getattr(self.encoder, name).modules()]
@@ -390,11 +387,6 @@ class SerMtlModel(LoadableModel):
     def convolutions(self) -> list[tuple[int, int]]:
         """Kernel size and stride of each convolution of the front end."""
         return self.family.convolutions(self.encoder)
-
-    @property
-    def longest_input(self) -> int | None:
-        """Samples of the longest utterance; None for any length."""
-        return self.family.longest_input(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
         """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
