@@ -18,7 +18,7 @@ from ser_mtl.inference.writing import is_folder, names_in
 
 _COLUMNS = 800  # of the waveform
 # Light and dark in turns, and hatched: the figure can be read in grey.
-_COLORS = ("#D55E00", "#F0E442", "#7F7F7F", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
+COLORS = ("#D55E00", "#F0E442", "#7F7F7F", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
 _HATCHES = ("", "//", "", "..", "xx", "\\\\", "++", "oo")
 
 
@@ -86,7 +86,7 @@ def _stack(axes: Axes, segments: list[dict]) -> None:
     for index, label in enumerate(segments[0][task]["probabilities"]):
         p = 100 * np.array([segment[task]["probabilities"][label] for segment in segments])
         above = below + np.outer(p, (0, 1, 1, 0)).ravel()
-        style: dict = {"facecolor": _COLORS[index % len(_COLORS)], "hatch": _HATCHES[index % len(_HATCHES)]}
+        style: dict = {"facecolor": COLORS[index % len(COLORS)], "hatch": _HATCHES[index % len(_HATCHES)]}
         axes.fill_between(x, below, above, label=literal(label), edgecolor="white", linewidth=0, **style)
         below = above
     axes.figure.legend(loc="outside lower center", ncols=4, **LEGEND)
