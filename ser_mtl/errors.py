@@ -55,6 +55,19 @@ def user_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
+@contextmanager
+def write_errors(what: str) -> Iterator[None]:
+    """Name the flag and the path in the errors of a disk.
+
+    Raises:
+        UserError: for each OSError inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror})") from error
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

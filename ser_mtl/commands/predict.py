@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, write_errors
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="A line for each segment too (text), or a row in the place of one (csv).",
     )
     add("--abstain", type=probability, default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]')
-    add("--embeddings", type=Path, help="An .npz file for the embeddings of all segments.")
+    add("--embeddings", help="An .npz file for the embeddings of all segments.")
     add("--plot", help="A .png file for emotion over time, or a folder for a figure of each recording.")
     add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
     add(
@@ -73,14 +73,10 @@ def main(args: Namespace) -> None:
     Raises:
         UserError: nothing to answer, no model, or files without an answer; the others are answered.
     """
-    from transformers.utils import logging
-
-    live = args.microphone or args.pcm is not None
-    if bool(args.paths) == live:
-        raise UserError("paths: name recordings, or --microphone, or --pcm with its sampling rate")
-    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
-    if live:
+    if args.microphone or args.pcm is not None:
         return listen(args)
+    if not args.paths:
+        raise UserError("the following arguments are required: paths; --help explains every flag")
     from ser_mtl.inference.finding import find_audio
 
     files, left_out, faults = find_audio(args.paths)
@@ -109,6 +105,14 @@ def check_places(args: Namespace, files: list[Path]) -> None:
         raise UserError(f"--format {args.format}: has a file for each recording; name a folder with --output")
     if files.count(STDIN) > 1:
         raise UserError("-: standard input can be read once")
+    if args.plot:
+        from ser_mtl.inference.plot import places
+
+        places(args.plot, files)
+    for flag in ("embeddings", "plot"):
+        if path := getattr(args, flag):
+            with write_errors(f"--{flag} {path}"):
+                (Path(path) if path.endswith("/") else Path(path).parent).mkdir(parents=True, exist_ok=True)
 
 
 def model_of(args: Namespace) -> "Recognizer":
@@ -117,8 +121,11 @@ def model_of(args: Namespace) -> "Recognizer":
     Raises:
         UserError: it cannot be loaded.
     """
+    from transformers.utils import logging
+
     from ser_mtl.inference.recognizer import load
 
+    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
         options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
         return load(args.model or last_run(), **options)
@@ -148,9 +155,10 @@ def listen(args: Namespace) -> None:
     """
     from ser_mtl.inference import live
 
-    for flag in ("output", "embeddings", "plot"):
-        if getattr(args, flag) is not None:
-            raise UserError(f"--{flag}: is for recordings; what is heard is printed line by line")
+    ours = "--microphone" if args.microphone else "--pcm"
+    others = [f"--{flag}" for flag in ("output", "embeddings", "plot") if getattr(args, flag) is not None]
+    if args.paths or others:
+        raise UserError(f"{ours}: prints a line every half second; leave {' '.join(others) or args.paths[0]} out")
     with live.microphone() if args.microphone else live.standard_input(args.pcm) as (blocks, rate):
         live.show(model_of(args), blocks, rate, raw=args.raw, abstain=args.abstain)
 
@@ -196,7 +204,7 @@ def answers(args: Namespace, files: list[Path], recognizer: "Recognizer", unansw
                     plot.draw(sources[number], files[number], part, figures[number])
                 yield number, files[number], part
     if args.embeddings:
-        embeddings.write(args.embeddings)
+        embeddings.write(Path(args.embeddings))
 
 
 def _standard_input() -> BytesIO:

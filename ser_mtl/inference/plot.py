@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import audio_blocks
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, write_errors
 from ser_mtl.evaluation.figures import LEGEND, blank_figure, literal, save_figure, tidy
 from ser_mtl.inference.formats import NO_SPEECH
 from ser_mtl.inference.writing import is_folder, names_in
 
 _COLUMNS = 800  # of the waveform
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600)
+_CLOCK = 60  # seconds from which the time is minutes and seconds
 # Light and dark in turns, and hatched: the figure can be read in grey.
 COLORS = ("#D55E00", "#F0E442", "#7F7F7F", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
 _HATCHES = ("", "//", "", "..", "xx", "\\\\", "++", "oo")
@@ -59,16 +61,16 @@ def draw(recording: Recording, file: Path, answer: dict, path: Path) -> Figure:
     wave.fill_between(x, -peaks, peaks, color="0.35", linewidth=0)
     wave.set(ylabel="Waveform", ylim=(-1.05, 1.05), yticks=[])
     _stack(emotions, answer["segments"])
-    emotions.set(xlabel="Time (h:min:s)" if seconds >= 3600 else "Time (min:s)", xlim=(0, seconds))
-    emotions.xaxis.set_major_locator(MaxNLocator(7, steps=(1, 1.5, 2, 3, 6, 10)))
+    unit = "h:min:s" if seconds >= 3600 else "min:s" if seconds >= _CLOCK else "s"
+    emotions.set(xlabel=f"Time ({unit})", xlim=(0, seconds))
+    emotions.xaxis.set_major_locator(MultipleLocator(next((s for s in _TICKS if seconds / s <= 7), 6 * 3600)))
     emotions.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value, seconds)))
-    tidy(wave, "x")
-    tidy(emotions, "x")
+    for axes in (wave, emotions):
+        tidy(axes, "x")
+        axes.set_axisbelow(True)
     figure.suptitle(literal(file.name), fontsize="medium")
-    try:
+    with write_errors(f"--plot {path}"):
         save_figure(figure, path)
-    except OSError as error:
-        raise UserError(f"--plot {path}: cannot be written ({error.strerror})") from error
     return figure
 
 
@@ -110,8 +112,8 @@ def envelope(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
 
 
 def clock(value: float, longest: float) -> str:
-    """Seconds as 1:02:03, 2:03 or, in a recording of less than ten seconds, 2.3."""
-    if longest < 10:
+    """Seconds as 1:02:03, 2:03 or, in a recording of less than a minute, 2.5."""
+    if longest < _CLOCK:
         return f"{value:g}"
     minutes, seconds = divmod(round(value), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if longest >= 3600 else f"{minutes}:{seconds:02d}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import write_errors
 from ser_mtl.files import replacing, write_text
 from ser_mtl.inference.documents import DOCUMENTS
 from ser_mtl.inference.formats import FORMATS, Answers
@@ -65,7 +65,8 @@ def write_each(
             text = DOCUMENTS[form](answer)
         else:
             text = "".join(f"{line}\n" for line in FORMATS[form]([(file, answer)], labels, segments))
-        write_text(names[number], text)
+        with write_errors(f"--output {names[number]}"):
+            write_text(names[number], text)
 
 
 def lines_of(answers: Answers, form: str, labels: dict[str, list[str]], segments: bool) -> Iterator[str]:
@@ -89,11 +90,8 @@ def line_writer(output: Path | None) -> Iterator[Callable[[str], None]]:
     if output is None:
         yield tqdm.write
         return
-    try:
-        with replacing(output) as partial, partial.open("w", encoding="utf-8") as file:
-            yield lambda line: print(line, file=file)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
+    with write_errors(f"--output {output}"), replacing(output) as partial, partial.open("w", encoding="utf-8") as file:
+        yield lambda line: print(line, file=file)
 
 
 class Embeddings:
@@ -120,10 +118,5 @@ class Embeddings:
         """
         times = np.array(self._times, dtype=np.float64).reshape(-1, 2)
         columns = {"recording": np.array(self._files, dtype=np.str_), "start": times[:, 0], "end": times[:, 1]}
-        try:
-            with replacing(path) as partial, partial.open("wb") as file:
-                np.savez(
-                    file, allow_pickle=False, **columns, **{task: np.stack(rows) for task, rows in self._rows.items()}
-                )
-        except OSError as error:
-            raise UserError(f"--embeddings {path}: cannot be written ({error.strerror})") from error
+        with write_errors(f"--embeddings {path}"), replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **columns, **{task: np.stack(x) for task, x in self._rows.items()})

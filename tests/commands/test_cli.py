@@ -161,6 +161,6 @@ def test_an_interrupted_predict_leaves_the_old_file(finished, good_corpus, tmp_p
 
 def test_an_output_that_cannot_be_written_is_one_line(finished, good_corpus, tmp_path):
     recording = next(good_corpus.glob("*.wav"))
-    for output in (tmp_path, recording / "answers"):
+    for output in (recording / "answers", f"{recording}/"):
         ended = run_script("predict", [recording, "--model", finished, "--output", output])
         check_one_line(ended, "predict", f"--output {output}")
