@@ -17,7 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
     add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
-    add("--dtype", default="float32", choices=["float32", "bfloat16", "auto"], help="Numbers to compute with. [float32]")
+    add(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "auto"], help="Numbers to compute with. [float32]"
+    )
     add("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in. [127.0.0.1]")
     add("--port", type=port, help="Port to listen on. [the first free one from 7860 on]")
     add("--max_seconds", type=positive, default=300.0, help="Longest recording, in seconds. [300]")
@@ -50,9 +52,9 @@ def main(args: Namespace) -> None:
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError("page: needs gradio; pip install gradio")
-    from ser_mtl.commands.predict import last_run, model_of
-
     from transformers.utils import logging
+
+    from ser_mtl.commands.predict import last_run, model_of
 
     logging.disable_progress_bar()
     args.model = args.model or last_run()
@@ -82,5 +84,7 @@ def write(args: Namespace) -> None:
     options = {"transcript": not args.no_transcript, "dtype": args.dtype}
     write_space(folder, args.space, args.model, args.base, Limits(args.max_seconds, args.max_megabytes), options)
     print(f"written to {folder}; push it:")
-    print(f"hf repos create {args.space} --type space --space-sdk gradio && "
-          f"hf upload {args.space} {folder} . --type space")
+    print(
+        f"hf repos create {args.space} --type space --space-sdk gradio && "
+        f"hf upload {args.space} {folder} . --type space"
+    )

@@ -24,25 +24,30 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 import gradio
 from gradio_client.utils import is_http_url_like
 
+_PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
 _WAITING = 20  # clips; one is answered at a time
 _FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
 _FONTS = ["system-ui", "sans-serif"]  # of the reader's machine: none is fetched
 
 
-class Clip(gradio.Audio):
-    """A recording that was sent: an address, which Gradio would fetch, is refused."""
+def clip_of(limits: Limits) -> gradio.Audio:
+    """Where a clip is recorded or dropped. An address in its place, which Gradio would fetch, is refused."""
+    clip = gradio.Audio(
+        sources=["upload", "microphone"],
+        type="filepath",
+        label=f"A clip of at most {rendering.length(limits.seconds)} and {limits.megabytes:g} MB",
+        buttons=[],
+        editable=False,
+    )
+    move = clip.async_move_resource_to_block_cache
 
-    is_template = True  # the browser shows it as what it is made of
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """As of Gradio.
-
-        Raises:
-            UserError: it is an address.
-        """
-        if url_or_file_path is not None and is_http_url_like(str(url_or_file_path)):
+    async def move_upload(place: str | None) -> str | None:
+        if place is not None and is_http_url_like(str(place)):
             raise UserError("an address: this page fetches nothing; send the recording itself")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await move(place)
+
+    clip.async_move_resource_to_block_cache = move_upload  # a subclass would make Gradio write a .pyi beside this file
+    return clip
 
 
 def answer_clip(recognizer: Recognizer, path: Path, limits: Limits) -> str:
@@ -60,7 +65,7 @@ def answer_file(recognizer: Recognizer, file: BytesIO, limits: Limits) -> str:
         UserError: there is none.
     """
     samples = samples_of(file, limits)
-    answered = recognizer((samples, SAMPLING_RATE))
+    (answered,) = recognizer([(samples, SAMPLING_RATE)])
     return rendering.answer(file.name, samples, answered)
 
 
@@ -84,13 +89,7 @@ def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
 
     with gradio.Blocks(title="Speech emotion recognition", analytics_enabled=False) as page:
         gradio.HTML(rendering.page_head(labels, transcribes))
-        clip = Clip(
-            sources=["upload", "microphone"],
-            type="filepath",
-            label=f"A clip of at most {rendering.length(limits.seconds)} and {limits.megabytes:g} MB",
-            buttons=[],
-            editable=False,
-        )
+        clip = clip_of(limits)
         answer = gradio.HTML(
             html_template='<div aria-live="polite">${value}</div>',
             js_on_load=(rendering.TEMPLATES / "player.js").read_text(encoding="utf-8"),
@@ -116,11 +115,10 @@ def running(
         UserError: the server cannot listen there.
     """
     warm_up(recognizer, limits)
-    with TemporaryDirectory(prefix="ser-mtl-page-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    ended = Event()
+    with _uploads() as folder:
         page = build(recognizer, limits)
-        ended = Event()
-        Thread(target=_tidy, args=(Path(folder), ended), daemon=True).start()
+        Thread(target=_tidy, args=(folder, ended), daemon=True).start()
         try:
             _, url, _ = page.launch(**_launch(limits), server_name=host, server_port=port)
             yield url
@@ -129,6 +127,20 @@ def running(
         finally:
             ended.set()
             page.close(verbose=False)
+
+
+@contextmanager
+def _uploads() -> Iterator[Path]:
+    """A folder for what Gradio writes, which goes with all that is in it."""
+    before = os.environ.get(_PLACE)
+    with TemporaryDirectory(prefix="ser-mtl-page-") as folder:
+        os.environ[_PLACE] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[_PLACE]
+            if before is not None:
+                os.environ[_PLACE] = before
 
 
 def serve(recognizer: Recognizer, limits: Limits, host: str | None = "127.0.0.1", port: int | None = None) -> None:
@@ -161,9 +173,14 @@ def _launch(limits: Limits) -> dict:
 def _tidy(folder: Path, ended: Event) -> None:
     """Delete what was sent without being answered, such as half an upload, until the page ends."""
     while not ended.wait(_FORGOTTEN / 4):
-        for file in folder.rglob("*"):
-            try:
-                if file.is_file() and time() - file.stat().st_mtime > _FORGOTTEN:
-                    file.unlink()
-            except FileNotFoundError:  # it was answered meanwhile
-                continue
+        delete_old(folder, _FORGOTTEN)
+
+
+def delete_old(folder: Path, seconds: float) -> None:
+    """Delete the files below a folder that have not changed for so long."""
+    for file in folder.rglob("*"):
+        try:
+            if file.is_file() and time() - file.stat().st_mtime > seconds:
+                file.unlink()
+        except FileNotFoundError:  # it was answered meanwhile
+            continue

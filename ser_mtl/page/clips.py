@@ -19,7 +19,7 @@ class Limits(NamedTuple):
 
     Attributes:
         seconds: of a recording.
-        megabytes: of its file.
+        megabytes: of its file, of 2**20 bytes.
     """
 
     seconds: float = 300.0
@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of a file, at most."""
-        return int(self.megabytes * 1e6)
+        return int(self.megabytes * 2**20)
 
 
 def take(path: Path, limits: Limits) -> BytesIO:
@@ -55,7 +55,7 @@ def take(path: Path, limits: Limits) -> BytesIO:
 
 
 def samples_of(file: BinaryIO, limits: Limits) -> np.ndarray:
-    """Mono samples at 16 kHz, (samples,) int16. What is too long is refused by its header, or where it passes the limit.
+    """Mono samples at 16 kHz, (samples,) int16. Too long is told by the header, or where the limit is passed.
 
     Raises:
         UserError: it cannot be read, or is too long.

@@ -22,19 +22,26 @@ _OF_MODEL = ("*.safetensors", "*.safetensors.index.json", "*config.json", "vocab
 """What is loaded of the folder of a model, and of its base."""
 
 _APP = '''\
-"""The page of this Space: `ser-mtl page`, with the code and the model beside this file, or a model of the Hub."""
+"""The page of this Space, as `ser-mtl page` serves it; its code is beside this file."""
 
 from pathlib import Path
 
+from ser_mtl.cli import command_line
 from ser_mtl.inference.recognizer import load
 from ser_mtl.page.app import serve
 from ser_mtl.page.clips import Limits
 
 HERE = Path(__file__).parent
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Serve the page."""
     recognizer = load({model}, base={base}, dtype={dtype!r}, transcript={transcript!r})
     serve(recognizer, Limits(seconds={seconds!r}, megabytes={megabytes!r}), host=None)
+
+
+if __name__ == "__main__":
+    command_line(main)
 '''
 _TEXT = """\
 # Speech emotion recognition
