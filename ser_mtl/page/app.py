@@ -1,5 +1,6 @@
 """The page and its server, with Gradio. It talks to nobody but the browser that asks."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,6 +117,7 @@ def running(
     """
     warm_up(recognizer, limits)
     ended = Event()
+    logging.getLogger("uvicorn.error").addFilter(_not_gone)
     with _uploads() as folder:
         page = build(recognizer, limits)
         Thread(target=_tidy, args=(folder, ended), daemon=True).start()
@@ -168,6 +170,11 @@ def _launch(limits: Limits) -> dict:
         "theme": gradio.themes.Default(font=_FONTS, font_mono=["ui-monospace", "monospace"]),
         "css": (rendering.TEMPLATES / "page.css").read_text(encoding="utf-8"),
     }
+
+
+def _not_gone(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is about anything but the clip just sent: browsers ask for it, to draw it."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FileNotFoundError))
 
 
 def _tidy(folder: Path, ended: Event) -> None:

@@ -71,6 +71,7 @@ def answer(name: str, samples: np.ndarray, answered: dict) -> str:
         bands=bands(answered["segments"], main, seconds) if main else [],
         seconds=seconds,
         clock=lambda value: clock(round(value, 1), seconds),
+        unit="" if ":" in clock(seconds, seconds) else " s",
         sound=sound(samples),
         no_speech=NO_SPEECH,
         parts_of=parts_of,

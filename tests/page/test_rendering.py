@@ -12,7 +12,7 @@ from helpers.tiny import SAMPLING_RATE, tone
 
 from ser_mtl.page import rendering
 
-HARM = "<b onclick=\"x\">'${1}{{2}}</b>&amp;\x1b[2J\u202e"
+HARM = '<b onclick="x">\'${1}{{2}}</b>&amp;\x1b[2J\u202e'
 P = {HARM: 0.25, "sad": 0.75}
 PART = {"label": HARM, "probability": 0.75, "probabilities": P}
 SEGMENTS = [
