@@ -5,6 +5,7 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 
 import re
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -90,11 +91,15 @@ class BaseConfig(PretrainedConfig):
 
     @staticmethod
     def refuse_unknown(names: dict) -> None:
-        """Refuse an argument of a config that transformers does not know either; a file may be of another release."""
-        if "transformers_version" in names or "model_type" in names:
-            return
-        stock = PretrainedConfig()
-        if unknown := [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]:
+        """Refuse an argument of a config that transformers does not know either; a file may be of another release.
+
+        The pipelines are set, in the place of those of a file.
+        """
+        stock, of_a_file = PretrainedConfig(), "transformers_version" in names or "model_type" in names
+        unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
+        names.pop("format", None)
+        names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
+        if unknown and not of_a_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
     @classmethod

@@ -19,10 +19,10 @@ from ser_mtl.recipe import (
     settle_tasks,
     show_classes,
 )
-from ser_mtl.training.arguments import Stage1
 from ser_mtl.training.outcome import show
 from ser_mtl.training.publication import check_publication, publish
 from ser_mtl.training.run_folder import check_run_folder
+from ser_mtl.training.stage import Stage1
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.targets import character_tokenizer, with_targets
 from ser_mtl.corpora.utterances import normalise_text
-from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config
+from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
 BATCH_SIZE = 16
 

@@ -25,7 +25,7 @@ from ser_mtl.cli import command_line
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.folds import FOLDS, DevChoice, split
-from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config
+from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
 
 @torch.inference_mode()

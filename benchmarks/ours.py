@@ -8,9 +8,11 @@ from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.utterances import joined
-from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage1, Stage2
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.data import model_inputs
-from ser_mtl.training.start import Start, start_of
+from ser_mtl.training.method import Start
+from ser_mtl.training.stage import Stage, Stage1, Stage2
+from ser_mtl.training.start import start_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
 QUIET = {"save_strategy": "no", "selection": "last", "logging_strategy": "no", "disable_tqdm": True}

@@ -49,7 +49,7 @@ from ser_mtl.files import write_json
 from ser_mtl.inference.recognizer import infer
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.start import Start
+from ser_mtl.training.method import Start
 
 OURS = ("ours, stage 1", "ours, stage 2")
 Noise = tuple[np.ndarray, list[np.ndarray]]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ser_mtl.corpora.loading import load_corpus
     from ser_mtl.errors import UserError
     from ser_mtl.inference.recognizer import Recognizer, load
-    from ser_mtl.training.arguments import SerMtlArguments, Stage1, Stage2
+    from ser_mtl.training.arguments import SerMtlArguments
+    from ser_mtl.training.stage import Stage1, Stage2
     from ser_mtl.training.trainer import SerMtlTrainer
 
 __version__ = "0.2.0"
@@ -39,8 +40,8 @@ _MODULES = {
     "Recognizer": "inference.recognizer",
     "SerMtlArguments": "training.arguments",
     "SerMtlTrainer": "training.trainer",
-    "Stage1": "training.arguments",
-    "Stage2": "training.arguments",
+    "Stage1": "training.stage",
+    "Stage2": "training.stage",
     "UserError": "errors",
     "load": "inference.recognizer",
     "load_corpus": "corpora.loading",

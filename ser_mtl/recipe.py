@@ -26,17 +26,11 @@ from ser_mtl.files import fitting, read_json, read_yaml
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.parsing import OneLineErrors, did_you_mean
 from ser_mtl.research.arguments import ResearchArguments
-from ser_mtl.training.arguments import (
-    CorpusArguments,
-    SerMtlArguments,
-    Stage,
-    Stage1,
-    Stage2,
-    check_together,
-    local_or_hub,
-)
+from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, check_together
+from ser_mtl.training.checks import local_or_hub
 from ser_mtl.training.flags import DERIVED
 from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
+from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable
 from ser_mtl.training.trainer import SerMtlTrainer
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ser_mtl.errors import UserError
-from ser_mtl.training.arguments import SerMtlArguments, Stage, flag
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.checks import flag
+from ser_mtl.training.stage import Stage
 
 
 @dataclass

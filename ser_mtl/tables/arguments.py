@@ -23,8 +23,9 @@ from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS
-from ser_mtl.training.arguments import CorpusArguments, Stage, Stage1, Stage2
+from ser_mtl.training.arguments import CorpusArguments
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
+from ser_mtl.training.stage import Stage, Stage1, Stage2
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # Settings of a run that the rows, or flags of run_tables.py itself, decide.

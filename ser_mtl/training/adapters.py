@@ -12,7 +12,7 @@ from peft import (
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig, SerMtlModel
 from ser_mtl.model.quiet_peft import quiet_peft
-from ser_mtl.training.arguments import local_or_hub
+from ser_mtl.training.checks import local_or_hub
 
 
 def attach_adapters(

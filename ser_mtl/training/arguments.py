@@ -1,14 +1,10 @@
-"""The arguments of a run: one dataclass for each subject, checked when it is made; all end up in `args.json`."""
+"""The arguments of a run: its corpus and its training; all end up in `args.json`."""
 
 import json
-import math
 import os
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import Enum
-from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal
 
 import torch
 from transformers import TrainingArguments
@@ -16,27 +12,15 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRIC, METRICS
-from ser_mtl.tasks import TASKS
-from ser_mtl.training.flags import (
-    ADAPTERS,
-    AUXILIARY,
-    CORPUS,
-    SCL,
-    default_of,
-    flags_to_blame,
-    refuse_idle_flags,
-    refuse_without,
-)
+from ser_mtl.training.checks import check_values, flag
+from ser_mtl.training.flags import CORPUS, flags_to_blame, refuse_idle_flags, refuse_without
+from ser_mtl.training.stage import Stage
 
-_FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
-_SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
-_WITH_TASKS = "if it has gender or style among its tasks"
 _ENUMERATIONS: dict[str, type[Enum]] = {
     "eval_strategy": IntervalStrategy,
     "logging_strategy": IntervalStrategy,
@@ -49,108 +33,9 @@ BATCH_SIZE = 16
 """Utterances per update, summed over processes and accumulation steps (the paper's)."""
 
 
-def flag(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field whose help is `text`; `more` are further arguments of argparse, such as `choices`."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text, **more})
-    return field(default=default, metadata={"help": text, **more})
-
-
-_ABOVE_ZERO = {"num_train_epochs": 1e6, "adam_epsilon": 1.0, "logging_steps": 1e9, "eval_steps": 1e9, "save_steps": 1e9}
-"""Numbers above 0, and what they must not exceed."""
-
-_RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("learning_rate", "max_grad_norm"), (0, 1e30)),
-    **dict.fromkeys(("weight_decay", "save_minutes", "scl_weight"), (0, 1e6)),
-    **dict.fromkeys(("warmup_steps", "eval_delay"), (0, 1e9)),
-    **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
-    **dict.fromkeys(("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"), (1, 65_536)),
-    **dict.fromkeys(("gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"), (1, 1e6)),
-    **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), (1, 1e6)),
-    "aux_weight": (0, 1),
-    "per_device_train_batch_size": (0, 1e6),
-    "dataloader_num_workers": (0, 256),
-    "dataloader_prefetch_factor": (1, 1024),
-    "ddp_timeout": (1, 1e7),
-    "max_seconds": (0.1, 3600),
-}
-"""Smallest and largest value of numbers that would otherwise fail late, or ask for all of the machine."""
-
-_PROBABILITIES = (
-    "dropout", "head_dropout", "mask_time_prob", "mask_feature_prob",
-    "adam_beta1", "adam_beta2", "head_start", "label_smoothing_factor",
-)  # fmt: skip
-"""Shares, from 0 to less than 1."""
-
-
-def check_values(arguments: Any) -> None:
-    """Check every field by itself: types, choices, ranges of numbers, and strings that say nothing.
-
-    Raises:
-        UserError: names the field and the values that it takes.
-    """
-    annotations = get_type_hints(type(arguments))  # HfArgumentParser changes those of the fields
-    for one in fields(arguments):
-        value, annotation = getattr(arguments, one.name), annotations[one.name]
-        if value == default_of(one) or (value is None and get_origin(annotation) is not Literal):
-            continue
-        if not isinstance(value, _classes_of(annotation)):
-            raise UserError(f"--{one.name} {value!r}: must be {_in_words(annotation)}, not {type(value).__name__}")
-        flag_and_value = f"--{one.name} {value!r}" if isinstance(value, str) else f"--{one.name} {value}"
-        choices = one.metadata.get("choices") or (get_args(annotation) if get_origin(annotation) is Literal else ())
-        if choices and value not in choices:
-            raise UserError(f"{flag_and_value}: must be one of {', '.join(choices)}")
-        if value == "" or (isinstance(value, list) and "" in value):
-            raise UserError(f"--{one.name} '': is empty; give a value or drop it")
-        if isinstance(value, str) and "\0" in value:
-            raise UserError(f"--{one.name}: holds a NUL character")
-        if wanted := _wanted_instead(one.name, value):
-            raise UserError(f"{flag_and_value}: must be {wanted}")
-
-
-def _classes_of(annotation: Any) -> tuple[type, ...]:
-    """The classes of the values that a field with this annotation takes."""
-    if get_origin(annotation) in (Union, UnionType):
-        return tuple(one for option in get_args(annotation) for one in _classes_of(option))
-    if annotation is Any or get_origin(annotation) is Literal:
-        return (object,)
-    known = get_origin(annotation) or annotation
-    if not isinstance(known, type):
-        return (object,)
-    return {float: (float, int), str: (str, os.PathLike), list: (list, tuple)}.get(known, (known,))
-
-
-def _in_words(annotation: Any) -> str:
-    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "True or False", "list": "a list"}
-    names = [one.__name__ for one in _classes_of(annotation) if one not in (os.PathLike, tuple)]
-    names = [name for name in names if not (name == "int" and "float" in names)]
-    return " or ".join("None" if name == "NoneType" else words.get(name, name) for name in names)
-
-
-def _wanted_instead(name: str, value: Any) -> str | None:
-    """The numbers that a field takes, if this is not one of them."""
-    if name not in {*_ABOVE_ZERO, *_RANGES, *_PROBABILITIES}:
-        return "a finite number" if isinstance(value, float) and not math.isfinite(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "a number"
-    if name in _PROBABILITIES:
-        return None if 0 <= value < 1 else "a share, from 0 to less than 1"
-    if name in _ABOVE_ZERO:
-        return None if 0 < value <= _ABOVE_ZERO[name] else f"a number above 0, at most {_ABOVE_ZERO[name]:g}"
-    least, most = _RANGES[name]
-    if least <= value <= most:
-        return None
-    return f"at least {least}" if value < least else f"a number from {least} to {most:.10g}"
-
-
 def _refuse_constant(constant: str) -> None:
     """NaN and Infinity, which Python reads and JSON does not know."""
     raise ValueError(f"{constant} is no number")
-
-
-def local_or_hub(name: str) -> str:
-    """A folder as an absolute path, so that it is found from anywhere; a Hub id as it is."""
-    return str(Path(name).resolve() if Path(name).is_dir() else name)
 
 
 @dataclass
@@ -196,158 +81,6 @@ class CorpusArguments:
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
         refuse_without(self, CORPUS)
-
-
-class DefaultTasks(list):
-    """Tasks that nobody asked for: which of them are trained is left to the corpus.
-
-    Args:
-        tasks: their names.
-        followers: settings that nobody asked for either, and that depend on the tasks.
-    """
-
-    def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
-        super().__init__(tasks)
-        self.followers = frozenset(followers)
-
-
-@dataclass
-class Stage:
-    """The arguments of the method that both stages share.
-
-    A value of None for a setting of the encoder means "as in the encoder's own config".
-    """
-
-    number: ClassVar[int] = 0
-    _argument_group_name: ClassVar[str] = "The method"
-
-    default_tasks: ClassVar[tuple[str, ...]] = ()
-
-    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
-    trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
-    aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
-    fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
-    scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
-    scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
-    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
-    embedding_dim: int = flag(256, "Width of the task embeddings x.")
-    lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
-    lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
-    bottleneck_dim: int = flag(64, "Width of the bottleneck adapters.")
-    train_front_end: bool = flag(False, "Train the encoder's convolutional front end too (with --trainable all).")
-    dropout: float | None = flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
-    head_dropout: float = flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
-    mask_time_prob: float | None = flag(None, "SpecAugment: share of frames masked in training. [the encoder's own]")
-    mask_feature_prob: float | None = flag(
-        None, "SpecAugment: share of channels masked in training. [the encoder's own]"
-    )
-
-    def __post_init__(self):
-        check_values(self)
-        if self.tasks is None:
-            followers = {name for name in ("fusion", "scl") if getattr(self, name) is None}
-            self.tasks = DefaultTasks(self.default_tasks, followers)
-        if isinstance(self.tasks, str):
-            raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
-        if unknown := [task for task in self.tasks if task not in list(TASKS)]:  # a list has no hash
-            raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
-        if not isinstance(self.tasks, DefaultTasks):
-            self.tasks = [task for task in TASKS if task in self.tasks]
-        if not self.tasks:
-            raise UserError("--tasks: names no task; emotion must be among them")
-        self._check_weights()
-        if self.train_front_end and self.trainable != "all":
-            raise UserError(
-                f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
-            )
-
-    def leave_out(self, tasks: Collection[str]) -> None:
-        """Train without these of the default tasks; tasks that were asked for stay.
-
-        Raises:
-            UserError: fusion or SCL was asked for, and has too few tasks left.
-        """
-        if isinstance(self.tasks, DefaultTasks):
-            followers = self.tasks.followers
-            self.tasks = DefaultTasks((task for task in self.tasks if task not in tasks), followers)
-            for name in followers:
-                setattr(self, name, None)
-            self._check_weights()
-
-    def _check_weights(self) -> None:
-        auxiliary = len(self.tasks) - 1
-        if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
-            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
-        embeddings = [task for task in self.tasks if TASKS[task].kind == "classes"]
-        if "emotion" not in self.tasks or len(embeddings) < 2:  # nothing to fuse or to pull together
-            for name in ("fusion", "scl"):
-                if getattr(self, name) not in (None, "none"):
-                    raise UserError(
-                        f"--{name} {getattr(self, name)}: needs emotion and another task with classes, not --tasks "
-                        f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
-                    )
-            self.fusion = self.scl = "none"
-        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY))
-
-
-@dataclass
-class Stage1(Stage):
-    """Stage 1: all parameters of a pretrained encoder, for emotion and speech recognition (eq. 4)."""
-
-    number: ClassVar[int] = 1
-
-    encoder: str | None = flag(
-        None,
-        "Hub id or folder of the pretrained encoder. "
-        "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
-    )
-    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
-
-    tasks: list[str] | None = flag(
-        None,
-        "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
-        "--selection last. [emotion asr, as far as the corpus has them]",
-    )
-    trainable: str = flag(
-        "all",
-        "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
-        choices=("all", "adapters", "heads"),
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.encoder = self.encoder and local_or_hub(self.encoder)
-        refuse_without(self, (ADAPTERS,))
-        if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
-            for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
-                setattr(self, name, getattr(self, name) or 0.0)
-
-
-@dataclass
-class Stage2(Stage):
-    """Stage 2: adapters on the frozen model of stage 1, for emotion, gender and speaking style (eqs. 5 to 7)."""
-
-    number: ClassVar[int] = 2
-
-    stage1: str | None = flag(
-        None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
-    )
-    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
-
-    tasks: list[str] | None = flag(
-        None,
-        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
-    )
-    trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
-    fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
-    scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.stage1 = self.stage1 and local_or_hub(self.stage1)
-        if "emotion" not in self.tasks:
-            raise UserError("--tasks: emotion must be among them")
 
 
 @dataclass(repr=False)  # that of transformers masks the token

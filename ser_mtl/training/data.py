@@ -10,8 +10,9 @@ from ser_mtl.corpora.targets import with_targets
 from ser_mtl.errors import notice
 from ser_mtl.model.front_end import front_end_is_frozen, with_features
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, Stage
-from ser_mtl.training.start import Start
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.method import Start
+from ser_mtl.training.stage import Stage
 
 
 def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlArguments) -> Dataset:

@@ -33,7 +33,7 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, Stage, Stage1, Stage2, check_together
+from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EpochProgress,
@@ -46,14 +46,17 @@ from ser_mtl.training.callbacks import (
 from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
+from ser_mtl.training.heard import check_stage1_never_heard
 from ser_mtl.training.lock import release
+from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.smoothing import smoothed
-from ser_mtl.training.start import Start, check_stage1_never_heard, leave_out_unusable, start_of
+from ser_mtl.training.stage import Stage, Stage1, Stage2
+from ser_mtl.training.start import leave_out_unusable, start_of
 
 
 class SerMtlTrainer(ResumableTrainer):

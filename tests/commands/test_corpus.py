@@ -10,7 +10,7 @@ from helpers.tiny import check_one_line, run_script
 from ser_mtl.corpora.folder import read_folder
 from ser_mtl.corpora.loading import load_corpus
 from ser_mtl.recipe import parse_settings
-from ser_mtl.training.arguments import Stage1
+from ser_mtl.training.stage import Stage1
 
 
 def shown(*words: object) -> tuple[str, list[str]]:

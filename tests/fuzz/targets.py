@@ -188,8 +188,9 @@ def contents_of_run(world: World, source: Path, item: tuple, folder: Path) -> No
 
 def start_stage2(world: World, source: Path, item: tuple, folder: Path) -> None:
     """The start of stage 2 from a damaged stage 1."""
-    from ser_mtl.training.arguments import Stage2
-    from ser_mtl.training.start import check_stage1_never_heard, stage2_start
+    from ser_mtl.training.heard import check_stage1_never_heard
+    from ser_mtl.training.stage import Stage2
+    from ser_mtl.training.stage2_start import stage2_start
 
     run = _damaged(source, *item, folder)
     before = names_in(folder)
@@ -204,8 +205,8 @@ def start_stage2(world: World, source: Path, item: tuple, folder: Path) -> None:
 
 def start_on_encoder(world: World, source: Path, item: tuple, folder: Path) -> None:
     """The start of stage 1 on an encoder with a damaged config."""
-    from ser_mtl.training.arguments import Stage1
-    from ser_mtl.training.start import stage1_start
+    from ser_mtl.training.stage import Stage1
+    from ser_mtl.training.stage1_start import stage1_start
 
     encoder = _damaged(source, *item, folder)
     before = names_in(folder)
@@ -248,9 +249,9 @@ def _begin(number: int, argv: list[str], corpus: bool = False) -> None:
     """What a script does before it trains; with the corpus, all but the model."""
     from ser_mtl.corpora.folds import split
     from ser_mtl.recipe import parse_settings, read_corpus, record_of, show_classes
-    from ser_mtl.training.arguments import Stage1, Stage2
     from ser_mtl.training.outcome import show
     from ser_mtl.training.run_folder import check_run_folder
+    from ser_mtl.training.stage import Stage1, Stage2
 
     settings = parse_settings(Stage1 if number == 1 else Stage2, argv)
     if results := check_run_folder(Path(settings.args.output_dir), record_of(settings)):
@@ -532,7 +533,7 @@ def _recording(kind: str, *more: Any) -> Any:
 
 def _flag_words() -> st.SearchStrategy:
     from ser_mtl.recipe import StageParser
-    from ser_mtl.training.arguments import Stage1
+    from ser_mtl.training.stage import Stage1
 
     names = sorted(action.option_strings[0] for action in StageParser(Stage1)._actions if action.option_strings)
     names = [name for name in names if name not in ("--help", "--help_all", "-h", "--output_dir")]

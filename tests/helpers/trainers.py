@@ -13,8 +13,9 @@ from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.training.adapters import freeze_for_full_finetuning
-from ser_mtl.training.arguments import SerMtlArguments, Stage1
-from ser_mtl.training.start import Start
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.method import Start
+from ser_mtl.training.stage import Stage1
 from ser_mtl.training.trainer import SerMtlTrainer
 
 N = 8

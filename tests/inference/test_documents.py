@@ -104,7 +104,7 @@ def test_a_pattern_that_no_shell_has_expanded_is(tmp_path, monkeypatch):
     assert found.faults == ["*.mp3: nothing fits this pattern"]
 
 
-# ------------------------------------------------------------------------------------------------------- ser-mtl predict
+# ------------------------------------------------------------------------------------------------------ ser-mtl predict
 
 
 @pytest.fixture(scope="module")

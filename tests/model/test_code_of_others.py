@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 import ser_mtl
 from ser_mtl.errors import UserError
-from ser_mtl.training.start import feature_extractor_of, pretrained_encoder_config
+from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 AUTO_MAP = {

@@ -19,7 +19,8 @@ from ser_mtl.research.cosines import GradientCosines, cosines_with_itself, gradi
 from ser_mtl.research.gradients import inner_products, shared_parameters
 from ser_mtl.research.pcgrad import GradientSurgery, PcgradTrainer, pcgrad_weights
 from ser_mtl.training.adapters import attach_adapters
-from ser_mtl.training.arguments import SerMtlArguments, Stage1
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.stage import Stage1
 
 LOSSES = ["emotion", "gender", "style", "asr", "scl"]
 

@@ -14,7 +14,7 @@ from ser_mtl.recipe import StageParser
 from ser_mtl.tables.arguments import keep_settings, parse_arguments
 from ser_mtl.tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
 from ser_mtl.tables.rows import CLAIMS, ROWS
-from ser_mtl.training.arguments import Stage1, Stage2
+from ser_mtl.training.stage import Stage1, Stage2
 
 ALL = choose_rows([1, 2, 3], [], [])
 

@@ -27,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, SEWConfig
 
 from ser_mtl.errors import Notice, UserError
-from ser_mtl.training.start import check_stage1_never_heard, feature_extractor_of
+from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.stage1_start import feature_extractor_of
 
 FIRST_WAV = "f1_angry_improvised.wav"  # of the folder that `write_corpus` makes
 

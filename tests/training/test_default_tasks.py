@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers.tiny import check_refused, run_flags, run_script, write_corpus
 
-from ser_mtl.training.arguments import Stage1, Stage2
+from ser_mtl.training.stage import Stage1, Stage2
 
 SHORT = {"num_train_epochs": 1, "selection": "last"}
 

@@ -10,10 +10,11 @@ from helpers.trainers import noise_trainer
 from transformers import TrainerState, TrainingArguments
 
 from ser_mtl.errors import UserError
-from ser_mtl.training import arguments, flags
-from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, Stage1, Stage2
+from ser_mtl.training import checks, flags
+from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments
 from ser_mtl.training.beginning import Beginning
 from ser_mtl.training.flags import PASSED_ON, REFUSED, WORKS, default_of
+from ser_mtl.training.stage import Stage1, Stage2
 
 
 def settings(**more) -> SerMtlArguments:
@@ -293,7 +294,7 @@ def test_fp16_on_a_cpu_is_refused():
 
 def test_a_number_that_nobody_checked_is_at_least_finite():
     own = {one.name for one in fields(SerMtlArguments) if one.type is float}
-    checked = {*arguments._ABOVE_ZERO, *arguments._RANGES, *arguments._PROBABILITIES}
+    checked = {*checks._ABOVE_ZERO, *checks._RANGES, *checks._PROBABILITIES}
     for name in own - checked - REFUSED.keys():
         with pytest.raises(UserError, match=f"--{name}"):
             settings(**{name: float("nan")})

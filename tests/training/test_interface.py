@@ -15,7 +15,8 @@ from ser_mtl.files import read_json
 from ser_mtl.hub.export import merged_model
 from ser_mtl.metrics import METRIC, Metric
 from ser_mtl.model.quiet_peft import quiet_peft
-from ser_mtl.training.arguments import SerMtlArguments, Stage1, Stage2
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.stage import Stage1, Stage2
 from ser_mtl.training.start import start_of
 from ser_mtl.training.trainer import SerMtlTrainer
 

@@ -9,8 +9,8 @@ from helpers.tiny import check_one_line, run_flags, run_script
 from ser_mtl.corpora.reading import read_audio
 from ser_mtl.errors import UserError
 from ser_mtl.recipe import StageParser, parse_settings
-from ser_mtl.training.arguments import Stage1, Stage2
-from ser_mtl.training.start import read_stage1
+from ser_mtl.training.stage import Stage1, Stage2
+from ser_mtl.training.stage2_start import read_stage1
 
 
 def write_yaml(folder, **settings) -> str:

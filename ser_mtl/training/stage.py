@@ -1,0 +1,167 @@
+"""The method: what each stage trains, and how."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from modeling_ser_mtl import SCL_FORMS
+from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
+from ser_mtl.training.checks import check_values, flag, local_or_hub
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, refuse_without
+
+_FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
+_SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
+_WITH_TASKS = "if it has gender or style among its tasks"
+
+
+class DefaultTasks(list):
+    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+
+    Args:
+        tasks: their names.
+        followers: settings that nobody asked for either, and that depend on the tasks.
+    """
+
+    def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
+        super().__init__(tasks)
+        self.followers = frozenset(followers)
+
+
+@dataclass
+class Stage:
+    """The arguments of the method that both stages share.
+
+    A value of None for a setting of the encoder means "as in the encoder's own config".
+    """
+
+    number: ClassVar[int] = 0
+    _argument_group_name: ClassVar[str] = "The method"
+
+    default_tasks: ClassVar[tuple[str, ...]] = ()
+
+    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
+    trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
+    aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
+    fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
+    scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
+    scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
+    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
+    embedding_dim: int = flag(256, "Width of the task embeddings x.")
+    lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
+    lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
+    bottleneck_dim: int = flag(64, "Width of the bottleneck adapters.")
+    train_front_end: bool = flag(False, "Train the encoder's convolutional front end too (with --trainable all).")
+    dropout: float | None = flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
+    head_dropout: float = flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
+    mask_time_prob: float | None = flag(None, "SpecAugment: share of frames masked in training. [the encoder's own]")
+    mask_feature_prob: float | None = flag(
+        None, "SpecAugment: share of channels masked in training. [the encoder's own]"
+    )
+
+    def __post_init__(self):
+        check_values(self)
+        if self.tasks is None:
+            followers = {name for name in ("fusion", "scl") if getattr(self, name) is None}
+            self.tasks = DefaultTasks(self.default_tasks, followers)
+        if isinstance(self.tasks, str):
+            raise UserError(f"--tasks {self.tasks!r}: must be a list of names")
+        if unknown := [task for task in self.tasks if task not in list(TASKS)]:  # a list has no hash
+            raise UserError(f"--tasks {unknown[0]}: must be among {', '.join(TASKS)}")
+        if not isinstance(self.tasks, DefaultTasks):
+            self.tasks = [task for task in TASKS if task in self.tasks]
+        if not self.tasks:
+            raise UserError("--tasks: names no task; emotion must be among them")
+        self._check_weights()
+        if self.train_front_end and self.trainable != "all":
+            raise UserError(
+                f"--train_front_end: --trainable {self.trainable} freezes the front end; drop one of the two"
+            )
+
+    def leave_out(self, tasks: Collection[str]) -> None:
+        """Train without these of the default tasks; tasks that were asked for stay.
+
+        Raises:
+            UserError: fusion or SCL was asked for, and has too few tasks left.
+        """
+        if isinstance(self.tasks, DefaultTasks):
+            followers = self.tasks.followers
+            self.tasks = DefaultTasks((task for task in self.tasks if task not in tasks), followers)
+            for name in followers:
+                setattr(self, name, None)
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        auxiliary = len(self.tasks) - 1
+        if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
+            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
+        embeddings = [task for task in self.tasks if TASKS[task].kind == "classes"]
+        if "emotion" not in self.tasks or len(embeddings) < 2:  # nothing to fuse or to pull together
+            for name in ("fusion", "scl"):
+                if getattr(self, name) not in (None, "none"):
+                    raise UserError(
+                        f"--{name} {getattr(self, name)}: needs emotion and another task with classes, not --tasks "
+                        f"{' '.join(self.tasks)}; add gender or style, or drop --{name}"
+                    )
+            self.fusion = self.scl = "none"
+        self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
+        refuse_without(self, (SCL, AUXILIARY))
+
+
+@dataclass
+class Stage1(Stage):
+    """Stage 1: all parameters of a pretrained encoder, for emotion and speech recognition (eq. 4)."""
+
+    number: ClassVar[int] = 1
+
+    encoder: str | None = flag(
+        None,
+        "Hub id or folder of the pretrained encoder. "
+        "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
+    )
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
+
+    tasks: list[str] | None = flag(
+        None,
+        "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
+        "--selection last. [emotion asr, as far as the corpus has them]",
+    )
+    trainable: str = flag(
+        "all",
+        "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
+        choices=("all", "adapters", "heads"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.encoder = self.encoder and local_or_hub(self.encoder)
+        refuse_without(self, (ADAPTERS,))
+        if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
+            for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
+                setattr(self, name, getattr(self, name) or 0.0)
+
+
+@dataclass
+class Stage2(Stage):
+    """Stage 2: adapters on the frozen model of stage 1, for emotion, gender and speaking style (eqs. 5 to 7)."""
+
+    number: ClassVar[int] = 2
+
+    stage1: str | None = flag(
+        None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
+    )
+    default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
+
+    tasks: list[str] | None = flag(
+        None,
+        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+    )
+    trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
+    fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
+    scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.stage1 = self.stage1 and local_or_hub(self.stage1)
+        if "emotion" not in self.tasks:
+            raise UserError("--tasks: emotion must be among them")

@@ -1,0 +1,84 @@
+"""Where stage 1 starts: a pretrained encoder under new heads."""
+
+from datasets import DatasetDict
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    PreTrainedConfig,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
+)
+
+from modeling_ser_mtl import FAMILIES, SerMtlModel
+from ser_mtl.corpora.audio import SAMPLING_RATE
+from ser_mtl.corpora.targets import character_tokenizer
+from ser_mtl.errors import UserError, hub_errors
+from ser_mtl.model.processor import check_preprocessor
+from ser_mtl.model.saved import check_saved
+from ser_mtl.training.adapters import attach_adapters, freeze_encoder, freeze_for_full_finetuning
+from ser_mtl.training.method import Start, check_pretrained, commit_on_hub, method_config
+from ser_mtl.training.stage import Stage1
+
+
+def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict) -> Start:
+    """A pretrained encoder under new heads. The transcripts of `parts["train"]` give the vocabulary.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or is not one.
+    """
+    encoder = stage.encoder
+    encoder_config = pretrained_encoder_config(encoder)
+    revision = commit_on_hub(encoder)
+    tokenizer = character_tokenizer(parts["train"]["text"])
+    with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
+        processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
+    config = method_config(stage, labels, encoder_config, len(tokenizer) if "asr" in stage.tasks else None, tokenizer)
+    with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
+        model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
+    check_pretrained(model, f"--encoder {encoder}")
+    if stage.trainable == "adapters":
+        model = attach_adapters(model, encoder, stage.lora_rank, stage.lora_alpha, revision=revision)
+    elif stage.trainable == "heads":
+        freeze_encoder(model)
+    else:
+        freeze_for_full_finetuning(model, stage.train_front_end)
+    return Start(model, processor, labels, encoder)
+
+
+def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
+    """The config of an encoder on the Hub or in a folder.
+
+    Raises:
+        UserError: it cannot be read, or is not of a supported family.
+    """
+    with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
+        check_saved(encoder)
+        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
+    if config.model_type not in FAMILIES:
+        raise UserError(
+            f"--encoder {encoder}: {config.model_type!r} is not a supported encoder of raw waveforms; supported: "
+            f"{', '.join(FAMILIES)}"
+        )
+    return config
+
+
+def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
+    """The encoder's own feature extractor; without one, a feature extractor that normalises each waveform.
+
+    Moonshine takes waveforms as they are.
+
+    Raises:
+        UserError: its settings are damaged, or of another sampling rate.
+    """
+    normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    if check_preprocessor(encoder, f"--encoder {encoder}"):
+        try:
+            own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
+        except ValueError:  # one of the encoder's own, whose code is not run
+            return _feature_extractor(normalise)
+        normalise = getattr(own, "do_normalize", normalise)
+    return _feature_extractor(normalise)
+
+
+def _feature_extractor(normalise: bool) -> Wav2Vec2FeatureExtractor:
+    return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True)
