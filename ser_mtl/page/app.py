@@ -118,6 +118,7 @@ def running(
     warm_up(recognizer, limits)
     ended = Event()
     logging.getLogger("uvicorn.error").addFilter(_not_gone)
+    _ask_directly("127.0.0.1", "localhost", *([host] if host else []))
     with _uploads() as folder:
         page = build(recognizer, limits)
         Thread(target=_tidy, args=(folder, ended), daemon=True).start()
@@ -129,6 +130,12 @@ def running(
         finally:
             ended.set()
             page.close(verbose=False)
+
+
+def _ask_directly(*hosts: str) -> None:
+    """Ask these hosts without the proxy that the environment may name: Gradio asks its own server whether it runs."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *hosts])
 
 
 @contextmanager

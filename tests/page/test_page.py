@@ -60,9 +60,13 @@ def temporary(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def url(recognizer, network, temporary):
-    """The address of the page."""
-    with running(recognizer, LIMITS) as address:
-        yield address.rstrip("/")
+    """The address of the page, which is served where a proxy is named that does not know this machine."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NO_PROXY", "")
+        environment.setenv("no_proxy", "")
+        environment.setenv("http_proxy", f"http://{HERE}:9")
+        with running(recognizer, LIMITS) as address:
+            yield address.rstrip("/")
 
 
 @pytest.fixture(scope="module")
