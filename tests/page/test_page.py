@@ -17,7 +17,7 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 import ser_mtl
 
 pytest.importorskip("gradio")
-from ser_mtl.page.app import delete_old, running  # after it is known that Gradio is there
+from ser_mtl.page.app import clip_of, delete_old, running  # after it is known that Gradio is there
 from ser_mtl.page.clips import Limits
 
 DROP = "button[aria-label^='Drop an audio file']"
@@ -75,16 +75,37 @@ def browser(url):
         yield started
 
 
+@pytest.fixture(scope="module")
+def opened(browser, url):
+    """Opens the page anew, in the width of a telephone; `requested` are the hosts that it asked."""
+
+    def opened_anew(theme: str = "light"):
+        page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme=theme)
+        page.requested = set()
+        page.on("request", lambda request: page.requested.add(urlsplit(request.url).hostname))
+        page.goto(url)
+        page.wait_for_selector(DROP)
+        return page
+
+    return opened_anew
+
+
 @pytest.fixture
-def page(browser, url):
-    """The page, open in the width of a telephone; `requested` are the hosts that it asked."""
-    opened = browser.new_page(viewport={"width": 400, "height": 800})
-    opened.requested = set()
-    opened.on("request", lambda request: opened.requested.add(urlsplit(request.url).hostname))
-    opened.goto(url)
-    opened.wait_for_selector(DROP)
-    yield opened
-    opened.close()
+def page(opened):
+    """The page."""
+    page = opened()
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def answered(opened, clip):
+    """The page with the answer to the clip."""
+    page = opened()
+    drop(page, DROP, clip)
+    page.wait_for_selector(".ser-answer")
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,33 +122,27 @@ def kept() -> list[Path]:
     return [file for file in Path(tempfile.gettempdir()).rglob("*") if file.is_file()]
 
 
-def test_a_dropped_clip_is_answered(page, recognizer, clip, network):
-    drop(page, DROP, clip)
-    page.wait_for_selector(".ser-answer")
+def test_a_dropped_clip_is_answered(answered, recognizer, clip):
     answer = recognizer(clip)
-    shown = page.inner_text(".ser-answer")
+    shown = answered.inner_text(".ser-answer")
     assert clip.name in shown
     for task in ("emotion", "gender", "style"):
         assert answer[task]["label"] in shown
         for label, p in answer[task]["probabilities"].items():
             assert label in shown and f"{100 * p:.0f} %" in shown
-    assert len(answer["segments"]) == page.locator("li button[data-start]").count() == 2
-    assert page.locator(".ser-bands rect").count() == 2 * len(answer["emotion"]["probabilities"])
+    assert len(answer["segments"]) == answered.locator("li button[data-start]").count() == 2
+    assert answered.locator(".ser-bands rect").count() == 2 * len(answer["emotion"]["probabilities"])
     assert all(segment["transcript"] in shown for segment in answer["segments"])
 
 
-def test_labels_are_text_whatever_they_hold(page, clip):
-    drop(page, DROP, clip)
-    page.wait_for_selector(".ser-answer")
-    assert page.evaluate("window.harm") is None
-    assert page.locator(".ser-answer img, .ser-answer script, footer.ser script").count() == 0
+def test_labels_are_text_whatever_they_hold(answered):
+    assert answered.evaluate("window.harm") is None
+    assert answered.locator(".ser-answer img, .ser-answer script, footer.ser script").count() == 0
 
 
-def test_nothing_is_kept_and_nobody_is_asked(page, clip, network):
-    drop(page, DROP, clip)
-    page.wait_for_selector(".ser-answer")
+def test_nothing_is_kept_and_nobody_is_asked(answered, network):
     assert kept() == []
-    assert page.requested <= {HERE, None}  # none: what the page holds itself
+    assert answered.requested <= {HERE, None}  # none: what the page holds itself
     assert network.seen <= {HERE, "localhost", "::1"}
 
 
@@ -149,26 +164,22 @@ def test_a_voice_is_recorded_and_answered(page):
     page.wait_for_selector(".ser-answer")
 
 
-def test_a_segment_plays_by_keyboard_until_its_end(page, clip):
-    drop(page, DROP, clip)
-    page.wait_for_selector(".ser-answer")
+def test_a_segment_plays_by_keyboard_until_its_end(answered):
     for _ in range(30):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.matches('li button[data-start]')"):
+        answered.keyboard.press("Tab")
+        if answered.evaluate("document.activeElement.matches('li button[data-start]')"):
             break
-    page.keyboard.press("Enter")
+    answered.keyboard.press("Enter")
     player = "document.querySelector('.ser-answer audio')"
-    page.wait_for_function(f"{player}.currentTime > 0.2")
-    page.wait_for_function(f"{player}.paused")
-    end = float(page.locator("li button[data-start]").first.get_attribute("data-end"))
-    assert end <= page.evaluate(f"{player}.currentTime") < end + 0.6
+    answered.wait_for_function(f"{player}.currentTime > 0.2")
+    answered.wait_for_function(f"{player}.paused")
+    end = float(answered.locator("li button[data-start]").first.get_attribute("data-end"))
+    assert end <= answered.evaluate(f"{player}.currentTime") < end + 0.6
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_fits_a_telephone_in_both_themes(page, clip, theme):
-    page.emulate_media(color_scheme=theme)
-    page.reload()
-    page.wait_for_selector(DROP)
+def test_the_page_fits_a_telephone_in_both_themes(opened, clip, theme):
+    page = opened(theme)
     drop(page, DROP, clip)
     page.wait_for_selector(".ser-answer")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
@@ -177,9 +188,15 @@ def test_the_page_fits_a_telephone_in_both_themes(page, clip, theme):
         for where, what in ((".ser h2", "color"), ("body", "backgroundColor"))
     )
     assert (ink < 200 and paper > 600) if theme == "light" else (ink > 600 and paper < 200)
+    page.close()
 
 
-def test_files_of_the_machine_and_addresses_are_not_read(url, tmp_path):
+def test_an_address_is_not_fetched():
+    with pytest.raises(ser_mtl.UserError, match="fetches nothing"):
+        clip_of(LIMITS).async_move_resource_to_block_cache("http://127.0.0.1/a.wav").send(None)  # its first step
+
+
+def test_files_of_the_machine_are_not_read(url, tmp_path):
     httpx = pytest.importorskip("httpx")
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
