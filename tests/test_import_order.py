@@ -13,6 +13,7 @@ ORDER = (
     {"evaluation"},
     {"inference"},
     {"hub"},
+    {"page"},
     {"training"},
     {"research"},
     {"recipe"},
