@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 
 import pytest
 from helpers.tiny import ROOT
@@ -13,7 +14,8 @@ import ser_mtl
 
 DISTRIBUTIONS = {"PIL": "pillow", "markdown_it": "markdown-it-py", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 """Of imports that have another name than what is installed."""
-EXTRA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["onnx"]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+EXTRA = EXTRAS["onnx"]
 """What exports to ONNX need."""
 
 
@@ -71,7 +73,7 @@ def test_tests_are_run_with_the_extra():
 
 
 def test_every_import_is_a_requirement():
-    lines = [*(ROOT / "requirements.txt").read_text().splitlines(), *EXTRA]
+    lines = [*(ROOT / "requirements.txt").read_text().splitlines(), *chain(*EXTRAS.values())]
     required = {re.split(r"[<>=]", line)[0].lower().replace("-", "_") for line in lines}
     for path in [*(ROOT / "ser_mtl").rglob("*.py"), *ROOT.glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
