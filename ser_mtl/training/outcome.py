@@ -25,7 +25,7 @@ from ser_mtl.hub.complete import size_of
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
-from ser_mtl.training.lock import lock, release
+from ser_mtl.lock import lock, release
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer

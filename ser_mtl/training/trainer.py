@@ -47,7 +47,7 @@ from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
-from ser_mtl.training.lock import release
+from ser_mtl.lock import release
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish
