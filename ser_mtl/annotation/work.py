@@ -71,11 +71,20 @@ def annotate(task: Task, place: Place) -> str:
     recognizer = load(task.model, _device(place.local), task.dtype, task.transcript, task.base)
     planned = plan(task.data_dir, task.output_dir, task.shard_files, task.model, _settings(recognizer))
     with write_errors(f"--output_dir {task.output_dir}"), Progress(planned, task.output_dir, place.local == 0) as bar:
-        for number in place.order(manifest.unfinished(planned, task.output_dir), works_in(task.output_dir)):
-            with _claimed(task.output_dir, number, planned) as mine:
-                for answered in _written(task, planned, number, recognizer) if mine else ():
-                    bar.show(answered)
+        while _pass(task, planned, place, recognizer, bar):
+            pass  # again: a process may have died meanwhile, and left a shard
     return outcome(planned, task.output_dir, tells=place.rank == 0)
+
+
+def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: Progress) -> int:
+    """Try every unfinished shard once; how many this process wrote."""
+    wrote = 0
+    for number in place.order(manifest.unfinished(planned, task.output_dir), works_in(task.output_dir)):
+        with _claimed(task.output_dir, number, planned) as mine:
+            wrote += mine
+            for answered in _written(task, planned, number, recognizer) if mine else ():
+                bar.show(answered)
+    return wrote
 
 
 def outcome(planned: Plan, output_dir: Path, tells: bool) -> str:
