@@ -58,6 +58,7 @@ def test_a_segment_has_the_answer_of_its_audio_alone(recognizer, talk):
 
 @pytest.mark.parametrize(("lead", "within"), [(1000 * FRAME, 1e-5), (5 * SAMPLING_RATE, 0.1)])
 def test_silence_in_front_changes_an_answer_little(recognizer, talk, lead, within):
+    talk = np.concatenate([np.zeros(SAMPLING_RATE, np.int16), talk])
     answer = recognizer((talk, SAMPLING_RATE))
     later = recognizer((np.concatenate([np.zeros(lead, np.int16), talk]), SAMPLING_RATE))
     assert flat(later) == pytest.approx(flat(answer), abs=within)

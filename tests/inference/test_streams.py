@@ -13,7 +13,7 @@ from ser_mtl.corpora import ffmpeg, reading
 from ser_mtl.corpora.reading import audio_blocks, read_audio
 from ser_mtl.errors import UserError
 
-RATES = [8000, 11_025, 16_000, 22_050, 44_100, 44_101, 48_000, 96_000]
+RATES = [8000, 11_025, 16_000, 22_050, 44_100, 16_016, 48_000, 96_000]
 
 
 def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
