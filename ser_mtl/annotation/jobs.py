@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 
-from submitit import JobEnvironment
+from submitit import Job, JobEnvironment
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 
@@ -20,10 +20,15 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 class _Share(Checkpointable):
     """The share of one process of a job. submitit requeues it when its time is up."""
 
-    def __call__(self, task: Task, job: int, jobs: int) -> str:
+    def __call__(self, task: Task, job: int, jobs: int) -> str | None:
+        """None, or what a user did wrong."""
         here = JobEnvironment()
         place = Place(job * here.num_tasks + here.global_rank, jobs * here.num_tasks, here.local_rank)
-        return annotate(task, place)
+        try:
+            annotate(task, place)
+        except UserError as error:
+            return str(error)
+        return None
 
 
 def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm") -> str:
@@ -47,18 +52,21 @@ def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm
     except (FailedJobError, FailedSubmissionError) as error:
         raise UserError(f"--launcher {cluster}: {clusters.reason(error)}") from error
     _wait(task, running)
-    failed = [(job, error) for job in running if (error := job.exception()) is not None]
-    plan = task.output_dir / NAME
-    if failed or not plan.exists():
-        job, error = failed[0]
-        raise UserError(
-            f"--launcher {cluster}: {len(failed)} of {jobs} jobs failed ({clusters.reason(error)}); the log of one is "
-            f"{job.paths.stderr}; the same command goes on"
-        )
-    return outcome(read_json(plan, Plan), task.output_dir, tells=True)
+    reasons = [(job, _reason(job)) for job in running]
+    if failed := [(job, reason) for job, reason in reasons if reason]:
+        job, reason = failed[0]
+        raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); the same "
+                        "command goes on")  # fmt: skip
+    return outcome(read_json(task.output_dir / NAME, Plan), task.output_dir, tells=True)
 
 
-def _wait(task: Task, running: list) -> None:
+def _reason(job: Job) -> str | None:
+    """Why a job failed."""
+    error = job.exception()
+    return job.result() if error is None else f"--launcher: {clusters.reason(error)}"
+
+
+def _wait(task: Task, running: list[Job]) -> None:
     bar = None
     while not all(job.done() for job in running):
         time.sleep(_SECONDS_BETWEEN_LOOKS)

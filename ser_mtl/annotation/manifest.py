@@ -47,6 +47,8 @@ def unfinished(plan: Plan, output_dir: Path) -> list[int]:
 def complete(plan: Plan, output_dir: Path) -> tuple[Manifest, bool]:
     """The manifest of a folder with all its shards, and whether it had to be written: one process of many does."""
     with planning(output_dir):
+        for left in (*output_dir.glob(".shard-*"), *output_dir.glob(".partial.*")):  # by processes that were killed
+            left.unlink(missing_ok=True)
         try:
             manifest: Manifest = read_json(output_dir / NAME, Manifest)
             if manifest["plan"] == plan["sha256"]:

@@ -15,7 +15,7 @@ from ser_mtl.annotation.plan import Plan, Settings, plan
 from ser_mtl.annotation.progress import Progress
 from ser_mtl.annotation.shards import is_whole, path_of, write_shard
 from ser_mtl.errors import write_errors
-from ser_mtl.inference.recognizer import Recognizer, load
+from ser_mtl.inference.recognizer import Recognizer, load_flagged
 from ser_mtl.lock import give_back, take, works_in
 from ser_mtl.model.front_end import weights_digest
 
@@ -68,7 +68,9 @@ def annotate(task: Task, place: Place) -> str:
     Raises:
         UserError: no model, nothing to annotate, another model than before, or a folder that cannot be written.
     """
-    recognizer = load(task.model, _device(place.local), task.dtype, task.transcript, task.base)
+    recognizer = load_flagged(
+        task.model, device=_device(place.local), dtype=task.dtype, transcript=task.transcript, base=task.base
+    )
     planned = plan(task.data_dir, task.output_dir, task.shard_files, task.model, _settings(recognizer))
     with write_errors(f"--output_dir {task.output_dir}"), Progress(planned, task.output_dir, place.local == 0) as bar:
         while _pass(task, planned, place, recognizer, bar):

@@ -56,11 +56,8 @@ def main(args: Namespace) -> None:
         raise UserError(f"{idle[0]}: is for --launcher slurm")
     if not args.data_dir.is_dir():
         raise UserError(f"--data_dir {args.data_dir}: is not a folder")
-    from transformers.utils import logging
-
     from ser_mtl.annotation.work import Place, Task, annotate
 
-    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     task = Task(
         data_dir=args.data_dir.resolve(),
         output_dir=args.output_dir.resolve(),

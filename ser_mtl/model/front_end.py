@@ -67,7 +67,14 @@ def _identity(
     encoder = model.config.encoder_config.to_dict()
     settings = [(name, encoder[name]) for name in sorted(encoder) if name.startswith(("model_type", "conv", "feat_ex"))]
     settings += [("do_normalize", feature_extractor.do_normalize)]
-    return samples_identity(corpus), weights_digest(model.front_end_parameters()), settings, code, libraries, device.type
+    return (
+        samples_identity(corpus),
+        weights_digest(model.front_end_parameters()),
+        settings,
+        code,
+        libraries,
+        device.type,
+    )
 
 
 def weights_digest(weights: Iterable[Tensor]) -> str:
