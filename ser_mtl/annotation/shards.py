@@ -28,7 +28,7 @@ def is_whole(path: Path, rows: int) -> bool:
 
 
 def schema_of(recognizer: Recognizer) -> pa.Schema:
-    """The columns, the same in every shard of a model: `file`, `duration`, each task, `transcript`, `segments`, `error`.
+    """The columns, the same in each shard: `file`, `duration`, the tasks, `transcript`, `segments` and `error`.
 
     A task with classes is a struct of `label`, `probability` and `probabilities`, a struct with a field for each
     class; one that gives a value is a struct of `value`. A segment has `start`, `end`, the tasks and its transcript.

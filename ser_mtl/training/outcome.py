@@ -22,10 +22,10 @@ from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
+from ser_mtl.lock import lock, release
 from ser_mtl.safe_text import printable
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
-from ser_mtl.lock import lock, release
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer

@@ -28,6 +28,7 @@ from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperatur
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
+from ser_mtl.lock import release
 from ser_mtl.metrics import METRICS
 from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
@@ -47,7 +48,6 @@ from ser_mtl.training.data import batch_rows, model_inputs, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
-from ser_mtl.lock import release
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.publication import publish

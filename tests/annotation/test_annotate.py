@@ -1,4 +1,4 @@
-"""Pins `ser-mtl annotate`: the answers of `predict`, nothing lost, nothing twice, whoever writes and whenever it ends."""
+"""Pins `ser-mtl annotate`: the answers of `predict`, nothing lost, nothing twice, whoever writes, whenever it ends."""
 
 import json
 import os
@@ -241,7 +241,9 @@ def test_a_task_that_gives_a_value_is_a_column_of_values(model):
     recognizer = ser_mtl.load(model, device="cpu")
 
     class Valued(type(recognizer)):
-        labels = {"emotion": ["sad", "a.b"], "arousal": []}
+        @property
+        def labels(self) -> dict[str, list[str]]:
+            return {"emotion": ["sad", "a.b"], "arousal": []}
 
     recognizer.__class__ = Valued
     schema = schema_of(recognizer)

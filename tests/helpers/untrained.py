@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from helpers.encoders import all_tasks_config
-from helpers.tiny import SAMPLING_RATE, tone
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor, set_seed
 
+from helpers.encoders import all_tasks_config
+from helpers.tiny import SAMPLING_RATE, tone
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.files import write_json
 

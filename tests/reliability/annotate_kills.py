@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from reliability.kills import Counting
 
 SECONDS_PER_START = 1800
 WAYS = ("all, at a random time", "one, at a random time", "one, before an operation")
@@ -45,6 +44,7 @@ def start(words: list[object], folder: Path, processes: int, operation: int | No
 def child(words: list[object], folder: Path, rank: int, processes: int, operation: int | None) -> int:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     from helpers.tiny import run_script
+    from reliability.kills import Counting
 
     counting = Counting(folder, operation)
     ended = run_script("annotate", [*words, "--output_dir", folder])

@@ -15,8 +15,8 @@ from helpers.trainers import noise_trainer
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
-from ser_mtl.training.checkpoints import damage, rotate
 from ser_mtl.lock import lock, release
+from ser_mtl.training.checkpoints import damage, rotate
 
 EPOCHS = 3
 RESULTS = ("predictions.jsonl", "model.safetensors", "split.json")
