@@ -2,10 +2,10 @@
 
 python tests/reliability/annotate_kills.py --clips 2000 --kills 10 --processes 2
 
-Each process is forked from this one, which has imported the libraries. A start is killed at a random time, all
-processes or only one of them, or one right before an operation on a file of the output folder. A folder is killed
-until it is complete, then the next one follows. At the end each must hold the same files as that of one process that
-was never disturbed, byte for byte. The exit code is 1 if one does not.
+Each process is forked from this one, which has imported the libraries. A start is killed at a random time; or right
+before an operation of a process on a file of the output folder, and the others then; or one process at a random time,
+and the others go on. A folder is killed until it is complete, then the next one follows. At the end each must hold the
+same files as that of one process that was never disturbed, byte for byte. The exit code is 1 if one does not.
 """
 
 import argparse
@@ -23,7 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 SECONDS_PER_START = 1800
-WAYS = ("all, at a random time", "one, at a random time", "one, before an operation")
+ALL, OPERATION, ONE = "all, at a random time", "all, before an operation of one", "one, at a random time"
+WAYS = {ALL: 5, OPERATION: 4, ONE: 1}
+"""How often each is tried."""
 
 
 def start(words: list[object], folder: Path, processes: int, operation: int | None = None) -> list[int]:
@@ -56,7 +58,7 @@ def child(words: list[object], folder: Path, rank: int, processes: int, operatio
 
 
 def wait(pids: list[int], killed: list[int], seconds: float | None) -> list[int]:
-    """Wait until all have ended, and kill some after some seconds; their exit codes, negative if by a signal."""
+    """Wait until all have ended, and kill some after some seconds, or when one is dead; their exit codes."""
     begun, codes = time.monotonic(), {}
     while len(codes) < len(pids):
         for pid in [pid for pid in pids if pid not in codes]:
@@ -64,8 +66,9 @@ def wait(pids: list[int], killed: list[int], seconds: float | None) -> list[int]
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
         waited = time.monotonic() - begun
+        late = waited > seconds if seconds is not None else -signal.SIGKILL in codes.values()
         for pid in [pid for pid in pids if pid not in codes]:
-            if (seconds is not None and waited > seconds and pid in killed) or waited > SECONDS_PER_START:
+            if (late and pid in killed) or waited > SECONDS_PER_START:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
     return [codes[pid] for pid in pids]
@@ -80,12 +83,11 @@ def torment(words: list[object], folder: Path, args: argparse.Namespace, undistu
     seconds, operations = undisturbed
     hits: Counter = Counter()
     while not (folder / "manifest.json").exists():
-        way = args.dice.choice(WAYS) if hits.total() < left else None
-        operation = args.dice.randint(1, max(2, operations // 3)) if way == WAYS[2] else None
+        way = args.dice.choices(list(WAYS), WAYS.values())[0] if hits.total() < left else None
+        operation = args.dice.randint(1, max(2, operations // 8)) if way == OPERATION else None
         pids = start(words, folder, args.processes, operation)
-        killed = pids if way == WAYS[0] else [args.dice.choice(pids)]
-        after = args.dice.uniform(0, seconds / 2) if way in WAYS[:2] else None
-        codes = wait(pids, killed, after)
+        killed = {ALL: pids, OPERATION: pids, ONE: [args.dice.choice(pids)], None: []}[way]
+        codes = wait(pids, killed, args.dice.uniform(0, seconds / 6) if way in (ALL, ONE) else None)
         if wrong := [code for code in codes if code not in (0, -signal.SIGKILL)]:
             raise SystemExit(f"{folder}: exit code {wrong[0]}: {folder.with_suffix('.log').read_text()}")
         if way and -signal.SIGKILL in codes:
