@@ -1,4 +1,4 @@
-"""The service of docs/service.md answers over HTTP as the recognizer does, many at once; its Dockerfile can be built."""
+"""The service of docs/service.md answers over HTTP as the recognizer does, many at once; its Dockerfile parses."""
 
 import importlib.util
 import json
