@@ -121,17 +121,10 @@ def model_of(args: Namespace) -> "Recognizer":
     Raises:
         UserError: it cannot be loaded.
     """
-    from transformers.utils import logging
+    from ser_mtl.inference.recognizer import load_flagged
 
-    from ser_mtl.inference.recognizer import load
-
-    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
-    try:
-        options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
-        return load(args.model or last_run(), **options)
-    except UserError as error:
-        line = str(error)
-        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error  # it is a flag here
+    options = {"dtype": args.dtype, "transcript": not args.no_transcript, "base": args.base}
+    return load_flagged(args.model or last_run(), **options)
 
 
 def last_run() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoConfig, Wav2Vec2Processor
+from transformers.utils import logging
 
 import pipeline_ser_mtl
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
@@ -67,6 +68,16 @@ def load(
     if transcript and model.ctc_head is not None and transcribing(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     return Recognizer(model, processor, transcript)
+
+
+def load_flagged(name: str | Path, **options) -> "Recognizer":
+    """As `load`, for a program with the flag `--model`, which the errors name."""
+    logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
+    try:
+        return load(name, **options)
+    except UserError as error:
+        line = str(error)
+        raise UserError(f"--{line}" if line.startswith(("model ", "model:")) else line) from error
 
 
 def _exists(name: str) -> bool:

@@ -2,10 +2,12 @@
 
 import hashlib
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+from torch import Tensor
 from transformers import SequenceFeatureExtractor
 
 import encoders_ser_mtl
@@ -65,11 +67,19 @@ def _identity(
     encoder = model.config.encoder_config.to_dict()
     settings = [(name, encoder[name]) for name in sorted(encoder) if name.startswith(("model_type", "conv", "feat_ex"))]
     settings += [("do_normalize", feature_extractor.do_normalize)]
-    return samples_identity(corpus), _weights_digest(model), settings, code, libraries, device.type
+    return (
+        samples_identity(corpus),
+        weights_digest(model.front_end_parameters()),
+        settings,
+        code,
+        libraries,
+        device.type,
+    )
 
 
-def _weights_digest(model: SerMtlModel) -> str:
+def weights_digest(weights: Iterable[Tensor]) -> str:
+    """SHA-256 over the values of weights, in their order."""
     digest = hashlib.sha256()
-    for parameter in model.front_end_parameters():
-        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    for weight in weights:
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from transformers.hf_argparser import HfArg
 from typing_extensions import TypedDict
 
+from ser_mtl import cluster
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.targets import unusable_tasks
@@ -108,8 +109,7 @@ class TablesArguments:
         trained = [task for task in TASKS if task != "emotion" and task not in VALUE_TASKS]
         if unknown := sorted(set(self.leave_out) - set(trained)):
             raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(trained)}")
-        if wrong := [option for option in self.slurm_options if "=" not in option]:
-            raise UserError(f"--slurm_options {wrong[0]}: must be name=value")
+        self.options_of_slurm()
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1")
         if self.hub_token:
@@ -162,8 +162,7 @@ class TablesArguments:
 
     def options_of_slurm(self) -> dict[str, str | int]:
         """`--slurm_options` by name, numbers as numbers."""
-        pairs = (option.split("=", 1) for option in self.slurm_options)
-        return {name: int(value) if value.isdigit() else value for name, value in pairs}
+        return cluster.options_of(self.slurm_options)
 
 
 def parse_arguments(argv: list[str] | None = None) -> TablesArguments:

@@ -20,12 +20,11 @@ from typing import Protocol, TextIO
 
 import psutil
 import torch
-from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 from tqdm import tqdm
 
-from ser_mtl.errors import UserError
+from ser_mtl import cluster as clusters
 from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run
 
@@ -105,16 +104,7 @@ class Cluster:
     def __init__(self, folder: Path, options: dict, flags_of: Callable[[Run], list[str]], cluster: str = "slurm"):
         self.at_once = sys.maxsize
         self._flags_of = flags_of
-        # A job unpickles `launch` by its name, in any folder.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_SCRIPTS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        try:
-            self._executor = AutoExecutor(folder, cluster=cluster)
-        except RuntimeError as error:  # no srun
-            raise UserError(f"--launcher {cluster}: {error}") from error
-        try:
-            self._executor.update_parameters(name="ser-tables", **options)
-        except (NameError, AssertionError, TypeError, ValueError) as error:  # submitit raises any of these
-            raise UserError(f"--slurm_options: {' '.join(str(error).split())}") from error
+        self._executor = clusters.executor(folder, "ser-tables", options, cluster)
 
     def submit(self, run: Run) -> Job:
         """Queue a run."""
@@ -161,7 +151,7 @@ def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> d
             try:
                 under_way[run] = machine.submit(run)
             except (FailedJobError, FailedSubmissionError) as error:  # sbatch refused, or its answer is unknown
-                failed[run] = _last_line(error)
+                failed[run] = clusters.reason(error)
                 _report(bar, run, failed[run])
         bar.set_postfix_str(_names(under_way))
         for run in [run for run, job in under_way.items() if job.done()]:
@@ -246,11 +236,7 @@ def _is_set(event: Event | None) -> bool:
 
 def _outcome(job: Job) -> str | None:
     error = job.exception()
-    return job.result() if error is None else _last_line(error)
-
-
-def _last_line(error: BaseException) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
+    return job.result() if error is None else clusters.reason(error)
 
 
 def _report(bar: tqdm, run: Run, outcome: str) -> None:

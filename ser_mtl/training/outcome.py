@@ -24,11 +24,11 @@ from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.beside import with_folds
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
+from ser_mtl.lock import lock, release
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, search_folder, tidy
-from ser_mtl.training.lock import lock, release
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer

@@ -17,9 +17,9 @@ from ser_mtl.corpora.loading import place_of_data
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
+from ser_mtl.lock import check_unlocked, lock, release
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments
 from ser_mtl.training.checkpoints import check_whole
-from ser_mtl.training.lock import check_unlocked, lock, release
 from ser_mtl.training.stage import Stage
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")

@@ -30,6 +30,7 @@ from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperatur
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
+from ser_mtl.lock import release
 from ser_mtl.metrics import MEAN_CCC, METRICS
 from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
@@ -52,7 +53,6 @@ from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.line import FILE_OF_LINE, line_of
-from ser_mtl.training.lock import release
 from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run

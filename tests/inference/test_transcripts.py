@@ -82,9 +82,10 @@ def test_without_the_layers_of_its_ctc_head_no_model_transcribes():
 def test_threads_that_share_a_recognizer_get_the_same_answers():
     recognizer = Recognizer(stage2()[1], PROCESSOR)
     recordings = [(samples, SAMPLING_RATE) for samples in utterances()]
-    expected = recognizer(recordings)
-    with ThreadPoolExecutor(4) as threads:
+    expected, alone = recognizer(recordings), [recognizer(recording) for recording in recordings]
+    with ThreadPoolExecutor(8) as threads:
         assert all(answers == expected for answers in threads.map(recognizer, [recordings] * 16))
+        assert list(threads.map(recognizer, recordings * 4)) == alone * 4
 
 
 def test_the_front_end_runs_once(monkeypatch):

@@ -10,3 +10,12 @@ def test_killed_runs_end_as_the_undisturbed_one():
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "| 5 |" in ended.stdout  # so many kills
+
+
+def test_killed_annotations_end_as_the_undisturbed_one():
+    program = [sys.executable, Path(__file__).with_name("annotate_kills.py"), "--processes", "1"]
+    ended = subprocess.run(
+        [*program, "--clips", "40", "--kills", "2", "--shard_files", "5"], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "| kills | 2 |" in ended.stdout and "| not the same | 0 |" in ended.stdout

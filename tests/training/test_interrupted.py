@@ -15,9 +15,9 @@ from helpers.trainers import noise_trainer
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
+from ser_mtl.lock import lock, release
 from ser_mtl.training import outcome
 from ser_mtl.training.checkpoints import damage, rotate
-from ser_mtl.training.lock import lock, release
 
 EPOCHS = 3
 RESULTS = ("predictions.jsonl", "model.safetensors", "split.json")
@@ -100,7 +100,7 @@ def again(interrupted, tmp_path) -> Path:
 @pytest.fixture
 def other_process(again) -> subprocess.Popen:
     """A process that has the folder of the interrupted run."""
-    code = f"from pathlib import Path; from ser_mtl.training.lock import lock; lock(Path({str(again)!r}))"
+    code = f"from pathlib import Path; from ser_mtl.lock import lock; lock(Path({str(again)!r}))"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", f"{code}; print('locked', flush=True); input()"],

@@ -1,0 +1,148 @@
+"""Which recordings belong to which shard: written once, and only added to."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from typing_extensions import TypedDict
+
+from ser_mtl.errors import UserError, notice, write_errors
+from ser_mtl.files import json_text, read_json, write_json
+from ser_mtl.inference.finding import find_audio
+from ser_mtl.lock import give_back, take
+
+NAME = "plan.json"
+_LOCK = ".plan.lock"
+_BYTES = 2**30
+"""Recordings of a shard: what a kill may cost is minutes, even where each lasts hours."""
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class Settings(TypedDict):
+    """What the answers depend on. All shards of a folder share it."""
+
+    dtype: str
+    transcript: bool
+    speech: str
+    labels: dict[str, list[str]]
+    temperature: float
+    model: str
+
+
+class Plan(TypedDict):
+    """The content of `plan.json`: the paths of each shard's recordings, below `--data_dir`."""
+
+    model: str
+    settings: Settings
+    shards: list[list[str]]
+    sha256: str
+
+
+def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, settings: Settings) -> Plan:
+    """The plan of a folder: that of before, with further shards for recordings that are new.
+
+    Args:
+        data_dir: the recordings, in any depth.
+        output_dir: the shards; created if it is missing.
+        shard_files: recordings in a shard at most; those of 1 GiB are enough too.
+        model: its name, for people.
+        settings: of the answers.
+
+    Raises:
+        UserError: there is no recording, or the folder was begun with other settings or other recordings.
+    """
+    files = recordings_in(data_dir)
+    with write_errors(f"--output_dir {output_dir}"):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    with planning(output_dir):
+        path = output_dir / NAME
+        before: Plan | None = read_json(path, Plan) if path.exists() else None
+        if before is not None:
+            _check(before, path, model, settings)
+        shards = before["shards"] if before else []
+        known = {file for shard in shards for file in shard}
+        if known and known.isdisjoint(files):
+            raise UserError(f"--data_dir {data_dir}: holds none of the recordings of {path}; name another --output_dir")
+        new = list(_dealt([file for file in files if file not in known], data_dir, shard_files))
+        if before is not None and not new:
+            return before
+        name = before["model"] if before else model
+        whole = Plan(model=name, settings=settings, shards=shards + new, sha256=digest_of(shards + new))
+        write_json(path, whole)
+        return whole
+
+
+def recordings_in(data_dir: Path) -> list[str]:
+    """The paths of all recordings below a folder, sorted.
+
+    Raises:
+        UserError: it is no folder, or there is none.
+    """
+    if not data_dir.is_dir():
+        raise UserError(f"--data_dir {data_dir}: is not a folder")
+    found = find_audio([data_dir])
+    if not found.files:
+        raise UserError(f"--data_dir {'; '.join(found.faults)}")
+    for fault in found.faults:
+        notice(fault)
+    names = [file.relative_to(data_dir).as_posix() for file in found.files]
+    odd = [name for name in names if not _is_utf8(name)]
+    if odd:
+        notice(f"{data_dir / odd[0]}: left out, because its name is not UTF-8 ({len(odd)} such files); rename it")
+    return sorted(set(names) - set(odd))
+
+
+@contextmanager
+def planning(output_dir: Path) -> Iterator[None]:
+    """Wait until no other process writes the plan or the manifest, and keep all others from it within the block."""
+    while take(output_dir / _LOCK):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        give_back(output_dir / _LOCK)
+
+
+def digest_of(shards: list[list[str]]) -> str:
+    """SHA-256 over the paths of all shards."""
+    return hashlib.sha256(json_text(shards, indent=None).encode()).hexdigest()
+
+
+def _check(before: Plan, path: Path, model: str, settings: Settings) -> None:
+    if digest_of(before["shards"]) != before["sha256"]:
+        raise UserError(f"{path}: is damaged: its recordings do not have its sha256; name another --output_dir")
+    for name, value in settings.items():
+        if (earlier := before["settings"][name]) == value:  # type: ignore[literal-required]
+            continue
+        if name in ("model", "labels", "temperature"):
+            raise UserError(
+                f"--model {model}: {path} was begun with another model ({before['model']}); take that one, or name "
+                "another --output_dir"
+            )
+        raise UserError(f"{path}: was begun with {name} {earlier}, not {value}; name another --output_dir")
+
+
+def _dealt(files: list[str], data_dir: Path, shard_files: int) -> Iterator[list[str]]:
+    shard: list[str] = []
+    total = 0
+    for file in files:
+        if shard and (len(shard) == shard_files or total >= _BYTES):
+            yield shard
+            shard, total = [], 0
+        shard.append(file)
+        try:
+            total += os.path.getsize(data_dir / file)
+        except OSError:
+            continue  # it went; its row will say so
+    if shard:
+        yield shard
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False

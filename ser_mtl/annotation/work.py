@@ -1,0 +1,141 @@
+"""What one process does. No process waits for another: shards are claimed by locks that end with their owner."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline_ser_mtl import transcribing
+from segments_ser_mtl import has_silero
+from ser_mtl.annotation import manifest
+from ser_mtl.annotation.plan import Plan, Settings, plan
+from ser_mtl.annotation.progress import Progress
+from ser_mtl.annotation.shards import is_whole, path_of, write_shard
+from ser_mtl.errors import write_errors
+from ser_mtl.inference.recognizer import Recognizer, load_flagged
+from ser_mtl.lock import give_back, take, works_in
+from ser_mtl.model.front_end import weights_digest
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be annotated, how, and where to."""
+
+    data_dir: Path
+    output_dir: Path
+    model: str
+    base: str | None = None
+    transcript: bool = True
+    dtype: str = "float32"
+    shard_files: int = 1000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is, of how many; `local` among those of its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @classmethod
+    def of_launcher(cls) -> "Place":
+        """As `accelerate launch` or `torchrun` says; nothing of them is started."""
+        names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK"}
+        return cls(**{field: int(os.environ[name]) for field, name in names.items() if name in os.environ})
+
+    def order(self, shards: list[int], shared: bool) -> list[int]:
+        """The shards in the order in which this process tries them: its share, then what others have left.
+
+        Args:
+            shards: their numbers.
+            shared: whether others' are tried too.
+        """
+        own = [number for number in shards if number % self.world == self.rank]
+        others = [number for number in reversed(shards) if number % self.world != self.rank]
+        return own + (others if shared else [])
+
+
+def annotate(task: Task, place: Place) -> str:
+    """Write this process's share of the shards, and what processes that died have left.
+
+    Returns:
+        One line on what there is now; empty if another process says it.
+
+    Raises:
+        UserError: no model, nothing to annotate, another model than before, or a folder that cannot be written.
+    """
+    recognizer = load_flagged(
+        task.model, device=_device(place.local), dtype=task.dtype, transcript=task.transcript, base=task.base
+    )
+    planned = plan(task.data_dir, task.output_dir, task.shard_files, task.model, _settings(recognizer))
+    with write_errors(f"--output_dir {task.output_dir}"), Progress(planned, task.output_dir, place.local == 0) as bar:
+        while _pass(task, planned, place, recognizer, bar):
+            pass  # again: a process may have died meanwhile, and left a shard
+    return outcome(planned, task.output_dir, tells=place.rank == 0)
+
+
+def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: Progress) -> int:
+    """Try every unfinished shard once; how many this process wrote."""
+    wrote = 0
+    for number in place.order(manifest.unfinished(planned, task.output_dir), works_in(task.output_dir)):
+        with _claimed(task.output_dir, number, planned) as mine:
+            wrote += mine
+            for answered in _written(task, planned, number, recognizer) if mine else ():
+                bar.show(answered)
+    return wrote
+
+
+def outcome(planned: Plan, output_dir: Path, tells: bool) -> str:
+    """One line on what there is. The manifest is written if all is, and whoever writes it tells.
+
+    Args:
+        planned: the plan.
+        output_dir: the shards.
+        tells: whether this process tells what it did not write itself.
+    """
+    if missing := manifest.unfinished(planned, output_dir):
+        left = f"{len(missing)} of {len(planned['shards'])} shards are still to come: other processes write them"
+        return f"{left}; if none does, run the same command again" if tells else ""
+    whole, written = manifest.complete(planned, output_dir)
+    hours = f"{whole['rows']} recordings, {whole['seconds'] / 3600:.2f} hours"
+    errors = f", {whole['errors']} of them with an error" if whole["errors"] else ""
+    return f"{hours}{errors}: {output_dir / manifest.NAME}" if written or tells else ""
+
+
+@contextmanager
+def _claimed(output_dir: Path, number: int, planned: Plan) -> Iterator[bool]:
+    """Whether a shard is this process's to write: nobody else writes it, and nobody has."""
+    lock = path_of(output_dir, number).with_suffix(".lock")
+    lock = lock.with_name(f".{lock.name}")
+    if take(lock):
+        yield False
+        return
+    try:
+        yield not is_whole(path_of(output_dir, number), len(planned["shards"][number]))
+    finally:
+        give_back(lock)
+
+
+def _written(task: Task, planned: Plan, number: int, recognizer: Recognizer) -> Iterator[int]:
+    (task.output_dir / manifest.NAME).unlink(missing_ok=True)
+    return write_shard(path_of(task.output_dir, number), task.data_dir, planned["shards"][number], recognizer)
+
+
+def _settings(recognizer: Recognizer) -> Settings:
+    model = recognizer.model
+    return Settings(
+        dtype=str(model.dtype).removeprefix("torch."),
+        transcript=recognizer.transcript and transcribing(model) is not None,
+        speech="silero-vad" if has_silero() else "energy",
+        model=weights_digest(model.state_dict().values()),
+        labels=recognizer.labels,
+        temperature=model.config.temperature,
+    )
+
+
+def _device(local: int) -> str | None:
+    return f"cuda:{local % torch.cuda.device_count()}" if torch.cuda.is_available() else None

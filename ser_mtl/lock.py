@@ -1,0 +1,109 @@
+"""Locks of folders and files: one run at a time. The system releases them when the process ends, however it ends."""
+
+import errno
+import fcntl
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+from ser_mtl.errors import UserError
+
+NAME = ".lock"
+_held: dict[Path, TextIO] = {}
+
+
+def lock(folder: Path) -> None:
+    """Take a folder for this process, and create it if it is missing. Who has it already keeps it.
+
+    Raises:
+        UserError: another run has it.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if owner := take(folder / NAME):
+        _refuse(folder, owner)
+
+
+def check_unlocked(folder: Path) -> None:
+    """Check that no other process has a folder. Nothing is written.
+
+    Raises:
+        UserError: another run has it.
+    """
+    path = folder.resolve() / NAME
+    if path in _held or not path.is_file():
+        return
+    with open(path, encoding="utf-8") as file:
+        if not _locked(file, fcntl.LOCK_SH):
+            _refuse(path.parent, _owner(file))
+
+
+def release(folder: Path) -> None:
+    """Give a folder back, if this process has it, and remove the file that held its lock."""
+    give_back(folder.resolve() / NAME)
+
+
+def take(path: Path) -> str | None:
+    """Take a file that is nothing but a lock for this process, and create it. Who has it already keeps it.
+
+    Record locks are not inherited by workers and hold on NFS too.
+
+    Returns:
+        Who else has it; None if it is taken.
+    """
+    while path not in _held:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it would release the lock)
+        if not _locked(file, fcntl.LOCK_EX):
+            with file:
+                return _owner(file)
+        if _is_there(file, path):  # else its owner released and removed it just now
+            _held[path] = file
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        else:
+            file.close()
+    return None
+
+
+def give_back(path: Path) -> None:
+    """Remove a file that `take` took, if this process has it."""
+    if path in _held:
+        path.unlink(missing_ok=True)
+        _held.pop(path).close()
+
+
+def works_in(folder: Path) -> bool:
+    """Whether the file system of a folder has locks. Some mounts of Lustre do not, and then everyone gets them."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _locked(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.lockf(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
+            raise
+    return True
+
+
+def _is_there(file: TextIO, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _owner(file: TextIO) -> str:
+    file.seek(0)
+    return file.read() or "another process"
+
+
+def _refuse(folder: Path, owner: str) -> None:
+    raise UserError(f"--output_dir {folder}: a run is at work there ({owner}); wait for it, or name another folder")
