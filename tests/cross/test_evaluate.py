@@ -13,7 +13,6 @@ from helpers.described_trees import write_names
 from helpers.tiny import PITCHES, SAMPLING_RATE, Ended, check_one_line, run_script, tone, write_corpus
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-import recordings_ser_mtl
 from ser_mtl.commands.predict import last_run
 from ser_mtl.corpora.loading import load_corpus
 from ser_mtl.cross.choice import Chosen, choose, without_heard
@@ -245,21 +244,19 @@ def test_mistakes_are_one_line(finished, others, tmp_path):
     assert (tmp_path / "full/file").read_text() == "mine"
 
 
-def test_long_recordings_are_answered_in_windows_and_absent_classes_named(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(recordings_ser_mtl, "LONGEST", 4 * SAMPLING_RATE)
-    monkeypatch.setattr(recordings_ser_mtl, "WINDOW", 3 * SAMPLING_RATE)
+def test_long_recordings_are_answered_in_segments_and_absent_classes_named(finished, tmp_path):
     folder = tmp_path / "long"
     folder.mkdir()
-    samples = np.random.default_rng(1).normal(0, 0.1, 7 * SAMPLING_RATE)
-    assert len(recordings_ser_mtl.windows(samples)) > 1
+    samples = np.random.default_rng(1).normal(0, 0.1, 40 * SAMPLING_RATE)
     for name in ("a.wav", "b.wav"):
         soundfile.write(folder / name, samples if name == "a.wav" else samples[::-1], SAMPLING_RATE)
     (folder / "metadata.csv").write_text("file_name,emotion,speaker\na.wav,sad,x\nb.wav,sad,y\n")
     results, rows, ended = evaluated(finished, folder, tmp_path / "out")
     recognizer = load(finished)
     for row in rows:
-        answer = recognizer(folder / row["id"])["emotion"]
-        assert row["emotion"]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+        answer = recognizer(folder / row["id"])
+        assert len(answer["segments"]) > 1
+        assert row["emotion"]["probabilities"] == pytest.approx(answer["emotion"]["probabilities"], abs=1e-5)
     assert results["absent"] == ["angry"] and "has no angry: UA is over the other 1" in " ".join(ended.stdout.split())
 
 
