@@ -46,7 +46,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
     [
         (
             ["pedict", "a.wav"],
-            "ser-mtl: unknown command 'pedict' (did you mean predict?); commands: corpus",
+            "ser-mtl: unknown command 'pedict' (did you mean predict?); commands: annotate",
         ),
         (["predict", "--modle", "x"], "ser-mtl predict: unrecognized arguments: --modle (did you mean --model?)"),
         (["predict"], "ser-mtl predict: the following arguments are required: paths"),
@@ -83,7 +83,7 @@ def test_a_reader_that_stops_is_no_error():
 
 def test_every_file_of_a_command_is_a_verb_with_a_line_of_help():
     files = {path.stem for path in (ROOT / "ser_mtl/commands").glob("*.py")} - {"__init__"}
-    assert files == set(cli.VERBS) == {"predict", "publish", "export", "corpus"}
+    assert files == set(cli.VERBS) == {"predict", "publish", "export", "corpus", "annotate"}
     for verb in files:
         assert f"  {verb}" in cli.overview() and len(cli.first_line(verb)) > 20
 
