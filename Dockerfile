@@ -1,7 +1,7 @@
 # The service of docs/service.md, with exactly the packages of the lock file.
 #
 #   docker build -t ser-mtl .
-#   docker run --publish 8000:8000 --volume "$PWD/runs/folder/stage2/fold1:/model:ro" ser-mtl
+#   docker run --publish 8000:8000 --volume "$PWD/runs/folder:/models:ro" --env MODEL=/models/stage2/fold1 ser-mtl
 FROM python:3.11-slim
 
 # For m4a, mp4, aac, amr and webm.
@@ -21,7 +21,6 @@ COPY docs/service.py ./
 
 RUN useradd --create-home service
 USER service
-ENV MODEL=/model
 EXPOSE 8000
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://localhost:8000/health')"]
 CMD ["uvicorn", "service:app", "--host", "0.0.0.0", "--port", "8000"]

@@ -13,8 +13,11 @@ import soundfile
 from helpers.hub_server import File, Repository
 from helpers.tiny import ROOT, SAMPLING_RATE, tone, write_corpus
 
-PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/onnx.md"})]
-"""The example of onnx.md runs without the package, in `tests/hub/test_onnx.py`."""
+PAGES = [
+    ROOT / "README.md",
+    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/onnx.md", ROOT / "docs/service.md"}),
+]
+"""The example of onnx.md runs without the package, in `tests/hub/test_onnx.py`; that of service.md, as a service."""
 SCRIPTS = ("run_stage1.py", "run_stage2.py", "run_tables.py")
 """In the folder as in a clone: the examples of training start them by name."""
 

@@ -7,11 +7,12 @@ import pytest
 from helpers.tiny import ROOT
 
 ORDER = (
-    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing"},
+    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing", "lock", "cluster"},
     {"corpora"},
     {"model"},
     {"evaluation"},
     {"inference"},
+    {"annotation"},
     {"hub"},
     {"page"},
     {"training"},

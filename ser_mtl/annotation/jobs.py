@@ -57,7 +57,7 @@ def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm
         job, reason = failed[0]
         raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); the same "
                         "command goes on")  # fmt: skip
-    return outcome(read_json(task.output_dir / NAME, Plan), task.output_dir, tells=True)
+    return outcome(read_json(task.output_dir / NAME, Plan), task.output_dir)[0]
 
 
 def _reason(job: Job) -> str | None:

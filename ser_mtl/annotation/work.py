@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -72,10 +73,13 @@ def annotate(task: Task, place: Place) -> str:
         task.model, device=_device(place.local), dtype=task.dtype, transcript=task.transcript, base=task.base
     )
     planned = plan(task.data_dir, task.output_dir, task.shard_files, task.model, _settings(recognizer))
+    begun = bool(manifest.unfinished(planned, task.output_dir))
     with write_errors(f"--output_dir {task.output_dir}"), Progress(planned, task.output_dir, place.local == 0) as bar:
         while _pass(task, planned, place, recognizer, bar):
             pass  # again: a process may have died meanwhile, and left a shard
-    return outcome(planned, task.output_dir, tells=place.rank == 0)
+        line, state = outcome(planned, task.output_dir)
+    first = place.rank == 0
+    return line if {"written": True, "missing": first, "known": first and not begun}[state] else ""
 
 
 def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: Progress) -> int:
@@ -89,21 +93,15 @@ def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: 
     return wrote
 
 
-def outcome(planned: Plan, output_dir: Path, tells: bool) -> str:
-    """One line on what there is. The manifest is written if all is, and whoever writes it tells.
-
-    Args:
-        planned: the plan.
-        output_dir: the shards.
-        tells: whether this process tells what it did not write itself.
-    """
+def outcome(planned: Plan, output_dir: Path) -> tuple[str, Literal["missing", "written", "known"]]:
+    """One line on what there is, and whether shards are missing, or the manifest is there; one process writes it."""
     if missing := manifest.unfinished(planned, output_dir):
         left = f"{len(missing)} of {len(planned['shards'])} shards are still to come: other processes write them"
-        return f"{left}; if none does, run the same command again" if tells else ""
+        return f"{left}; if none does, run the same command again", "missing"
     whole, written = manifest.complete(planned, output_dir)
     hours = f"{whole['rows']} recordings, {whole['seconds'] / 3600:.2f} hours"
     errors = f", {whole['errors']} of them with an error" if whole["errors"] else ""
-    return f"{hours}{errors}: {output_dir / manifest.NAME}" if written or tells else ""
+    return f"{hours}{errors}: {output_dir / manifest.NAME}", "written" if written else "known"
 
 
 @contextmanager

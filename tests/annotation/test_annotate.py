@@ -113,8 +113,9 @@ def test_two_processes_write_what_one_does_and_none_waits_for_another(clips, mod
         monkeypatch.setenv("RANK", "0")
         ended = run_script("annotate", flags(clips, output, model))
         assert (ended.code, ended.stdout[:32]) == (0, "1 of 6 shards are still to come:")
-    ended = run_script("annotate", flags(clips, output, model))
-    assert ended.stdout.startswith("26 recordings")
+    monkeypatch.setenv("RANK", "1")
+    assert run_script("annotate", flags(clips, output, model)).stdout.startswith("26 recordings")  # it wrote the rest
+    assert run_script("annotate", flags(clips, output, model)).stdout == ""
     assert contents(output) == contents(undisturbed)
 
 

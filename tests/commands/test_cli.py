@@ -46,7 +46,7 @@ def test_help_and_mistakes_answer_in_half_a_second():
     [
         (
             ["pedict", "a.wav"],
-            "ser-mtl: unknown command 'pedict' (did you mean predict?); commands: corpus",
+            "ser-mtl: unknown command 'pedict' (did you mean predict?); commands: annotate",
         ),
         (["predict", "--modle", "x"], "ser-mtl predict: unrecognized arguments: --modle (did you mean --model?)"),
         (["predict"], "ser-mtl predict: the following arguments are required: paths"),
