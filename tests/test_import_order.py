@@ -16,6 +16,7 @@ ORDER = (
     {"training"},
     {"research"},
     {"recipe"},
+    {"cross"},
     {"tables"},
     {"cli"},
     {"commands"},
