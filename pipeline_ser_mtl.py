@@ -36,6 +36,9 @@ AT_ONCE = 30 * 60 * SAMPLING_RATE
 _FIRST = 2 * 60 * SAMPLING_RATE
 """As many before the first answers come; each time twice as many follow, until `AT_ONCE`."""
 
+UTTERANCE = 120 * SAMPLING_RATE
+"""Samples of the longest utterance of a corpus that has one answer. Attention takes memory with its square."""
+
 UNSURE = "unsure"
 """The label where no class has the probability that is asked for."""
 
@@ -157,6 +160,7 @@ class Recognizer:
         raw: bool = False,
         abstain: float = 0.0,
         embeddings: bool = False,
+        whole: bool = False,
     ) -> Iterator[tuple[int, dict | ValueError]]:
         """Answer many recordings as they are read. No more than half an hour of speech is in memory.
 
@@ -166,6 +170,7 @@ class Recognizer:
             raw: leave emotion's probabilities as the model was trained, without the temperature.
             abstain: the label is "unsure" where no class has this probability.
             embeddings: whether segments hold `embeddings`, by task: (width,) float32 each.
+            whole: each recording up to two minutes is one utterance, as of a corpus, even one of silence.
 
         Yields:
             The number of a recording, from 0, and a segment of it; after the last one its answer, which holds the
@@ -174,7 +179,7 @@ class Recognizer:
         transcript = self.transcript if transcript is None else transcript
         parts: list[dict] = []
         fault = None
-        for chunk in chunks(self._heard(recordings)):
+        for chunk in chunks(self._heard(recordings, whole)):
             speech = [part.samples for _, part in chunk if isinstance(part, Segment)]
             with self._one_at_a_time:
                 answers = iter(self._infer(speech, transcript=transcript, raw=raw, embeddings=embeddings))
@@ -191,7 +196,9 @@ class Recognizer:
                 yield number, fault or _sure(_joined(_seconds(part), parts), abstain)
                 parts, fault = [], None
 
-    def _heard(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, "Segment | int | ValueError"]]:
+    def _heard(
+        self, recordings: Iterable[Recording], whole: bool
+    ) -> Iterator[tuple[int, "Segment | int | ValueError"]]:
         """The number of each recording, with its segments, and then with its length in samples or an error."""
         for number, recording in enumerate(recordings):
             length = 0
@@ -202,12 +209,21 @@ class Recognizer:
                     length += len(block)
                     yield block
 
+            blocks = self._blocks_of(recording, f"recording {number + 1}")
             try:
-                for segment in segments(counted(self._blocks_of(recording, f"recording {number + 1}"))):
+                heard = self._utterance if whole else partial(segments, longest=self.model.longest_input)
+                for segment in heard(counted(blocks)):
                     yield number, segment
                 yield number, length
             except ValueError as error:
                 yield number, error
+
+    def _utterance(self, blocks: Iterable[np.ndarray]) -> Iterator[Segment]:
+        samples, longest = np.concatenate(list(blocks)), self.model.longest_input
+        if len(samples) <= min(UTTERANCE, longest or UTTERANCE):
+            yield Segment(0, samples)
+        else:
+            yield from segments([samples], longest=longest)
 
     def _blocks_of(self, recording: Recording, name: str) -> Iterator[np.ndarray]:
         return blocks_of(recording, name)

@@ -24,7 +24,7 @@ from ser_mtl.evaluation.predictions import prediction_rows, references_and_predi
 from ser_mtl.evaluation.results import Calibration, Count, Leaks, Results, Scores, Text, has_all
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import read_json
-from ser_mtl.inference.recognizer import Recognizer, infer, load, transcribing
+from ser_mtl.inference.recognizer import Recognizer, load, transcribing
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.run_folder import PACKAGES, Record, commit
 
@@ -196,7 +196,7 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
 
     Args:
         recognizer: the model. It transcribes, if any utterance has a text.
-        decoded: utterances with `samples` at 16 kHz; those of more than 30 seconds are answered in segments.
+        decoded: utterances with `samples` at 16 kHz; those of more than two minutes are answered in segments.
         labels: the classes of each task to score.
 
     Raises:
@@ -206,15 +206,13 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
     recordings = ((row["samples"], SAMPLING_RATE) for row in samples)
     answers: list[dict] = []
     transcript = recognizer.transcript and any(decoded["text"])
+    answering = recognizer.each(recordings, transcript=transcript, whole=True)
     with tqdm(total=len(decoded), desc="evaluating", unit=" utterances", disable=None) as bar:
-        for row, answer in enumerate(recognizer.each(recordings, transcript=transcript)):
+        for name, answer in zip(decoded["id"][:], answering, strict=True):
             bar.update()
             if isinstance(answer, ValueError):
-                raise UserError(f"{decoded['id'][row]}: {answer}")
-            # A silent utterance has labels too, and the results of a run count it.
-            answers.append(
-                answer if answer["segments"] else _answer_whole(recognizer, samples[row]["samples"], transcript)
-            )
+                raise UserError(f"{name}: {answer}")
+            answers.append(answer)
     probabilities = {
         task: np.array([list(answer[task]["probabilities"].values()) for answer in answers])
         for task, classes in labels.items()
@@ -224,11 +222,6 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
     more: dict = {"values": values} if values else {}
     hypotheses = [answer["transcript"] for answer in answers] if "transcript" in answers[0] else None
     return prediction_rows(decoded, labels, probabilities, hypotheses, **more)
-
-
-def _answer_whole(recognizer: Recognizer, samples: np.ndarray, transcript: bool) -> dict:
-    """The answer to samples that hold no speech."""
-    return infer(recognizer.model, recognizer.processor, [samples], transcript=transcript)[0]
 
 
 def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float = 1.0) -> dict:

@@ -244,10 +244,12 @@ def test_mistakes_are_one_line(finished, others, tmp_path):
     assert (tmp_path / "full/file").read_text() == "mine"
 
 
-def test_long_recordings_are_answered_in_segments_and_absent_classes_named(finished, tmp_path):
+def test_long_recordings_are_answered_in_segments_and_absent_classes_named(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline_ser_mtl.UTTERANCE", 4 * SAMPLING_RATE)
+    monkeypatch.setattr("segments_ser_mtl.WINDOW", 3 * SAMPLING_RATE)
     folder = tmp_path / "long"
     folder.mkdir()
-    samples = np.random.default_rng(1).normal(0, 0.1, 40 * SAMPLING_RATE)
+    samples = np.random.default_rng(1).normal(0, 0.1, 7 * SAMPLING_RATE)
     for name in ("a.wav", "b.wav"):
         soundfile.write(folder / name, samples if name == "a.wav" else samples[::-1], SAMPLING_RATE)
     (folder / "metadata.csv").write_text("file_name,emotion,speaker\na.wav,sad,x\nb.wav,sad,y\n")

@@ -92,9 +92,11 @@ def test_an_utterance_alone_and_in_a_batch_has_the_same_value(model):
     torch.testing.assert_close(both["valence"][1:], alone["valence"], atol=1e-4, rtol=1e-4)
 
 
-def test_the_value_of_a_long_recording_is_the_mean_over_its_windows():
-    answers = [{"valence": {"value": value}, "transcript": "a"} for value in (1.0, 4.0)]
-    assert _joined(answers, [300, 100]) == {"valence": {"value": pytest.approx(1.75)}, "transcript": "a a"}
+def test_the_value_of_a_long_recording_is_the_mean_over_its_segments():
+    times = ({"start": 0.0, "end": 3.0}, {"start": 5.0, "end": 6.0})
+    parts = [time | {"valence": {"value": v}, "transcript": "a"} for time, v in zip(times, (1.0, 4.0), strict=True)]
+    whole = {"duration": 6.0, "valence": {"value": pytest.approx(1.75)}, "transcript": "a a", "segments": parts}
+    assert _joined(6.0, parts) == whole
 
 
 def test_an_exported_graph_gives_the_values(model, tmp_path):

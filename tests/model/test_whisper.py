@@ -20,9 +20,8 @@ from transformers import (
 import encoders_ser_mtl
 from encoders_ser_mtl import log_mel
 from modeling_ser_mtl import SerMtlModel
-from recordings_ser_mtl import LONGEST, windows
 from ser_mtl.corpora.targets import character_tokenizer
-from ser_mtl.inference.recognizer import infer
+from ser_mtl.inference.recognizer import Recognizer, infer
 from ser_mtl.training.stage1_start import feature_extractor_of
 
 SHAPE = {"d_model": 32, "encoder_ffn_dim": 64, "encoder_layers": 2, "encoder_attention_heads": 2}
@@ -90,18 +89,16 @@ def test_more_frames_than_positions_are_refused():
         model(torch.zeros(1, model.longest_input + 320))
 
 
-def test_long_recordings_come_in_windows_that_have_positions():
+def test_long_recordings_come_in_segments_that_have_positions():
+    model = SerMtlModel(all_tasks_config("Whisper", vocab_size=5)).eval()
     samples = np.random.default_rng(0).normal(0, 3000, 70 * 16_000).astype(np.int16)
-    assert [len(part) for part in windows(samples)] == [len(samples)]
-    parts = windows(samples, 480_000)
-    assert max(map(len, parts)) <= 480_000 and np.array_equal(np.concatenate(parts), samples)
-    assert len(windows(samples, 2 * LONGEST)) == 1
-    torch.manual_seed(0)
-    config = all_tasks_config(encoder_config=WhisperConfig(**SHAPE).to_dict(), vocab_size=5)
     extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
-    processor = Wav2Vec2Processor(extractor, character_tokenizer(["ab"]))
-    (answer,) = infer(SerMtlModel(config).eval(), processor, [samples[: 31 * 16_000]], transcript=False)
-    assert sum(answer["emotion"]["probabilities"].values()) == pytest.approx(1)
+    recognizer = Recognizer(model, Wav2Vec2Processor(extractor, character_tokenizer(["ab"])), transcript=False)
+    for whole in (False, True):
+        (answer,) = recognizer.each([(samples, 16_000)], whole=whole)
+        lengths = [segment["end"] - segment["start"] for segment in answer["segments"]]
+        assert max(lengths) <= 2 and sum(lengths) == pytest.approx(70)
+        assert sum(answer["emotion"]["probabilities"].values()) == pytest.approx(1)
 
 
 def test_a_recognizer_in_bfloat16_takes_the_spectrogram_in_float32(monkeypatch):
