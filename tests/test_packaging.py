@@ -21,11 +21,7 @@ DISTRIBUTIONS = {
 }
 """Of imports that have another name than what is installed."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-<<<<<<< HEAD
 """What is needed for some commands alone."""
-=======
-"""What augmentation and exports to ONNX need."""
->>>>>>> w-long
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +75,8 @@ def test_versions_agree():
 
 
 def test_tests_are_run_with_the_extras():
-<<<<<<< HEAD
     tried = [needed for extra, needed in EXTRAS.items() if extra not in ("vad", "microphone")]
     assert set(chain(*tried)) <= set((ROOT / "requirements-dev.txt").read_text().splitlines())
-=======
-    needed = {*EXTRAS["augment"], *EXTRAS["onnx"]}  # silero-vad would hear no speech in the tones of the tests
-    assert needed <= set((ROOT / "requirements-dev.txt").read_text().splitlines())
->>>>>>> w-long
 
 
 def test_every_import_is_a_requirement():
