@@ -41,6 +41,7 @@ from ser_mtl.training.trainer import SerMtlTrainer
 _RARE = {
     "eval_accumulation_steps", "remove_unused_columns", "ddp_find_unused_parameters", "dataloader_pin_memory",
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
+    "logging_strategy", "save_strategy", "save_total_limit", "save_minutes", "per_device_eval_batch_size",
 }  # fmt: skip
 _COMMON = {"seed", "gradient_accumulation_steps", "activation_checkpointing"}
 """Flags of transformers that are shown by --help."""
