@@ -49,11 +49,12 @@ def refitting_trainer(
     first = _search(build, stage, args, parts)
     again = copy(args)
     again.selection, again.load_best_model_at_end, again.min_updates = "last", False, 0
+    again.early_stopping_patience = None  # it has no dev
     trainer = build(stage, again, with_dev_in_train(parts), record)
     trainer.dev_predictions, trainer.before_dev = first.dev_predictions, first.before_dev
     trainer.seconds_before = first.stopwatch.seconds
     state, updates = first.state, -(-len(trainer.train_dataset) // args.utterances_per_update)
-    trainer.updates_of_schedule = round(state.epoch * updates)
+    trainer.updates_of_schedule = round(state.epoch * state.max_steps / state.global_step * updates)
     again.max_steps = max(1, round(_best_step(first) / state.global_step * state.epoch * updates))
     return trainer
 

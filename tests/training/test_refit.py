@@ -94,3 +94,11 @@ def test_stage_2_searches_on_the_stage_1_that_has_not_heard_dev(refitted, good_c
 @pytest.mark.parametrize("more", [{"dev": "none", "selection": "last"}, {"selection": "last"}], ids=str)
 def test_without_dev_there_is_nothing_to_find(good_corpus, encoder, tmp_path, more):
     check_refused("run_stage1", flags(good_corpus, tmp_path / "run", encoder=encoder, **more), "--refit")
+
+
+def test_a_first_training_may_stop_early(tmp_path, good_corpus, encoder):
+    more = {"encoder": encoder, "early_stopping_patience": 1, "num_train_epochs": 4}
+    ended = run_script("run_stage1", flags(good_corpus, tmp_path / "run", **more))
+    assert ended.code == 0, ended.stderr
+    rates = [entry["learning_rate"] for entry in read(tmp_path / "run", "history.json") if "learning_rate" in entry]
+    assert len(rates) == 2 and rates[-1] > 0  # of a schedule of four epochs
