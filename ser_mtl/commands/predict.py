@@ -135,7 +135,7 @@ def last_run() -> str:
     """
     finished = sorted(RUNS.rglob("results.json"), key=lambda file: file.stat().st_mtime)
     if not finished:
-        raise UserError("model: no finished run in runs/; name a folder or Hub id")
+        raise UserError("--model: no finished run in runs/; name a folder or Hub id")
     print(printable(f"model: {finished[-1].parent}"), file=sys.stderr)
     return str(finished[-1].parent)
 
