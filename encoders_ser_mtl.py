@@ -3,13 +3,20 @@
 This file travels to the Hub beside the method and needs nothing else of this project.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.audio_utils import mel_filter_bank
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
+
+WINDOW, HOP = 400, 160
+"""Samples at 16 kHz of a window of Whisper's spectrogram, and from one window to the next."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +24,24 @@ class Family:
     """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
 
     front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
-    stack: str = "encoder"  # module that holds the layers; the encoder itself if empty
+    # Module that holds the layers; empty for the encoder half of an encoder-decoder model, which holds them itself, has
+    # no feature projection, a norm after the last layer, and attention by the name of self_attn.
+    stack: str = "encoder"
     feed_forward: str = "feed_forward"  # module of a layer
     stacked_positions: bool = False  # several position convolutions, into which padding would leak
     position_bias: bool = False  # the first layer makes a bias for all; attention never calls its projections
-    rotary: bool = False  # rotary positions, no feature projection, no norm before the first layer
+    rotary: bool = False  # rotary positions
+    log_mel: bool = False  # log-mel spectrograms before the convolutions, and a table of positions
+
+    def convolutions(self, encoder: PreTrainedModel) -> list[tuple[int, int]]:
+        """Kernel size and stride of each convolution of the front end; what is padded within counts as no kernel."""
+        modules = [module for name in self.front_end for module in getattr(encoder, name).modules()]
+        found = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
+        return [(HOP, HOP), *found] if self.log_mel else found
+
+    def longest_input(self, encoder: PreTrainedModel) -> int | None:
+        """Samples of the longest utterance that the encoder has positions for; None for any length."""
+        return encoder.embed_positions.num_embeddings * 2 * HOP if self.log_mel else None
 
 
 FAMILIES = {
@@ -32,8 +52,11 @@ FAMILIES = {
     "unispeech": Family(),
     "unispeech-sat": Family(),
     "moonshine": Family(("conv1", "groupnorm", "conv2", "conv3"), stack="", feed_forward="mlp", rotary=True),
+    "whisper": Family(("conv1", "conv2"), stack="", feed_forward="fc2", log_mel=True),
 }
 """The supported encoders of raw waveforms, by `model_type`."""
+
+_WHISPER_TAKES = signature(WhisperEncoderLayer.forward).parameters
 
 
 class LinearWavLMAttention(WavLMAttention):
@@ -57,9 +80,17 @@ class LinearWavLMAttention(WavLMAttention):
 
 
 def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
-    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half."""
-    model = AutoModel.from_config(config)
-    encoder = model.get_encoder() if config.is_encoder_decoder else model
+    """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half alone."""
+    if config.is_encoder_decoder:
+        with torch.device("meta"):  # the decoder may be the larger half
+            half = type(AutoModel.from_config(config).get_encoder())
+        encoder = half._from_config(config)
+    else:
+        encoder = AutoModel.from_config(config)
+    if FAMILIES[config.model_type].log_mel:
+        # No buffer: the checkpoints of Whisper have none.
+        filters = mel_filter_bank(WINDOW // 2 + 1, config.num_mel_bins, 0.0, 8000.0, 16_000, "slaney", "slaney")
+        encoder.mel_filters = torch.from_numpy(filters.T).float().unsqueeze(2)
     for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
         old = layer.attention
         sizes = (old.embed_dim, old.num_heads, old.dropout, old.num_buckets, old.max_distance)
@@ -68,8 +99,15 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     return encoder
 
 
-def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, real: Tensor) -> Tensor:
-    """(batch, samples), real positions after the first convolution (batch,) -> (batch, frames, channels)."""
+def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, samples), real samples (batch,), at least those of a frame -> (batch, frames, channels)."""
+    kernel, stride = family.convolutions(encoder)[0]
+    real = (lengths - kernel) // stride + 1
+    if family.log_mel:
+        hidden = log_mel(waveforms, lengths, encoder.mel_filters).to(encoder.conv1.weight.dtype)
+        mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1)).unsqueeze(1)
+        hidden = F.gelu(encoder.conv1(hidden * mask)) * mask  # zeros, as the convolutions pad
+        return F.gelu(encoder.conv2(hidden)).transpose(1, 2)
     if family.rotary:
         hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
         return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
@@ -80,6 +118,28 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, real:
     for layer in others:
         hidden = layer(hidden)
     return hidden.transpose(1, 2)
+
+
+def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
+    """Whisper's spectrogram of each utterance alone, in float32, as its feature extractor makes it without padding.
+
+    (batch, samples), real samples (batch,), (bins, frequencies, 1) -> (batch, bins, windows), one for each whole hop.
+    Beyond either end, an utterance goes on as its mirror image. What is 80 dB or more below its own loudest value is
+    raised to that.
+    """
+    device, last = waveforms.device, (lengths - 1).unsqueeze(1)
+    windows = waveforms.shape[1] // HOP
+    places = (torch.arange(windows * HOP + WINDOW - HOP, device=device) - WINDOW // 2).abs()
+    reflected = waveforms.float().gather(1, (last - (last - places).abs()).clamp(min=0))
+    autocast = torch.is_autocast_enabled(device.type)
+    with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
+        spectrum = torch.fft.rfft(reflected.unfold(1, WINDOW, HOP) * torch.hann_window(WINDOW, device=device))
+        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        # A convolution, for the sake of models in 8 bits, where matrix products lose what is quiet.
+        mel = F.conv1d(power, filters.to(device)).clamp(min=1e-10).log10()
+    real = torch.arange(windows, device=device) < (lengths // HOP).unsqueeze(1)
+    loudest = mel.masked_fill(~real.unsqueeze(1), -torch.inf).amax(dim=(1, 2), keepdim=True)
+    return (mel.maximum(loudest - 8) + 4) / 4
 
 
 def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
@@ -94,7 +154,19 @@ def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
 
 
 def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:
-    """Input of the first layer of a Transformer with position convolutions, (batch, frames, d)."""
+    """Input of the first layer, (batch, frames, d), with positions unless the layers make them.
+
+    Raises:
+        ValueError: more frames than an encoder has positions for.
+    """
+    if family.rotary:
+        return hidden
+    if family.log_mel:
+        most = encoder.embed_positions.num_embeddings
+        if not torch.compiler.is_compiling() and hidden.shape[1] > most:
+            raise ValueError(f"{hidden.shape[1]} frames: this encoder has positions for {most} ({most / 50:g} seconds)")
+        positions = encoder.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
+        return F.dropout(hidden + positions, encoder.dropout, encoder.training)
     stack, real = encoder.encoder, frame_mask.unsqueeze(1)
     hidden = hidden.masked_fill(~real.transpose(1, 2), 0)
     if family.stacked_positions:
@@ -119,6 +191,8 @@ def layer_arguments(encoder: PreTrainedModel, family: Family, hidden: Tensor, fr
         from transformers.masking_utils import create_bidirectional_mask  # transformers 4.50 has none
 
         mask = create_bidirectional_mask(encoder.config, hidden, frame_mask)
+    if family.log_mel and "layer_head_mask" in _WHISPER_TAKES:  # transformers 4
+        return {"attention_mask": mask, "layer_head_mask": None}
     if not family.rotary:
         return {"attention_mask": mask}
     ids, device = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0), hidden.device.type

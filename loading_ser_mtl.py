@@ -3,8 +3,10 @@
 This file travels to the Hub beside the method and needs nothing else of this project.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import cached_file, find_adapter_config_file, logging
+from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 from transformers.utils.versions import require_version
 
 require_version("transformers>=4.50")
@@ -31,17 +33,11 @@ PIPELINES = {
 
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
+HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
+"""Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself takes it off all names."""
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
 _NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
 """What transformers takes for a config beside its attributes."""
-
-
-def check_types(config: PretrainedConfig, kinds: dict[str, Any]) -> None:
-    """Check the values of a config against their annotations; a wrong one is a ValueError."""
-    for name, kind in kinds.items():
-        if not _is_of(value := getattr(config, name), kind):
-            number = {int, float} & {kind, *get_args(kind)}
-            raise ValueError(f"{name} {value!r}: must be {'a number' if number else getattr(kind, '__name__', kind)}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -59,20 +55,8 @@ def _is_of(value: Any, kind: Any) -> bool:
     return isinstance(value, type(None) if kind is None else kind)
 
 
-def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
-    """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
-    if values is None or isinstance(values, PretrainedConfig):
-        return values
-    if not isinstance(values, dict):
-        raise ValueError(f"encoder_config {values!r}: must be a config or a dict")
-    values = dict(values)
-    family = values.pop("model_type", None)
-    if not isinstance(family, str) or family not in families:
-        raise ValueError(f"encoder {family!r}: must be one of {', '.join(families)}")
-    try:
-        return AutoConfig.for_model(family, **values)
-    except Exception as error:  # whatever the class makes of a wrong type
-        raise ValueError(f"encoder_config: {' '.join(str(error).split())!r}") from error
+_ID2LABEL = dict[int | str, str] | None
+_MOST_LABELS = 10_000
 
 
 class BaseConfig(PretrainedConfig):
@@ -102,6 +86,63 @@ class BaseConfig(PretrainedConfig):
         if unknown and not of_a_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
+    def check_types(self, kinds: dict[str, Any]) -> None:
+        """Check the values against their annotations; a wrong one is a ValueError."""
+        for name, kind in kinds.items():
+            if not _is_of(value := getattr(self, name), kind):
+                number = {int, float} & {kind, *get_args(kind)}
+                raise ValueError(
+                    f"{name} {value!r}: must be {'a number' if number else getattr(kind, '__name__', kind)}"
+                )
+
+    @staticmethod
+    def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
+        """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
+        if values is None or isinstance(values, PretrainedConfig):
+            return values
+        if not isinstance(values, dict):
+            raise ValueError(f"encoder_config {values!r}: must be a config or a dict")
+        values = dict(values)
+        family = values.pop("model_type", None)
+        if not isinstance(family, str) or family not in families:
+            raise ValueError(f"encoder {family!r}: must be one of {', '.join(families)}")
+        try:
+            return AutoConfig.for_model(family, **values)
+        except Exception as error:  # whatever the class makes of a wrong type
+            raise ValueError(f"encoder_config: {' '.join(str(error).split())!r}") from error
+
+    def emotion_labels(self, kwargs: dict) -> list[str] | None:
+        """The labels of emotion: ours, or those under one of transformers' names for them, which must agree.
+
+        The names of transformers are taken out of `kwargs`. None for a model without emotion.
+        """
+        kinds = {"id2label": _ID2LABEL, "label2id": dict[str, int] | None, "num_labels": int | None}
+        given = {}
+        for name, kind in kinds.items():  # in this order: transformers counts id2label for num_labels
+            given[name] = kwargs.pop(name) if name in kwargs else getattr(self, name, None)
+            if not _is_of(given[name], kind):
+                raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
+        id2label, label2id, num_labels = given.values()
+        if not -1 < (num_labels or 0) <= _MOST_LABELS:
+            raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
+        names = [(self.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
+        names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
+        names = [list(labels) for labels in names if labels]
+        if any(labels != names[0] for labels in names) or (names and num_labels not in (None, len(names[0]))):
+            raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
+        if names or ((self.labels or self.value_scales) and "emotion" not in self.tasks):
+            return names[0] if names else None
+        return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
+
+    def impossible_scales(self) -> list[str]:
+        """The tasks in `value_scales` that have labels, or whose scale is no mean and standard deviation."""
+        scales, others = self.value_scales or {}, {"asr", "emotion", *self.labels}
+
+        def is_scale(scale: list[float]) -> bool:
+            return len(scale) == 2 and all(map(math.isfinite, scale)) and scale[1] > 0
+
+        return [task for task, scale in scales.items() if task in others or not is_scale(scale)]
+
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         """As in transformers. New labels may be given by each of their names, which take the others along."""
@@ -129,32 +170,12 @@ def _check_format(format: int) -> None:
         )
 
 
-_ID2LABEL = dict[int | str, str] | None
-_MOST_LABELS = 10_000
+class ByTask(ModelOutput):
+    """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
 
-
-def emotion_labels(config: BaseConfig, kwargs: dict) -> list[str] | None:
-    """The labels of emotion: ours, or those under one of transformers' names for them, which must agree.
-
-    The names of transformers are taken out of `kwargs`. None for a model without emotion.
-    """
-    kinds = {"id2label": _ID2LABEL, "label2id": dict[str, int] | None, "num_labels": int | None}
-    given = {}
-    for name, kind in kinds.items():  # in this order: transformers counts id2label for num_labels
-        given[name] = kwargs.pop(name) if name in kwargs else getattr(config, name, None)
-        if not _is_of(given[name], kind):
-            raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
-    id2label, label2id, num_labels = given.values()
-    if not -1 < (num_labels or 0) <= _MOST_LABELS:
-        raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
-    names = [(config.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
-    names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
-    names = [list(labels) for labels in names if labels]
-    if any(labels != names[0] for labels in names) or (names and num_labels not in (None, len(names[0]))):
-        raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
-    if names or (config.labels and "emotion" not in config.tasks):
-        return names[0] if names else None
-    return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
+    def __init__(self, by_task: Iterable = (), /, **tensors: Tensor):  # that of ModelOutput wants a dataclass
+        for task, tensor in {**dict(by_task), **tensors}.items():
+            self[task] = tensor
 
 
 class BaseFingerprint(nn.Module):
@@ -209,12 +230,13 @@ class LoadableModel(PreTrainedModel):
         dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
         with_info = arguments.pop("output_loading_info", False)
         model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
-        half = "encoder." if config.encoder_config.is_encoder_decoder else ""
+        half = config.encoder_config.is_encoder_decoder  # of which the encoder is loaded alone
+        load = (type(model.encoder) if half else AutoModel).from_pretrained
         # Some checkpoints lack the mask embedding, which matters in training alone.
-        own = {f"{half}{key}" for key in model.encoder.state_dict()} - {"masked_spec_embed"}
-        load = partial(AutoModel.from_pretrained, name, config=config.encoder_config)
-        stock, info = _loaded_whole(load, own, arguments | {"output_loading_info": True, "trust_remote_code": False})
-        model.encoder.load_state_dict((stock.get_encoder() if half else stock).state_dict())
+        own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
+        arguments |= {"config": config.encoder_config, "output_loading_info": True, "trust_remote_code": False}
+        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else None)
+        model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         model.name_or_path = name
@@ -265,7 +287,8 @@ class LoadableModel(PreTrainedModel):
 
         A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
         """
-        tasks = [task for task in self.heads if trained.get(task, self.config.labels[task]) != self.config.labels[task]]
+        labels = {task: self.config.labels[task] for task in self.config.classification_tasks}
+        tasks = [task for task, own in labels.items() if trained.get(task, own) != own]
         if tasks and not arguments.get("ignore_mismatched_sizes"):
             raise ValueError(
                 f"labels of {tasks[0]}: {self.config.labels[tasks[0]]}, but it was trained on {trained[tasks[0]]}; "
@@ -292,6 +315,23 @@ class LoadableModel(PreTrainedModel):
         state = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
         save_file(state, Path(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
 
+    @contextmanager
+    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """A list that each layer's attention weights are put into, if they are wanted."""
+        weights: list[Tensor] = []
+        if wanted and self.encoder.config._attn_implementation != "eager":
+            logging.get_logger(__name__).warning_once(
+                "output_attentions: are None, except with attn_implementation='eager'"
+            )
+        layers = self.transformer_layers() if wanted else ()
+        modules = [layer.attention if self.family.stack else layer.self_attn for layer in layers]
+        hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
+        try:
+            yield weights
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def enable_adapters(self) -> None:
         """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""
         super().enable_adapters()
@@ -306,9 +346,12 @@ class LoadableModel(PreTrainedModel):
         return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
 
 
-def _loaded_whole(load: Callable, own: set[str], arguments: dict) -> Any:
-    """What `load` loads. If its checkpoint does not hold the `own` tensors in their shapes, a ValueError."""
-    names = {WRAPPERS: "", **(arguments.get("key_mapping") or {})}
+def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
+    """What `load` loads, without the prefixes of the names in its checkpoint.
+
+    A ValueError, if that does not hold the `own` tensors in their shapes.
+    """
+    names = {**(prefixes or {WRAPPERS: ""}), **(arguments.get("key_mapping") or {})}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
     try:

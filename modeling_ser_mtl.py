@@ -10,8 +10,7 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -27,7 +26,7 @@ from transformers import (
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
 )
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
 try:
     from transformers import initialization as init
@@ -36,30 +35,14 @@ except ImportError:  # transformers 4
 
 try:  # in a repository of the Hub, and in its copies here, the six files are a package
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import (
-        BaseConfig,
-        BaseFingerprint,
-        LoadableModel,
-        check_types,
-        emotion_labels,
-        encoder_config_of,
-        refuse_wrong_base,
-    )  # fmt: skip
+    from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import (
-            BaseConfig,
-            BaseFingerprint,
-            LoadableModel,
-            check_types,
-            emotion_labels,
-            encoder_config_of,
-            refuse_wrong_base,
-        )  # fmt: skip
+        from loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 
@@ -74,8 +57,9 @@ class SerMtlConfig(BaseConfig):
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (transformers reads a plain class attribute)
 
     encoder_config: Any = None  # a config of transformers, or a dict with its `model_type`
-    tasks: list[str] | None = None  # with a loss: "asr", and any with labels; without emotion, to prepare an encoder
+    tasks: list[str] | None = None  # with a loss: "asr", and any with labels or a scale; emotion may be missing
     labels: dict[str, list[str]] | None = None  # classes of each classification task, in the order of its logits
+    value_scales: dict[str, list[float]] | None = None  # mean and standard deviation of each value task in training
     vocab_size: int | None = None  # characters of the CTC head; None for a model without one
     pad_token_id: int | None = 0  # CTC's blank
     embedding_dim: int = 256  # width of the task embeddings x
@@ -90,10 +74,10 @@ class SerMtlConfig(BaseConfig):
 
     def __post_init__(self, **kwargs):
         self.refuse_unknown(kwargs)
-        check_types(self, SerMtlConfig.__annotations__)
-        self.encoder_config = encoder_config_of(self.encoder_config, FAMILIES)
+        self.check_types(SerMtlConfig.__annotations__)
+        self.encoder_config = self.encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
-        emotions = emotion_labels(self, kwargs)
+        emotions = self.emotion_labels(kwargs)
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
         self._check()
         super().__post_init__(**kwargs)
@@ -104,17 +88,29 @@ class SerMtlConfig(BaseConfig):
     @property
     def classification_tasks(self) -> list[str]:
         """The tasks with a classification head."""
-        return [task for task in self.tasks if task != "asr"]
+        return [task for task in self.tasks if task not in {"asr", *(self.value_scales or {})}]
+
+    @property
+    def value_tasks(self) -> list[str]:
+        """The tasks whose head gives one value."""
+        return [task for task in self.tasks if task in (self.value_scales or {})]
+
+    def standardised(self, task: str, values: Tensor) -> Tensor:
+        """Values of a task with mean 0 and standard deviation 1 in training, as its head gives them."""
+        mean, deviation = self.value_scales[task]
+        return (values.float() - mean) / deviation
 
     def _check(self) -> None:
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
         wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
+        values = self.impossible_scales()
         weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
-            (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels"),
+            (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
+            (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
@@ -131,14 +127,6 @@ class SerMtlConfig(BaseConfig):
                 raise ValueError(message)
 
 
-class ByTask(ModelOutput):
-    """A tensor for each task, by its name: a dict that pipelines can take apart and torch.export can pass on."""
-
-    def __init__(self, by_task: Iterable = (), /, **tensors: Tensor):  # that of ModelOutput wants a dataclass
-        for task, tensor in {**dict(by_task), **tensors}.items():
-            self[task] = tensor
-
-
 @dataclass
 class SerMtlOutput(ModelOutput):
     """The output of `SerMtlModel`."""
@@ -148,10 +136,11 @@ class SerMtlOutput(ModelOutput):
     task_logits: ByTask | None = None  # of each classification task, as they are trained, (batch, classes)
     asr_logits: Tensor | None = None  # (batch, frames, vocabulary)
     frame_lengths: Tensor | None = None  # real frames, (batch,)
-    embeddings: ByTask | None = None  # x of each classification task, (batch, embedding_dim)
+    embeddings: ByTask | None = None  # x of each task with a head, (batch, embedding_dim)
     losses: dict[str, Tensor] | None = None  # each loss of every utterance, (batch,), 0 where it is not annotated
     hidden_states: tuple[Tensor, ...] | None = None  # into the first layer and out of each, (batch, frames, d)
     attentions: tuple[Tensor, ...] | None = None  # weights of each layer, (batch, heads, frames, frames)
+    task_values: ByTask | None = None  # of each value task, on the scale of its annotations, (batch,)
 
 
 class ZeroLinear(nn.Linear):
@@ -172,7 +161,7 @@ class BottleneckAdapter(nn.Module):
 
 
 class TaskHead(nn.Module):
-    """One classification task: adapter, mean over real frames, FC layer (giving x), linear classifier.
+    """One task: adapter, mean over real frames, FC layer (giving x), linear classifier, of one output for a value.
 
     With `layer_weights`: two layers with ReLU on every frame, mean over real frames (giving x), linear classifier.
     """
@@ -256,6 +245,35 @@ def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) 
     return (loss / real.sum(dim=1).clamp(min=1)).masked_fill(~real.any(dim=1), 0)
 
 
+def concordance_sums(config: SerMtlConfig, task: str, values: Tensor, labels: Tensor) -> Tensor:
+    """What `concordance_loss` needs of an update: (batch,) each -> (6,), to be added up over its batches.
+
+    They are, over annotated utterances, their number and the sums of x, x^2, y, y^2 and (x - y)^2.
+    """
+    x, y = (config.standardised(task, v) for v in (values.detach(), labels))
+    terms = torch.stack([torch.ones_like(x), x, x.square(), y, y.square(), (x - y).square()])
+    return terms.masked_fill(~labels.isfinite(), 0).sum(dim=1)
+
+
+def concordance_loss(
+    config: SerMtlConfig, task: str, values: Tensor, labels: Tensor, sums: Tensor | None = None
+) -> Tensor:
+    """(x - y)^2 / D of each utterance, whose mean over the annotated ones is 1 - CCC: (batch,) each -> (batch,).
+
+    x are predicted values and y annotated ones, NaN for "not annotated", both standardised, which leaves the CCC as it
+    is. D = var x + var y + (mean x - mean y)^2 (Lin 1989) of the whole update, from its `concordance_sums`; by default,
+    of the batch. The gradient is that of 1 - CCC: D's is in it too. 0 throughout if the update's y are all the same.
+    """
+    sums = concordance_sums(config, task, values, labels) if sums is None else sums
+    x, y = config.standardised(task, values), config.standardised(task, labels).nan_to_num()
+    mean_x, x2, mean_y, y2, error = (sums[1:] / sums[0].clamp(min=1)).unbind()
+    varies = y2 - mean_y.square() > 1e-5 * y2
+    d = torch.where(varies, x2 + y2 - 2 * mean_x * mean_y, 1)
+    of_d = x.square() - 2 * mean_y * x  # its mean has D's gradient
+    loss = ((x - y).square() - error / d * (of_d - of_d.detach())) / d
+    return torch.where(varies & labels.isfinite(), loss, 0)
+
+
 SCL_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "norm": F.pairwise_distance,
     "cos": lambda a, b: -F.cosine_similarity(a, b, dim=-1),
@@ -283,6 +301,8 @@ def loss_weights(config: SerMtlConfig) -> dict[str, float]:
 
 def annotated(task: str, labels: Tensor) -> Tensor:
     """Which utterances have a label of the task: (batch,), or rows of characters or shares -> (batch,) bool."""
+    if labels.is_floating_point() and labels.dim() == 1:
+        return labels.isfinite()
     return (labels >= 0).any(dim=1) if task == "asr" or labels.is_floating_point() else labels >= 0
 
 
@@ -321,7 +341,8 @@ class SerMtlModel(LoadableModel):
         self.encoder = speech_encoder(config.encoder_config)
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
         classes = {task: len(config.labels[task]) for task in config.classification_tasks}
-        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in classes.items()})
+        outputs = classes | dict.fromkeys(config.value_tasks, 1)
+        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in outputs.items()})
         self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
@@ -362,7 +383,12 @@ class SerMtlModel(LoadableModel):
 
     def convolutions(self) -> list[tuple[int, int]]:
         """Kernel size and stride of each convolution of the front end."""
-        return [(c.kernel_size[0], c.stride[0]) for c in self.front_end_modules() if isinstance(c, nn.Conv1d)]
+        return self.family.convolutions(self.encoder)
+
+    @property
+    def longest_input(self) -> int | None:
+        """Samples of the longest utterance; None for any length."""
+        return self.family.longest_input(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
         """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
@@ -379,11 +405,9 @@ class SerMtlModel(LoadableModel):
         lengths = mask.sum(dim=1).long()
         field = reduce(lambda n, c: (n - 1) * c[1] + c[0], self.convolutions()[::-1], 1)
         waveforms = F.pad(input_values, (0, max(0, field - input_values.shape[1])))
-        kernel, stride = self.convolutions()[0]
-        real = (lengths.clamp(min=field) - kernel) // stride + 1
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.front_end_parameters())
         with torch.set_grad_enabled(trained):
-            features = front_end(self.encoder, self.family, waveforms, real)
+            features = front_end(self.encoder, self.family, waveforms, lengths.clamp(min=field))
         return features, self.frame_lengths(lengths)
 
     def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -393,18 +417,18 @@ class SerMtlModel(LoadableModel):
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
-        hidden = features if family.rotary else encoder.feature_projection(features)
+        hidden = encoder.feature_projection(features) if family.stack else features
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = [hidden if family.rotary else add_positions(encoder, family, hidden, frame_mask)]
+        states = [add_positions(encoder, family, hidden, frame_mask)]
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
             if family.position_bias:
                 arguments["position_bias"] = output[1]
             states.append(output[0] if isinstance(output, tuple) else output)
-        last_norm = family.rotary or getattr(encoder.config, "do_stable_layer_norm", False)
+        last_norm = not family.stack or getattr(encoder.config, "do_stable_layer_norm", False)
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
@@ -423,12 +447,13 @@ class SerMtlModel(LoadableModel):
         """Run all heads on waveforms, (batch, samples) with a mask of real samples, or on features.
 
         `features` and `frame_lengths` are those of `extract_features`. `<task>_labels` are (batch,), -100 for "not
-        annotated", or soft ones as `classification_loss` takes them; `asr_labels` (batch, characters), padded with
-        -100. `labels` are emotion's.
+        annotated", or soft ones as `classification_loss` takes them; of values, with NaN; `asr_labels` (batch,
+        characters), padded with -100. `labels` are emotion's.
         """
         if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        targets = {task: task_labels.pop(f"{task}_labels", None) for task in {**self.config.labels, "asr": None}}
+        known = {*self.config.labels, *self.config.tasks, "asr"}
+        targets = {task: task_labels.pop(f"{task}_labels", None) for task in known}
         if task_labels:
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
@@ -440,7 +465,7 @@ class SerMtlModel(LoadableModel):
             frames, frame_mask, states = self.encode(features, frame_lengths)
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
-        logits = ByTask(**{task: logits for task, (_, logits) in outputs.items()})
+        logits = ByTask(**{task: outputs[task][1] for task in self.config.classification_tasks})
         if self.fusion is not None:
             logits["emotion"] = logits["emotion"] + self.fusion(embeddings)
         asr_logits = None if self.ctc_head is None else self.ctc_head(frames)
@@ -448,37 +473,25 @@ class SerMtlModel(LoadableModel):
         calibrated = logits["emotion"] / self.config.temperature if "emotion" in logits else None
         output = SerMtlOutput(None, calibrated, logits, asr_logits, frame_lengths, embeddings, None, states)
         output.attentions = tuple(attentions) if flags["output_attentions"] else None
+        if scales := {task: self.config.value_scales[task] for task in self.config.value_tasks}:
+            values = {t: mean + std * outputs[t][1].squeeze(-1).float() for t, (mean, std) in scales.items()}
+            output.task_values = ByTask(**values)
         if targets := {task: targets[task] for task in self.config.tasks if targets[task] is not None}:
             output.losses = self._losses(output, targets)
             counts = loss_counts(self.config, targets, torch.full((), len(frames), device=frames.device))
             output.loss = weighted_loss(self.config, output.losses, counts)
         return output if flags["return_dict"] else output.to_tuple()
 
-    @contextmanager
-    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
-        """A list that each layer's attention weights are put into, if they are wanted."""
-        weights: list[Tensor] = []
-        if wanted and self.encoder.config._attn_implementation != "eager":
-            logging.get_logger(__name__).warning_once(
-                "output_attentions: are None, except with attn_implementation='eager'"
-            )
-        layers = self.transformer_layers() if wanted else ()
-        modules = [layer.self_attn if self.family.rotary else layer.attention for layer in layers]
-        hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
-        try:
-            yield weights
-        finally:
-            for hook in hooks:
-                hook.remove()
-
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
         logits, blank = output.task_logits, self.config.pad_token_id
-        losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task != "asr"}
+        losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task in logits}
+        for task in [task for task in self.config.value_tasks if task in targets]:
+            losses[task] = concordance_loss(self.config, task, output.task_values[task], targets[task])
         if "asr" in targets:
             losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank)
         if self.config.scl != "none":
-            losses["scl"] = self_contrastive_loss(list(output.embeddings.values()), self.config.scl)
+            losses["scl"] = self_contrastive_loss([output.embeddings[task] for task in logits], self.config.scl)
         return losses
 
 

@@ -36,6 +36,9 @@ AT_ONCE = 30 * 60 * SAMPLING_RATE
 _FIRST = 2 * 60 * SAMPLING_RATE
 """As many before the first answers come; each time twice as many follow, until `AT_ONCE`."""
 
+UTTERANCE = 120 * SAMPLING_RATE
+"""Samples of the longest utterance of a corpus that has one answer. Attention takes memory with its square."""
+
 UNSURE = "unsure"
 """The label where no class has the probability that is asked for."""
 
@@ -114,8 +117,9 @@ class Recognizer:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """The classes of each classification task."""
-        return {task: self.model.config.labels[task] for task in self.model.config.classification_tasks}
+        """The classes of each task with a head; of one that gives a value, none."""
+        config = self.model.config
+        return {task: config.labels[task] for task in config.classification_tasks} | {t: [] for t in config.value_tasks}
 
     def __call__(self, recording: Recording | list[Recording], **options) -> dict | list[dict]:
         """The answer to a recording, or a list of answers to a list of recordings.
@@ -126,10 +130,10 @@ class Recognizer:
 
         Returns:
             `duration` in seconds; for each classification task {"label", "probability", "probabilities": {label: p}},
-            emotion's calibrated; `transcript`, if the model transcribes; and `segments`, each with `start` and `end` in
-            seconds, the same tasks, and its transcript. Of the whole recording, probabilities are the mean over the
-            segments, weighted by their lengths, and the transcripts are joined. One without speech has no tasks:
-            {"duration", "speech": False, "segments": []}.
+            emotion's calibrated; for each value {"value"}, on the scale of its annotations; `transcript`, if the model
+            transcribes; and `segments`, each with `start` and `end` in seconds, the same tasks, and its transcript. Of
+            the whole recording, probabilities and values are the mean over the segments, weighted by their lengths, and
+            the transcripts are joined. One without speech has no tasks: {"duration", "speech": False, "segments": []}.
 
         Raises:
             ValueError: a recording that cannot be read.
@@ -156,6 +160,7 @@ class Recognizer:
         raw: bool = False,
         abstain: float = 0.0,
         embeddings: bool = False,
+        whole: bool = False,
     ) -> Iterator[tuple[int, dict | ValueError]]:
         """Answer many recordings as they are read. No more than half an hour of speech is in memory.
 
@@ -165,6 +170,7 @@ class Recognizer:
             raw: leave emotion's probabilities as the model was trained, without the temperature.
             abstain: the label is "unsure" where no class has this probability.
             embeddings: whether segments hold `embeddings`, by task: (width,) float32 each.
+            whole: each recording up to two minutes is one utterance, as of a corpus, even one of silence.
 
         Yields:
             The number of a recording, from 0, and a segment of it; after the last one its answer, which holds the
@@ -173,7 +179,7 @@ class Recognizer:
         transcript = self.transcript if transcript is None else transcript
         parts: list[dict] = []
         fault = None
-        for chunk in chunks(self._heard(recordings)):
+        for chunk in chunks(self._heard(recordings, whole)):
             speech = [part.samples for _, part in chunk if isinstance(part, Segment)]
             with self._one_at_a_time:
                 answers = iter(self._infer(speech, transcript=transcript, raw=raw, embeddings=embeddings))
@@ -190,7 +196,9 @@ class Recognizer:
                 yield number, fault or _sure(_joined(_seconds(part), parts), abstain)
                 parts, fault = [], None
 
-    def _heard(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, "Segment | int | ValueError"]]:
+    def _heard(
+        self, recordings: Iterable[Recording], whole: bool
+    ) -> Iterator[tuple[int, "Segment | int | ValueError"]]:
         """The number of each recording, with its segments, and then with its length in samples or an error."""
         for number, recording in enumerate(recordings):
             length = 0
@@ -201,12 +209,21 @@ class Recognizer:
                     length += len(block)
                     yield block
 
+            blocks = self._blocks_of(recording, f"recording {number + 1}")
             try:
-                for segment in segments(counted(self._blocks_of(recording, f"recording {number + 1}"))):
+                heard = self._utterance if whole else partial(segments, longest=self.model.longest_input)
+                for segment in heard(counted(blocks)):
                     yield number, segment
                 yield number, length
             except ValueError as error:
                 yield number, error
+
+    def _utterance(self, blocks: Iterable[np.ndarray]) -> Iterator[Segment]:
+        samples, longest = np.concatenate(list(blocks)), self.model.longest_input
+        if len(samples) <= min(UTTERANCE, longest or UTTERANCE):
+            yield Segment(0, samples)
+        else:
+            yield from segments([samples], longest=longest)
 
     def _blocks_of(self, recording: Recording, name: str) -> Iterator[np.ndarray]:
         return blocks_of(recording, name)
@@ -312,7 +329,8 @@ def _answer_batch(
 ) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
     """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
     batch = waveforms(utterances, processor.feature_extractor)
-    values, mask = batch["input_values"].to(model.device, model.dtype), batch["attention_mask"].to(model.device)
+    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
     features, lengths = front_end(model, values, mask)
     output = model(features=features, frame_lengths=lengths)
     answers = _answers(model, output, raw)
@@ -368,6 +386,9 @@ def _answers(model: PreTrainedModel, output: ModelOutput, raw: bool) -> list[dic
     for task, logits in {**output.task_logits, **calibrated}.items():
         for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
             answer[task] = _classified(model.config.labels[task], p)
+    for task, values in (output.task_values or {}).items():
+        for answer, value in zip(answers, values.tolist(), strict=True):
+            answer[task] = {"value": value}
     return answers
 
 

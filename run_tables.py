@@ -15,6 +15,7 @@ from ser_mtl.corpora.audio import with_samples
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.tables.arguments import TablesArguments, keep_settings, parse_arguments
 from ser_mtl.tables.baselines import write_baselines
+from ser_mtl.tables.cross import write_cross
 from ser_mtl.tables.finished import finished_rows
 from ser_mtl.tables.launch import Cluster, ThisMachine, run_all
 from ser_mtl.tables.plan import choose_rows, plan, plan_table
@@ -26,6 +27,8 @@ def main() -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":  # one process launches the processes of all runs
         return
     args = parse_arguments()
+    if args.cross:
+        return print(f"{write_cross(args.output_dir, args.cross)}\n\n{args.output_dir / 'cross.md'}")
     rows = choose_rows(args.tables, args.rows, args.leave_out)
     runs = plan(rows, args.folds, args.seeds, args.output_dir)
     if args.dry_run:

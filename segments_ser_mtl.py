@@ -51,7 +51,7 @@ class Segment(NamedTuple):
     samples: np.ndarray
 
 
-def segments(blocks: Iterable[np.ndarray], ear: Ear | None = None) -> Iterator[Segment]:
+def segments(blocks: Iterable[np.ndarray], ear: Ear | None = None, longest: int | None = None) -> Iterator[Segment]:
     """Segments of a recording, as soon as they are sure. Memory does not grow with the recording.
 
     A short recording is judged by energy alone, so that it has the same segments everywhere.
@@ -59,18 +59,19 @@ def segments(blocks: Iterable[np.ndarray], ear: Ear | None = None) -> Iterator[S
     Args:
         blocks: samples at 16 kHz, (n,) int16 each, of any lengths.
         ear: tells speech in a recording longer than `WINDOW`; by default silero-vad if it is installed, else energy.
+        longest: samples of a segment at most, if that is less than `WINDOW`.
     """
     stream = iter(blocks)
-    beginning = [np.zeros(0, np.int16)]
-    while sum(map(len, beginning)) <= WINDOW:
+    beginning, window = [np.zeros(0, np.int16)], min(WINDOW, longest or WINDOW)
+    while sum(map(len, beginning)) <= window:
         if (block := next(stream, None)) is None:
-            return (yield from _of_short(np.concatenate(beginning)))
+            return (yield from _of_short(np.concatenate(beginning), window))
         beginning.append(block)
     ear = ear or (by_silero if has_silero() else by_energy)
-    yield from _cut(ear(chain(beginning, stream)), PAUSE)
+    yield from _cut(ear(chain(beginning, stream)), PAUSE, window)
 
 
-def _of_short(samples: np.ndarray) -> Iterator[Segment]:
+def _of_short(samples: np.ndarray, window: int) -> Iterator[Segment]:
     pieces = list(by_energy([samples]))
     speech = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(flags for _, flags in pieces)]))
     frames = -(-len(samples) // FRAME)
@@ -80,14 +81,14 @@ def _of_short(samples: np.ndarray) -> Iterator[Segment]:
     if gaps.max() * FRAME < SILENCE:
         yield Segment(0, samples)
     else:
-        yield from _cut(iter(pieces), SILENCE)
+        yield from _cut(iter(pieces), SILENCE, window)
 
 
 # ------------------------------------------------------------------------------------------------------------- cutting
 
 
-def _cut(pieces: Iterator[Piece], pause: int) -> Iterator[Segment]:
-    """Cut pieces in pauses of so many samples. What is held is a few windows."""
+def _cut(pieces: Iterator[Piece], pause: int, window: int) -> Iterator[Segment]:
+    """Cut pieces in pauses of so many samples, to segments of a window at most. What is held is a few windows."""
     samples, speech, origin, free, more = np.zeros(0, np.int16), np.zeros(0, bool), 0, 0, True
     while more:
         new = list(islice(pieces, _HELD))
@@ -96,7 +97,7 @@ def _cut(pieces: Iterator[Piece], pause: int) -> Iterator[Segment]:
         speech = np.concatenate([speech, *(flags for _, flags in new)])
         done = 0
         while (first := _first(speech, done)) < len(speech) - (_AHEAD if more else 0):
-            start, end, done = _next(samples, speech, done, free, pause)
+            start, end, done = _next(samples, speech, done, free, pause, window)
             if speech[start:end].sum() >= _LEAST:
                 yield Segment(origin + start * FRAME, samples[start * FRAME : end * FRAME].copy())
             free = end
@@ -114,9 +115,11 @@ def _first(speech: np.ndarray, done: int) -> int:
     return done + int(speech[done:].argmax()) if speech[done:].any() else len(speech)
 
 
-def _next(samples: np.ndarray, speech: np.ndarray, done: int, free: int, pause: int) -> tuple[int, int, int]:
+def _next(
+    samples: np.ndarray, speech: np.ndarray, done: int, free: int, pause: int, window: int
+) -> tuple[int, int, int]:
     """Frames of the first segment after `done`: its start, from `free` on, its end, and where to look for the next."""
-    margin, most = MARGIN // FRAME, WINDOW // FRAME
+    margin, most = MARGIN // FRAME, window // FRAME
     edges = np.flatnonzero(np.diff(speech[done:].astype(np.int8), prepend=0, append=0)) + done
     starts, ends = edges[::2], edges[1::2]
     start = max(free, int(starts[0]) - margin)
@@ -124,14 +127,15 @@ def _next(samples: np.ndarray, speech: np.ndarray, done: int, free: int, pause: 
     for run in range(1, len(starts)):
         gap, so_far = (starts[run] - ends[run - 1]) * FRAME, (ends[run - 1] - starts[0]) * FRAME
         too_long = ends[run] + margin - start > most
-        if gap >= SILENCE or (gap >= pause and so_far >= ENOUGH) or (too_long and so_far >= WINDOW // 2):
+        if gap >= SILENCE or (gap >= pause and so_far >= ENOUGH) or (too_long and so_far >= window // 2):
             break
         last = run
         if too_long:
             break
     end = int(ends[last])
+    splinter = min(SAMPLING_RATE // FRAME, most // 4)
     if end - start > most:
-        cut = _quietest(samples, start + most // 2, min(start + most, end - SAMPLING_RATE // FRAME))
+        cut = _quietest(samples, start + most // 2, min(start + most, end - splinter))
         return start, cut, cut
     room = (int(starts[last + 1]) - end) // 2 if last + 1 < len(starts) else len(speech) - end
     return start, min(end + min(margin, room), start + most), end

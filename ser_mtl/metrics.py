@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Metric:
 
 _UA = "UA (mean of the per-class recalls)"
 _WA = "WA (accuracy)"
+_CCC = "CCC (concordance correlation coefficient)"
 
 METRICS: tuple[Metric, ...] = (
     Metric("emotion", "ua", "emotion UA", "recall", long_title=f"emotion {_UA}"),
@@ -53,8 +54,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("asr", "cer", "CER", "cer", higher_is_better=False, in_summary=False, long_title="ASR CER"),
     Metric("asr_adapters_off", "wer", "WER, adapters off", "wer", higher_is_better=False),
     Metric("asr_adapters_off", "cer", "CER, adapters off", "cer", higher_is_better=False, in_summary=False),
+    *(
+        metric
+        for task in VALUE_TASKS
+        for metric in (
+            Metric(task, "ccc", f"{task} CCC", "ccc", long_title=f"{task} {_CCC}"),
+            Metric(task, "rmse", f"{task} RMSE", "rmse", higher_is_better=False, in_summary=False),
+        )
+    ),
 )
 """All metrics, in the order of the tables."""
 
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 """Metrics by name."""
+
+MEAN_CCC = "mean_ccc"
+"""The mean CCC of the values that are trained, by which epochs are compared where emotion is not."""

@@ -240,7 +240,7 @@ def note_changes(settings: Settings) -> None:
         with warnings.catch_warnings(action="ignore"):
             parts = split(_load(corpus), corpus.fold, corpus.dev)
         data = split_record(parts, corpus.fold or 1, corpus.dev)
-        data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts))}
+        data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}
         changes = changes_of_corpus(Path(args.output_dir), data)
     except UserError as error:
         changes = f"it cannot be read: {error}"

@@ -11,14 +11,14 @@ class Task:
     Attributes:
         name: its name in flags, in `results.json` and in the model.
         column: the corpus column that holds its labels; None there means "not annotated".
-        kind: "classes" for one label per utterance, "text" for a transcript.
+        kind: "classes" for one label per utterance, "text" for a transcript, "value" for a number.
         title: its name in tables and figures.
         hub_type: the Hub's name for tasks of this kind.
     """
 
     name: str
     column: str
-    kind: Literal["classes", "text"]
+    kind: Literal["classes", "text", "value"]
     title: str
     hub_type: str
 
@@ -30,9 +30,15 @@ TASKS: dict[str, Task] = {
         Task("gender", "gender", "classes", "gender", "audio-classification"),
         Task("style", "style", "classes", "style", "audio-classification"),
         Task("asr", "text", "text", "ASR", "automatic-speech-recognition"),
+        Task("valence", "valence", "value", "valence", "other"),  # the Hub has no type for values of audio
+        Task("activation", "activation", "value", "activation", "other"),
+        Task("dominance", "dominance", "value", "dominance", "other"),
     )
 }
 """All tasks by name, in the order of all tables and figures."""
 
 CLASSIFICATION_TASKS = tuple(task.name for task in TASKS.values() if task.kind == "classes")
 """Names of the tasks with one label per utterance."""
+
+VALUE_TASKS = tuple(task.name for task in TASKS.values() if task.kind == "value")
+"""Names of the tasks with one number per utterance."""

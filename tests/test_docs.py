@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from helpers.tiny import ROOT
 
+from ser_mtl.corpora.description import DESCRIBED, read_description
+from ser_mtl.corpora.loading import CORPORA
+
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FIGURES = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".png", ".jpg", ".svg", ".gif")]
 LANGUAGES = {"python", "bash", "console", "text", "csv", "yaml", "diff", "bibtex", "math"}
@@ -92,3 +95,15 @@ def test_code_blocks_have_a_language_and_python_parses(page):
         assert language in LANGUAGES
         if language == "python":
             ast.parse(code)
+
+
+def test_the_page_on_corpora_has_a_row_for_each_with_its_counts():
+    page = (ROOT / "docs/corpora.md").read_text(encoding="utf-8")
+    rows = {name: line for line in page.splitlines() for name in re.findall(r"^\| `--corpus ([\w-]+)", line)}
+    assert rows.keys() == set(CORPORA) - {"demo"}
+    for name in DESCRIBED:
+        description, row = read_description(name), rows[name]
+        assert description.address.split(" ")[0] in row
+        for count in description.counts[:1]:
+            assert f"{count['utterances']:,}; {count.get('speakers', '')}" in row, name
+            assert f"; {len(count.get('emotion', ())) or ''}" in row, name

@@ -17,6 +17,7 @@ ORDER = (
     {"training"},
     {"research"},
     {"recipe"},
+    {"cross"},
     {"tables"},
     {"cli"},
     {"commands"},

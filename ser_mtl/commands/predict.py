@@ -134,6 +134,7 @@ def last_run() -> str:
         UserError: there is none.
     """
     finished = sorted(RUNS.rglob("results.json"), key=lambda file: file.stat().st_mtime)
+    finished = [file for file in finished if (file.parent / "config.json").is_file()]  # an evaluation has none
     if not finished:
         raise UserError("--model: no finished run in runs/; name a folder or Hub id")
     print(printable(f"model: {finished[-1].parent}"), file=sys.stderr)

@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 from transformers import SequenceFeatureExtractor
 
 from recordings_ser_mtl import waveforms
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -69,7 +69,7 @@ class Collator:
         """
         batch = self._features(rows) if "features" in rows[0] else self._waveforms(rows)
         batch["row"] = torch.tensor([row["row"] for row in rows])
-        for task in CLASSIFICATION_TASKS:
+        for task in (*CLASSIFICATION_TASKS, *VALUE_TASKS):
             if f"{task}_labels" in rows[0]:
                 batch[f"{task}_labels"] = torch.from_numpy(np.stack([row[f"{task}_labels"] for row in rows]))
         if "asr_labels" in rows[0]:

@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset
 from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.corpora.values import SYNONYMS, VALUES, as_number
 from ser_mtl.errors import UserError
 
 
@@ -26,6 +27,7 @@ def read_dataset(dataset: Dataset, data_dir: str | Path | None = None) -> Datase
     Raises:
         UserError: names the column, and the row counted from 0, that is wrong.
     """
+    dataset = _renamed(dataset)
     _check_columns(dataset)
     columns = {name: _values(dataset, name) for name in (*FEATURES, "file_name")}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -48,8 +50,17 @@ def _place(row: int) -> str:
     return f"dataset, row {row}"
 
 
+def _renamed(dataset: Dataset) -> Dataset:
+    for other, name in SYNONYMS.items():
+        if other in dataset.column_names:
+            if name in dataset.column_names:
+                raise UserError(f"dataset: columns {name!r} and {other!r} are one; remove one of them")
+            dataset = dataset.rename_column(other, name)
+    return dataset
+
+
 def _check_columns(dataset: Dataset) -> None:
-    known_columns("dataset", dataset.column_names, ["path", "file_name", *FEATURES])
+    known_columns("dataset", dataset.column_names, ["path", "file_name", *FEATURES, *SYNONYMS])
     if not {"path", "file_name"} & set(dataset.column_names):
         raise UserError("dataset: no column 'path' or 'file_name'; add the path of each audio file")
     if len(dataset) == 0:
@@ -71,6 +82,8 @@ def _values(dataset: Dataset, name: str) -> list:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"dataset: column {name!r} holds other values than {kind} ({reason}); cast it") from error
+    if name in VALUES:  # NaN is how many tables have an empty cell
+        return [None if value is None else as_number(value) for value in array.to_pylist()]
     return [value.strip() or None if isinstance(value, str) else value for value in array.to_pylist()]
 
 

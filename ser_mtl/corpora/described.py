@@ -25,12 +25,12 @@ from ser_mtl.corpora.tree import (
     without_suffix,
 )
 from ser_mtl.corpora.utterances import FEATURES
+from ser_mtl.corpora.values import SYNONYMS, VALUES, as_number
 from ser_mtl.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # names in one line
-_NUMBERS = ("valence", "activation", "dominance")
 
 
 @dataclass
@@ -195,12 +195,13 @@ def row_of(description: Description, fields: dict[str, str]) -> dict:
     """The columns of an utterance from its fields; "left out" says why it is to be left out, or is None."""
     row: dict = {"left out": None, "corpus": description.name}
     for column in (one for one in FEATURES if one not in ("id", "path", "corpus", "start", "end", "raters")):
-        templates = description.columns.get(column, (f"{{{column}}}",))
+        names = (column, *(other for other, name in SYNONYMS.items() if name == column))
+        templates = description.columns.get(column, tuple(f"{{{name}}}" for name in names))
         label = next(filter(None, (fill(template, fields) for template in templates)), None)
         word = _mapped(description, column, label)
         if label and not word and column in LEAVES_OUT:
             row["left out"] = row["left out"] or f"utterances have {column} {label!r}"
-        row[column] = _number(word) if column in _NUMBERS else word or None
+        row[column] = as_number(word) if column in VALUES else word or None
     return row
 
 
@@ -209,13 +210,6 @@ def _mapped(description: Description, column: str, label: str | None) -> str | N
     if not words or not label:
         return label
     return words.get(spelling(cleaned(label) or ""), words.get(REST, label))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

@@ -15,6 +15,7 @@ from datasets import Dataset
 from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES, is_official
+from ser_mtl.corpora.values import SYNONYMS, VALUES, read_values, shortest
 from ser_mtl.errors import UserError, notice
 from ser_mtl.files import replacing
 from ser_mtl.safe_text import csv_line, unguarded
@@ -112,8 +113,12 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
     names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
     left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
-    columns = [column for column in ANNOTATIONS if column != left_out]
-    rows = zip(names, *(corpus[column] for column in columns), strict=True)
+    lacking = {column for column in VALUES if all(value is None for value in corpus[column])}
+    columns = [column for column in ANNOTATIONS if column not in {left_out, *lacking}]
+    cells = [
+        corpus[column] if column not in VALUES else [_text(value) for value in corpus[column]] for column in columns
+    ]
+    rows = zip(names, *cells, strict=True)
     lines = [
         csv_line(["file_name", *columns]),
         *(csv_line("" if cell is None else cell for cell in row) for row in rows),
@@ -125,6 +130,10 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
+def _text(value: float | None) -> str | None:
+    return None if value is None else shortest(value)
+
+
 def _read_one_folder(folder: Path) -> list[dict]:
     metadata = folder / METADATA
     if not folder.is_dir():
@@ -134,6 +143,7 @@ def _read_one_folder(folder: Path) -> list[dict]:
     rows = _read_rows(metadata)
     _check_files(metadata, rows)
     clean(rows, str(metadata))
+    read_values(rows, str(metadata), _FIRST_ROW)
     return rows
 
 
@@ -212,7 +222,7 @@ def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
     if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of surplus cells
         named = {",": "commas", ";": "semicolons", "\t": "tabs"}[separator]
         raise UserError(f"{metadata}: rows have more cells than the header; put quotes around text with {named}")
-    table = _named_columns(metadata, table.rename(columns=str.strip).fillna(""))
+    table = _named_columns(metadata, table.rename(columns=str.strip).rename(columns=SYNONYMS).fillna(""))
     if table.empty:
         raise UserError(f"{metadata}: holds no rows")
     return [
@@ -248,7 +258,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     twice = [column for column in COLUMNS if f"{column}.1" in table.columns or list(table.columns).count(column) > 1]
     if twice:
         raise UserError(f"{metadata}: column {twice[0]!r} is there twice; remove one")
-    table = table[known_columns(str(metadata), list(table.columns), COLUMNS)]
+    table = table[known_columns(str(metadata), list(table.columns), (*COLUMNS, *SYNONYMS))]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")
     return table

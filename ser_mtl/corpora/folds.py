@@ -7,7 +7,7 @@ import hashlib
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NotRequired, get_args
 
@@ -152,11 +152,11 @@ def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -
     if fold not in FOLDS:
         raise UserError(f"--fold {fold}: must be one of 1 to 5")
     folds = list(corpus["fold"])
-    test = _rows_of_fold(folds, fold, f"--fold {fold}")
+    test = rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
     if dev == "session":
-        dev_rows = _rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
+        dev_rows = rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
     elif dev == "dialog":
         dev_rows = [train[row] for row in _choose_dev(corpus.select(train), fold)]
     train = sorted(set(train) - set(dev_rows))
@@ -202,6 +202,7 @@ class Part(TypedDict):
 
     ids: list[str]
     audio: NotRequired[list[str | None]]  # version 0.1 did not write it
+    speakers: NotRequired[list[str]]  # nor did 0.2
 
 
 class Split(TypedDict):
@@ -229,36 +230,46 @@ def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
     return record
 
 
-def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]]) -> dict:
+def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]], values: Collection[str] = ()) -> dict:
     """A split's record with what its utterances hold, so that a run does not go on with another corpus.
 
     Args:
         record: of `split_record`.
         decoded: all utterances, with `digest`.
         labels: the classes of each task, in the order of the model's outputs.
+        values: the trained tasks that give a value.
 
     Returns:
-        The record with {"labels": {task: [...]}, "annotations": hash of all labels and transcripts}, and in each split
-        "audio": a hash of the samples of each of its ids.
+        The record with {"labels": {task: [...]}, "annotations": the hash of `hash_of_annotations`}, and in each split
+        "audio": a hash of the samples of each of its ids; and "speakers", sorted.
     """
-    digests = dict(zip(decoded["id"], decoded["digest"], strict=True))
+    digests, speakers = (dict(zip(decoded["id"], decoded[column], strict=True)) for column in ("digest", "speaker"))
     parts = {
-        name: part | {"audio": [digests[utterance] for utterance in part["ids"]]}
+        name: part
+        | {
+            "audio": [digests[utterance] for utterance in part["ids"]],
+            "speakers": sorted({speakers[utterance] for utterance in part["ids"]} - {None}),
+        }
         for name, part in record.items()
         if isinstance(part, dict)
     }
-    return record | {"labels": labels, "annotations": hash_of_annotations(decoded)} | parts
+    return record | {"labels": labels, "annotations": hash_of_annotations(decoded, values)} | parts
 
 
-def hash_of_annotations(utterances: Dataset) -> str:
-    """The SHA-256 of all labels and transcripts."""
-    columns = ["id", *(task.column for task in TASKS.values())]
+def hash_of_annotations(utterances: Dataset, values: Collection[str] = ()) -> str:
+    """The SHA-256 of all labels and transcripts, and of the values of these tasks alone: older runs have no others."""
+    columns = ["id", *(task.column for task in TASKS.values() if task.kind != "value" or task.name in values)]
     rows = utterances.select_columns(columns)[:]
     annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])
     return hashlib.sha256(repr(annotations).encode()).hexdigest()
 
 
-def _rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
+def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
+    """The rows of a fold.
+
+    Raises:
+        UserError: there are none.
+    """
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
         present = ", ".join(str(number) for number in sorted(set(folds) - {None})) or "none"

@@ -161,3 +161,9 @@ def check_corpus_name(name: str) -> None:
 def name_in_results(name: str) -> str:
     """The name of a corpus in results and folders: that of a description's file, without its path."""
     return Path(name).stem if name.endswith(".toml") else name
+
+
+def name_with_folders(name: str, data_dir: Sequence[str | Path] | None) -> str:
+    """The name of a corpus for people: that in results, or those of its folders."""
+    folders = "+".join(Path(folder).resolve().name for folder in data_dir or [] if name == "folder")
+    return folders or name_in_results(name)

@@ -17,7 +17,7 @@ from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
-from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS, VALUE_TASKS
 
 _WIDTH = 80  # characters per line
 _MOST_SPEAKERS = 40  # in the table of speakers
@@ -60,6 +60,7 @@ def corpus_tables(
             for task in CLASSIFICATION_TASKS
             if task != "emotion" and table[TASKS[task].column].notna().any()
         },
+        **_values(table),
         **({"By speaker": _speakers(table)} if table["speaker"].notna().any() else {}),
         "Annotations": _annotations(table),
         "Left out": "\n".join(_bullet(printable(line)) for line in left_out) or "nothing",
@@ -104,6 +105,14 @@ def _lengths(table: pd.DataFrame) -> str:
     names = [f"{least:g} to {most:g} s" for least, most in pairwise(_SECONDS)]
     bins = pd.cut(3600 * table["hours"], _SECONDS, right=False, labels=names)
     return _text(table.groupby(bins, observed=True).agg(utterances=("id", "size"), hours=("hours", "sum")))
+
+
+def _values(table: pd.DataFrame) -> dict[str, str]:
+    """Number, mean, standard deviation and range of the values that are annotated."""
+    values = table[[TASKS[task].column for task in VALUE_TASKS]].dropna(axis="columns", how="all")
+    if values.empty:
+        return {}
+    return {"Values": _text(values.agg(["count", "mean", "std", "min", "max"]).T.astype({"count": int}))}
 
 
 def _groups(table: pd.DataFrame, column: str) -> str:

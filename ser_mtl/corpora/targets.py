@@ -1,11 +1,13 @@
 """Annotations to numbers: label sets, the character vocabulary, and the target columns of a corpus."""
 
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
@@ -35,6 +37,27 @@ def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
                 raise UserError(f"--tasks {task}: the corpus has one label only, {values[0]!r}; drop the task")
             labels[task] = values
     return labels
+
+
+def value_scales(train: Dataset, tasks: Iterable[str]) -> dict[str, list[float]] | None:
+    """Mean and standard deviation, over the annotated utterances of train, of each task that gives a value.
+
+    None if there is no such task.
+
+    Raises:
+        UserError: train has fewer than two different values.
+    """
+    scales = {}
+    for task in [task for task in tasks if TASKS[task].kind == "value"]:
+        column = TASKS[task].column
+        values = np.array([value for value in train[column] if value is not None], dtype=np.float64)
+        if len(set(values)) < 2:
+            raise UserError(
+                f"--tasks {task}: the utterances of train have fewer than two different values (column {column!r}); "
+                "drop the task, or use another --fold"
+            )
+        scales[task] = [float(values.mean()), float(values.std())]
+    return scales or None
 
 
 def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
@@ -93,21 +116,26 @@ def classes_table(splits: DatasetDict, tasks: Iterable[str]) -> str:
             for label in labels
             if not counts["train"][column][label]
         ]
+    for task in [task for task in tasks if TASKS[task].kind == "value"]:
+        annotated = [sum(value is not None for value in rows[TASKS[task].column]) for rows in splits.values()]
+        lines.append([f"{task} (values)", *map(str, annotated)])
     width = max(len(line[0]) for line in lines)
     rows = [line[0].ljust(width) + "".join(cell.rjust(8) for cell in line[1:]) for line in lines]
     return "\n".join([*rows, *warnings])
 
 
 def check_annotated(splits: DatasetDict, tasks: Iterable[str]) -> None:
-    """Check that train has annotations for each task and, if emotion is one of them, dev and test for emotion.
+    """Check that train has annotations for each task, and dev and test for emotion or, without it, for each value.
 
     Raises:
         UserError: names the task and the split without annotations.
     """
+    tasks = list(tasks)
+    scored = ["emotion"] if "emotion" in tasks else [task for task in tasks if TASKS[task].kind == "value"]
     for name, rows in splits.items():
-        for task in tasks if name == "train" else {"emotion"} & set(tasks):
+        for task in tasks if name == "train" else scored:
             column = TASKS[task].column
-            if not any(rows[column]):
+            if not any(value not in (None, "") for value in rows[column]):
                 raise UserError(
                     f"--tasks {task}: none of the {len(rows)} utterances of {name} is annotated for it (column "
                     f"{column!r}); use another --fold or --dev"
@@ -127,15 +155,20 @@ def character_tokenizer(texts: Iterable[str | None]) -> Wav2Vec2CTCTokenizer:
 
 
 def with_targets(
-    corpus: Dataset, labels: dict[str, list[str]], tokenizer: Wav2Vec2CTCTokenizer | None, soft_labels: bool = False
+    corpus: Dataset,
+    labels: dict[str, list[str]],
+    tokenizer: Wav2Vec2CTCTokenizer | None,
+    soft_labels: bool = False,
+    values: Iterable[str] = (),
 ) -> Dataset:
-    """Add the target columns: `<task>_labels`, -100 if not annotated, and `asr_labels`, empty if not annotated.
+    """Add the target columns `<task>_labels`: -100 if not annotated; of values, NaN; of transcripts, empty.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
         labels: the classes of each classification task.
         tokenizer: encodes the transcripts; None leaves `asr_labels` out.
         soft_labels: `emotion_labels` holds the raters' distribution over the classes, not one class.
+        values: the tasks that give a value.
 
     Raises:
         UserError: a label that is not in the label set, or soft labels for a corpus without raters.
@@ -148,6 +181,9 @@ def with_targets(
         targets = [index[label] for label in corpus[column]]
         soft = _soft_targets(targets, corpus["raters"], classes) if soft_labels and task == "emotion" else None
         corpus = corpus.add_column(f"{task}_labels", soft or targets)
+    for task in values:
+        numbers = [math.nan if value is None else value for value in corpus[TASKS[task].column]]
+        corpus = corpus.add_column(f"{task}_labels", np.array(numbers, dtype=np.float32))
     if tokenizer is not None:
         texts = [normalise_text(text or "") for text in corpus["text"]]
         corpus = corpus.add_column("asr_labels", [tokenizer(text).input_ids if text else [] for text in texts])

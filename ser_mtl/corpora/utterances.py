@@ -19,12 +19,10 @@ FEATURES = Features(
         "dialog": Value("string"),  # unique over joined corpora
         "fold": Value("int32"),  # 1..5: this utterance is in the test set of this fold; None: in no test set
         "split": Value("string"),  # train, dev or test of an official split; None without one
-        **{task.column: Value("string") for task in TASKS.values()},
+        # Values are a consensus of the raters, on the corpus's own scale.
+        **{task.column: Value("float32" if task.kind == "value" else "string") for task in TASKS.values()},
         "start": Value("float32"),  # seconds from the start of the dialog
         "end": Value("float32"),
-        "valence": Value("float32"),  # consensus of the raters, on the corpus's own scale
-        "activation": Value("float32"),
-        "dominance": Value("float32"),
         "raters": List(
             {
                 "rater": Value("string"),  # such as C-E2, C-F1, A-E3, A-M1

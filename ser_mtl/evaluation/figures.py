@@ -183,7 +183,8 @@ def plot_training_curves(
         axes.set(xlabel="Epoch", ylabel=unit)
         axes.set_title(heading, fontsize="medium")
         if curves is metrics:
-            axes.set_ylim(0, max(103, axes.get_ylim()[1]))
+            lowest = min((value for curve in curves for value in curve.values), default=0)
+            axes.set_ylim(min(0, lowest), max(103, axes.get_ylim()[1]))
         elif all(value > 0 for curve in curves for value in curve.values):
             _scale_to_logarithm(axes)
         if chosen_epoch is not None:
@@ -191,7 +192,8 @@ def plot_training_curves(
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
         tidy(axes)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=3, **LEGEND)
+        wide = max((len(curve.label) for curve in curves), default=0) > 15
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2 if wide else 3, **LEGEND)
     figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
@@ -214,7 +216,7 @@ def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:
 
 
 def _metric_curves(log_history: list[dict]) -> list[_Curve]:
-    """Curves of the first metric of each task that was logged: UA of the classification tasks, WER if it ever fell."""
+    """Curves of the first metric of each task that was logged: UA, CCC, and WER if it ever fell."""
     curves = []
     for index, task in enumerate(TASKS):
         metrics = [metric for metric in METRICS if metric.group == task]
@@ -237,7 +239,8 @@ def _curve(log_history: list[dict], key: str, label: str, style: dict, factor: f
 
 def loss_title(name: str) -> str:
     """Title of a loss in figures: the task's, or its own name where the figure does not know it."""
-    return TASKS[name].title if name in TASKS else _LOSS_TITLES.get(name, name)
+    of_value = name in TASKS and TASKS[name].kind == "value"
+    return f"{TASKS[name].title if name in TASKS else _LOSS_TITLES.get(name, name)}{', 1 - CCC' if of_value else ''}"
 
 
 def _scale_to_logarithm(axes: Axes) -> None:

@@ -6,6 +6,7 @@ A line is an object:
 - `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. They
   of emotion are calibrated with the temperature in `results.json`, as those of `ser_mtl.load` and of a pipeline are.
 - `style`: the same object if trained; else only the annotated label, a string or null.
+- `valence`, `activation`, `dominance`, if trained: `label` (annotated, or null) and `predicted`, on the corpus's scale.
 - `asr`: `reference` (as `normalise_text` leaves it, or null) and `hypothesis`. A stage 2 that was not trained to
   transcribe has the hypothesis of the frozen model, with the adapters off; one that was trained to has that as
   `hypothesis_adapters_off` beside its own.
@@ -23,7 +24,9 @@ from typing_extensions import TypedDict
 
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.files import read_json_lines, write_json_lines
-from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS, VALUE_TASKS
+
+_Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 
 
 class Answer(TypedDict):
@@ -32,6 +35,13 @@ class Answer(TypedDict):
     label: str | None
     predicted: str
     probabilities: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+
+
+class ValueAnswer(TypedDict):
+    """A trained value of an utterance."""
+
+    label: _Number | None
+    predicted: _Number
 
 
 class Transcript(TypedDict):
@@ -44,6 +54,7 @@ class Transcript(TypedDict):
 
 _Point = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=2, max_length=2)]
 _TASKS: dict[str, Any] = {task: (Answer | None, None) for task in CLASSIFICATION_TASKS}
+_TASKS |= {task: (ValueAnswer | None, None) for task in VALUE_TASKS}
 _TASKS |= {
     "style": (Answer | str | None, None),
     "asr": (Transcript, {}),
@@ -70,6 +81,7 @@ def prediction_rows(
     hypotheses: list[str] | None = None,
     hypotheses_adapters_off: list[str] | None = None,
     points: list[dict[str, list[float]]] | None = None,
+    values: dict[str, np.ndarray] | None = None,
 ) -> list[dict]:
     """Join the test utterances with a model's predictions, whose probabilities stay as they are.
 
@@ -80,6 +92,7 @@ def prediction_rows(
         hypotheses: n transcripts, if the model transcribes.
         hypotheses_adapters_off: n transcripts of the same model with its adapters switched off.
         points: the result of `ser_mtl.evaluation.embeddings.two_dimensions`.
+        values: for each task that gives a value and was trained, an array (n,).
 
     Raises:
         ValueError: predictions and utterances differ in number.
@@ -89,6 +102,9 @@ def prediction_rows(
     for task, scores in probabilities.items():
         for row, utterance, p in zip(rows, columns, scores, strict=True):
             row[task] = {"label": utterance[TASKS[task].column], **_scored(labels[task], p)}
+    for task, predicted in (values or {}).items():
+        for row, utterance, value in zip(rows, columns, predicted, strict=True):
+            row[task] = {"label": _short(utterance[TASKS[task].column]), "predicted": _short(value)}
     if hypotheses is not None:
         for row, utterance, hypothesis in zip(rows, columns, hypotheses, strict=True):
             row["asr"] = {"reference": normalise_text(utterance["text"] or "") or None, "hypothesis": hypothesis}
@@ -125,7 +141,7 @@ def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]
             "text": asr.get("hypothesis"),
             "text_adapters_off": asr.get("hypothesis_adapters_off"),
         }
-        for task in CLASSIFICATION_TASKS:
+        for task in (*CLASSIFICATION_TASKS, *VALUE_TASKS):
             answer = row.get(task)
             trained = isinstance(answer, dict)
             reference[task] = answer["label"] if trained else answer
@@ -141,6 +157,11 @@ def rounded(labels: Iterable[str], p: np.ndarray) -> dict[str, float]:
     Rounding to decimals would turn small probabilities into zero.
     """
     return {label: float(f"{x:.6g}") for label, x in zip(labels, p, strict=True)}
+
+
+def _short(value: float | None) -> float | None:
+    """A value with as many digits as a float32 holds."""
+    return None if value is None else float(f"{value:.7g}")
 
 
 def _scored(labels: list[str], p: np.ndarray) -> dict:

@@ -23,12 +23,17 @@ def _square(emotion: Any) -> Any:
     return emotion
 
 
+def _scale(metric: Metric) -> Any:
+    if metric.key == "ccc":
+        return Annotated[float, Field(ge=-1, le=1)]
+    return Amount if metric.key == "rmse" or metric.group.startswith("asr") else Share
+
+
 def _scores_model() -> Any:
     """The schema of the scores of a group of utterances, from the table of metrics."""
     groups: dict[str, Any] = {}
     for group in {metric.group: None for metric in METRICS}:
-        scale = Amount if group.startswith("asr") else Share
-        own: dict[str, Any] = {metric.key: (scale, None) for metric in METRICS if metric.group == group}
+        own: dict[str, Any] = {metric.key: (_scale(metric), None) for metric in METRICS if metric.group == group}
         if group == "emotion":
             own |= {"labels": (list[Text], []), "confusion_matrix": (list[list[Count]], [])}
         scores = create_model(group, **own)
@@ -90,7 +95,8 @@ class Calibration(TypedDict, total=False):
     fitted_on: FittedOn
 
 
-def _has_all(groups: dict) -> dict:
+def has_all(groups: dict) -> dict:
+    """Check that scores have the group of all utterances."""
     if "all" not in groups:
         raise ValueError('must have the group "all"')
     return groups
@@ -108,6 +114,7 @@ class Results(TypedDict):
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
+    augment: NotRequired[list[Text]]
     epoch: Amount
     minutes: Amount
     audio_seconds_per_second: Amount
@@ -122,7 +129,7 @@ class Results(TypedDict):
     hashed_names: NotRequired[bool]
     commit: Text | None
     versions: dict[Text, Text]
-    test: Annotated[dict[Text, Scores], AfterValidator(_has_all)]
+    test: Annotated[dict[Text, Scores], AfterValidator(has_all)]
 
 
 UNTRAINED_WER = 0.9
@@ -169,6 +176,8 @@ def transcription_note(results: dict) -> str | None:
     rates = [group["wer"] for group in groups if group.get("wer") is not None]
     if not rates or min(rates) < UNTRAINED_WER:
         return None
+    if "part" in results:  # an evaluation on another corpus
+        return f"WER is left out: the model does not transcribe this corpus (WER {100 * rates[0]:.1f} %)."
     return (
         f"WER is left out: the model has not learned to transcribe (WER {100 * rates[0]:.1f} %). That takes a "
         "pretrained encoder or longer training."

@@ -1,21 +1,24 @@
-"""UA, WA, macro-F1, confusion, WER and CER of predicted utterances, as a metric of the `evaluate` library.
+"""UA, WA, macro-F1, confusion, WER, CER, CCC and RMSE of predicted utterances, as a metric of the `evaluate` library.
 
 UA is the unweighted accuracy, the mean of the recalls of the classes; WA the weighted accuracy, the share of
-utterances that are correct. All metrics are fractions; WER and CER can exceed 1.
+utterances that are correct; CCC the concordance correlation coefficient of values. All metrics but RMSE are fractions;
+WER and CER can exceed 1.
 """
 
 import evaluate
 import jiwer
+import numpy as np
 from datasets import Features, Value
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+from numpy.typing import ArrayLike
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score, root_mean_squared_error
 
 from ser_mtl.corpora.names import ALL
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import METRICS
-from ser_mtl.tasks import CLASSIFICATION_TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 _TRANSCRIPTS = {"asr": "text", "asr_adapters_off": "text_adapters_off"}
-_COLUMNS = (*CLASSIFICATION_TASKS, *_TRANSCRIPTS.values())
+_COLUMNS = (*CLASSIFICATION_TASKS, *VALUE_TASKS, *_TRANSCRIPTS.values())
 _CITATION = "Gao, Shi, Chu, Kawahara: Enhancing two-stage finetuning for speech emotion recognition using adapters"
 
 
@@ -23,7 +26,8 @@ class SerMtlMetric(evaluate.Metric):
     """All metrics of one set of utterances.
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
-    `emotion`, `gender`, `style` and `text`, each a string or None; missing keys count as None. A prediction
+    `emotion`, `gender`, `style` and `text`, each a string or None, and `valence`, `activation` and `dominance`, each a
+    number or None; missing keys count as None. A prediction
     may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
 
     An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
@@ -48,7 +52,7 @@ class SerMtlMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         # `evaluate` 0.4.6 refuses None in columns of type "string", but not in "large_string".
-        row = {column: Value("large_string") for column in _COLUMNS}
+        row = {column: Value("float64" if column in VALUE_TASKS else "large_string") for column in _COLUMNS}
         return evaluate.MetricInfo(
             description="Speech emotion recognition with gender, speaking style and transcripts.",
             citation=_CITATION,
@@ -58,11 +62,11 @@ class SerMtlMetric(evaluate.Metric):
 
     def _compute(self, predictions: list[dict], references: list[dict]) -> dict:
         scores: dict = {"n": len(references)}
-        for task in CLASSIFICATION_TASKS:
+        for task in (*CLASSIFICATION_TASKS, *VALUE_TASKS):
             pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
             pairs = [pair for pair in pairs if None not in pair]
             if pairs:
-                values = _classification(*zip(*pairs, strict=True))
+                values = (_values if task in VALUE_TASKS else _classification)(*zip(*pairs, strict=True))
                 scores[task] = {metric.key: values[metric.key] for metric in METRICS if metric.group == task}
                 if task == "emotion":
                     scores[task] |= self._emotion_details(*zip(*pairs, strict=True))
@@ -110,6 +114,23 @@ def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -
         "wa": float(accuracy_score(references, predictions)),
         "macro_f1": float(f1_score(references, predictions, average="macro")),
     }
+
+
+def ccc(annotated: ArrayLike, predicted: ArrayLike) -> float:
+    """The concordance correlation coefficient, 2 cov(x, y) / (var x + var y + (mean x - mean y)^2) (Lin 1989).
+
+    Variances and covariance are divided by n, as there. 0 where the annotated values do not vary.
+    """
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(annotated, dtype=np.float64)
+    if y.min() == y.max():
+        return 0.0
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    whole = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    return float(np.clip(whole, -1, 1))  # rounding may go beyond
+
+
+def _values(annotated: tuple[float, ...], predicted: tuple[float, ...]) -> dict[str, float]:
+    return {"ccc": ccc(annotated, predicted), "rmse": float(root_mean_squared_error(annotated, predicted))}
 
 
 def _recognition(references: tuple[str, ...], hypotheses: tuple[str, ...]) -> dict[str, float]:

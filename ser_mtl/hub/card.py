@@ -15,12 +15,12 @@ from markupsafe import Markup
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
 from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
-from ser_mtl.hub.complete import SELECTION, TRAINED, holds_adapters
+from ser_mtl.hub.complete import TRAINED, holds_adapters, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
-from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS, VALUE_TASKS
 
 _CORPUS_NAMES = {"iemocap": "IEMOCAP", "demo": "the synthesised demo corpus"}
 _IEMOCAP_TERMS = "https://sail.usc.edu/iemocap/iemocap_release.htm"
@@ -65,7 +65,7 @@ processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 waveform, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)  # any rate, mono or stereo
 waveform = torchaudio.functional.resample(torch.from_numpy(waveform).mean(dim=1), rate, 16_000).numpy()
 with torch.inference_mode():
-    output = model(**processor(waveform, sampling_rate=16_000, return_tensors="pt"))  # `logits`: emotion, calibrated
+    output = model(**processor(waveform, sampling_rate=16_000, return_tensors="pt")){logits}
 {answers}
 ```"""
 _LOAD_PLAIN = "model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True).eval()"
@@ -75,6 +75,8 @@ model = AutoModelForAudioClassification.from_pretrained(name, config=config, tru
 _ANSWER = """\
 for label, probability in zip(model.config.labels["{task}"], output.{logits}[0].softmax(-1).tolist()):
     print(f"{{label}} {{probability:.2f}}")"""
+_LOGITS = "  # `logits`: emotion, calibrated"
+_VALUE = """print(f"{task} {{output.task_values['{task}'].item():.2f}}")"""
 _TRANSCRIPT = "print(processor.batch_decode(output.asr_logits.argmax(-1))[0])"
 _FROZEN_TRANSCRIPT = """\
 The adapters move the input of the CTC head, so `output.asr_logits` are of no use. The transcript of the pipeline
@@ -84,16 +86,15 @@ If the output holds `asr_logits`, they are of no use: the layers under the CTC h
 from the model that this one was trained on."""
 _PIPELINE = """\
 With a pipeline of its own: files, or `(samples, rate)`, of any rate, any number of channels and any length give all
-tasks, with calibrated probabilities{transcripts}:
+tasks{probabilities}{transcripts}:
 
 ```python
 from transformers import pipeline
 
 recognize = pipeline("speech-emotion", model={name}, trust_remote_code=True)
 print(recognize("speech.wav"))
-```
-
-The stock pipeline `audio-classification` gives the emotion of single utterances, calibrated too."""
+```{stock}"""
+_STOCK = "\n\nThe stock pipeline `audio-classification` gives the emotion of single utterances, calibrated too."
 _PEFT = """\
 The repository holds adapters; their base is loaded from {base_shown}, at the commit that they were trained on. With
 only PEFT:
@@ -122,17 +123,17 @@ To load this very model for years, pass `revision="..."` to each `from_pretraine
 _PREPARATION = """\
 This model does not recognise emotions: it prepares the encoder for a second stage (`run_stage2.py --stage1`)."""
 
-_FIGURES = """\
-![Confusion matrix of the test utterances](confusion_matrix.png)
-
-![Training losses and metrics over the epochs](training_curves.png)"""
-_RELIABILITY = "\n\n![How often an emotion was right, by its probability](reliability.png)"
+_CONFUSION = "![Confusion matrix of the test utterances](confusion_matrix.png)"
+_CURVES = "![Training losses and metrics over the epochs](training_curves.png)"
+_RELIABILITY = "![How often an emotion was right, by its probability](reliability.png)"
+_VALUES_FIGURE = "![Predicted over annotated values of the test utterances](values.png)"
 
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
     "WA": "the accuracy",
     "F1": "the mean of the per-class F1 scores",
     "WER": "the word error rate",
+    "CCC": "the concordance correlation coefficient",
 }
 
 LIMITS = """\
@@ -186,7 +187,7 @@ def model_card(results: dict, hub_model_id: str | None = None, completion: Compl
         _summary(results),
         completion.text or None,
         ORACLE_WARNING if results["selection"] == "oracle" else None,
-        _use(results, hub_model_id or "path/to/this/folder") if "emotion" in results["tasks"] else _PREPARATION,
+        _use(results, hub_model_id or "path/to/this/folder") if answers_of(results) else _PREPARATION,
         _metrics(results),
         _figures(results),
         _training(results),
@@ -249,7 +250,7 @@ def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[E
     return [
         EvalResult(
             task_type=TASKS[metric.group].hub_type,
-            task_name=f"{TASKS[metric.group].title} recognition" if metric.group != "asr" else "speech recognition",
+            task_name=_task_name(metric.group),
             dataset_type=datasets[0] if datasets else printable(results["corpus"]),
             dataset_name=f"{corpus_name(results)}, {part}",
             dataset_config=metric.group,
@@ -265,6 +266,16 @@ def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[E
     ]
 
 
+def _task_name(task: str) -> str:
+    kind = "estimation" if task in VALUE_TASKS else "recognition"
+    return f"{'speech' if task == 'asr' else TASKS[task].title} {kind}"
+
+
+def answers_of(results: dict) -> list[str]:
+    """The tasks whose answers the model is for; none for one that prepares the encoder for a second stage."""
+    return [task for task in ("emotion", *VALUE_TASKS) if task in results["tasks"]]
+
+
 def _title(results: dict) -> str:
     return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {corpus_name(results)}"
 
@@ -278,6 +289,7 @@ def _summary(results: dict) -> str:
     ]
     for task, labels in results.get("labels", {}).items():
         lines.append(f"- {markdown(task)}: {markdown(', '.join(labels))}")
+    lines += [f"- {task}: a value, on the scale of the corpus" for task in VALUE_TASKS if task in results["tasks"]]
     if "size" in results:
         size = results["size"]
         of = ", besides those of the base" if holds_adapters(results) else ""
@@ -292,7 +304,8 @@ def _use(results: dict, name: str) -> str:
     heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
     # `logits` are emotion's, calibrated.
     answers = [_ANSWER.format(task=t, logits="logits" if t == "emotion" else f'task_logits["{t}"]') for t in heads]
-    quoted = _quoted(name)
+    answers += [_VALUE.format(task=task) for task in VALUE_TASKS if task in results["tasks"]]
+    quoted, emotion = _quoted(name), "emotion" in results["tasks"]
     if "asr" in results["tasks"]:
         answers.append(_TRANSCRIPT)
     load = _LOAD.format(
@@ -302,6 +315,7 @@ def _use(results: dict, name: str) -> str:
         ),
         load=_LOAD_ON_ENCODER if on_encoder else _LOAD_PLAIN,
         answers="\n".join(answers),
+        logits=_LOGITS if emotion else "",
         oldest=TESTED[0],
         newest=TESTED[1],
     )
@@ -309,7 +323,9 @@ def _use(results: dict, name: str) -> str:
     frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and "asr" in results["test"]["all"]
     if not on_encoder:
         transcripts = ", and the transcript" if "asr" in results["tasks"] or frozen_transcribes else ""
-        parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts))
+        calibrated = {"probabilities": ", with calibrated probabilities", "stock": _STOCK} if emotion else {}
+        calibrated = {"probabilities": "", "stock": ""} | calibrated
+        parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts, **calibrated))
         if base is not None:
             places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
             parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
@@ -327,7 +343,7 @@ def _quoted(name: str) -> str:
 
 def _metrics(results: dict) -> str:
     notes = [
-        f"Checkpoint: {SELECTION[results['selection']]}.",
+        f"Checkpoint: {selection_of(results)}.",
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
@@ -341,12 +357,12 @@ def _metrics(results: dict) -> str:
 
 On the test utterances of fold {markdown(results["fold"])}, all and by style, in percent.
 
-{_metrics_table(results)}
+{metrics_table(results)}
 
-{_explanation(results)}{listed}"""
+{explanation(results)}{listed}"""
 
 
-def _explanation(results: dict) -> str:
+def explanation(results: dict) -> str:
     """What the metrics in the table are, as a paragraph; nothing if it has none."""
     words = {word for title in results_frame(results).columns for word in title.replace(",", "").split()}
     explained = [f"{name} {text}" for name, text in _EXPLAINED.items() if name in words]
@@ -405,6 +421,7 @@ def _training(results: dict) -> str:
         "tasks": ", ".join(results["tasks"]),
         "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
+        "augmentation": ", ".join(results.get("augment", [])),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
         "minutes": results.get("minutes"),
@@ -417,12 +434,15 @@ def _training(results: dict) -> str:
 
 
 def _figures(results: dict) -> str | None:
+    values = _VALUES_FIGURE if {*VALUE_TASKS} & {*results["tasks"]} else None
     if "emotion" not in results["tasks"]:
-        return None
-    return _FIGURES + (_RELIABILITY if "calibration" in results else "")
+        return f"{_CURVES}\n\n{values}" if values else None
+    figures = [_CONFUSION, _CURVES, _RELIABILITY if "calibration" in results else None, values]
+    return "\n\n".join(filter(None, figures))
 
 
-def _metrics_table(results: dict) -> str:
+def metrics_table(results: dict) -> str:
+    """The metrics of all utterances and of each style, as a table."""
     frame = results_frame(results)
     rows = [[group, *values] for group, values in zip(frame.index, frame.to_numpy(), strict=True)]
     return markdown_table(["utterances", *frame.columns], rows)

@@ -18,7 +18,7 @@ NEEDED = (
 )  # fmt: skip
 """Files of every finished run, apart from weights."""
 OF_EMOTION = ("confusion_matrix.png", "reliability.png")
-MAYBE = ("gradient_cosines.json", "gradient_cosines.png")
+MAYBE = ("values.png", "gradient_cosines.json", "gradient_cosines.png")
 
 TRAINED = {
     "all": "all parameters",
@@ -31,6 +31,12 @@ SELECTION = {
     "oracle": "the epoch with the best emotion UA on the test fold itself",
 }
 """What `--trainable` and `--selection` may say in `results.json`, in the words of the card."""
+
+
+def selection_of(results: dict) -> str:
+    """Which epoch was kept, in the words of the card."""
+    text = SELECTION[results["selection"]]
+    return text if "emotion" in results["tasks"] else text.replace("emotion UA", "mean CCC of the values")
 
 
 def holds_adapters(results: dict) -> bool:

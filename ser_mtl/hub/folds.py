@@ -20,7 +20,7 @@ from ser_mtl.hub.card import (
     metadata,
     repository_link,
 )
-from ser_mtl.hub.complete import SELECTION, read_complete, read_results
+from ser_mtl.hub.complete import read_complete, read_results, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, keep_edits, signed
 from ser_mtl.hub.contents import models_named, public_results
 from ser_mtl.hub.names import NOTE
@@ -107,7 +107,7 @@ def overview_card(
         ORACLE_WARNING if first["selection"] == "oracle" else None,
         f"## Metrics\n\nOn the test utterances of each fold, in percent.\n\n{_folds_table(results, repositories)}\n\n"
         f"The mean over the folds ± the standard deviation between them, by style:\n\n{_styles_table(results)}\n\n"
-        f"- Checkpoint of each fold: {SELECTION[first['selection']]}.\n"
+        f"- Checkpoint of each fold: {selection_of(first)}.\n"
         f"- {shared_speakers_note(first) or _DISJOINT}\n"
         "- One seed per fold: the deviation is between test speakers, not between repetitions."
         + "".join(f"\n- {line}" for line in (note, NOTE if first.get("hashed_names") else None) if line),

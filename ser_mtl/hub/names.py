@@ -26,8 +26,15 @@ def without_names_in_results(results: dict) -> dict:
 
 
 def without_names_in_split(split: dict) -> dict:
-    """The content of `split.json` with hashed ids, and a mark for who compares them. Each `sha256` is of the ids."""
-    parts = {name: part | _hashed_ids(part) for name, part in split.items() if isinstance(part, dict) and "ids" in part}
+    """The content of `split.json` with hashed ids and speakers, and a mark for who compares them.
+
+    Each `sha256` is of the ids.
+    """
+    parts = {
+        name: part | _hashed_ids(part) | _hashed_speakers(part)
+        for name, part in split.items()
+        if isinstance(part, dict) and "ids" in part
+    }
     return split | parts | {"hashed_names": True}
 
 
@@ -36,6 +43,10 @@ def _hashed_ids(part: dict) -> dict[str, list[str]]:
     columns = {name: part[name] for name in ("ids", "audio") if len(part.get(name, ())) == len(part["ids"])}
     rows = sorted(zip(map(hashed, part["ids"]), *(columns[name] for name in columns if name != "ids"), strict=True))
     return {name: [row[i] for row in rows] for i, name in enumerate(columns)}
+
+
+def _hashed_speakers(part: dict) -> dict[str, list[str]]:
+    return {"speakers": sorted(map(hashed, part["speakers"]))} if "speakers" in part else {}
 
 
 def without_names_in_predictions(rows: list[dict]) -> list[dict]:

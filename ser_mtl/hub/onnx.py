@@ -88,10 +88,12 @@ class OnnxModel(nn.Module):
     def outputs(self) -> list[str]:
         """Names of what `forward` gives."""
         characters = ["asr_logits"] if transcribing(self.model) else []
-        return [*(f"{task}_logits" for task in self.model.heads), *characters, "frame_lengths"]
+        config = self.model.config
+        heads = [*(f"{t}_logits" for t in config.classification_tasks), *(f"{t}_value" for t in config.value_tasks)]
+        return [*heads, *characters, "frame_lengths"]
 
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """(batch, samples) each -> logits of each task, (batch, classes); of characters; and real frames, (batch,).
+        """(batch, samples) each -> logits, (batch, classes); values, (batch,); characters; and real frames, (batch,).
 
         Logits of emotion are those before the temperature. Those of characters come from the model that transcribes,
         which may be the one under the adapters.
@@ -103,7 +105,8 @@ class OnnxModel(nn.Module):
         if source == "frozen":
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
-        return (*output.task_logits.values(), *characters, frame_lengths)
+        values = () if output.task_values is None else output.task_values.values()
+        return (*output.task_logits.values(), *values, *characters, frame_lengths)
 
 
 @torch.no_grad()
@@ -146,12 +149,15 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
     """What turns samples into inputs of the graph, and its outputs into answers."""
     config, tokenizer = model.config, processor.tokenizer
     content = {
-        "labels": {task: config.labels[task] for task in model.heads},
+        "labels": {task: config.labels[task] for task in config.classification_tasks},
+        "values": config.value_tasks,
         "temperature": config.temperature,
         "sampling_rate": SAMPLING_RATE,
         "normalise": processor.feature_extractor.do_normalize,
         "receptive_field": receptive_field(model)[0],
     }
+    if model.longest_input is not None:
+        content["longest_input"] = model.longest_input
     if transcribing(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}

@@ -26,11 +26,13 @@ def text_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = 
 
 
 def text_of(answer: dict) -> str:
-    """The labels and values of an answer or a segment, and its words: `angry 0.83, female 0.99: "it is"`."""
-    labels = [f"{part['label']} {part['probability']:.2f}" for part in parts_of(answer).values() if "label" in part]
-    values = [f"{task} {part['value']:.2f}" for task, part in parts_of(answer).items() if "value" in part]
+    """The labels and values of an answer or a segment, and its words: `angry 0.83, valence 2.50: "it is"`."""
+    said = [
+        f"{task} {part['value']:.2f}" if "value" in part else f"{part['label']} {part['probability']:.2f}"
+        for task, part in parts_of(answer).items()
+    ]
     words = f': "{answer["transcript"]}"' if answer.get("transcript") else ""
-    return (", ".join(labels + values) or NO_SPEECH) + words
+    return (", ".join(said) or NO_SPEECH) + words
 
 
 def parts_of(answer: dict) -> dict[str, dict]:
@@ -66,7 +68,7 @@ def csv_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = F
     times = ("start", "end") if segments else ("duration",)
     columns = ["file", *times]
     for task, names in labels.items():
-        columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)]
+        columns += [task, f"{task}_probability", *(f"{task}_{name}" for name in names)] if names else [task]
     yield _csv_line([*columns, "transcript"])
     for file, answer in answers:
         silence = {"start": 0.0, "end": answer["duration"]}
@@ -77,11 +79,13 @@ def csv_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = F
 
 def _cells(answer: dict, labels: dict[str, list[str]]) -> Iterator[str]:
     for task, names in labels.items():
-        if part := answer.get(task):
-            yield part["label"]
-            yield from (f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values()))
+        part = answer.get(task)
+        if part is None:
+            yield from (NO_SPEECH, "", *("" for _ in names)) if names else ("",)
+        elif "value" in part:
+            yield f"{part['value']:.6g}"
         else:
-            yield from (NO_SPEECH, "", *("" for _ in names))
+            yield from (part["label"], *(f"{p:.6g}" for p in (part["probability"], *part["probabilities"].values())))
 
 
 def _csv_line(cells: list[str]) -> str:

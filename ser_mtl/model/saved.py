@@ -38,13 +38,24 @@ class _EncoderConfig(TypedDict, total=False):
     num_hidden_layers: Layers
     encoder_num_hidden_layers: Layers
     decoder_num_hidden_layers: Layers
+    encoder_layers: Layers
+    decoder_layers: Layers
     num_attention_heads: Size
+    d_model: Size
+    encoder_attention_heads: Size
+    decoder_attention_heads: Size
+    encoder_ffn_dim: Size
+    decoder_ffn_dim: Size
+    num_mel_bins: Size
+    max_source_positions: Vocabulary
+    max_target_positions: Vocabulary
     vocab_size: Vocabulary | None
     max_position_embeddings: Vocabulary
     num_buckets: Vocabulary
     conv_dim: Sizes
     conv_kernel: Sizes
     conv_stride: Sizes
+    dropout: Probability
     hidden_dropout: Probability
     attention_dropout: Probability
     activation_dropout: Probability
@@ -58,7 +69,8 @@ class _EncoderConfig(TypedDict, total=False):
 
 def _small_enough(config: dict) -> dict:
     layers = max(value for name, value in {"layers": 1, **config}.items() if name.endswith("layers"))
-    width, inner = (config.get(name, 1) for name in ("hidden_size", "intermediate_size"))
+    width = config.get("hidden_size", config.get("d_model", 1))
+    inner = config.get("intermediate_size", config.get("encoder_ffn_dim", 1))
     if layers * (4 * width * width + 2 * width * inner) > _MOST_PARAMETERS:
         raise ValueError(f"must be a model of fewer than {_MOST_PARAMETERS // 10**9} billion parameters")
     return config
@@ -76,6 +88,7 @@ class MethodConfig(TypedDict):
     bottleneck_dim: NotRequired[Size | None]
     vocab_size: NotRequired[Vocabulary | None]
     labels: NotRequired[dict[str, list[str]]]
+    value_scales: NotRequired[dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] | None]
     temperature: NotRequired[Annotated[float, Field(gt=0, le=1e6)]]
 
 

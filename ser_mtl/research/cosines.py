@@ -107,7 +107,7 @@ class GradientCosines(TrainerCallback):
         self.armed = state.is_world_process_zero and state.global_step % self.every == 0
 
     def _look(self, model: nn.Module, inputs: tuple, output: SerMtlOutput) -> None:
-        if not model.training or not (self.armed or self.kept):
+        if not model.training or not torch.is_grad_enabled() or not (self.armed or self.kept):
             return
         on_cuda = next(iter(output.losses.values())).is_cuda
         synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)

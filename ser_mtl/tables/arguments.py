@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from ser_mtl import cluster
 from ser_mtl.corpora.folds import FOLDS
-from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
@@ -23,7 +23,7 @@ from ser_mtl.recipe import Formatter, Parser, StageParser
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
-from ser_mtl.tasks import TASKS
+from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
@@ -86,6 +86,11 @@ class TablesArguments:
     )
     dry_run: bool = HfArg(default=False, help="Print the plan and, as far as known, its hours; start nothing.")
     report_only: bool = HfArg(default=False, help="Start nothing; write the report of the finished runs.")
+    cross: list[Path] = HfArg(
+        default_factory=list,
+        help="Start nothing; write a table of train corpus against test corpus from these folders of runs and of "
+        "ser-mtl evaluate. --output_dir is runs/tables/cross.",
+    )
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
     corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them
@@ -95,8 +100,9 @@ class TablesArguments:
             raise UserError(f"--tables {unknown[0]}: must be among {', '.join(map(str, TITLES))}")
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
-        if unknown := sorted(set(self.leave_out) - set(list(TASKS)[1:])):
-            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(list(TASKS)[1:])}")
+        trained = [task for task in TASKS if task != "emotion" and task not in VALUE_TASKS]
+        if unknown := sorted(set(self.leave_out) - set(trained)):
+            raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(trained)}")
         self.options_of_slurm()
         if self.jobs < 1:
             raise UserError(f"--jobs {self.jobs}: must be at least 1")
@@ -104,8 +110,8 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
-        names = "+".join(Path(name).resolve().name for name in self.data_dir or [] if self.corpus == "folder")
-        self.output_dir = self.output_dir or Path("runs/tables") / (names or name_in_results(self.corpus))
+        name = "cross" if self.cross else name_with_folders(self.corpus, self.data_dir)
+        self.output_dir = self.output_dir or Path("runs/tables") / name
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 

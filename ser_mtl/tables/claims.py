@@ -5,10 +5,11 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.intervals import counts, ends, with_ends
 from ser_mtl.tables.finished import FinishedRow
 from ser_mtl.tables.rows import CLAIMS, Claim
-from ser_mtl.tables.statistics import FEWEST_FOLDS, Comparison, compare, counts, holm
-from ser_mtl.tables.text import Table, ends, p_value, percent, with_ends
+from ser_mtl.tables.statistics import FEWEST_FOLDS, Comparison, compare, holm
+from ser_mtl.tables.text import Table, p_value, percent
 
 _SURE = 0.05
 

@@ -2,6 +2,7 @@
 
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ser_mtl.evaluation.figures import LEGEND, blank_figure, line_style, save_figure, tidy
-from ser_mtl.tables.statistics import Interval
+from ser_mtl.evaluation.figures import LEGEND, WIDTH, blank_figure, line_style, literal, save_figure, tidy
+from ser_mtl.evaluation.intervals import Interval, ends
 from ser_mtl.tasks import TASKS
 
 _MOST_POINTS = 150  # utterances in a panel of embeddings
@@ -104,5 +105,32 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
         axes.locator_params(nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=3, loc="outside lower center", **LEGEND)
+    save_figure(figure, path)
+    return figure
+
+
+def plot_cross(intervals: dict[tuple[str, str], Interval], rows: list[str], columns: list[str], path: Path) -> Figure:
+    """Draw the UA of each train corpus on each test corpus, with its 95 % interval.
+
+    Args:
+        intervals: UA by train and test corpus, fractions.
+        rows: the train corpora, from top to bottom.
+        columns: the test corpora.
+        path: where the figure is written (PNG).
+    """
+    figure = blank_figure(1.3 + 0.75 * len(rows), max(WIDTH, 1.6 + 1.15 * len(columns)))
+    axes = figure.add_subplot()
+    grid = [[100 * intervals[row, column].value if (row, column) in intervals else np.nan for column in columns]
+            for row in rows]  # fmt: skip
+    axes.imshow(grid, cmap="Blues", vmin=0, vmax=180, aspect="auto")  # as a confusion matrix: black text is legible
+    for (row, column), value in np.ndenumerate(grid):
+        found = intervals.get((rows[row], columns[column]))
+        text = f"{value:.1f}\n{ends(found).strip()}" if found else "–"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9)
+    axes.set_xticks(range(len(columns)), map(literal, columns))
+    axes.set_yticks(range(len(rows)), [fill(literal(row), 24) for row in rows])
+    axes.set(xlabel="Tested on", ylabel="Trained on")
+    axes.tick_params(length=0)
+    figure.suptitle("Emotion UA (%)", fontsize="medium")
     save_figure(figure, path)
     return figure

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
+from ser_mtl.evaluation.intervals import Counts, counts, interval
 from ser_mtl.evaluation.results import shared_speakers_note
 from ser_mtl.files import fitting, read_json, write_text
 from ser_mtl.safe_text import markdown, printable
@@ -36,7 +37,6 @@ from ser_mtl.tables.sections import (
     style_table,
     words_table,
 )
-from ser_mtl.tables.statistics import Counts, counts, interval
 from ser_mtl.tables.text import Table
 
 _HERE = Path(__file__).resolve().parent

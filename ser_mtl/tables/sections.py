@@ -8,12 +8,13 @@ from collections.abc import Iterable
 import numpy as np
 from markupsafe import Markup
 
+from ser_mtl.evaluation.intervals import Counts, counts, interval, ua, wa, with_ends
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.agreement import model_scores, rater_scores
 from ser_mtl.tables.finished import FinishedRow, style_of
 from ser_mtl.tables.rows import ROWS
-from ser_mtl.tables.statistics import Counts, counts, interval, spread, ua, wa
-from ser_mtl.tables.text import Table, percent, with_ends, with_spread
+from ser_mtl.tables.statistics import spread
+from ser_mtl.tables.text import Table, percent, with_spread
 from ser_mtl.tasks import TASKS
 
 
@@ -162,15 +163,15 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
     """Each task's training loss at the end of the runs: mean and highest, and the mean before; None without any."""
-    lines = []
+    lines, tasks = [], [task.name for task in TASKS.values() if task.kind != "value"]  # no row trains values
     for row in rows:
         logs = [log for run in row.runs if (log := [entry for entry in run.history if "loss" in entry])]
         if logs:
             ends = [(log[-1], log[(3 * len(log) - 1) // 4]) for log in logs]
             epochs = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
             shown = ", ".join(f"{last:g} ({before:g})" for last, before in epochs)
-            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in TASKS)])
-    return Table(["row", "epoch", *TASKS], lines) if lines else None
+            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in tasks)])
+    return Table(["row", "epoch", *tasks], lines) if lines else None
 
 
 def _final_loss(ends: list[tuple[dict, dict]], name: str) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_mtl.tables.statistics import Interval, Spread
+from ser_mtl.tables.statistics import Spread
 
 
 class Table(NamedTuple):
@@ -22,16 +22,6 @@ def percent(value: float) -> str:
 def with_spread(spread: Spread) -> str:
     """A mean, and its standard deviation over folds if there is one."""
     return percent(spread.mean) + ("" if np.isnan(spread.over_folds) else f" ± {percent(spread.over_folds)}")
-
-
-def ends(interval: Interval, form: str = ".1f") -> str:
-    """The ends of an interval in brackets, with a space before; nothing if it has none."""
-    return "" if np.isnan(interval.low) else f" ({100 * interval.low:{form}} to {100 * interval.high:{form}})"
-
-
-def with_ends(interval: Interval, form: str = ".1f") -> str:
-    """A metric with the ends of its interval."""
-    return f"{100 * interval.value:{form}}{ends(interval, form)}"
 
 
 def p_value(value: float) -> str:

@@ -68,7 +68,11 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> N
     Raises:
         ValueError: tensors that the other run must have are missing.
     """
-    parts = ["lora_", ".layer_adapters.", *(f".heads.{task}." for task in config.classification_tasks)]
+    parts = [
+        "lora_",
+        ".layer_adapters.",
+        *(f".heads.{task}." for task in (*config.classification_tasks, *config.value_tasks)),
+    ]
     parts += [".ctc_head."] if config.vocab_size else []
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     theirs = load_peft_weights(adapter, device="cpu")
@@ -90,6 +94,8 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
     masked = getattr(model.encoder, "masked_spec_embed", None)
     if masked is not None and not model.config.encoder_config.mask_time_prob:
         masked.requires_grad_(False)
+    if model.longest_input is not None:
+        model.encoder.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper itself
 
 
 def freeze_encoder(model: SerMtlModel) -> None:

@@ -12,11 +12,13 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
+from ser_mtl.corpora.augmentation import check_augmentations
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
-from ser_mtl.metrics import METRIC, METRICS
+from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
+from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag
 from ser_mtl.training.flags import CORPUS, flags_to_blame, refuse_idle_flags, refuse_without
 from ser_mtl.training.stage import Stage
@@ -109,7 +111,9 @@ class SerMtlArguments(TrainingArguments):
     )
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
-        "dev", "Which epoch is kept: the best UA on dev, the last, or the best UA on the test fold (optimistic)."
+        "dev",
+        "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
+        "best on the test fold (optimistic).",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -130,6 +134,11 @@ class SerMtlArguments(TrainingArguments):
     logging_strategy: str = flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
     front_end_cache: Literal["auto", "never"] = flag(
         "auto", "auto: run a frozen front end once per utterance and keep its output on disk; never: run it every time."
+    )
+    augment: list[str] | None = flag(
+        None,
+        "Change the training utterances anew in each epoch: noise (half of them, at 10 to 30 dB), reverb (half), speed "
+        "(0.9, 1 or 1.1). The front end then runs in every step.",
     )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.
@@ -152,6 +161,9 @@ class SerMtlArguments(TrainingArguments):
         check_values(self)
         self._check_together()
         refuse_idle_flags(self)
+        if self.augment is not None:
+            self.augment = check_augmentations(self.augment) or None
+            self.front_end_cache = "never" if self.augment else self.front_end_cache
         self._check_selection()
         self._settle_device()
         self._settle_precision()
@@ -271,16 +283,25 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
     Raises:
         UserError: names the flag, and the one it contradicts.
     """
+    values = {*VALUE_TASKS} & {*stage.tasks}
     if "emotion" not in stage.tasks:
-        if args.selection != "last":
+        if args.selection != "last" and not values:
             raise UserError(
-                "--tasks: emotion must be among them, since epochs are compared by its UA; or use --selection last"
+                "--tasks: emotion must be among them, since epochs are compared by its UA, or a value, compared by its "
+                "CCC; or use --selection last"
             )
-        args.metric_for_best_model = None
+        if not values:
+            args.metric_for_best_model = None
+        elif args.metric_for_best_model == "emotion_ua":  # the default
+            args.metric_for_best_model = MEAN_CCC
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:
         args.eval_strategy = IntervalStrategy.NO
-    known = ["loss", *(metric.name for metric in METRICS if metric.group in stage.tasks)]
+    known = [
+        "loss",
+        *(metric.name for metric in METRICS if metric.group in stage.tasks),
+        *([MEAN_CCC] if values else []),
+    ]
     if args.selection != "last" and (args.metric_for_best_model or "").removeprefix("eval_") not in known:
         raise UserError(f"--metric_for_best_model {args.metric_for_best_model}: must be one of {', '.join(known)}")

@@ -11,6 +11,7 @@ from torch import distributed
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerState
 
+from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.evaluation.results import UNTRAINED_WER
 from ser_mtl.metrics import METRICS, Metric
@@ -168,18 +169,21 @@ class MeasureTestFold(TrainerCallback):
 
 
 class SamplerEpoch(TrainerCallback):
-    """Tell the sampler its epoch.
+    """Tell the sampler its epoch, and the training set, if it is augmented.
 
     Without it, a run of several processes that is resumed within an epoch continues in the order of the first epoch:
     `set_epoch` does not get through `skip_first_batches`. Delete this when it does (huggingface/accelerate#2016).
     """
 
-    def __init__(self, sampler: LengthGroupedSampler):
-        self.sampler = sampler
+    def __init__(self, sampler: LengthGroupedSampler, rows: Dataset | Augmented):
+        self.sampler, self.rows = sampler, rows
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Take the whole part: in a resumed run the epoch is not a whole number."""
-        self.sampler.set_epoch(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        self.sampler.set_epoch(epoch)
+        if isinstance(self.rows, Augmented):
+            self.rows.begin_epoch(epoch)
 
 
 class EpochProgress(ProgressCallback):
@@ -211,7 +215,7 @@ class EpochProgress(ProgressCallback):
 
     def _metrics(self, logs: dict[str, float]) -> dict[str, Metric]:
         """The metrics of a log that are shown. WER waits until there is something to see, and says so once."""
-        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer")}
+        shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer", "ccc")}
         shown = {name: metric for name, metric in shown.items() if name in logs}
         waits = {name for name, metric in shown.items() if metric.key == "wer" and logs[name] >= UNTRAINED_WER}
         if waits and not self._said:

@@ -4,10 +4,12 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.audio import with_samples
+from modeling_ser_mtl import SerMtlModel
+from ser_mtl.corpora.audio import SAMPLING_RATE, with_samples
+from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.corpora.clips import clip_notes
 from ser_mtl.corpora.targets import with_targets
-from ser_mtl.errors import notice
+from ser_mtl.errors import UserError, notice
 from ser_mtl.model.front_end import front_end_is_frozen, with_features
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments
@@ -29,15 +31,16 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         `frames` if the front end is frozen.
 
     Raises:
-        UserError: audio that cannot be read or is longer than `args.max_seconds`, a label that the model does not know,
-            or soft labels without raters.
+        UserError: audio that cannot be read, or is longer than `args.max_seconds` or the encoder allows; a label that
+            the model does not know; or soft labels without raters.
     """
     model = unwrap(start.model)
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
         corpus = with_samples(utterances, args.max_seconds)
+    check_lengths(corpus, model.longest_input)
     corpus = corpus.add_column("row", list(range(len(corpus))))
-    corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels)
+    corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels, model.config.value_tasks)
     if args.process_index == 0:
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):
@@ -46,6 +49,26 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         with args.main_process_first(desc="front end"):
             corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)
     return corpus
+
+
+def check_lengths(corpus: Dataset, longest: int | None) -> None:
+    """Check that the encoder has positions for every utterance: those of Whisper end at 30 seconds.
+
+    Args:
+        corpus: with `path` and `length`.
+        longest: samples of the longest utterance; None for any length.
+
+    Raises:
+        UserError: names the first one that is longer, and their number.
+    """
+    lengths = np.asarray(corpus["length"][:])
+    if longest is not None and len(long := np.flatnonzero(lengths > longest)):
+        first, limit = int(long[0]), longest / SAMPLING_RATE
+        raise UserError(
+            f"{corpus['path'][first]}: lasts {lengths[first] / SAMPLING_RATE:.1f} seconds, and this encoder has "
+            f"positions for {limit:g} ({len(long)} such utterances in all); cut them, or use an --encoder of another "
+            "family"
+        )
 
 
 def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
@@ -62,6 +85,26 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
     for name in rows.keys() - {"train"}:
         rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})
+
+
+def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed: int) -> Dataset | Augmented:
+    """The rows of the training set, augmented if that is asked for.
+
+    An utterance is not sped up beyond what CTC needs, a frame for each character and one between two that are the same,
+    nor slowed down beyond what the encoder has positions for.
+    """
+    if not args.augment:
+        return rows
+
+    def fits(samples: int, row: dict) -> bool:
+        characters = np.asarray(row.get("asr_labels", []))
+        needed = len(characters) + int((characters[1:] == characters[:-1]).sum())
+        frames = int(model.frame_lengths(torch.tensor([samples])))
+        return frames >= needed and samples <= (model.longest_input or samples)
+
+    if args.process_index == 0:
+        notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
+    return Augmented(rows, args.augment, seed, fits)
 
 
 def without_text(corpus: Dataset) -> Dataset:

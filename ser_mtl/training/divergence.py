@@ -163,16 +163,20 @@ def check_finite(metrics: dict[str, float], step: int) -> None:
 
 
 def check_finite_rows(ids: list[str], probabilities: dict[str, np.ndarray], step: int) -> None:
-    """Check the predictions of utterances, (utterances, classes) for each task.
+    """Check the predictions of utterances, (utterances, classes) or (utterances,) for each task.
 
     Raises:
         UserError: names the utterances without one.
     """
     for task, values in probabilities.items():
-        wrong = [name for name, finite in zip(ids, np.isfinite(values).all(axis=-1), strict=True) if not finite]
+        wrong = [
+            name
+            for name, finite in zip(ids, np.isfinite(values.reshape(len(ids), -1)).all(axis=-1), strict=True)
+            if not finite
+        ]
         if wrong:
             raise UserError(
-                f"step {step}: training diverged, {task} has no finite probabilities for {_some(wrong)}; use a lower "
+                f"step {step}: training diverged, {task} has no finite prediction for {_some(wrong)}; use a lower "
                 "--learning_rate, or look at these recordings"
             )
 

@@ -38,14 +38,19 @@ def method_config(
     encoder_config: PreTrainedConfig,
     vocab_size: int | None,
     tokenizer: Wav2Vec2CTCTokenizer,
+    scales: dict[str, list[float]] | None = None,
 ) -> SerMtlConfig:
-    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's."""
+    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's.
+
+    `scales` are those of `ser_mtl.corpora.targets.value_scales`.
+    """
     known = {one.name for one in fields(SerMtlConfig)}
     method: dict[str, Any] = {name: value for name, value in asdict(stage).items() if name in known}
     method["bottleneck_dim"] = stage.bottleneck_dim if stage.trainable == "adapters" else None
     return SerMtlConfig(
         encoder_config=with_overrides(encoder_config, stage),
         labels=labels,
+        value_scales=scales,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
         layer_weights=stage.trainable == "heads",
@@ -62,6 +67,10 @@ def with_overrides(config: PreTrainedConfig, stage: Stage) -> PreTrainedConfig:
     if stage.dropout is not None:
         for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
             setattr(config, name, stage.dropout)
+        if hasattr(config, "dropout"):  # Whisper's name of the first
+            config.dropout = stage.dropout
+    if not getattr(config, "apply_spec_augment", True):  # Whisper's; else its probabilities would count with a flag
+        config.apply_spec_augment, config.mask_time_prob, config.mask_feature_prob = True, 0.0, 0.0
     for axis, probability in (("time", stage.mask_time_prob), ("feature", stage.mask_feature_prob)):
         if probability is not None:
             setattr(config, f"mask_{axis}_prob", probability)

@@ -19,11 +19,13 @@ from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, 
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import results_table
 from ser_mtl.evaluation.scores import metrics_by_group
+from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
 from ser_mtl.lock import lock, release
 from ser_mtl.safe_text import printable
+from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
 
@@ -93,6 +95,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
         "selection": trainer.args.selection,
+        **({"augment": trainer.args.augment} if trainer.args.augment else {}),
         **progress_of(trainer),
         "leaks": leaks,
         "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
@@ -109,7 +112,7 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     """The epoch that was kept, the minutes of all training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
-    seconds_per_epoch = float(np.sum(trainer.train_dataset["length"])) / SAMPLING_RATE
+    seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"])) / SAMPLING_RATE
     seconds = trainer.stopwatch.seconds
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),
@@ -133,7 +136,9 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     curves = folder / "training_curves.png"
     plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
     if "emotion" in results["tasks"]:
-        plot_emotion(results, rows, folder)
+        plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
+    if trainer.values:
+        plot_values(rows, trainer.values, folder / "values.png", f"Values, {title_of(results)}")
     results = results | {"size": size_of(folder, results)}
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
@@ -152,10 +157,9 @@ def title_of(results: dict) -> str:
     return f"{results['corpus']}, stage {results['stage']}, fold {results['fold']}"
 
 
-def plot_emotion(results: dict, rows: list[dict], folder: Path) -> None:
-    """Draw the confusion matrix of the emotions on the test fold, and the reliability of their probabilities."""
+def plot_emotion(results: dict, rows: list[dict], folder: Path, title: str) -> None:
+    """Draw the confusion matrix of the emotions on the test set, and the reliability of their probabilities."""
     emotion, fitted = results["test"]["all"]["emotion"], results["calibration"]
-    title = f"Emotion, {title_of(results)}"
     plot_confusion_matrix(emotion["confusion_matrix"], emotion["labels"], folder / "confusion_matrix.png", title)
     probabilities, targets = emotion_probabilities(rows)
     plot_reliability(probabilities, targets, folder / "reliability.png", title, fitted.get("temperature"))
@@ -170,8 +174,9 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    if "emotion" in results["tasks"]:
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
+    if "emotion" in results["tasks"]:
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")
 
 

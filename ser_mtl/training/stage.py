@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.errors import UserError
-from ser_mtl.tasks import TASKS
+from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, refuse_without
 
@@ -40,7 +40,7 @@ class Stage:
 
     default_tasks: ClassVar[tuple[str, ...]] = ()
 
-    tasks: list[str] | None = flag(None, "Tasks to train: any of emotion asr gender style, emotion among them.")
+    tasks: list[str] | None = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
@@ -123,7 +123,7 @@ class Stage1(Stage):
 
     tasks: list[str] | None = flag(
         None,
-        "Tasks to train: any of emotion asr gender style. Without emotion, to prepare for stage 2, only with "
+        f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
         "--selection last. [emotion asr, as far as the corpus has them]",
     )
     trainable: str = flag(
@@ -154,7 +154,8 @@ class Stage2(Stage):
 
     tasks: list[str] | None = flag(
         None,
-        "Tasks to train: any of emotion asr gender style. [emotion gender style, as far as the corpus has them]",
+        f"Tasks to train: any of {' '.join(TASKS)}; emotion or a value among them. [emotion gender style, as far as "
+        "the corpus has them]",
     )
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
@@ -163,5 +164,5 @@ class Stage2(Stage):
     def __post_init__(self):
         super().__post_init__()
         self.stage1 = self.stage1 and local_or_hub(self.stage1)
-        if "emotion" not in self.tasks:
-            raise UserError("--tasks: emotion must be among them")
+        if not {"emotion", *VALUE_TASKS} & {*self.tasks}:
+            raise UserError(f"--tasks: emotion must be among them, or a value ({', '.join(VALUE_TASKS)})")

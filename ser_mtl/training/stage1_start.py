@@ -11,7 +11,7 @@ from transformers import (
 
 from modeling_ser_mtl import FAMILIES, SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
-from ser_mtl.corpora.targets import character_tokenizer
+from ser_mtl.corpora.targets import character_tokenizer, value_scales
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.model.processor import check_preprocessor
 from ser_mtl.model.saved import check_saved
@@ -32,7 +32,8 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     tokenizer = character_tokenizer(parts["train"]["text"])
     with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
         processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
-    config = method_config(stage, labels, encoder_config, len(tokenizer) if "asr" in stage.tasks else None, tokenizer)
+    vocab_size, scales = len(tokenizer) if "asr" in stage.tasks else None, value_scales(parts["train"], stage.tasks)
+    config = method_config(stage, labels, encoder_config, vocab_size, tokenizer, scales)
     with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
         model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
     check_pretrained(model, f"--encoder {encoder}")
@@ -65,18 +66,19 @@ def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
 def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     """The encoder's own feature extractor; without one, a feature extractor that normalises each waveform.
 
-    Moonshine takes waveforms as they are.
+    Moonshine and Whisper take waveforms as they are; the spectrogram of Whisper is a part of the model here.
 
     Raises:
         UserError: its settings are damaged, or of another sampling rate.
     """
-    normalise = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type != "moonshine"
+    family = AutoConfig.from_pretrained(encoder, trust_remote_code=False).model_type
+    normalise = family not in ("moonshine", "whisper")
     if check_preprocessor(encoder, f"--encoder {encoder}"):
         try:
             own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
         except ValueError:  # one of the encoder's own, whose code is not run
             return _feature_extractor(normalise)
-        normalise = getattr(own, "do_normalize", normalise)
+        normalise = getattr(own, "do_normalize", normalise) and family != "whisper"
     return _feature_extractor(normalise)
 
 

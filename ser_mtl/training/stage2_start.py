@@ -40,7 +40,7 @@ class SavedStage1:
     revision: str | None
 
 
-def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
+def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, list[float]] | None = None) -> Start:
     """The model of stage 1 with the heads, the fusion and the adapters of stage 2; all but these are frozen.
 
     A stage 1 that trained adapters hands its own adapters on, on the encoder they were trained on.
@@ -54,7 +54,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]]) -> Start:
         processor = load_processor(stage1.name, f"--stage1 {stage1.name}")
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
-    config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer)
+    config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer, scales)
     if stage1.lora is not None:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from datasets import DatasetDict
 
-from ser_mtl.corpora.targets import label_sets, unusable_tasks
+from ser_mtl.corpora.targets import label_sets, unusable_tasks, value_scales
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, notice
 from ser_mtl.training.heard import check_stage1_never_heard
@@ -40,7 +40,7 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     if isinstance(stage, Stage2):
         if stage.stage1 is None:
             raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
-        start = stage2_start(stage, labels)
+        start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
         check_stage1_never_heard(stage.stage1, parts)
         return start
     assert isinstance(stage, Stage1)

@@ -1,5 +1,6 @@
 """The Trainer: exact weighted losses for any batch, each task's loss logged, predictions as rows."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -15,7 +16,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from modeling_ser_mtl import SerMtlOutput, loss_counts, loss_weights, weighted_loss
+from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
 from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.folds import split_record, with_content
@@ -29,7 +30,7 @@ from ser_mtl.evaluation.predictions import prediction_rows, references_and_predi
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
 from ser_mtl.lock import release
-from ser_mtl.metrics import METRICS
+from ser_mtl.metrics import MEAN_CCC, METRICS
 from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
@@ -44,7 +45,7 @@ from ser_mtl.training.callbacks import (
     StopOnSignal,
     Stopwatch,
 )
-from ser_mtl.training.data import batch_rows, model_inputs, without_text
+from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.heard import check_stage1_never_heard
@@ -57,6 +58,7 @@ from ser_mtl.training.saving import save_model
 from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable, start_of
+from ser_mtl.training.value_sums import sums_of_update
 
 
 class SerMtlTrainer(ResumableTrainer):
@@ -110,12 +112,14 @@ class SerMtlTrainer(ResumableTrainer):
         if isinstance(stage, Stage2) and start is None:
             check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
         self.beginning = Beginning(self._write_record, args)
         with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
             super().__init__(
                 model=self.start.model,
                 args=args,
-                train_dataset=self.rows_of_parts["train"],
+                train_dataset=training_set,
                 eval_dataset=self.rows_of_parts.get("test" if args.selection == "oracle" else "dev"),
                 data_collator=Collator(self.start.processor.feature_extractor),
                 processing_class=self.start.processor,
@@ -125,9 +129,10 @@ class SerMtlTrainer(ResumableTrainer):
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
+        self.values = model.config.value_tasks
+        self._value_sums: dict[str, Tensor] = {}
         self.metric = SerMtlMetric(self.labels)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        lengths = np.asarray(self.train_dataset["length"])
+        lengths = np.asarray(self.rows_of_parts["train"]["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
         self.history: list[dict] | None = None
@@ -135,7 +140,7 @@ class SerMtlTrainer(ResumableTrainer):
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
-        self.add_callback(SamplerEpoch(self._sampler))
+        self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
         self.stop_on_signal = StopOnSignal()
@@ -224,7 +229,9 @@ class SerMtlTrainer(ResumableTrainer):
     def _data_record(self) -> dict:
         """The content of `split.json`."""
         corpus = self.record["corpus"]
-        return with_content(split_record(self.parts, corpus["fold"], corpus["dev"]), self.corpus, self.labels)
+        return with_content(
+            split_record(self.parts, corpus["fold"], corpus["dev"]), self.corpus, self.labels, self.values
+        )
 
     def _calibrate(self) -> None:
         """Fit the temperature of emotion on the development set, if there is one."""
@@ -286,6 +293,7 @@ class SerMtlTrainer(ResumableTrainer):
             counts += torch.stack([numbers[name] for name in names]).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
+        self._value_sums = sums_of_update(self, batches)
         return batches, dict(zip(names, counts, strict=True))
 
     def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
@@ -305,7 +313,8 @@ class SerMtlTrainer(ResumableTrainer):
                 batch["row"] = row.masked_fill(repeated, -1)
                 for name in [name for name in batch if name.endswith("_labels")]:
                     labels = batch[name]
-                    batch[name] = labels.masked_fill(repeated.view(-1, *[1] * (labels.dim() - 1)), -100)
+                    nothing = math.nan if name.removesuffix("_labels") in self.values else -100
+                    batch[name] = labels.masked_fill(repeated.view(-1, *[1] * (labels.dim() - 1)), nothing)
 
     # ----------------------------------------------------------------------------------------- schedule
 
@@ -350,6 +359,9 @@ class SerMtlTrainer(ResumableTrainer):
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
+        for task, sums in self._value_sums.items():
+            labels = inputs[f"{task}_labels"]
+            outputs.losses[task] = concordance_loss(config, task, outputs.task_values[task], labels, sums)
         for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
             outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
         loss = weighted_loss(config, outputs.losses, num_items_in_batch)
@@ -396,7 +408,7 @@ class SerMtlTrainer(ResumableTrainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys=None
     ) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
-        """Predict a batch: (loss, {task: probabilities or characters, padded with -100}, rows of the corpus).
+        """Predict a batch: (loss, {task: probabilities, values or characters with -100 behind}, rows of the corpus).
 
         Beside them are the embeddings, `<task>_embedding`.
         """
@@ -404,6 +416,7 @@ class SerMtlTrainer(ResumableTrainer):
         with torch.inference_mode(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
         predictions = {task: logits.float().softmax(dim=-1) for task, logits in outputs.task_logits.items()}
+        predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
             predictions["asr"] = heard_characters(
                 outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
@@ -418,7 +431,8 @@ class SerMtlTrainer(ResumableTrainer):
         """
         utterances = self.corpus.select(rows)
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
-        check_finite_rows(utterances["id"], probabilities, self.state.global_step)
+        more["values"] = {task: predictions[task] for task in self.values if task in predictions}
+        check_finite_rows(utterances["id"], probabilities | more["values"], self.state.global_step)
         if "asr" in self.stage.tasks:  # else the layers have moved on from under the CTC head
             more["hypotheses"] = self.transcripts(predictions["asr"])
         return prediction_rows(utterances, self.labels, probabilities, **more)
@@ -436,7 +450,9 @@ class SerMtlTrainer(ResumableTrainer):
         rows = self.rows(evaluated.predictions, evaluated.label_ids)
         references, predictions = references_and_predictions(rows)
         scores = self.metric.compute(predictions=predictions, references=references)
-        return {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
+        own = {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
+        ccc = [scores[task]["ccc"] for task in self.values if task in scores]
+        return own | ({MEAN_CCC: float(np.mean(ccc))} if ccc else {})
 
 
 def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:

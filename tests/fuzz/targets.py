@@ -306,11 +306,11 @@ CHECKPOINT = {
 
 def tables(world: World, item: tuple, folder: Path) -> None:
     """The plan and the tables of a report over damaged runs; its figures as well if the input says so."""
+    from ser_mtl.evaluation.intervals import counts
     from ser_mtl.tables.arguments import keep_settings, parse_arguments
     from ser_mtl.tables.finished import finished_rows, finished_runs
     from ser_mtl.tables.plan import choose_rows, plan, plan_table
     from ser_mtl.tables.report import _tables, about, read_baselines, write_report
-    from ser_mtl.tables.statistics import counts
 
     file, edit, drawn = item
     output = _damaged(world.tables, file, edit, folder)

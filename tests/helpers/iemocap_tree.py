@@ -1,5 +1,6 @@
 """A small IEMOCAP tree for tests: the real layout, with all the oddities of real trees. All words are invented."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,16 @@ RATERS = (
 )
 
 
-def write_tree(root: Path) -> dict[str, dict]:
+def _same_values(name: str) -> tuple[float, float, float]:
+    return 2.5, 3.0, 3.5
+
+
+def write_tree(root: Path, values_of: Callable[[str], tuple[float, float, float]] = _same_values) -> dict[str, dict]:
     """Write five sessions of eight dialogs under `root`.
+
+    Args:
+        root: to be made.
+        values_of: consensus of valence, activation and dominance of an utterance.
 
     Returns:
         The expected annotations by utterance id: speaker, gender, emotion, style, dialog, fold. Each of the ten
@@ -36,7 +45,7 @@ def write_tree(root: Path) -> dict[str, dict]:
         folder = root / f"Session{session}"
         for marker in "FM":
             for kind in KINDS:
-                truth |= _write_dialog(folder, session, f"Ses0{session}{marker}_{kind}", KINDS[kind])
+                truth |= _write_dialog(folder, session, f"Ses0{session}{marker}_{kind}", KINDS[kind], values_of)
         labels = folder / "dialog" / "EmoEvaluation"
         (labels / f"Ses0{session}M_impro09.txt").write_text(HEADER)
         _write_junk(folder)
@@ -44,13 +53,14 @@ def write_tree(root: Path) -> dict[str, dict]:
     return truth
 
 
-def _write_dialog(folder: Path, session: int, dialog: str, style: str) -> dict[str, dict]:
+def _write_dialog(folder: Path, session: int, dialog: str, style: str, values_of: Callable) -> dict[str, dict]:
     truth = {}
     labels, words = HEADER, "M: [BREATHING]\n"
     for speaker, gender in (("F", "female"), ("M", "male")):
         for number, code in enumerate(CODES):
             name = f"{dialog}_{speaker}{number:03d}"
-            labels += f"[{number}.2500 - {number + 1}.5000]\t{name}\t{code}\t[2.5000, 3.0000, 3.5000]\n{RATERS}\n"
+            consensus = ", ".join(f"{value:.4f}" for value in values_of(name))
+            labels += f"[{number}.2500 - {number + 1}.5000]\t{name}\t{code}\t[{consensus}]\n{RATERS}\n"
             if name != SILENT:
                 text = LATIN1_TEXT if dialog == LATIN1_DIALOG else f"Words of {name}, “said” [LAUGHTER]."
                 words += f"{name} [{number:03d}.2500-{number + 1:03d}.5000]: {text}\n"

@@ -37,18 +37,26 @@ def noises(folder: Path, n: int = N) -> Dataset:
         row["gender"] = LABELS["gender"][i % 2] if i % 4 else None
         row["style"] = LABELS["style"][i // 4] if i < 6 else None
         row["text"] = "ab ba abba"[: 2 + i] if i % 3 else None
+        row |= {"valence": 1 + 0.5 * i if i != 2 else None, "dominance": 4.5 - (i % 3) if i > 3 else None}
         rows.append(row)
     return Dataset.from_list(rows, features=FEATURES)
 
 
-def noise_trainer(folder: Path, utterances: int = N, trainer_class=SerMtlTrainer, **flags) -> SerMtlTrainer:
-    """A Trainer of all tasks on `noises`, all of them in training."""
+SCALES = {"valence": [2.9, 1.2], "dominance": [3.5, 0.8]}
+
+
+def noise_trainer(
+    folder: Path, utterances: int = N, trainer_class=SerMtlTrainer, values: bool = False, dropout: float = 0.0, **flags
+) -> SerMtlTrainer:
+    """A Trainer of all tasks on `noises`, all of them in training; of those in `SCALES` if `values`."""
     tokenizer = character_tokenizer(["ab ba"])
     torch.manual_seed(0)
     config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
+    if values:
+        config.tasks, config.value_scales = [*config.tasks, *SCALES], SCALES
     config.encoder_config.mask_time_prob = 0.0
     for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
-        setattr(config.encoder_config, name, 0.0)
+        setattr(config.encoder_config, name, dropout)
     model = SerMtlModel(config)
     freeze_for_full_finetuning(model, train_front_end=True)
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)

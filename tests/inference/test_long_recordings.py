@@ -84,6 +84,13 @@ def test_silence_is_no_speech_and_no_emotion(recognizer):
         assert recognizer((silence, SAMPLING_RATE)) == {"duration": seconds, "speech": False, "segments": []}
 
 
+def test_an_utterance_of_a_corpus_is_whole_even_in_silence(recognizer, talk):
+    silence, long = np.zeros(16_000, np.int16), (talk, SAMPLING_RATE)
+    first, second = recognizer.each([(silence, SAMPLING_RATE), long], whole=True)
+    assert [(s["start"], s["end"]) for s in first["segments"]] == [(0, 1)] and first["emotion"]
+    assert [(s["start"], s["end"]) for s in second["segments"]] == [(0, second["duration"])]
+
+
 def test_below_the_probability_asked_for_the_label_is_unsure(recognizer, talk):
     certain = recognizer((talk, SAMPLING_RATE))
     limit = certain["emotion"]["probability"] + 1e-6

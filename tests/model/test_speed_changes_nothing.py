@@ -125,8 +125,9 @@ def test_the_model_and_its_losses_never_wait_for_the_device(encoder):
         config.encoder_config.mask_time_prob = config.encoder_config.mask_feature_prob = 0.3
         model = SerMtlModel(config).train()
         # The one parameter that transformers makes on the CPU whatever the device.
-        model.encoder.masked_spec_embed = torch.nn.Parameter(torch.rand(config.encoder_config.hidden_size))
-        features = torch.randn(4, 60, config.encoder_config.conv_dim[-1])
+        width = config.encoder_config.hidden_size
+        model.encoder.masked_spec_embed = torch.nn.Parameter(torch.rand(width))
+        features = torch.randn(4, 60, getattr(config.encoder_config, "conv_dim", [width])[-1])
         targets = {f"{task}_labels": torch.zeros(4, dtype=torch.long) for task in tasks}
         frame_lengths = torch.full((4,), 50)
         with Waiting() as waiting:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ser_mtl.tables.statistics import Counts, compare, interval
+from ser_mtl.evaluation.intervals import Counts, interval
+from ser_mtl.tables.statistics import compare
 
 # Neutral, happy, angry and sad utterances of the five sessions, each with two speakers.
 SESSIONS = [

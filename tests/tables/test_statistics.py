@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, recall_score
 
-from ser_mtl.tables.statistics import compare, counts, holm, interval, spread, ua, wa
+from ser_mtl.evaluation.intervals import counts, interval, ua, wa
+from ser_mtl.tables.statistics import compare, holm, spread
 
 LABELS = ("angry", "happy", "neutral", "sad")
 

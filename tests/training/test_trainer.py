@@ -107,6 +107,7 @@ def two_epochs(folder: Path, utterances: int, accumulation: int) -> dict:
     made = noise_trainer(
         folder,
         utterances,
+        values=True,
         logging_strategy="steps",
         logging_steps=1,
         learning_rate=1e-3,
@@ -143,6 +144,7 @@ def test_two_processes_equal_one(tmp_path, two_processes, case):
     for first, second in zip(one["rows"], two["rows"], strict=True):
         assert second["emotion"]["probabilities"] == pytest.approx(first["emotion"]["probabilities"], abs=1e-4)
         assert second["asr"] == first["asr"]
+        assert second["valence"] == pytest.approx(first["valence"], abs=1e-3)
     for first, second in zip(one["log"], two["log"], strict=True):
         assert second == pytest.approx(first, rel=1e-3)
 

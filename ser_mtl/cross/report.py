@@ -1,0 +1,146 @@
+"""An evaluation for people: the table on the terminal, and its folder."""
+
+import textwrap
+from pathlib import Path
+
+from ser_mtl.cross.evaluate import uncalibrated
+from ser_mtl.errors import UserError
+from ser_mtl.evaluation.predictions import write_predictions
+from ser_mtl.evaluation.results import percent, results_frame, results_table
+from ser_mtl.files import write_json, write_text
+from ser_mtl.hub.card import explanation, hub_id, markdown_table, metrics_table
+from ser_mtl.metrics import METRICS
+from ser_mtl.safe_text import markdown, printable
+from ser_mtl.training.outcome import plot_emotion
+from ser_mtl.training.run_folder import check_writable
+
+_WIDTH = 80
+
+_FIGURES = """\
+![Confusion matrix of the utterances](confusion_matrix.png)
+
+![How often an emotion was right, by its probability](reliability.png)"""
+
+
+def title_of(results: dict) -> str:
+    """What was evaluated, in a line."""
+    part = "" if results["part"] == "all" else f" ({results['part']})"
+    return f"Trained on {results['system']['trained_on']}, tested on {results['corpus']}{part}"
+
+
+def terminal_table(results: dict) -> str:
+    """The metrics of all utterances and of each style, their intervals, and what to know about them."""
+    lines = [title_of(results), results_table(results), *_with_intervals(results)]
+    lines += [textwrap.fill(note, _WIDTH) for note in notes(results)]
+    return "\n\n".join(map(_printable_lines, lines))
+
+
+def _printable_lines(text: str) -> str:
+    """Each line of the text, safe for a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _with_intervals(results: dict) -> list[str]:
+    lines = [f"{title:18} {shown}" for title, shown in intervals_of(results)]
+    return [f"{over_whom(results)}\n" + "\n".join(lines)] if lines else []
+
+
+def intervals_of(results: dict) -> list[tuple[str, str]]:
+    """Each metric of the table that has an interval: its title, and both as the table shows them, of all utterances."""
+    scores, intervals = results["test"]["all"], results["intervals"]["all"]
+    shown, found = results_frame(results).columns, []
+    for metric in METRICS:
+        ends = intervals.get(metric.group, {}).get(metric.key)
+        if ends and metric.title in shown:
+            low, high = (percent({metric.group: {metric.key: end}}, metric) for end in ends)
+            found.append((metric.title, f"{percent(scores, metric)} ({low} to {high})"))
+    return found
+
+
+def over_whom(results: dict) -> str:
+    """What the intervals are over."""
+    if results["speakers"]:
+        return f"95 % intervals over speakers, {results['speakers']} in all (jackknife, Student's t)"
+    return "95 % intervals over utterances, since the speakers are unknown: too narrow"
+
+
+def notes(results: dict) -> list[str]:
+    """What a reader of the scores should know, a sentence or two each."""
+    labels, absent = results["labels"].get("emotion", []), results["absent"]
+    calibration = results.get("calibration", {})
+    found = []
+    if labels and absent:
+        found.append(
+            f"The corpus has no {', '.join(absent)}: UA is over the other {len(labels) - len(absent)} of the model's "
+            f"{len(labels)} classes, any of which it may answer."
+        )
+    if calibration:
+        errors = {name: f"{100 * error:.1f} %" for name, error in calibration["test"].items()}
+        without = f" with the model's temperature, {errors['before']} without it" if "after" in errors else ""
+        found.append(f"Expected calibration error: {errors.get('after', errors['before'])}{without}.")
+    found += [f"Left out: {line}." for line in results["left_out"]]
+    if not results["checked"]:
+        found.append("It was not checked whether the model was trained on these utterances.")
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Check that an evaluation can be written into a folder, before it is made.
+
+    Raises:
+        UserError: the folder holds something, or cannot be written.
+    """
+    check_writable(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"--output_dir {folder}: holds files already; name another folder or empty it")
+
+
+def write_evaluation(folder: Path, results: dict, rows: list[dict]) -> None:
+    """Write predictions, figures and a report; `results.json` last, as the sign that all is there.
+
+    Args:
+        folder: to write to.
+        results: an `Evaluation`.
+        rows: its predictions, calibrated.
+    """
+    write_predictions(folder / "predictions.jsonl", rows)
+    if "emotion" in results["labels"]:
+        plain = uncalibrated(rows, results["calibration"].get("temperature", 1.0))
+        plot_emotion(results, plain, folder, title_of(results))
+    write_text(folder / "README.md", report(results))
+    write_json(folder / "results.json", results)
+
+
+def report(results: dict) -> str:
+    """The README.md of an evaluation."""
+    system = results["system"]
+    facts = {
+        "model": _name(results["model"]),
+        "trained on": system["trained_on"],
+        "stage, encoder": ", ".join(str(one) for one in (system["stage"], _name(system["encoder"])) if one),
+        "tested on": f"{results['corpus']}, {results['part']}",
+        "utterances, speakers": f"{results['utterances']}, {results['speakers'] or 'unknown'}",
+        "--map": " ".join(results["map"]),
+        "commit": results["commit"],
+    }
+    intervals = intervals_of(results)
+    sections = [
+        f"# {markdown(title_of(results))}",
+        markdown_table(["", ""], [[name, str(fact)] for name, fact in facts.items() if fact]),
+        "Percent, of all utterances and by style:",
+        metrics_table(results),
+        explanation(results).strip(),
+        f"{over_whom(results)}:" if intervals else "",
+        markdown_table(["", "(95 %)"], [list(row) for row in intervals]) if intervals else "",
+        "\n".join(f"- {markdown(note)}" for note in notes(results)),
+        "![Confusion matrix](confusion_matrix.png)" if "emotion" in results["labels"] else "",
+        "![How often an emotion was right, by its probability](reliability.png)"
+        if "emotion" in results["labels"]
+        else "",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _name(model: str | None) -> str | None:
+    """A Hub id, or the last name of a folder."""
+    return model if model is None or hub_id(model) else Path(model).name

@@ -1,0 +1,58 @@
+"""Train corpus against test corpus: each cell is the UA of its predictions, folds are put together."""
+
+from pathlib import Path
+
+import pytest
+from helpers.finished_runs import LABELS, prediction_rows, write_runs
+from helpers.tiny import check_one_line, run_script
+
+from ser_mtl.cross.evaluate import scores_of
+from ser_mtl.evaluation.intervals import counts, interval, with_ends
+from ser_mtl.evaluation.predictions import read_predictions, write_predictions
+from ser_mtl.files import write_json
+from ser_mtl.tables.plan import Run, choose_rows, plan
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Run]:
+    """Two finished folds of one row, trained on "iemocap"."""
+    planned = plan(choose_rows([], ["t1-full-ser"], []), [1, 2], [0], tmp_path / "runs")
+    write_runs(planned, {})
+    return planned
+
+
+def evaluation(folder: Path, run: Run, corpus: str, stage: int = 1) -> Path:
+    rows = prediction_rows(run, 0.4)
+    labels = {"emotion": LABELS["emotion"]}
+    system = {"trained_on": "iemocap", "stage": stage, "tasks": ["emotion"], "trainable": "all", "fold": run.fold}
+    system["encoder"] = "facebook/wav2vec2-xls-r-300m"
+    about = {"model": "x", "system": system, "corpus": corpus, "part": "all", "map": [], "left_out": []}
+    more = {"checked": True, "labels": labels, "commit": None, "versions": {}}
+    write_predictions(folder / "predictions.jsonl", rows)
+    write_json(folder / "results.json", about | more | scores_of(rows, labels))
+    return folder
+
+
+def test_a_cell_is_the_ua_of_its_predictions_and_folds_are_put_together(runs, tmp_path):
+    tested = [evaluation(tmp_path / f"on{run.fold}", run, "other | one") for run in runs]
+    folders = [*(run.folder for run in runs), *tested]
+    ended = run_script("run_tables", ["--cross", *folders, "--output_dir", tmp_path / "cross"])
+    assert ended.code == 0, ended.stderr
+    own, there = (
+        with_ends(interval(counts([read_predictions(folder / "predictions.jsonl") for folder in some])))
+        for some in (folders[:2], tested)
+    )
+    text = (tmp_path / "cross/cross.md").read_text()
+    assert f"| iemocap | **{own}** | {there} |" in text and f"| iemocap | **{own}** | {there} |" in ended.stdout
+    assert "other \\| one" in text and (tmp_path / "cross/cross.png").is_file()
+
+
+def test_systems_that_differ_have_rows_of_their_own(runs, tmp_path):
+    first, second = runs
+    folders = [evaluation(tmp_path / "a", first, "other"), evaluation(tmp_path / "b", second, "third", stage=2)]
+    ended = run_script("run_tables", ["--cross", *folders, "--output_dir", tmp_path / "cross"])
+    assert "| iemocap, stage 1 |" in ended.stdout and "| iemocap, stage 2 | - |" in ended.stdout
+
+
+def test_a_folder_that_is_neither_is_one_line(tmp_path):
+    check_one_line(run_script("run_tables", ["--cross", tmp_path]), "run_tables", tmp_path, "results.json")
