@@ -28,6 +28,7 @@ class Settings(TypedDict):
     transcript: bool
     speech: str
     labels: dict[str, list[str]]
+    scales: dict[str, list[float]]
     temperature: float
     model: str
 
@@ -117,7 +118,7 @@ def _check(before: Plan, path: Path, model: str, settings: Settings) -> None:
     for name, value in settings.items():
         if (earlier := before["settings"][name]) == value:  # type: ignore[literal-required]
             continue
-        if name in ("model", "labels", "temperature"):
+        if name in ("model", "labels", "scales", "temperature"):
             raise UserError(
                 f"--model {model}: {path} was begun with another model ({before['model']}); take that one, or name "
                 "another --output_dir"

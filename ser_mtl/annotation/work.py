@@ -131,6 +131,7 @@ def _settings(recognizer: Recognizer) -> Settings:
         speech="silero-vad" if has_silero() else "energy",
         model=weights_digest(model.state_dict().values()),
         labels=recognizer.labels,
+        scales=model.config.value_scales or {},
         temperature=model.config.temperature,
     )
 

@@ -8,7 +8,6 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -16,7 +15,6 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, to
 from helpers.untrained import write_clips, write_model
 
 from ser_mtl.annotation import jobs, plan, shards
-from ser_mtl.annotation.shards import schema_of
 from ser_mtl.annotation.work import Place, Task
 from ser_mtl.errors import UserError
 
@@ -222,7 +220,9 @@ def test_long_answers_are_written_in_parts(clips, model, undisturbed, tmp_path, 
 
 def test_a_shard_of_long_recordings_has_fewer(clips, monkeypatch, tmp_path):
     monkeypatch.setattr(plan, "_BYTES", 30_000)
-    settings = plan.Settings(dtype="float32", transcript=True, speech="energy", model="", labels={}, temperature=1.0)
+    settings = plan.Settings(
+        dtype="float32", transcript=True, speech="energy", model="", labels={}, scales={}, temperature=1.0
+    )
     made = plan.plan(clips, tmp_path / "out", 100, "model", settings)
     sizes = [[(clips / file).stat().st_size for file in shard] for shard in made["shards"]]
     assert len(sizes) > 3 and all(sum(shard[:-1]) < 30_000 <= sum(shard) for shard in sizes[:-1])
@@ -236,22 +236,18 @@ def test_a_name_that_is_not_utf_8_is_told_and_left_out(clips, model, tmp_path):
     assert [row["file"] for row in rows_in(tmp_path / "out")] == ["00003.wav", "00013.wav", "00023.wav"]
 
 
-def test_a_task_that_gives_a_value_is_a_column_of_values(model):
+def test_a_task_that_gives_a_value_is_a_column_of_values(clips, tmp_path):
     import ser_mtl
 
-    recognizer = ser_mtl.load(model, device="cpu")
-
-    class Valued(type(recognizer)):
-        @property
-        def labels(self) -> dict[str, list[str]]:
-            return {"emotion": ["sad", "a.b"], "arousal": []}
-
-    recognizer.__class__ = Valued
-    schema = schema_of(recognizer)
-    emotion = {"label": "a.b", "probability": 0.75, "probabilities": {"sad": 0.25, "a.b": 0.75}}
-    tasks = {"emotion": emotion, "arousal": {"value": 3.5}, "transcript": "well"}
-    row = {"file": "a", "duration": 1.0, **tasks, "segments": [{"start": 0.0, "end": 1.0, **tasks}], "error": None}
-    assert pa.Table.from_pylist([row], schema).to_pylist() == [row]
+    labels = {"emotion": ["sad", "a.b", "1/2"]}
+    valued = {"tasks": ["emotion", "arousal"], "labels": labels, "value_scales": {"arousal": [3.0, 1.0]}}
+    model = write_model(tmp_path / "model", **valued, vocab_size=None)
+    assert run_script("annotate", flags(clips / "1", tmp_path / "out", model)).code == 0
+    row = rows_in(tmp_path / "out")[0]
+    answer = ser_mtl.load(model, device="cpu")(clips / "1" / row["file"])
+    assert set(row) == {"file", "duration", "emotion", "arousal", "segments", "error"}
+    assert set(row["arousal"]) == {"value"} and set(row["emotion"]["probabilities"]) == set(labels["emotion"])
+    close(row, {"file": row["file"], "error": None} | answer)
 
 
 def test_jobs_of_a_cluster_write_the_same_shards(clips, model, undisturbed, tmp_path):

@@ -12,10 +12,10 @@ from modeling_ser_mtl import SerMtlModel
 from ser_mtl.files import write_json
 
 
-def write_model(folder: Path, seed: int = 0) -> Path:
-    """Save an untrained model, with its processor."""
+def write_model(folder: Path, seed: int = 0, **config: object) -> Path:
+    """Save an untrained model, with its processor; `config` replaces fields of its config."""
     set_seed(seed)
-    SerMtlModel(all_tasks_config()).save_pretrained(folder)
+    SerMtlModel(all_tasks_config(**config)).save_pretrained(folder)
     vocabulary = {name: number for number, name in enumerate(["<pad>", "<unk>", "|", *"adeinorst"])}
     write_json(folder / "vocab.json", vocabulary)
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None, pad_token="<pad>")
