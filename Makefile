@@ -38,7 +38,7 @@ demo: install
 
 # Two processes halve the time; more would need more memory than most machines have.
 test: style
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes: what the demo learns, over three seeds.
 test-slow: install

@@ -37,6 +37,14 @@ def pytest_report_header() -> str:
     return f"SER_MTL_FUZZ_SEED={os.environ['SER_MTL_FUZZ_SEED']}"
 
 
+_LONGEST = ("test_examples.py", "test_loading.py", "test_launch.py", "test_publishing.py", "test_trainer.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take a minute or more, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 # `helpers.tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
 
 

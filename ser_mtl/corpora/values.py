@@ -1,6 +1,5 @@
 """Valence, activation and dominance: what their columns are called, and cells as numbers."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,14 +17,18 @@ VALUES = tuple(TASKS[task].column for task in VALUE_TASKS)
 """Columns that hold numbers."""
 
 
+LARGEST = 1e6
+"""No scale of ratings has larger numbers, and the squares of much larger ones are infinite in single precision."""
+
+
 def as_number(cell: object) -> float | None:
-    """A finite number, None for anything else. A comma may be the decimal sign."""
+    """A number of at most `LARGEST`, None for anything else. A comma may be the decimal sign."""
     text = str(cell).strip()
     try:
         value = float(f"{text.replace(',', '.')}" if re.fullmatch(r"[+-]?\d+,\d+", text) else text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
@@ -59,8 +62,8 @@ def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
         elif wrong:
             index, cell = wrong[0]
             raise UserError(
-                f"{place}, row {index}: column {column!r} holds {cell!r}, which is no number ({len(wrong)} rows in "
-                "all); write a number, or leave the cell empty"
+                f"{place}, row {index}: column {column!r} holds {cell!r}, which is no number up to {LARGEST:g} "
+                f"({len(wrong)} rows in all); write a number, or leave the cell empty"
             )
 
 

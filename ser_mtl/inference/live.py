@@ -9,8 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from recordings_ser_mtl import SAMPLING_RATE
-from ser_mtl.corpora.reading import check_rate
+from recordings_ser_mtl import RATES, SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.inference.formats import text_of
 from ser_mtl.inference.recognizer import Recognizer
@@ -33,7 +32,8 @@ def standard_input(rate: int) -> Iterator[Heard]:
     Raises:
         UserError: a rate outside `RATES`.
     """
-    check_rate(rate, "--pcm: ")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"--pcm {rate}: must be a rate from {RATES[0]} to {RATES[1]} hertz")
     yield _pcm(sys.stdin.buffer, rate), rate
 
 

@@ -60,7 +60,11 @@ def draw(recording: Recording, file: Path, answer: dict, path: Path) -> Figure:
     x = np.linspace(0, seconds, len(peaks))
     wave.fill_between(x, -peaks, peaks, color="0.35", linewidth=0)
     wave.set(ylabel="Waveform", ylim=(-1.05, 1.05), yticks=[])
-    _stack(emotions, answer["segments"])
+    if answer["segments"]:
+        _stack(emotions, answer["segments"])
+    else:
+        emotions.set(yticks=[])
+        emotions.text(0.5, 0.5, NO_SPEECH, ha="center", va="center", transform=emotions.transAxes)
     unit = "h:min:s" if seconds >= 3600 else "min:s" if seconds >= _CLOCK else "s"
     emotions.set(xlabel=f"Time ({unit})", xlim=(0, seconds))
     emotions.xaxis.set_major_locator(MultipleLocator(next((s for s in _TICKS if seconds / s <= 7), 6 * 3600)))
@@ -75,14 +79,11 @@ def draw(recording: Recording, file: Path, answer: dict, path: Path) -> Figure:
 
 
 def _stack(axes: Axes, segments: list[dict]) -> None:
-    """The probabilities of the first task one on top of the other, and nothing where nobody speaks."""
-    task = next(
-        (name for segment in segments for name, part in segment.items() if "probabilities" in dict_of(part)), "emotion"
-    )
+    """The probabilities of the first task with classes, each above the one before; nothing where nobody speaks."""
+    task = next((name for name, part in segments[0].items() if "probabilities" in dict_of(part)), None)
+    if task is None:
+        return _values(axes, segments)
     axes.set(ylabel=f"{task} (%)".capitalize(), ylim=(0, 100))
-    if not segments:
-        axes.text(0.5, 0.5, NO_SPEECH, ha="center", va="center", transform=axes.transAxes)
-        return
     x = np.array([(s["start"], s["start"], s["end"], s["end"]) for s in segments]).ravel()
     below = np.zeros(len(x))
     for index, label in enumerate(segments[0][task]["probabilities"]):
@@ -91,6 +92,16 @@ def _stack(axes: Axes, segments: list[dict]) -> None:
         style: dict = {"facecolor": COLORS[index % len(COLORS)], "hatch": _HATCHES[index % len(_HATCHES)]}
         axes.fill_between(x, below, above, label=literal(label), edgecolor="white", linewidth=0, **style)
         below = above
+    axes.figure.legend(loc="outside lower center", ncols=4, **LEGEND)
+
+
+def _values(axes: Axes, segments: list[dict]) -> None:
+    """A line in each segment for each value, of a model that has values alone."""
+    axes.set(ylabel="Values")
+    for index, task in enumerate(name for name, part in segments[0].items() if "value" in dict_of(part)):
+        values, color = [segment[task]["value"] for segment in segments], COLORS[index % len(COLORS)]
+        starts, ends = ([segment[name] for segment in segments] for name in ("start", "end"))
+        axes.hlines(values, starts, ends, label=task, color=color, linestyle=("-", "--", ":")[index % 3], linewidth=2)
     axes.figure.legend(loc="outside lower center", ncols=4, **LEGEND)
 
 
