@@ -201,7 +201,7 @@ class LoadableModel(PreTrainedModel):
         unless `is_trainable`. A base that the adapter was not trained on is a ValueError, and so are other labels than
         the trained ones, unless `ignore_mismatched_sizes` asks for new classifiers.
         """
-        adapter = kwargs.pop("adapter_kwargs", None) or {}
+        adapter, in_adapter = kwargs.pop("adapter_kwargs", None) or {}, kwargs.pop("_in_adapter", ())
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, config=config, **kwargs)
         name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
@@ -214,10 +214,10 @@ class LoadableModel(PreTrainedModel):
             return cls._from_encoder(name, config, kwargs)
         saved = cls.config_class.from_pretrained(name, **hub)
         with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
-            own = set(cls(saved).state_dict())
+            own = {key for key in cls(saved).state_dict() if not key.startswith(in_adapter)}
         loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for prefix in model._new_classifiers(saved.labels, kwargs):
+        for prefix in model._new_classifiers({} if in_adapter else saved.labels, kwargs):
             for module in model.get_submodule(prefix).modules():
                 for parameter in module.parameters(recurse=False):
                     parameter._is_hf_initialized = False  # else transformers would leave it as it is
@@ -266,7 +266,9 @@ class LoadableModel(PreTrainedModel):
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
         named = peft_config.base_model_name_or_path
         arguments |= {"revision": peft_config.revision if base in (None, named) else None}
-        loaded = cls.from_pretrained(base or named, config=config, **arguments)
+        # What the adapter brings along, its heads, may be of other shapes and labels in the base.
+        brought = tuple(peft_config.modules_to_save or ())
+        loaded = cls.from_pretrained(base or named, config=config, _in_adapter=brought, **arguments)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
@@ -331,6 +333,14 @@ class LoadableModel(PreTrainedModel):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @property
+    def longest_input(self) -> int | None:
+        """Samples of the longest utterance; None for any length."""
+        return self.family.longest_input(self.encoder)
+
+    def get_input_embeddings(self) -> None:
+        """None: waveforms are not looked up in a table. PEFT asks."""
 
     def enable_adapters(self) -> None:
         """Undo `disable_adapters`; transformers itself leaves the heads off, which then answer untrained."""

@@ -68,7 +68,8 @@ class SerMtlConfig(BaseConfig):
     scl: str = "none"  # form of the self-contrastive loss, a key of `SCL_FORMS`
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
-    layer_weights: bool = False  # heads see a learned average of all layers (Pepino et al. 2021)
+    layer_weights: bool = False  # heads see a learned average of all layers
+    frame_heads: bool | None = None  # two layers on every frame before the mean (Pepino et al. 2021); as layer_weights
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
 
@@ -78,6 +79,7 @@ class SerMtlConfig(BaseConfig):
         self.encoder_config = self.encoder_config_of(self.encoder_config, FAMILIES)
         self.tasks = ["emotion"] if self.tasks is None else self.tasks
         emotions = self.emotion_labels(kwargs)
+        self.frame_heads = self.layer_weights if self.frame_heads is None else self.frame_heads
         self.labels = dict(self.labels or {}) | ({"emotion": emotions} if emotions else {})
         self._check()
         super().__post_init__(**kwargs)
@@ -163,13 +165,13 @@ class BottleneckAdapter(nn.Module):
 class TaskHead(nn.Module):
     """One task: adapter, mean over real frames, FC layer (giving x), linear classifier, of one output for a value.
 
-    With `layer_weights`: two layers with ReLU on every frame, mean over real frames (giving x), linear classifier.
+    With `frame_heads`: two layers with ReLU on every frame, mean over real frames (giving x), linear classifier.
     """
 
     def __init__(self, config: SerMtlConfig, dim: int, classes: int):
         super().__init__()
         n = config.embedding_dim
-        if config.layer_weights:
+        if config.frame_heads:
             self.adapter = nn.Sequential(nn.Linear(dim, n), nn.ReLU(), nn.Linear(n, n), nn.ReLU())
             self.projection = nn.Identity()
         else:
@@ -366,9 +368,6 @@ class SerMtlModel(LoadableModel):
     def _adapt(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.layer_adapters[index](output)
 
-    def get_input_embeddings(self) -> None:
-        """None: waveforms are not looked up in a table. PEFT asks."""
-
     def front_end_modules(self) -> list[nn.Module]:
         """Modules of the convolutional front end, in the order of the data."""
         return [module for name in self.family.front_end for module in getattr(self.encoder, name).modules()]
@@ -381,14 +380,13 @@ class SerMtlModel(LoadableModel):
         """The Transformer layers, first to last."""
         return self.encoder.get_submodule(self.family.stack).layers
 
+    def has_last_norm(self) -> bool:
+        """Whether a norm follows the last layer."""
+        return not self.family.stack or getattr(self.encoder.config, "do_stable_layer_norm", False)
+
     def convolutions(self) -> list[tuple[int, int]]:
         """Kernel size and stride of each convolution of the front end."""
         return self.family.convolutions(self.encoder)
-
-    @property
-    def longest_input(self) -> int | None:
-        """Samples of the longest utterance; None for any length."""
-        return self.family.longest_input(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
         """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
@@ -428,8 +426,7 @@ class SerMtlModel(LoadableModel):
             if family.position_bias:
                 arguments["position_bias"] = output[1]
             states.append(output[0] if isinstance(output, tuple) else output)
-        last_norm = not family.stack or getattr(encoder.config, "do_stable_layer_norm", False)
-        frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if last_norm else states[-1]
+        frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if self.has_last_norm() else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
     def forward(

@@ -45,7 +45,7 @@ def main() -> None:
     trainer = build_trainer(settings, parts, record)
     trainer.train()
 
-    results = trainer.finish(leaks)
+    results = trainer.finish(None if corpus_args.refit else leaks)
     show(results, args)
     publish(args)
 

@@ -8,6 +8,7 @@ import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from contextlib import suppress
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
-from ser_mtl.corpora.folds import hash_of_annotations, split, split_record
+from ser_mtl.corpora.folds import ALL, Fold, hash_of_annotations, split, split_record
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
 from ser_mtl.corpora.targets import classes_table
@@ -29,6 +30,8 @@ from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments, check_together
 from ser_mtl.training.checks import local_or_hub
 from ser_mtl.training.flags import DERIVED
+from ser_mtl.training.recipes import FLAGS_OF_RECIPES, defaults_of, recipe_of
+from ser_mtl.training.refit import refitting_trainer, with_dev_in_train
 from ser_mtl.training.run_folder import NOT_THE_RUN, Record, changes_of_corpus, run_record, settings_of
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable
@@ -38,6 +41,7 @@ from ser_mtl.training.trainer import SerMtlTrainer
 _RARE = {
     "eval_accumulation_steps", "remove_unused_columns", "ddp_find_unused_parameters", "dataloader_pin_memory",
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
+    "logging_strategy", "save_strategy", "save_total_limit", "save_minutes", "per_device_eval_batch_size",
 }  # fmt: skip
 _COMMON = {"seed", "gradient_accumulation_steps", "activation_checkpointing"}
 """Flags of transformers that are shown by --help."""
@@ -55,7 +59,8 @@ class Settings(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-_PLACEHOLDERS = {"dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID", "tasks": "TASK",
+_PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
+                 "tasks": "TASK",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
@@ -122,16 +127,34 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
         sys.exit(0)
     if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
         argv = [*words_of_file(Path(argv[0]), parser, stage.number), *argv[1:]]
+    set_recipe(parser, stage, argv)
     values = vars(parser.parse_args(argv))
     del values["help_all"]
     if values["output_dir"] is None:
         name = name_in_results(values["corpus"])
-        values["output_dir"] = f"runs/{name}/stage{stage.number}/fold{values['fold'] or 1}"
+        values["output_dir"] = f"runs/{name}/stage{stage.number}/{name_of_fold(values['fold'])}"
     settings = Settings(*parser.parse_dict(values))
     _fill_in(settings)
-    check_together(settings.stage, settings.args, has_dev=settings.corpus.dev != "none")
+    corpus = settings.corpus
+    check_together(settings.stage, settings.args, has_dev=corpus.dev != "none", has_test=corpus.fold != ALL)
+    if corpus.refit and settings.args.selection != "dev":
+        raise UserError(f"--refit: needs --selection dev, not {settings.args.selection}; drop one of the two")
     settings.research.settle(settings.stage, settings.args)
     return settings
+
+
+def name_of_fold(fold: Fold | None) -> str:
+    """The folder of a run, by what it holds out; an official split has the test set 1."""
+    return ALL if fold == ALL else f"fold{fold or 1}"
+
+
+def set_recipe(parser: StageParser, stage: type[Stage], words: list[str]) -> None:
+    """Make the values of the recipe the defaults of a command line."""
+    values = vars(parser.parse_args(words))
+    flags = {option: action.dest for action in parser._actions for option in action.option_strings}
+    given = {flags[word.split("=")[0]] for word in words if word.split("=")[0] in flags}
+    recipe = values["recipe"] or recipe_of(values["corpus"])
+    parser.set_defaults(recipe=recipe, **defaults_of(recipe, stage.number, {name: values[name] for name in given}))
 
 
 def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
@@ -157,7 +180,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     for name, value in content.items():
         if name not in flags:
             raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
-        if value not in (None, [], {}, flags[name].default):
+        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES):
             words += [f"--{name}", *_as_words(value)]
     return words
 
@@ -166,7 +189,8 @@ def _settings_of_run(record: dict) -> dict:
     settings = settings_of(record)
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
-    return {name: value for name, value in kept.items() if name != "batch_size"} | batch
+    recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
+    return {name: value for name, value in kept.items() if name != "batch_size"} | batch | recipe
 
 
 def _as_words(value: object) -> list[str]:
@@ -183,7 +207,7 @@ def _fill_in(settings: Settings) -> None:
             stage.encoder = local_or_hub(demo_encoder())
         stage.train_front_end = stage.trainable == "all"  # it is untrained
     if isinstance(stage, Stage2) and stage.stage1 is None:
-        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/fold{corpus.fold or 1}")
+        stage.stage1 = local_or_hub(f"runs/{name_in_results(corpus.corpus)}/stage1/{name_of_fold(corpus.fold)}")
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
@@ -239,6 +263,7 @@ def note_changes(settings: Settings) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):
             parts = split(_load(corpus), corpus.fold, corpus.dev)
+            parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
         data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}
         changes = changes_of_corpus(Path(args.output_dir), data)
@@ -259,15 +284,23 @@ def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> Non
 
 def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
     """Count what test and training share, and print it in one line before training starts."""
-    leaks = find_leaks(parts)
+    leaks = find_leaks(parts) if "test" in parts else {}
     if args.process_index == 0:
-        print(leaks_line(leaks))
+        print(leaks_line(leaks) if leaks else "Nothing is held out for a test (--fold all)")
     return leaks
 
 
 def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMtlTrainer:
-    """The Trainer of a stage, with the experiments that the flags ask for."""
-    _, stage, args, research = settings
+    """The Trainer of a stage, with the experiments that the flags ask for; with --refit, after the first training."""
+    corpus, stage, args, research = settings
+    if corpus.refit:
+        return refitting_trainer(partial(_trainer, research), stage, args, parts, record)
+    return _trainer(research, stage, args, parts, record)
+
+
+def _trainer(
+    research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
+) -> SerMtlTrainer:
     trainer_class = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
         from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class

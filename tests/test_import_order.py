@@ -14,6 +14,7 @@ ORDER = (
     {"inference"},
     {"annotation"},
     {"hub"},
+    {"page"},
     {"training"},
     {"research"},
     {"recipe"},

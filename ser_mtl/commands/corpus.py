@@ -25,7 +25,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", default="folder", help="Its name, or the path of a description; as for run_stage1.py. [folder]"
     )
-    parser.add_argument("--fold", type=int, help="Also show the split with this fold as the test.")
+    parser.add_argument(
+        "--fold",
+        type=fold,
+        metavar="N|all",
+        help="Also show the split with this fold as the test; all: the one without a test.",
+    )
     parser.add_argument(
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
@@ -37,6 +42,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
     )
     parser.add_argument("--write", type=Path, help="Write the corpus as a folder corpus: the path of a metadata.csv.")
+
+
+def fold(word: str) -> int | str:
+    """A fold as `split` takes it."""
+    return word if word == "all" else int(word)
 
 
 def main(args: Namespace) -> None:

@@ -29,6 +29,10 @@ _PARTS |= {"evaluation": "test", "eval": "test", "testing": "test"} | {part: par
 
 DevChoice = Literal["dialog", "session", "none"]
 
+ALL = "all"
+"""In the place of a test fold: nothing is held out, for a final model."""
+Fold = int | str  # 1..5, or ALL
+
 _DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
 
 
@@ -126,15 +130,17 @@ def deal_speakers(
     return folds
 
 
-def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> DatasetDict:
+def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") -> DatasetDict:
     """Split a corpus into `train`, `test` and, unless `dev` is "none", `dev`.
+
+    With `fold` "all" there is no `test`: all other utterances are for training.
 
     An official split is taken as it is: speakers may be on both sides, which `find_leaks` counts. Without a dev set of
     its own, dev is drawn from its training set.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
-        fold: the test fold, 1..5; None or 1 for an official split.
+        fold: the test fold, 1..5; None or 1 for an official split; "all" holds nothing out.
         dev: "dialog": a tenth of the training dialogs, whole dialogs, from each joined corpus, and for IEMOCAP whole
             scenarios of a session; a tenth of the training speakers where a corpus has no dialogs. "session": the fold
             after the test fold; fold 1 follows fold 5.
@@ -145,13 +151,15 @@ def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -
     check_utterances("corpus", corpus)
     if dev not in get_args(DevChoice):
         raise UserError(f"--dev {dev!r}: must be one of {', '.join(get_args(DevChoice))}")
+    if fold == ALL:
+        return _whole(corpus, dev)
     if is_official(corpus):
         return _official(corpus, fold, dev)
     if fold is None:
         raise UserError("--fold: is required, 1 to 5: which fifth of the speakers is the test; no official split here")
     if fold not in FOLDS:
-        raise UserError(f"--fold {fold}: must be one of 1 to 5")
-    folds = list(corpus["fold"])
+        raise UserError(f"--fold {fold!r}: must be one of 1 to 5, or all")
+    folds, fold = list(corpus["fold"]), int(fold)
     test = rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = []
@@ -168,12 +176,33 @@ def split(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -
     return splits
 
 
-def _official(corpus: Dataset, fold: int | None, dev: DevChoice) -> DatasetDict:
+def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
+    """Everything for training; an official development set stays one, any other is drawn."""
+    if dev == "session":
+        raise UserError(
+            "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
+        )
+    dev_rows: list[int] = []
+    if dev == "dialog":
+        dev_rows = [row for row, part in enumerate(corpus["split"]) if part == "dev"] if is_official(corpus) else []
+        dev_rows = dev_rows or _choose_dev(corpus, ALL)
+    train = sorted(set(range(len(corpus))) - set(dev_rows))
+    if not train:
+        raise UserError(_nothing_to_train_on(corpus, ALL, dev))
+    splits = DatasetDict({"train": corpus.select(train)})
+    if dev != "none":
+        splits["dev"] = corpus.select(dev_rows)
+    if not is_official(corpus):
+        check_no_leak(splits)
+    return splits
+
+
+def _official(corpus: Dataset, fold: Fold | None, dev: DevChoice) -> DatasetDict:
     """The parts of an official split."""
     if fold not in (None, 1):
         raise UserError(
-            f"--fold {fold}: the corpus has an official split, one test set; leave --fold out, or remove its column "
-            "'split' to deal its speakers into folds"
+            f"--fold {fold}: the corpus has an official split, one test set; leave --fold out (or train on everything: "
+            "--fold all), or remove its column 'split' to deal its speakers into folds"
         )
     if dev == "session":
         raise UserError("--dev session: the corpus has an official split and no sessions; leave --dev out")
@@ -187,8 +216,11 @@ def _official(corpus: Dataset, fold: int | None, dev: DevChoice) -> DatasetDict:
     return DatasetDict({part: corpus.select(rows[part]) for part in PARTS if (part, dev) != ("dev", "none")})
 
 
-def _nothing_to_train_on(corpus: Dataset, fold: int, dev: DevChoice) -> str:
+def _nothing_to_train_on(corpus: Dataset, fold: Fold, dev: DevChoice) -> str:
     speakers = set(corpus["speaker"]) - {None}
+    if len(speakers) == 1 and None not in set(corpus["speaker"]):
+        more = "" if any(corpus["dialog"]) and fold != ALL else " --dev none --selection last"
+        return f"the corpus has one speaker, so nobody is left to test on; to train on everything, --fold all{more}"
     if len(speakers) == 2 and dev == "dialog":
         return (
             "the corpus has two speakers: one is the test, one is left to train on and none for a development set; add "
@@ -216,7 +248,7 @@ class Split(TypedDict):
     annotations: NotRequired[str]
 
 
-def split_record(splits: DatasetDict, fold: int, dev: DevChoice) -> dict:
+def split_record(splits: DatasetDict, fold: Fold, dev: DevChoice) -> dict:
     """The content of `split.json`: the test fold, the choice of dev, and the ids of every split.
 
     Returns:
@@ -277,7 +309,7 @@ def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
     return rows
 
 
-def _choose_dev(train: Dataset, fold: int) -> list[int]:
+def _choose_dev(train: Dataset, fold: Fold) -> list[int]:
     """The rows of `train` that become dev. Each joined corpus gives its own share, of scenarios or of speakers.
 
     A speaker drawn from one corpus is in dev with all corpora that speakers are drawn from.
@@ -296,7 +328,8 @@ def _choose_dev(train: Dataset, fold: int) -> list[int]:
         elif any(columns["speaker"]):
             kind, units, groups = "speaker", columns["speaker"], columns["gender"]
         else:
-            raise UserError(f"--dev dialog: corpus {name!r} has no dialogs and no speakers; use --dev session or none")
+            other = "none with --selection last" if fold == ALL or is_official(train) else "session or none"
+            raise UserError(f"--dev dialog: corpus {name!r} has no dialogs and no speakers; use --dev {other}")
         dev_units |= {(kind, unit) for unit in _draw_with_most_emotions(units, groups, columns["emotion"], fold)}
         unit_of |= {row: (kind, unit) for row, unit in zip(rows_by_corpus[name], units, strict=True)}
     return sorted(row for row, unit in unit_of.items() if unit in dev_units)
@@ -316,7 +349,7 @@ def scenario_of(dialog: str) -> str:
 
 
 def _draw_with_most_emotions(
-    units: Sequence[str | None], groups: Sequence[str | None], emotions: Sequence[str | None], fold: int
+    units: Sequence[str | None], groups: Sequence[str | None], emotions: Sequence[str | None], fold: Fold
 ) -> set[str]:
     """Draw dialogs or speakers for dev, with as many emotions as possible; only labelled ones if there are any."""
     emotions_by_unit = defaultdict(set)

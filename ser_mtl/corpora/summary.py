@@ -10,7 +10,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora import ffmpeg
-from ser_mtl.corpora.folds import FOLDS, DevChoice, split
+from ser_mtl.corpora.folds import ALL, FOLDS, DevChoice, Fold, split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
@@ -29,7 +29,7 @@ _CLASSES = [TASKS[task].column for task in CLASSIFICATION_TASKS]
 
 
 def corpus_tables(
-    corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog", left_out: Iterable[str] = ()
+    corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog", left_out: Iterable[str] = ()
 ) -> str:
     """Describe a corpus: size, annotations, likely mistakes and, for one fold, the splits. For a terminal.
 
@@ -37,7 +37,7 @@ def corpus_tables(
 
     Args:
         corpus: as `ser_mtl.corpora.load_corpus` returns it.
-        fold: the test fold of the splits; None shows the sizes of all folds' splits, or the official split.
+        fold: the test fold of the splits, or "all"; None shows the sizes of all folds' splits, or the official split.
         dev: see `ser_mtl.corpora.folds.split`.
         left_out: what is there and was not read, a line for each reason.
 
@@ -66,7 +66,9 @@ def corpus_tables(
         "Left out": "\n".join(_bullet(printable(line)) for line in left_out) or "nothing",
         "Likely mistakes": "\n".join(_bullet(warning) for warning in _warnings(table)) or "none found",
     }
-    if is_official(corpus):
+    if fold == ALL:
+        sections[f"Split without a test, dev {dev}"] = _splits(corpus, table, fold, dev)
+    elif is_official(corpus):
         sections[f"Official split, dev {dev}"] = _splits(corpus, table, fold, dev)
     elif fold is not None:
         sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
@@ -217,7 +219,7 @@ def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
                 yield f"{column}: no {label!r} in fold {_names(map(str, row.index[row == 0]))}"
 
 
-def _splits(corpus: Dataset, table: pd.DataFrame, fold: int | None, dev: DevChoice) -> str:
+def _splits(corpus: Dataset, table: pd.DataFrame, fold: Fold | None, dev: DevChoice) -> str:
     splits = split(corpus, fold, dev)
     table = table.set_index("id")
     rows = {}
@@ -229,6 +231,8 @@ def _splits(corpus: Dataset, table: pd.DataFrame, fold: int | None, dev: DevChoi
     counts = pd.DataFrame.from_dict(rows, orient="index")
     whole = counts.columns.drop("hours")
     counts[whole] = counts[whole].fillna(0).astype(int)
+    if "test" not in splits:
+        return _text(counts)
     return f"{_text(counts)}\n{fill(leaks_line(find_leaks(splits)), _WIDTH)}"
 
 
@@ -247,9 +251,13 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
 
 
-def training_flags(corpus: Dataset, fold: int | None = None, dev: DevChoice = "dialog") -> str:
+def training_flags(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") -> str:
     """The flags that a training needs for this corpus, beside its name and place, with a blank before each."""
     folds = sorted(set(corpus["fold"]) - {None})
+    alone = len(set(corpus["speaker"])) == 1 and None not in set(corpus["speaker"])
+    if fold == ALL or (alone and not is_official(corpus)):
+        has_dev = dev != "none" and not (alone and not any(corpus["dialog"]) and "dev" not in set(corpus["split"]))
+        return " --fold all" + ("" if has_dev else " --dev none --selection last")
     two = not is_official(corpus) and len(set(corpus["speaker"]) - {None}) == 2 and not any(corpus["dialog"])
     place = "" if is_official(corpus) else f" --fold {fold or folds[0]}"
     if two or dev == "none":

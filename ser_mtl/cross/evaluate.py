@@ -204,7 +204,7 @@ def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[st
     """
     samples = decoded.select_columns("samples").with_format("numpy", dtype=np.int16)
     recordings = ((row["samples"], SAMPLING_RATE) for row in samples)
-    answers = []
+    answers: list[dict] = []
     transcript = recognizer.transcript and any(decoded["text"])
     answering = recognizer.each(recordings, transcript=transcript, whole=True)
     with tqdm(total=len(decoded), desc="evaluating", unit=" utterances", disable=None) as bar:

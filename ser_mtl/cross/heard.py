@@ -14,7 +14,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed
 from ser_mtl.model.base import base_of
-from ser_mtl.training.heard import utterance_keys, utterances_of_stage1
+from ser_mtl.training.heard import utterance_keys, utterances_heard
 from ser_mtl.training.run_folder import Record
 
 
@@ -59,7 +59,7 @@ def heard_by(model: str, base: str | None = None) -> Heard:
     """
     heard = Heard()
     for name in _models_below(model, base, heard.unknown):
-        known, audio = (utterances_of_stage1(name, by_audio) for by_audio in (False, True))
+        known, audio = (utterances_heard(name, by_audio) for by_audio in (False, True))
         if known is None or audio is None:
             heard.unknown.append(name)
         else:

@@ -108,7 +108,7 @@ def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | 
     """The "calibration" of `results.json`, from the prediction rows of the test set and of the development set (dev).
 
     Args:
-        test: rows that are not calibrated.
+        test: rows that are not calibrated; none if nothing is held out.
         dev: the same.
         trained_on: the speakers of the training set.
 
@@ -118,7 +118,7 @@ def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | 
         calibration error `"before"` and `"after"` scaling. Without dev there is only "before"; without emotion it is
         empty.
     """
-    if not any("emotion" in row for row in test):
+    if not any("emotion" in row for row in test or dev or []):
         return {}
     errors: dict = {"bins": BINS}
     if dev is not None:
@@ -133,7 +133,7 @@ def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | 
         counts = {"utterances": len(speakers), "speakers": len(known), "also_in_training": len(known & trained_on)}
         errors["fitted_on"] = counts
     for name, rows in (("dev", dev), ("test", test)):
-        if rows is not None:
+        if rows:
             probabilities, targets = emotion_probabilities(rows)
             errors[name] = {"before": reliability(probabilities, targets).error}
             if dev is not None:

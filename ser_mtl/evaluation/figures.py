@@ -154,6 +154,7 @@ def plot_training_curves(
     chosen_epoch: float | None = None,
     evaluated_on: str = "Development set",
     title: str = "",
+    line: float | None = None,
 ) -> Figure:
     """Draw the training losses and, where epochs were evaluated, each task's main metric over the epochs.
 
@@ -166,6 +167,7 @@ def plot_training_curves(
         chosen_epoch: the epoch whose checkpoint was kept; it is marked in every panel.
         evaluated_on: title of the panel with the metrics; under `--selection oracle` these are of the test fold.
         title: printed above all panels.
+        line: UA of the frozen encoder on the same utterances as the metrics, a fraction.
     """
     tasks, terms = _loss_curves(log_history)
     metrics = _metric_curves(log_history)
@@ -182,6 +184,8 @@ def plot_training_curves(
             axes.plot(curve.epochs, curve.values, label=curve.label, markevery=every, **curve.style)
         axes.set(xlabel="Epoch", ylabel=unit)
         axes.set_title(heading, fontsize="medium")
+        if curves is metrics and line is not None:
+            axes.axhline(100 * line, label="frozen encoder, UA", color="0.4", linestyle=(0, (4, 2)), linewidth=1)
         if curves is metrics:
             lowest = min((value for curve in curves for value in curve.values), default=0)
             axes.set_ylim(min(0, lowest), max(103, axes.get_ylim()[1]))

@@ -102,24 +102,53 @@ def has_all(groups: dict) -> dict:
     return groups
 
 
-class Results(TypedDict):
-    """The content of `results.json`. What only later versions write need not be there."""
+Groups = Annotated[dict[Text, Scores], AfterValidator(has_all)]
 
+
+class Line(TypedDict):
+    """`line`: the test scores of a logistic regression on the frozen encoder."""
+
+    ua: Share
+    wa: Share
+    macro_f1: Share
+    n: Count
+    layer: Count
+    layers: Count
+    C: Annotated[float, Field(gt=0, le=1e6)]
+    train: Count
+    chosen_on: Literal["dev", "train"]
+    chosen_ua: Share
+    encoder: Literal["pretrained", "stage 1"]
+
+
+class Folds(TypedDict):
+    """Runs beside one without a test: their names, and the mean of their figures."""
+
+    names: Annotated[list[Text], Field(min_length=1)]
+    test: Groups
+
+
+class _Results(TypedDict):
     stage: Literal[1, 2]
     fold: int | Literal["all"] | None
     seed: int
     corpus: Text
     encoder: Text
     stage1: NotRequired[Text]
+    new_heads: NotRequired[list[Text]]
     tasks: Annotated[list[Text], Field(min_length=1)]
     trainable: Text
     selection: Text
+    refit: NotRequired[bool]
     augment: NotRequired[list[Text]]
     epoch: Amount
+    stopped_at_epoch: NotRequired[Amount]
     minutes: Amount
     audio_seconds_per_second: Amount
     leaks: NotRequired[Leaks]
     calibration: NotRequired[Calibration]
+    class_weights: NotRequired[dict[Text, dict[Text, Amount]]]
+    line: NotRequired[Line]
     labels: NotRequired[dict[Text, list[Text]]]
     size: NotRequired[dict[Text, Amount]]
     sizes: NotRequired[dict[str, Count]]
@@ -129,8 +158,31 @@ class Results(TypedDict):
     hashed_names: NotRequired[bool]
     commit: Text | None
     versions: dict[Text, Text]
-    test: Annotated[dict[Text, Scores], AfterValidator(has_all)]
+    base_transcribes: NotRequired[bool]
+    folds: NotRequired[Folds]
+    dev: NotRequired[Groups]
+    test: dict[Text, Scores]
 
+
+def _tested_unless_all(results: Any) -> Any:
+    if "all" not in results["test"] and (results["test"] or results["fold"] != "all"):
+        raise ValueError('test: must have the group "all", unless the fold is "all" too')
+    return results
+
+
+Results = Annotated[_Results, AfterValidator(_tested_unless_all)]
+"""The content of `results.json`. What only later versions write need not be there."""
+
+NO_TEST = "No test was held out (--fold all), so no figure says how the model does on new speakers."
+
+
+def part_of(results: dict) -> str:
+    """The part of the corpus that a run was tested on, or "all" if it was trained on everything."""
+    return "all" if results["fold"] == "all" else f"fold {results['fold']}"
+
+
+LINE = "frozen encoder"
+"""Names the row of the line."""
 
 UNTRAINED_WER = 0.9
 """At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
@@ -138,6 +190,8 @@ UNTRAINED_WER = 0.9
 
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
+
+    The line, if there is one, is the last row.
 
     Metrics are percent with one decimal, or "-" where a group lacks one. Left out are metrics that no group has, such
     as those of tasks that were not trained, and word error rates if the model cannot transcribe (`transcription_note`).
@@ -151,22 +205,27 @@ def results_frame(results: dict) -> pd.DataFrame:
         and any(metric.key in scores.get(metric.group, {}) for scores in groups.values())
         and (transcribes or metric.key != "wer")
     ]
-    rows = {
-        printable(group): {"n": str(scores["n"])} | {metric.title: percent(scores, metric) for metric in columns}
-        for group, scores in groups.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    titled = [(printable(group), scores) for group, scores in groups.items()]
+    if line := results.get("line"):
+        titled.append((LINE, {"n": line["n"], "emotion": line}))
+    rows = [{"n": str(one["n"])} | {metric.title: percent(one, metric) for metric in columns} for _, one in titled]
+    return pd.DataFrame(rows, index=[title for title, _ in titled])
 
 
 def results_table(results: dict) -> str:
     """Render the test metrics of `results` as plain text, 80 columns wide, with a note on what is left out.
 
-    The header has two lines, such as "emotion" above "UA". Columns beyond 80 characters continue in a second block.
+    Without a test, the table is of the development set. The header has two lines, such as "emotion" above "UA".
+    Columns beyond 80 characters continue in a second block.
     """
+    if not results["test"]:
+        dev = results.get("dev")
+        lines = [textwrap.fill(NO_TEST, 80), *(["Development set:", results_table({"test": dev})] if dev else [])]
+        return "\n\n".join(lines)
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    notes = [note for note in (transcription_note(results), shared_speakers_note(results)) if note]
+    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note) if note(results)]
     return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
 
 
@@ -193,6 +252,27 @@ def shared_speakers_note(results: dict) -> str | None:
         f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
         f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
     )
+
+
+def line_note(results: dict) -> str | None:
+    """What the line is, and where a run below it stands, as sentences; None if there is no line."""
+    if not (line := results.get("line")):
+        return None
+    of = "the frozen encoder" if line["encoder"] == "pretrained" else "the encoder as stage 1 left it"
+    on = "dev" if line["chosen_on"] == "dev" else "training speakers"
+    note = (
+        f"{LINE.capitalize()}: UA {100 * line['ua']:.1f} % by a logistic regression on {of}, on the mean of layer "
+        f"{line['layer']} of {line['layers']} over time, with {line['train']} training utterances; layer and C "
+        f"{line['C']:g} chosen on {on}."
+    )
+    return note if below_line(results) is None else f"{note} This run ends {below_line(results):.1f} points below it."
+
+
+def below_line(results: dict) -> float | None:
+    """Points of UA by which a run ends below its line; None if it does not."""
+    ua = results.get("test", {}).get("all", {}).get("emotion", {}).get("ua")
+    points = 100 * (results["line"]["ua"] - ua) if "line" in results and ua is not None else 0
+    return points if points >= 0.05 else None
 
 
 def percent(scores: dict, metric: Metric) -> str:

@@ -5,6 +5,8 @@ utterances that are correct; CCC the concordance correlation coefficient of valu
 WER and CER can exceed 1.
 """
 
+from collections.abc import Sequence
+
 import evaluate
 import jiwer
 import numpy as np
@@ -66,7 +68,7 @@ class SerMtlMetric(evaluate.Metric):
             pairs = [(r[task], p[task]) for r, p in zip(references, predictions, strict=True)]
             pairs = [pair for pair in pairs if None not in pair]
             if pairs:
-                values = (_values if task in VALUE_TASKS else _classification)(*zip(*pairs, strict=True))
+                values = (_values if task in VALUE_TASKS else classification_scores)(*zip(*pairs, strict=True))
                 scores[task] = {metric.key: values[metric.key] for metric in METRICS if metric.group == task}
                 if task == "emotion":
                     scores[task] |= self._emotion_details(*zip(*pairs, strict=True))
@@ -106,7 +108,8 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     return scores
 
 
-def _classification(references: tuple[str, ...], predictions: tuple[str, ...]) -> dict[str, float]:
+def classification_scores(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """UA, WA and macro-F1 of one task."""
     # balanced_accuracy_score is the same number, but warns about classes that are predicted and never present.
     present = sorted(set(references))
     return {

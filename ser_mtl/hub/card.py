@@ -14,7 +14,14 @@ from markupsafe import Markup
 
 from ser_mtl import __version__
 from ser_mtl.corpora.description import DESCRIBED, read_description
-from ser_mtl.evaluation.results import results_frame, shared_speakers_note, transcription_note
+from ser_mtl.evaluation.results import (
+    NO_TEST,
+    line_note,
+    part_of,
+    results_frame,
+    shared_speakers_note,
+    transcription_note,
+)
 from ser_mtl.hub.complete import TRAINED, holds_adapters, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion
 from ser_mtl.hub.names import NOTE, PRIVATE_MODEL
@@ -105,7 +112,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 config = AutoConfig.from_pretrained({name}, trust_remote_code=True)
 base = AutoModelForAudioClassification.from_pretrained(
-    {base}, revision={revision}, config=config, trust_remote_code=True
+    {base}, revision={revision}, config=config, trust_remote_code=True{new_heads}
 )
 model = PeftModel.from_pretrained(base, {name}).eval()
 ```
@@ -127,6 +134,8 @@ _CONFUSION = "![Confusion matrix of the test utterances](confusion_matrix.png)"
 _CURVES = "![Training losses and metrics over the epochs](training_curves.png)"
 _RELIABILITY = "![How often an emotion was right, by its probability](reliability.png)"
 _VALUES_FIGURE = "![Predicted over annotated values of the test utterances](values.png)"
+
+REFIT = "Then trained again, on training and development set, for as many epochs (`--refit`)."
 
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
@@ -196,8 +205,8 @@ def model_card(results: dict, hub_model_id: str | None = None, completion: Compl
         CITATION,
     ]
     body = "\n\n".join(section for section in sections if section)
-    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-fold{results['fold']}"
-    data = metadata(results, name, f"fold {results['fold']}", completion)
+    name = hub_model_id or f"ser-mtl-{results['corpus']}-stage{results['stage']}-{part_of(results).replace(' ', '')}"
+    data = metadata(results, name, part_of(results), completion)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
@@ -235,8 +244,8 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
         language=completion.language or ("en" if corpus in ("iemocap", "demo") else None),
         datasets=completion.datasets,
         base_model=base,
-        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)),
-        eval_results=evaluations,
+        metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)) or None,
+        eval_results=evaluations or None,
         **more,
     )
     for key, value in completion.metadata.items():
@@ -246,7 +255,7 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
 
 def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[EvalResult]:
     """The metrics for the Hub's index, which has an entry for each task because each has a configuration of its own."""
-    scores = results["test"]["all"]
+    scores = results["test"].get("all", {})
     return [
         EvalResult(
             task_type=TASKS[metric.group].hub_type,
@@ -277,7 +286,7 @@ def answers_of(results: dict) -> list[str]:
 
 
 def _title(results: dict) -> str:
-    return f"Speech emotion recognition, stage {results['stage']}, fold {results['fold']} of {corpus_name(results)}"
+    return f"Speech emotion recognition, stage {results['stage']}, {part_of(results)} of {corpus_name(results)}"
 
 
 def _summary(results: dict) -> str:
@@ -301,7 +310,7 @@ def _use(results: dict, name: str) -> str:
     """Programs that load the model and answer `speech.wav`."""
     base = results.get("base") if holds_adapters(results) else None
     on_encoder = base is not None and base["repo_id"] == results["encoder"]
-    heads = [task for task in CLASSIFICATION_TASKS if task in results["test"]["all"] and task in results["tasks"]]
+    heads = [task for task in CLASSIFICATION_TASKS if task in results["tasks"]]
     # `logits` are emotion's, calibrated.
     answers = [_ANSWER.format(task=t, logits="logits" if t == "emotion" else f'task_logits["{t}"]') for t in heads]
     answers += [_VALUE.format(task=task) for task in VALUE_TASKS if task in results["tasks"]]
@@ -320,14 +329,16 @@ def _use(results: dict, name: str) -> str:
         newest=TESTED[1],
     )
     parts = [load]
-    frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and "asr" in results["test"]["all"]
+    transcribes = results.get("base_transcribes", "asr" in results["test"].get("all", {}))
+    frozen_transcribes = holds_adapters(results) and results["stage"] == 2 and transcribes
     if not on_encoder:
         transcripts = ", and the transcript" if "asr" in results["tasks"] or frozen_transcribes else ""
         calibrated = {"probabilities": ", with calibrated probabilities", "stock": _STOCK} if emotion else {}
         calibrated = {"probabilities": "", "stock": ""} | calibrated
         parts.append(_PIPELINE.format(name=quoted, transcripts=transcripts, **calibrated))
         if base is not None:
-            places = {"base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
+            new_heads = ", ignore_mismatched_sizes=True" if "new_heads" in results else ""
+            places = {"new_heads": new_heads, "base": _quoted(base["repo_id"]), "revision": _quoted(base["revision"])}
             parts.append(_PEFT.format(name=quoted, base_shown=markdown(base["repo_id"]), **places))
         else:
             parts.append(_PINNED)
@@ -341,13 +352,41 @@ def _quoted(name: str) -> str:
     return json.dumps(name)
 
 
+def _metrics_without_test(results: dict) -> str:
+    """What stands in the place of figures for a model that was trained on everything."""
+    parts = [f"## Metrics\n\n{markdown(NO_TEST)}"]
+    if folds := results.get("folds"):
+        parts += [
+            "Models that were trained in the same way, each without a part of the corpus that it was then tested on "
+            f"({markdown(', '.join(folds['names']))}), had as a mean, in percent:",
+            metrics_table(folds),
+            explanation(folds).strip(),
+        ]
+    else:
+        parts.append(
+            f"To get figures, train the folds: `run_stage{results['stage']}.py` with `--fold 1` to `--fold 5`, and "
+            "otherwise the same flags. The next publication of this model then has their mean here."
+        )
+    if dev := results.get("dev"):
+        chosen = ", by which the epoch was chosen, so that it is optimistic" if results["selection"] == "dev" else ""
+        parts += [f"On the development set{chosen}, in percent:", metrics_table({"test": dev})]
+    if "temperature" in (fitted := results.get("calibration", {})):
+        temperature = f"{fitted['temperature']:.2f}"
+        parts.append(f"Emotion's probabilities are calibrated with the temperature {temperature}{_fitted_on(fitted)}.")
+    return "\n\n".join(filter(None, parts))
+
+
 def _metrics(results: dict) -> str:
+    if not results["test"]:
+        return _metrics_without_test(results)
     notes = [
         f"Checkpoint: {selection_of(results)}.",
+        REFIT if results.get("refit") else None,
         _held_out(results),
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
+        line_note(results),
         NOTE if results.get("hashed_names") else None,
         "One fold and one seed; judge the method by its means over the folds.",
     ]
@@ -418,12 +457,15 @@ def _training(results: dict) -> str:
         "encoder": _named(results["encoder"]),
         "stage-1 model": _named(results["stage1"]) if "stage1" in results else None,
         "adapters": f"on {results['base']['repo_id']} at {results['base']['revision']}" if "base" in results else None,
+        "labels that the stage-1 model did not have": ", ".join(results.get("new_heads", [])),
         "tasks": ", ".join(results["tasks"]),
         "trained": Markup(f"{TRAINED[results['trainable']]} (`--trainable {results['trainable']}`){merged}"),
+        "class weights": _class_weights(results),
         "utterances": ", ".join(f"{name} {size}" for name, size in sizes.items()),
         "augmentation": ", ".join(results.get("augment", [])),
         "seed": results["seed"],
         "epoch kept": Markup(f"{results['epoch']:g} (`--selection {results['selection']}`)"),
+        "stopped early": f"after epoch {results['stopped_at_epoch']:g}" if "stopped_at_epoch" in results else None,
         "minutes": results.get("minutes"),
         "speed": f"{results['audio_seconds_per_second']} seconds of audio per second",
         "commit": results["commit"],
@@ -433,10 +475,18 @@ def _training(results: dict) -> str:
     return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
 
 
+def _class_weights(results: dict) -> str:
+    """The weights of `--class_weights balanced`, by task."""
+    tasks = results.get("class_weights", {}).items()
+    return "; ".join(f"{task}: {', '.join(f'{label} {w:.2f}' for label, w in one.items())}" for task, one in tasks)
+
+
 def _figures(results: dict) -> str | None:
     values = _VALUES_FIGURE if {*VALUE_TASKS} & {*results["tasks"]} else None
     if "emotion" not in results["tasks"]:
-        return f"{_CURVES}\n\n{values}" if values else None
+        return f"{_CURVES}\n\n{values}" if values and results["test"] else _CURVES if values else None
+    if not results["test"]:
+        return _CURVES
     figures = [_CONFUSION, _CURVES, _RELIABILITY if "calibration" in results else None, values]
     return "\n\n".join(filter(None, figures))
 

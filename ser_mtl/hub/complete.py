@@ -14,9 +14,11 @@ from ser_mtl.files import read_json
 
 NEEDED = (
     "config.json", "vocab.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
-    "args.json", "split.json", "history.json", "predictions.jsonl", "training_curves.png",
+    "args.json", "split.json", "history.json", "training_curves.png",
 )  # fmt: skip
 """Files of every finished run, apart from weights."""
+OF_TEST = ("predictions.jsonl",)
+"""And of one with a test."""
 OF_EMOTION = ("confusion_matrix.png", "reliability.png")
 MAYBE = ("values.png", "gradient_cosines.json", "gradient_cosines.png")
 
@@ -64,7 +66,7 @@ def read_results(run: Path) -> dict:
     weights = weights_of(results)
     if not (run / weights[0]).is_file():
         raise UserError(f"{run}: holds results but no weights ({weights[0]})")
-    for name in sorted({*weights, *NEEDED, *OF_EMOTION, *MAYBE, "results.json"}):
+    for name in sorted({*weights, *NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE, "results.json"}):
         if (run / name).is_symlink():  # to whatever file of this machine
             raise UserError(f"{run / name}: is a link, which is not followed; put the file itself there")
     return results
@@ -77,12 +79,14 @@ def read_complete(run: Path) -> dict:
         UserError: names the file that is missing or damaged.
     """
     results = read_results(run)
-    figures = OF_EMOTION if "emotion" in results["tasks"] else ()
-    needed = [*weights_of(results), *NEEDED, *figures]
+    of_test = (*OF_TEST, *(OF_EMOTION if "emotion" in results["tasks"] else ())) if results["test"] else ()
+    needed = [*weights_of(results), *NEEDED, *of_test]
     for name in [*needed, *(name for name in MAYBE if (run / name).is_file())]:
         if not (run / name).is_file():
             raise UserError(f"{run / name}: is missing; only whole runs are published. {_AGAIN}")
         _READERS[Path(name).suffix](run / name)
+    if not results["test"]:
+        return results
     rows, tested = len(read_predictions(run / "predictions.jsonl")), results["test"]["all"]["n"]
     if rows != tested:
         raise UserError(f"{run / 'predictions.jsonl'}: is damaged: it has {rows} of {tested} utterances. {_AGAIN}")

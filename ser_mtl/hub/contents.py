@@ -11,8 +11,9 @@ from ser_mtl.corpora.folds import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
+from ser_mtl.hub.beside import with_folds
 from ser_mtl.hub.card import hub_id, model_card
-from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, read_complete, read_results, size_of, weights_of
+from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, OF_TEST, read_complete, read_results, size_of, weights_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
 from ser_mtl.hub.names import (
     PRIVATE_MODEL,
@@ -23,7 +24,7 @@ from ser_mtl.hub.names import (
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
-COMPANIONS = (*NEEDED, *OF_EMOTION, *MAYBE)
+COMPANIONS = (*NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE)
 """Files that go with the weights, and are the same for the model in another form."""
 _WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
 _MODELS = ("encoder", "stage1", "hub_model_id")
@@ -31,8 +32,8 @@ _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification"
 
 
 def replaced(results: dict) -> frozenset[str]:
-    """Weights of the other kind: an earlier run may have left them in the repository, and they must not stay there."""
-    return _WEIGHTS - set(weights_of(results))
+    """Weights of the other kind, and what a run without a test lacks: an earlier run may have left them there."""
+    return (_WEIGHTS - set(weights_of(results))) | (set() if results["test"] else {*OF_TEST, *OF_EMOTION})
 
 
 def files_to_publish(
@@ -61,7 +62,7 @@ def files_to_publish(
     Raises:
         UserError: the run is not finished, or one of its files is missing or damaged.
     """
-    own = read_complete(run)
+    own = with_folds(run, read_complete(run))
     results = public_results(own, base, keep_names, hidden) | {"size": size_of(run, own)}
     names = (*weights_of(own), *COMPANIONS)
     files: dict[str, Path | bytes] = {name: run / name for name in names if (run / name).is_file()}
@@ -73,7 +74,8 @@ def files_to_publish(
     files["results.json"] = _json(results)
     files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
-    files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
+    if own["test"]:
+        files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
     if not keep_names and "split.json" in files:
         files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:

@@ -45,6 +45,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
     if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
+        results["base_transcribes"] = False
     if not (run / "adapter_config.json").is_file():
         raise UserError(
             f"publish --merge, export --to merged: {run} holds a whole model; there are no adapters to merge"
@@ -75,7 +76,8 @@ def merged_model(run: Path, base: str | None = None) -> SerMtlModel:
         config = SerMtlConfig.from_pretrained(run)
         name = base_of(run, base)
         revision = adapter.revision if name == adapter.base_model_name_or_path else None
-        model = SerMtlModel.from_pretrained(name, config=config, revision=revision)
+        brought = tuple(adapter.modules_to_save or ())
+        model = SerMtlModel.from_pretrained(name, config=config, revision=revision, _in_adapter=brought)
         with quiet_peft():
             return PeftModel.from_pretrained(model, str(run)).merge_and_unload().eval()
 

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, ModelCard
 from ser_mtl.corpora.folds import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import percent, shared_speakers_note, transcription_note
+from ser_mtl.hub.beside import means
 from ser_mtl.hub.card import (
     CITATION,
     CODE,
@@ -115,9 +116,9 @@ def overview_card(
         licence(first, completion),
         CITATION,
     ]
-    means = {"all": _means([fold["test"]["all"] for fold in results.values()])}
+    mean = {"all": means([fold["test"]["all"] for fold in results.values()])}
     # Each fold has its own stage 1; all share the encoder.
-    shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": means}
+    shared = {name: value for name, value in first.items() if name != "stage1"} | {"test": mean}
     data = metadata(shared, repo_id, f"mean over {len(results)} folds", completion)
     body = "\n\n".join(section for section in sections if section)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
@@ -177,13 +178,3 @@ def _columns(results: dict[int, dict]) -> list[Metric]:
 
 def _transcription_note(results: dict[int, dict]) -> str | None:
     return transcription_note({"test": {fold: fold_results["test"]["all"] for fold, fold_results in results.items()}})
-
-
-def _means(folds: list[dict]) -> dict:
-    """The metrics of one set of utterances, as means over the folds."""
-    means = {"n": sum(fold["n"] for fold in folds)}
-    for task, scores in folds[0].items():
-        if isinstance(scores, dict) and all(task in fold for fold in folds):
-            numbers = [name for name, value in scores.items() if isinstance(value, float)]
-            means[task] = {name: statistics.mean(fold[task][name] for fold in folds) for name in numbers}
-    return means

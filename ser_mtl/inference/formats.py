@@ -60,7 +60,7 @@ def jsonl_lines(answers: Answers, labels: dict[str, list[str]], segments: bool =
 
 
 def csv_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
-    """One row per file: duration, each task's label and its probability, that of every label, the transcript.
+    """One row per file: duration, each task's label with all probabilities, or its value; the transcript.
 
     With `segments`, one row for each, with its start and end in the place of the duration. Where nobody speaks there is
     one row of the whole file.

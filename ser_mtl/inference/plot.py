@@ -20,7 +20,7 @@ _COLUMNS = 800  # of the waveform
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 2 * 3600)
 _CLOCK = 60  # seconds from which the time is minutes and seconds
 # Light and dark in turns, and hatched: the figure can be read in grey.
-_COLORS = ("#D55E00", "#F0E442", "#7F7F7F", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
+COLORS = ("#D55E00", "#F0E442", "#7F7F7F", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9")
 _HATCHES = ("", "//", "", "..", "xx", "\\\\", "++", "oo")
 
 
@@ -88,7 +88,7 @@ def _stack(axes: Axes, segments: list[dict]) -> None:
     for index, label in enumerate(segments[0][task]["probabilities"]):
         p = 100 * np.array([segment[task]["probabilities"][label] for segment in segments])
         above = below + np.outer(p, (0, 1, 1, 0)).ravel()
-        style: dict = {"facecolor": _COLORS[index % len(_COLORS)], "hatch": _HATCHES[index % len(_HATCHES)]}
+        style: dict = {"facecolor": COLORS[index % len(COLORS)], "hatch": _HATCHES[index % len(_HATCHES)]}
         axes.fill_between(x, below, above, label=literal(label), edgecolor="white", linewidth=0, **style)
         below = above
     axes.figure.legend(loc="outside lower center", ncols=4, **LEGEND)

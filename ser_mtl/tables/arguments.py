@@ -20,6 +20,7 @@ from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import Formatter, Parser, StageParser
+from ser_mtl.tables.grid import cells
 from ser_mtl.tables.plan import Run, choose_rows, plan
 from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
@@ -68,6 +69,11 @@ class TablesArguments:
         help="Further flags of single rows, each in one string after its id as --dry_run lists it: "
         "--row_flags 't3-scl-norm --num_train_epochs 120'",
     )
+    grid: list[str] = HfArg(
+        default_factory=list,
+        help="Train the rows with all combinations of settings, and choose on the development set: "
+        "--grid learning_rate=5e-5,1e-4 scl_weight=0.5,1",
+    )
     measure_oracle: bool = HfArg(
         default=False,
         help="Measure UA on the test fold after each epoch, to show what choosing epochs on it would gain.",
@@ -112,6 +118,9 @@ class TablesArguments:
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
         name = "cross" if self.cross else name_with_folders(self.corpus, self.data_dir)
         self.output_dir = self.output_dir or Path("runs/tables") / name
+        if self.grid:
+            cells(self.grid)
+            self.output_dir /= "grid"
         if self.output_dir.exists() and not self.output_dir.is_dir():
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 
@@ -147,8 +156,9 @@ class TablesArguments:
         kind_flags = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
         row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
-        more = [*_without(shared, _idle_in(run.settings)), *row_flags]  # the last one wins
-        return [*place, *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more]
+        more = [*_without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
+        cell = [f"--{pair}" for pair in run.flags]
+        return [*place, "--recipe", "paper", *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
 
     def options_of_slurm(self) -> dict[str, str | int]:
         """`--slurm_options` by name, numbers as numbers."""
@@ -174,7 +184,21 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
         words = [*corpus_flags, *rest, *_words(f"--stage{stage}_flags", stage_flags), *kind_flags]
         args.corpus_arguments = _corpus_arguments(_STAGES[stage], words, f"run_stage{stage}.py")
     _check_row_flags(args, corpus_flags)
+    for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)) if args.grid else ():
+        _check_grid(args, _STAGES[stage], [*corpus_flags, *rest, *shlex.split(stage_flags)], f"run_stage{stage}.py")
     return args
+
+
+def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], script: str) -> None:
+    """Check that a grid has flags of both stages, and a development set to compare them on."""
+    if args.measure_oracle:
+        raise UserError("--measure_oracle: --grid never looks at the test; drop one of the two")
+    for cell in cells(args.grid):
+        _corpus_arguments(stage, [*words, *(f"--{pair}" for pair in cell)], script)
+        values = StageParser(stage).parse_args(["--fold", "1", *words, *(f"--{pair}" for pair in cell)])
+        if values.dev == "none" or values.selection == "oracle":
+            flag = "--dev none" if values.dev == "none" else "--selection oracle"
+            raise UserError(f"{flag}: --grid compares settings on the development set; drop one of the two")
 
 
 def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
@@ -216,7 +240,7 @@ def _without(words: list[str], names: Collection[str]) -> list[str]:
     return left
 
 
-def _idle_in(settings: RowStage) -> list[str]:
+def idle_in(settings: RowStage) -> list[str]:
     """Flags that do nothing in a row, which its script would refuse: those of all rows are for the other ones."""
     stage = SimpleNamespace(trainable=settings.trainable, scl=settings.scl, tasks=settings.tasks.split())
     return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY) if not works(stage) for name in names]
@@ -267,7 +291,8 @@ def keep_settings(args: TablesArguments) -> None:
     """
     settings = {name: getattr(args, name) for name in Settings.__annotations__}
     file = args.output_dir / "settings.json"
-    begun = any(args.output_dir.glob("seed*/fold*/*/args.json"))
+    runs = "seed*/fold*/*/args.json"
+    begun = any(args.output_dir.glob(f"*/{runs}" if args.grid else runs))
     if begun and not file.is_file():
         raise UserError(f"{file}: is missing, so the settings of this folder's runs are unknown; name another folder")
     if not begun:

@@ -47,7 +47,10 @@ class FinishedRun:
     @cached_property
     def results(self) -> dict:
         """`results.json`."""
-        return read_json(self.folder / "results.json", Results)
+        results = read_json(self.folder / "results.json", Results)
+        if not results["test"]:
+            raise UserError(f"{self.folder / 'results.json'}: is of a run without a test (--fold all)")
+        return results
 
     @cached_property
     def args(self) -> dict:

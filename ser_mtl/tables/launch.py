@@ -245,7 +245,7 @@ def _report(bar: tqdm, run: Run, outcome: str) -> None:
 
 
 def _name(run: Run) -> str:
-    return f"{run.name}, fold {run.fold}, seed {run.seed}"
+    return ", ".join([run.name, f"fold {run.fold}", f"seed {run.seed}", *map(printable, run.flags)])
 
 
 def _names(runs: Iterable[Run]) -> str:

@@ -39,6 +39,7 @@ class Run:
     seed: int
     folder: Path
     start: "Run | None" = None  # the stage-1 run whose model it starts from
+    flags: tuple[str, ...] = ()  # of its cell of a grid, `name=value`
 
     @property
     def log(self) -> Path:

@@ -99,6 +99,20 @@ def words_table(rows: list[dict]) -> Table | None:
     return Table(["utterances", "n", "UA (95 %)", "WA (95 %)"], lines) if lines else None
 
 
+def line_table(rows: list[FinishedRow]) -> Table | None:
+    """Each row beside the frozen encoder, means over the runs that have its line; None if no run has one."""
+    lines = []
+    for row in rows:
+        pairs = [(ua, run.results["line"]["ua"]) for run in row.runs if "line" in run.results
+                 if (ua := run.metric("emotion_ua")) is not None]  # fmt: skip
+        if pairs:
+            ours, frozen = np.mean(pairs, axis=0)
+            below = sum(one < other for one, other in pairs)
+            difference = f"{100 * (ours - frozen):+.1f}"
+            lines.append([row.code, str(len(pairs)), percent(ours), percent(frozen), difference, str(below)])
+    return Table(["row", "runs", "UA", "frozen encoder", "difference", "runs below it"], lines) if lines else None
+
+
 def agreement_table(rows: list[FinishedRow], ceiling: dict | None) -> Table | None:
     """Each row beside a random rater, on the same utterances and references; None if the corpus has no raters."""
     if ceiling is None:

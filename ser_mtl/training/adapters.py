@@ -1,5 +1,7 @@
 """Freezing parts of a model, and adding adapters to it through PEFT."""
 
+from collections.abc import Collection
+
 import torch
 from peft import (
     LoraConfig,
@@ -39,7 +41,7 @@ def attach_adapters(
         model.fingerprint.values.copy_(model.base_fingerprint())
     trained = [f"heads.{task}" for task in model.heads]
     trained += [f"layer_adapters.{index}" for index in range(len(model.layer_adapters))]
-    trained += ["fingerprint"] + (["fusion"] if model.fusion is not None else [])
+    trained += ["fingerprint", *(name for name in ("fusion", "layer_weights") if getattr(model, name) is not None)]
     trains_ctc_head = "asr" in model.config.tasks
     trained += ["ctc_head"] if trains_ctc_head or save_ctc_head else []
     config = LoraConfig(
@@ -57,13 +59,14 @@ def attach_adapters(
     return adapted
 
 
-def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> None:
+def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig, new: Collection[str] = ()) -> None:
     """Load the adapters of another run on the same base; heads which that run did not have stay as they are.
 
     Args:
         model: with adapters of the same sizes.
         adapter: folder or Hub id of the other run.
         config: that of the other run.
+        new: tasks whose labels that run did not have: their classifiers stay as they are.
 
     Raises:
         ValueError: tensors that the other run must have are missing.
@@ -71,12 +74,15 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig) -> N
     parts = [
         "lora_",
         ".layer_adapters.",
+        ".layer_weights.",
         *(f".heads.{task}." for task in (*config.classification_tasks, *config.value_tasks)),
     ]
     parts += [".ctc_head."] if config.vocab_size else []
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    kept = [f".heads.{task}.classifier." for task in new] + ([".fusion."] if "emotion" in new else [])
     theirs = load_peft_weights(adapter, device="cpu")
-    shared = [name for name in own if any(part in name for part in parts)]
+    theirs = {name: value for name, value in theirs.items() if not any(part in name for part in kept)}
+    shared = [name for name in own if any(part in name for part in parts) and not any(part in name for part in kept)]
     if lost := sorted(set(shared) - set(theirs)):
         raise ValueError(f"{len(lost)} of {len(shared)} tensors of its adapters are missing ({lost[0]}, ...)")
     # PEFT wants every module, so those missing in the other run come from the model itself.
@@ -91,6 +97,8 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
             parameter.requires_grad_(False)
     if model.ctc_head is not None and "asr" not in model.config.tasks:
         model.ctc_head.requires_grad_(False)
+    if model.layer_weights is not None and model.has_last_norm():  # the average is of the layers before it
+        model.encoder.get_submodule(model.family.stack).layer_norm.requires_grad_(False)
     masked = getattr(model.encoder, "masked_spec_embed", None)
     if masked is not None and not model.config.encoder_config.mask_time_prob:
         masked.requires_grad_(False)

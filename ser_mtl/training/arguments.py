@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from ser_mtl.corpora.augmentation import check_augmentations
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.folds import ALL, FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
@@ -21,6 +21,7 @@ from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
 from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag
 from ser_mtl.training.flags import CORPUS, flags_to_blame, refuse_idle_flags, refuse_without
+from ser_mtl.training.recipes import RECIPES
 from ser_mtl.training.stage import Stage
 
 _ENUMERATIONS: dict[str, type[Enum]] = {
@@ -46,10 +47,10 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int | None = flag(
+    fold: int | str | None = flag(
         None,
-        "1..5: the session (or value of the fold column) held out for the test. Required, unless the corpus has an "
-        "official split.",
+        "1..5: the session (or value of the fold column) held out for the test. all: nothing is held out, for a final "
+        "model. Required, unless the corpus has an official split.",
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
@@ -57,11 +58,20 @@ class CorpusArguments:
         "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
         "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
     )
+    recipe: str | None = flag(
+        None,
+        "Defaults of the other flags. paper: as printed here; small: fewer updates, for corpora of some hundreds or "
+        "thousands of recordings. [paper for iemocap and demo, else small]",
+        choices=tuple(RECIPES),
+    )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
         "Development set. dialog: 10 %% of the training dialogs (of IEMOCAP's scenarios; of speakers, if there are no "
         "dialogs); "
         "session: the fold after the test fold, cyclic; none.",
+    )
+    refit: bool = flag(
+        False, "Find the number of epochs on dev, then train again on train and dev: twice the time, no speaker lost."
     )
     map: list[str] | None = flag(
         None,
@@ -72,14 +82,22 @@ class CorpusArguments:
 
     def __post_init__(self):
         check_values(self)
+        if isinstance(self.fold, str) and self.fold.isdecimal():  # of a command line
+            self.fold = int(self.fold)
         check_corpus_name(self.corpus)
         parse_map(self.map or ())
         if self.fold is None and self.corpus in ("iemocap", "demo"):
             raise UserError("the following arguments are required: --fold; --help explains every flag")
-        if self.fold not in (None, *FOLDS):
-            raise UserError(f"--fold {self.fold}: must be one of 1 to 5")
+        if self.fold not in (None, ALL, *FOLDS):
+            raise UserError(f"--fold {self.fold!r}: must be one of 1 to 5, or all")
+        if self.fold == ALL and self.dev == "session":
+            raise UserError(
+                "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
+            )
         if self.corpus == "folder" and not self.data_dir:
             raise UserError("--corpus folder needs --data_dir: one or more folders with a metadata.csv")
+        if self.refit and self.dev == "none":
+            raise UserError("--refit: needs a development set; drop it, or --dev none")
         if self.corpus != "folder" and len(self.data_dir or []) > 1:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
         refuse_without(self, CORPUS)
@@ -99,10 +117,12 @@ class SerMtlArguments(TrainingArguments):
 
     _argument_group_name: ClassVar[str] = "Training"
 
-    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
+    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>, or .../all]")
     num_train_epochs: float = flag(200.0, "Epochs.")
+    min_updates: int = flag(0, "More epochs than --num_train_epochs, if these have fewer updates than so many. [0: no]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up: a share of all updates if below 1, else a number of updates.")
+    layer_decay: float = flag(1.0, "Learning rate of each Transformer layer, as a share of that of the layer above.")
     head_start: float = flag(0.0, "Share of all updates in which only the heads train, before the encoder joins them.")
     adam_beta2: float = flag(0.98, "AdamW's decay of squared gradients; short, because CTC's first ones are huge.")
     weight_decay: float = flag(0.01, "AdamW's weight decay.")
@@ -114,6 +134,11 @@ class SerMtlArguments(TrainingArguments):
         "dev",
         "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
         "best on the test fold (optimistic).",
+    )
+    early_stopping_patience: int | None = flag(
+        None,
+        "Stop after so many evaluations in which what --selection compares did not improve; the learning rate falls as "
+        "planned for all epochs.",
     )
     measure_oracle: bool = flag(
         False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
@@ -199,6 +224,10 @@ class SerMtlArguments(TrainingArguments):
                     raise UserError(f"--{name} {text}: is not JSON ({error})") from error
         if (context := self.dataloader_multiprocessing_context) not in (None, "fork"):
             raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
+        if self.min_updates and self.max_steps > 0:
+            raise UserError(
+                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} decides; drop one of the two"
+            )
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
@@ -277,8 +306,14 @@ class SerMtlArguments(TrainingArguments):
         return self.train_batch_size * self.world_size * self.gradient_accumulation_steps
 
 
-def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
+def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool, has_test: bool = True) -> None:
     """Check a stage and its training arguments against each other, and settle what follows from both.
+
+    Args:
+        stage: the method.
+        args: of training.
+        has_dev: whether there is a development set.
+        has_test: whether there is a test set.
 
     Raises:
         UserError: names the flag, and the one it contradicts.
@@ -294,6 +329,9 @@ def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool) -> None:
             args.metric_for_best_model = None
         elif args.metric_for_best_model == "emotion_ua":  # the default
             args.metric_for_best_model = MEAN_CCC
+    if not has_test and (args.selection == "oracle" or args.measure_oracle):
+        name = "--selection oracle" if args.selection == "oracle" else "--measure_oracle"
+        raise UserError(f"{name}: needs a test set, and nothing is held out (--fold all); drop it")
     if args.selection == "dev" and not has_dev:
         raise UserError("--selection dev needs a development set: --dev dialog or session, or --selection last")
     if args.selection == "last" and not has_dev:

@@ -1,4 +1,4 @@
-"""The Trainer's callbacks: checkpoints, signals, a stopwatch, the test fold's metrics, sampler's epoch, progress."""
+"""The Trainer's callbacks: checkpoints, signals, a stopwatch, early stopping, the test fold, the sampler, progress."""
 
 import time
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch import distributed
-from transformers import ProgressCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerState
 
 from ser_mtl.corpora.augmentation import Augmented
@@ -148,6 +148,35 @@ class Stopwatch(TrainerCallback, ExportableState):
     def state(self) -> dict:
         """The state that a checkpoint keeps, under the names that transformers expects."""
         return {"args": {}, "attributes": {"seconds": self.seconds}}
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Stop after so many evaluations without improvement. Each checkpoint holds their number; a resumed run goes on.
+
+    A checkpoint is written where it stops, so that an interruption after that does not train on.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Go on from the count in the checkpoint; a run that had stopped there stops again."""
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.early_stopping_patience_counter = (
+            saved["attributes"]["early_stopping_patience_counter"] if state.global_step else 0
+        )
+        control.should_training_stop |= self._due
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        """Count, and stop if it is enough."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        control.should_save |= self._due and args.eval_strategy == "epoch"
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """A stop between two epochs' ends is saved here, with what is logged now."""
+        control.should_save |= self._due
+
+    @property
+    def _due(self) -> bool:
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class MeasureTestFold(TrainerCallback):

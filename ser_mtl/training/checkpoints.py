@@ -146,8 +146,14 @@ def rotate(folder: Path, limit: int | None, kept: set[int]) -> None:
 
 PARTIAL = (".partial.*",)
 """What an interruption left half written or half deleted."""
-OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock")
+OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock", "line.json")
 """What a finished run does not need."""
+
+
+def search_folder(folder: Path) -> Path:
+    """Where `--refit` keeps the first training of a run: beside its folder."""
+    folder = folder.absolute()
+    return folder.with_name(f"{folder.name}-search")
 
 
 def tidy(folder: Path, patterns: tuple[str, ...]) -> None:

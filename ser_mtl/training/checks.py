@@ -18,17 +18,21 @@ def flag(default: Any, text: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": text, **more})
 
 
-_ABOVE_ZERO = {"num_train_epochs": 1e6, "adam_epsilon": 1.0, "logging_steps": 1e9, "eval_steps": 1e9, "save_steps": 1e9}
+_ABOVE_ZERO = {
+    **{"num_train_epochs": 1e6, "adam_epsilon": 1.0, "layer_decay": 1.0},
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), 1e9),
+}
 """Numbers above 0, and what they must not exceed."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "max_grad_norm"), (0, 1e30)),
     **dict.fromkeys(("weight_decay", "save_minutes", "scl_weight"), (0, 1e6)),
-    **dict.fromkeys(("warmup_steps", "eval_delay"), (0, 1e9)),
+    **dict.fromkeys(("warmup_steps", "eval_delay", "min_updates"), (0, 1e9)),
     **dict.fromkeys(("seed", "data_seed"), (0, 2**32 - 1)),
     **dict.fromkeys(("embedding_dim", "lora_rank", "lora_alpha", "bottleneck_dim"), (1, 65_536)),
     **dict.fromkeys(("gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"), (1, 1e6)),
     **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), (1, 1e6)),
+    "early_stopping_patience": (1, 1e6),
     "aux_weight": (0, 1),
     "per_device_train_batch_size": (0, 1e6),
     "dataloader_num_workers": (0, 256),

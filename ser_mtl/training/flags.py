@@ -15,6 +15,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
 
 WORKS = {
     "output_dir", "num_train_epochs", "max_steps", "learning_rate", "warmup_steps", "weight_decay", "adam_beta1",
@@ -197,6 +198,7 @@ _NEEDS: list[Needs] = [
      "a schedule that warms up, such as --lr_scheduler_type constant_with_warmup"),
     (("lr_scheduler_kwargs",), lambda args: not _value(args.lr_scheduler_type).startswith("constant"),
      "an --lr_scheduler_type that has arguments"),
+    (("early_stopping_patience",), lambda args: args.selection != "last", "--selection dev or oracle"),
     (("metric_for_best_model", "greater_is_better"), lambda args: args.selection != "last" or _follows_dev(args),
      "--selection dev or oracle"),
     (("optim_target_modules",), _low_rank, "--optim galore_adamw or apollo_adamw"),
@@ -218,6 +220,9 @@ ADAPTERS: Needs = (
 SCL: Needs = (("scl_weight",), lambda stage: stage.scl != "none", "--scl cos or norm")
 AUXILIARY: Needs = (
     ("aux_weight",), lambda stage: "emotion" in stage.tasks and len(stage.tasks) > 1, "emotion and another of --tasks"
+)  # fmt: skip
+WEIGHTS: Needs = (
+    ("class_weights",), lambda stage: any(TASKS[task].kind == "classes" for task in stage.tasks), "a task with classes"
 )  # fmt: skip
 CORPUS: list[Needs] = [
     (("distinct_speakers",), lambda corpus: len(set(corpus.data_dir or [])) > 1, "several folders in --data_dir"),

@@ -1,6 +1,7 @@
 """What an earlier model was trained on: none of it may be in the development or the test set."""
 
 from pathlib import Path
+from typing import Any, NotRequired
 
 from datasets import DatasetDict
 from transformers.utils import cached_file
@@ -10,40 +11,44 @@ from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.errors import UserError, notice
 from ser_mtl.files import read_json
+from ser_mtl.hub.card import hub_id
 from ser_mtl.hub.names import hashed
+from ser_mtl.training.method import Earlier
 
 _HELD_OUT = {
-    "test": ("test set", ("train", "dev"), "use the stage 1 of the same fold"),
-    "dev": ("development set", ("train",), "use a stage 1 with the same --dev, or --dev none with --selection last"),
+    "test": ("test set", ("train", "dev"), "use the {kind} of the same fold"),
+    "dev": ("development set", ("train",), "use {a_kind} with the same --dev, or --dev none with --selection last"),
 }
-"""Parts of stage 2: name, the parts of stage 1 that must not hold any of its utterances, and what to do."""
+"""Parts of a run: name, the parts of an earlier one that must not hold any of its utterances, and what to do."""
 
 
-def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, str] | None = None) -> None:
-    """Check that stage 1 was not trained on what stage 2 is tested on, or chooses its epoch and temperature on.
+def check_never_heard(earlier: Earlier, parts: DatasetDict, audio: dict[str, str] | None = None) -> None:
+    """Check that an earlier model was not trained on what a run is tested on, or chooses its epoch and temperature on.
 
-    Stage 1 must hold out the same fold, and the same development set. Utterances are known by their names or, if
-    `audio` is given, by their samples, whatever their names. A stage 1 without `args.json` and `split.json` cannot be
+    The earlier model must hold out the same fold, and the same development set. Utterances are known by their names or,
+    if `audio` is given, by their samples, whatever their names. A model without `args.json` and `split.json` cannot be
     checked and passes, with a notice.
 
     Args:
-        stage1: Hub id or folder.
-        parts: the split corpus of stage 2.
+        earlier: the model, and the flag that names it.
+        parts: the split corpus of the run.
         audio: the digest of each utterance's samples.
 
     Raises:
-        UserError: names an utterance that stage 1 was trained on.
+        UserError: names an utterance that the earlier model was trained on.
     """
-    heard = utterances_of_stage1(stage1, by_audio=audio is not None)
+    flag, model = earlier
+    heard = utterances_heard(model, by_audio=audio is not None)
     if heard is None:
         if audio is None:  # else it has been said
             notice(
-                f"--stage1 {stage1}: cannot be checked for training on the test or development set, since it has no "
+                f"{flag} {model}: cannot be checked for training on the test or development set, since it has no "
                 "args.json or no split.json"
             )
         return
-    for part, (name, earlier, remedy) in _HELD_OUT.items():
-        known = set().union(*(heard[one] for one in earlier))
+    words = {"kind": "stage 1", "a_kind": "a stage 1"} if flag == "--stage1" else {"kind": "model", "a_kind": "one"}
+    for part, (name, before, remedy) in _HELD_OUT.items():
+        known = set().union(*(heard[one] for one in before))
         utterances = parts[part].select_columns(["id", "corpus", "path"]) if part in parts else []
         both = [
             row["id"]
@@ -52,30 +57,57 @@ def check_stage1_never_heard(stage1: str, parts: DatasetDict, audio: dict[str, s
         ]
         if both:
             raise UserError(
-                f"--stage1 {stage1}: was trained on {len(both)} utterances of the {name}, such as {min(both)}; {remedy}"
+                f"{flag} {model}: was trained on {len(both)} utterances of the {name}, such as {min(both)}; "
+                f"{remedy.format(**words)}"
             )
 
 
-class _Stage1Corpus(TypedDict):
+class _Corpus(TypedDict):
     corpus: str
     data_dir: list[str] | None
 
 
-class _Stage1Record(TypedDict):
-    corpus: _Stage1Corpus
+class _Record(TypedDict):
+    corpus: _Corpus
+    method: NotRequired[dict[str, Any]]
 
 
-def utterances_of_stage1(stage1: str, by_audio: bool) -> dict[str, set[str]] | None:
-    """What stage 1 was trained ("train") and chosen on ("dev"): keys as of `utterance_keys`, or digests of samples.
+_OLDEST = 8
+"""Models, one trained on from the other, that are looked at."""
 
-    None if the model does not come with a record of it.
+
+def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
+    """What a model was trained ("train") and chosen on ("dev"), and the models that it was trained on from.
+
+    Keys as of `utterance_keys`, or digests of samples. None if the model does not come with a record of it; of those
+    before it, none is expected: most are stock encoders.
     """
-    args, split = (
-        cached_file(stage1, name, _raise_exceptions_for_missing_entries=False) for name in ("args.json", "split.json")
-    )
-    if not (args and split):
+    heard: dict[str, set[str]] | None = None
+    for _ in range(_OLDEST):
+        files = [_file_of(model, name, must_be=heard is None) for name in ("args.json", "split.json")]
+        if None in files:
+            break
+        record, split = read_json(files[0], _Record), read_json(files[1], Split)
+        own = _utterances_of(record["corpus"], split, by_audio)
+        heard = {part: names | (heard or own)[part] for part, names in own.items()}
+        method = record.get("method", {})
+        model = str(method.get("stage1") or method.get("encoder") or "")
+        if not (Path(model).is_dir() or hub_id(model)):
+            break
+    return heard
+
+
+def _file_of(model: str, name: str, must_be: bool) -> str | None:
+    """A file of a model, if it has it. That an earlier model cannot be reached is no error."""
+    try:
+        return cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        if must_be:
+            raise
         return None
-    corpus, record = read_json(args, _Stage1Record)["corpus"], read_json(split, Split)
+
+
+def _utterances_of(corpus: _Corpus, record: dict, by_audio: bool) -> dict[str, set[str]]:
     ids = {part: record[part]["ids"] if part in record else [] for part in ("train", "dev")}
     if by_audio:
         return {part: set(record.get(part, {}).get("audio", [])) for part in ids}  # version 0.1 did not write them

@@ -1,7 +1,7 @@
 """The model of a run before training, and the config that its stage gives it."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from peft import PeftModel
 from transformers import PreTrainedConfig, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
@@ -11,6 +11,13 @@ from transformers.utils.hub import extract_commit_hash
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from ser_mtl.errors import UserError
 from ser_mtl.training.stage import Stage
+
+
+class Earlier(NamedTuple):
+    """A model of this project that a run starts from, and the flag that names it."""
+
+    flag: str
+    model: str
 
 
 @dataclass
@@ -23,6 +30,8 @@ class Start:
         labels: classes of each classification task.
         encoder: Hub id or folder of the pretrained encoder at the bottom.
         base_transcribes: whether the model under the adapters has a CTC head of its own.
+        earlier: the model that it goes on from; what that was trained on must not be held out.
+        new_heads: the tasks whose labels are others than those of the model that it goes on from.
     """
 
     model: SerMtlModel | PeftModel
@@ -30,6 +39,8 @@ class Start:
     labels: dict[str, list[str]]
     encoder: str
     base_transcribes: bool = False
+    earlier: Earlier | None = None
+    new_heads: tuple[str, ...] = ()
 
 
 def method_config(
@@ -53,8 +64,8 @@ def method_config(
         value_scales=scales,
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
-        layer_weights=stage.trainable == "heads",
-        **method,
+        frame_heads=stage.trainable == "heads",
+        **method | {"layer_weights": bool(stage.layer_weights) or stage.trainable == "heads"},
     )
 
 

@@ -17,20 +17,27 @@ from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_prob
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
-from ser_mtl.evaluation.results import results_table
+from ser_mtl.evaluation.results import below_line, part_of, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
 from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
+from ser_mtl.hub.beside import with_folds
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import size_of
 from ser_mtl.lock import lock, release
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, tidy
+from ser_mtl.training.checkpoints import OF_A_FINISHED_RUN, search_folder, tidy
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
+
+
+HELP_BELOW_THE_LINE = """\
+Below the line of the frozen encoder. What usually helps: the speakers that dev takes from training (--refit), neither
+too few updates nor too many (--min_updates, --learning_rate), recordings of more speakers. See docs/small_corpora.md,
+"Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
@@ -44,14 +51,14 @@ def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
         The content of `results.json`.
 
     Raises:
-        UserError: nothing is trained yet, there is no test fold, or another run is at work in the folder.
+        UserError: nothing is trained yet, or another run is at work in the folder.
     """
     if trainer.history is None:
         raise UserError("finish: this Trainer has not trained yet; call train() first")
-    if "test" not in trainer.parts:
-        raise UserError("finish: parts has no 'test' to evaluate on; see ser_mtl.split")
     if trainer.is_world_process_zero():
         lock(Path(trainer.args.output_dir))
+    if "test" not in trainer.parts:
+        return save_results(trainer, results_of(trainer, {}, []), [])
     rows = predict_test(trainer)
     results = results_of(trainer, find_leaks(trainer.parts) if leaks is None else leaks, rows)
     return save_results(trainer, results, rows)
@@ -81,10 +88,12 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
     Args:
         trainer: after training.
         leaks: of `ser_mtl.corpora.leaks.find_leaks`.
-        rows: predictions of the test fold, not calibrated.
+        rows: predictions of the test fold, not calibrated; none without one.
     """
     record, parts = trainer.record, trainer.parts
-    references, predictions = references_and_predictions(rows)
+    dev = trainer.dev_predictions
+    trained_on = set(parts["train"]["speaker"])
+    tested = set(parts["test"]["speaker"]) if "test" in parts else set()
     return {
         "stage": record["stage"],
         "fold": record["corpus"]["fold"],
@@ -92,31 +101,44 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": trainer.start.encoder,
         **({"stage1": record["method"]["stage1"]} if record["stage"] == 2 else {}),
+        **({"new_heads": list(trainer.start.new_heads)} if trainer.start.new_heads else {}),
         "tasks": trainer.stage.tasks,
         "trainable": trainer.stage.trainable,
-        "selection": trainer.args.selection,
+        "selection": record["training"]["selection"],
+        **({"refit": True} if record["corpus"].get("refit") else {}),
         **({"augment": trainer.args.augment} if trainer.args.augment else {}),
         **progress_of(trainer),
-        "leaks": leaks,
-        "calibration": calibration(rows, trainer.dev_predictions, set(parts["train"]["speaker"])),
+        **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
+        **({"leaks": leaks} if leaks else {}),
+        "calibration": calibration(rows, dev, trainer.before_dev),
+        **({"line": trainer.line} if trainer.line else {}),
         "labels": trainer.labels,
         "sizes": {name: len(part) for name, part in parts.items()},
-        "held_out_speakers": sorted(set(parts["test"]["speaker"]) - set(parts["train"]["speaker"]) - {None}),
+        "held_out_speakers": sorted(tested - trained_on - {None}),
         "commit": record["commit"],
         "versions": record["versions"],
-        "test": metrics_by_group(trainer.metric, predictions, references),
+        "base_transcribes": trainer.start.base_transcribes,
+        **({"dev": metrics_of(trainer, dev)} if dev else {}),
+        "test": metrics_of(trainer, rows) if rows else {},
     }
 
 
+def metrics_of(trainer: "SerMtlTrainer", rows: list[dict]) -> dict:
+    """The metrics of prediction rows, by group of utterances."""
+    references, predictions = references_and_predictions(rows)
+    return metrics_by_group(trainer.metric, predictions, references)
+
+
 def progress_of(trainer: "SerMtlTrainer") -> dict:
-    """The epoch that was kept, the minutes of all training, and its speed."""
+    """The epoch that was kept, that of an early stop, the minutes of all training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
     seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"])) / SAMPLING_RATE
     seconds = trainer.stopwatch.seconds
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),
-        "minutes": round(seconds / 60, 2),
+        **({"stopped_at_epoch": round(state.epoch, 2)} if state.global_step < state.max_steps else {}),
+        "minutes": round((trainer.seconds_before + seconds) / 60, 2),
         "audio_seconds_per_second": round(seconds_per_epoch * state.epoch / seconds, 1),
     }
 
@@ -130,31 +152,45 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     if not trainer.is_world_process_zero():
         return results
     folder = Path(trainer.args.output_dir)
-    write_predictions(folder / "predictions.jsonl", calibrated(rows, results["calibration"].get("temperature", 1.0)))
+    if rows:
+        temperature = results["calibration"].get("temperature", 1.0)
+        write_predictions(folder / "predictions.jsonl", calibrated(rows, temperature))
     write_json(folder / "history.json", trainer.history)
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
-    plot_training_curves(trainer.history, curves, results["epoch"], evaluated_on, title_of(results))
-    if "emotion" in results["tasks"]:
+    plot_training_curves(
+        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+    )
+    if rows and "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
-    if trainer.values:
+    if rows and trainer.values:
         plot_values(rows, trainer.values, folder / "values.png", f"Values, {title_of(results)}")
-    results = results | {"size": size_of(folder, results)}
+    results = with_folds(folder, results | {"size": size_of(folder, results)})
     write_text(folder / "README.md", model_card(results))
     write_json(folder / "results.json", results)
     clear_up(folder)
     return results
 
 
+def line_of_curves(results: dict) -> float | None:
+    """The line's UA on the utterances that the curves are of: on test with `--selection oracle`, else on dev."""
+    if not (line := results.get("line")):
+        return None
+    if results["selection"] == "oracle":
+        return line["ua"]
+    return line["chosen_ua"] if line["chosen_on"] == "dev" else None
+
+
 def clear_up(folder: Path) -> None:
     """Delete what a finished run does not need any more; an interrupted one may have left it. Give the folder back."""
     tidy(folder, OF_A_FINISHED_RUN)
+    tidy(search_folder(folder), OF_A_FINISHED_RUN)
     release(folder)
 
 
 def title_of(results: dict) -> str:
     """What a run is of, above its figures."""
-    return f"{results['corpus']}, stage {results['stage']}, fold {results['fold']}"
+    return f"{results['corpus']}, stage {results['stage']}, {part_of(results)}"
 
 
 def plot_emotion(results: dict, rows: list[dict], folder: Path, title: str) -> None:
@@ -172,11 +208,16 @@ def show(results: dict, args: SerMtlArguments) -> None:
     clear_up(Path(args.output_dir))
     print(f"\n{results_table(results)}\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
-    print(f"stage {results['stage']}, fold {results['fold']}, {epoch}\n")
+    if "stopped_at_epoch" in results:
+        epoch += f"\nstopped early, after epoch {results['stopped_at_epoch']:g} (--early_stopping_patience)"
+    epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
+    print(f"stage {results['stage']}, {part_of(results)}, {epoch}\n")
+    if below_line(results):
+        print(f"{HELP_BELOW_THE_LINE}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
     if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
-    if "emotion" in results["tasks"]:
+    if results["test"].get("all", {}).get("emotion"):
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")
 
 

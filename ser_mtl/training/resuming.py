@@ -133,9 +133,8 @@ class ResumableTrainer(Trainer):
 
     def _run_epoch(self, *args, **kwargs) -> None:
         """Run an epoch, unless the last update was done before the interruption, in the middle of this one."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-        else:
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps
+        if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args, **kwargs):

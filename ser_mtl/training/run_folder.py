@@ -25,7 +25,8 @@ from ser_mtl.training.stage import Stage
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
 
 # Flags that change how a run is watched or how fast it is, but not its result.
-NOT_THE_RUN = ("output_dir", "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
+NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
+                "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
                 "use_cpu", "max_seconds", "accelerator_config", "front_end_cache", "enable_jit_checkpoint",
                 "eval_accumulation_steps",  # version 0.1 had the default of transformers

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from modeling_ser_mtl import SCL_FORMS
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
 
 _FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
@@ -46,7 +46,13 @@ class Stage:
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
     scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
+    class_weights: Literal["none", "balanced"] = flag(
+        "none",
+        "balanced: every class of a task counts the same in its loss, however often it occurs in the training set; "
+        "for all tasks with classes.",
+    )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
+    layer_weights: bool = flag(False, "The heads see a learned average of all layers, not the last layer.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
@@ -105,7 +111,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY))
+        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
 
 
 @dataclass
@@ -126,6 +132,9 @@ class Stage1(Stage):
         f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
         "--selection last. [emotion asr, as far as the corpus has them]",
     )
+    probe_start: bool = flag(
+        False, "Start the emotion head as a logistic regression on what it sees: linear probe first, then finetuning."
+    )
     trainable: str = flag(
         "all",
         "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
@@ -136,6 +145,8 @@ class Stage1(Stage):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
         refuse_without(self, (ADAPTERS,))
+        if self.probe_start and (self.trainable == "heads" or "emotion" not in self.tasks):
+            raise UserError("--probe_start: needs emotion among --tasks, and --trainable all or adapters")
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
             for name in ("dropout", "mask_time_prob", "mask_feature_prob"):
                 setattr(self, name, getattr(self, name) or 0.0)
@@ -160,6 +171,7 @@ class Stage2(Stage):
     trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
+    layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as in stage 1]")
 
     def __post_init__(self):
         super().__post_init__()

@@ -9,14 +9,15 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from modeling_ser_mtl import FAMILIES, SerMtlModel
+from modeling_ser_mtl import FAMILIES, SerMtlConfig
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.corpora.targets import character_tokenizer, value_scales
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.model.processor import check_preprocessor
 from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import attach_adapters, freeze_encoder, freeze_for_full_finetuning
-from ser_mtl.training.method import Start, check_pretrained, commit_on_hub, method_config
+from ser_mtl.training.method import Earlier, Start, check_pretrained, method_config
+from ser_mtl.training.own_encoder import encoder_behind, model_on
 from ser_mtl.training.stage import Stage1
 
 
@@ -26,35 +27,38 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     Raises:
         UserError: the encoder cannot be loaded, or is not one.
     """
-    encoder = stage.encoder
-    encoder_config = pretrained_encoder_config(encoder)
-    revision = commit_on_hub(encoder)
+    encoder = encoder_behind(stage.encoder)
+    encoder_config = pretrained_encoder_config(encoder.name, encoder.revision)
     tokenizer = character_tokenizer(parts["train"]["text"])
-    with hub_errors(f"--encoder {encoder}: its feature extractor cannot be loaded"):
-        processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder), tokenizer=tokenizer)
+    with hub_errors(f"--encoder {encoder.name}: its feature extractor cannot be loaded"):
+        processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder.name), tokenizer=tokenizer)
     vocab_size, scales = len(tokenizer) if "asr" in stage.tasks else None, value_scales(parts["train"], stage.tasks)
     config = method_config(stage, labels, encoder_config, vocab_size, tokenizer, scales)
-    with hub_errors(f"--encoder {encoder}: its weights cannot be loaded"):
-        model = SerMtlModel.from_pretrained(encoder, config=config, revision=revision)
-    check_pretrained(model, f"--encoder {encoder}")
+    with hub_errors(f"--encoder {encoder.name}: its weights cannot be loaded"):
+        model = model_on(encoder, config)
+    check_pretrained(model, f"--encoder {encoder.name}")
     if stage.trainable == "adapters":
-        model = attach_adapters(model, encoder, stage.lora_rank, stage.lora_alpha, revision=revision)
+        model = attach_adapters(model, encoder.name, stage.lora_rank, stage.lora_alpha, revision=encoder.revision)
     elif stage.trainable == "heads":
         freeze_encoder(model)
     else:
         freeze_for_full_finetuning(model, stage.train_front_end)
-    return Start(model, processor, labels, encoder)
+    earlier = Earlier("--encoder", encoder.name) if encoder.own else None
+    return Start(model, processor, labels, encoder.name, earlier=earlier)
 
 
-def pretrained_encoder_config(encoder: str) -> PreTrainedConfig:
-    """The config of an encoder on the Hub or in a folder.
+def pretrained_encoder_config(encoder: str, revision: str | None = None) -> PreTrainedConfig:
+    """The config of an encoder on the Hub or in a folder, or of the encoder in a model of this project.
 
     Raises:
         UserError: it cannot be read, or is not of a supported family.
     """
     with hub_errors(f"--encoder {encoder}: cannot be loaded, neither as a folder nor from the Hub"):
         check_saved(encoder)
-        config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(encoder, revision=revision, trust_remote_code=False)
+    if config.model_type == SerMtlConfig.model_type:
+        config = config.encoder_config
+        config.name_or_path = encoder
     if config.model_type not in FAMILIES:
         raise UserError(
             f"--encoder {encoder}: {config.model_type!r} is not a supported encoder of raw waveforms; supported: "

@@ -1,23 +1,23 @@
 """Where stage 2 starts: the model of stage 1, with new heads and adapters."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from peft import PeftConfig, PeftModel
 from transformers import AutoConfig
 from transformers.utils import find_adapter_config_file
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from ser_mtl.errors import UserError, hub_errors
-from ser_mtl.evaluation.results import Results
-from ser_mtl.files import read_json
+from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.model.base import base_of
 from ser_mtl.model.processor import load_processor
 from ser_mtl.model.saved import check_saved
 from ser_mtl.training.adapters import attach_adapters, continue_adapters, freeze_for_full_finetuning
+from ser_mtl.training.earlier_run import check_finished, has_weights
 from ser_mtl.training.flags import ADAPTERS, refuse_without
-from ser_mtl.training.method import Start, check_pretrained, commit_on_hub, method_config
-from ser_mtl.training.run_folder import Record
+from ser_mtl.training.method import Earlier, Start, check_pretrained, commit_on_hub, method_config
 from ser_mtl.training.stage import Stage2
 
 
@@ -49,26 +49,49 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
         UserError: the model cannot be loaded, is not of stage 1, or does not fit the corpus or the flags.
     """
     stage1 = read_stage1(stage.stage1)
-    check_fits(stage, stage1, labels)
+    check_fits(stage, stage1)
+    new = new_heads(stage1, labels)
     with hub_errors(f"--stage1 {stage1.name}: its processor cannot be loaded"):
         processor = load_processor(stage1.name, f"--stage1 {stage1.name}")
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer, scales)
+    config.layer_weights = stage1.config.layer_weights
     if stage1.lora is not None:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
-        model = SerMtlModel.from_pretrained(stage1.base, config=config, revision=stage1.revision)
+        model = load_base(stage1, config, new)
     check_pretrained(model, f"--stage1 {stage1.name}: {stage1.base}")
-    model = with_adapters(model, stage, stage1)
+    model = with_adapters(model, stage, stage1, new)
     if stage.trainable == "all":
         model = model.merge_and_unload() if isinstance(model, PeftModel) else model
         freeze_for_full_finetuning(model, stage.train_front_end)
     encoder: str = getattr(stage1.config.encoder_config, "name_or_path", "")
-    return Start(model, processor, labels, encoder, base_transcribes=transcribes and stage1.lora is None)
+    transcribes = transcribes and stage1.lora is None
+    return Start(model, processor, labels, encoder, transcribes, Earlier("--stage1", stage1.name), new)
 
 
-def with_adapters(model: SerMtlModel, stage: Stage2, stage1: SavedStage1) -> SerMtlModel | PeftModel:
+def new_heads(stage1: SavedStage1, labels: dict[str, list[str]]) -> tuple[str, ...]:
+    """The tasks whose labels differ from those of stage 1: their classifiers start anew, which is said in a line."""
+    theirs = {task: stage1.config.labels[task] for task in stage1.config.classification_tasks if task in labels}
+    others = {task: names for task, names in theirs.items() if names != labels[task]}
+    if others:
+        reasons = [f"{task} ({', '.join(names)}; here {', '.join(labels[task])})" for task, names in others.items()]
+        notice(f"--stage1 {stage1.name}: has other labels, so these classifiers start anew: {'; '.join(reasons)}")
+    return tuple(others)
+
+
+def load_base(stage1: SavedStage1, config: SerMtlConfig, new: tuple[str, ...]) -> SerMtlModel:
+    """The weights that stage 2 freezes, under heads of which these tasks' are new."""
+    load = partial(SerMtlModel.from_pretrained, stage1.base, config=config, revision=stage1.revision)
+    if stage1.lora is not None:
+        return load(_in_adapter=tuple(stage1.lora.modules_to_save or ()))
+    return load(ignore_mismatched_sizes=bool(new))
+
+
+def with_adapters(
+    model: SerMtlModel, stage: Stage2, stage1: SavedStage1, new: tuple[str, ...]
+) -> SerMtlModel | PeftModel:
     """The model with new adapters, or with those of stage 1, or as it is if neither stage has any."""
     if stage1.lora is None and stage.trainable != "adapters":
         return model
@@ -76,7 +99,7 @@ def with_adapters(model: SerMtlModel, stage: Stage2, stage1: SavedStage1) -> Ser
     adapted = attach_adapters(model, stage1.base, stage.lora_rank, stage.lora_alpha, save_ctc_head, stage1.revision)
     if stage1.lora is not None:
         with hub_errors(f"--stage1 {stage1.name}: its adapters cannot be loaded"):
-            continue_adapters(adapted, stage1.name, stage1.config)
+            continue_adapters(adapted, stage1.name, stage1.config, new)
     return adapted
 
 
@@ -86,13 +109,13 @@ def read_stage1(name: str) -> SavedStage1:
     Raises:
         UserError: there is none, its run is not finished, or it cannot be continued.
     """
-    check_run_of_stage1(Path(name))
+    check_finished(Path(name), "--stage1", stage=1)
     with hub_errors(f"--stage1 {name}: no stage-1 model; train one with run_stage1.py, or name its folder or Hub id"):
         check_saved(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if config.model_type != SerMtlConfig.model_type or (Path(name).is_dir() and not has_weights(Path(name))):
         raise UserError(f"--stage1 {name}: is not a finished stage-1 model of this project")
-    if config.layer_weights:
+    if config.frame_heads:
         raise UserError(f"--stage1 {name}: was trained with --trainable heads, which stage 2 cannot continue")
     if find_adapter_config_file(name) is None:
         return SavedStage1(name, config, None, name, commit_on_hub(name))
@@ -106,43 +129,15 @@ def read_stage1(name: str) -> SavedStage1:
     )
 
 
-def check_run_of_stage1(folder: Path) -> None:
-    """Check the run in `folder`, if it is one; a model from the Hub may come without its `args.json`.
+def check_fits(stage: Stage2, stage1: SavedStage1) -> None:
+    """Check that both stages have sizes that go together.
 
     Raises:
-        UserError: the run is not finished, or not of stage 1.
-    """
-    if not (folder / "args.json").is_file():
-        return
-    record, results = read_json(folder / "args.json", Record), folder / "results.json"
-    stage = (read_json(results, Results) if results.is_file() else record).get("stage")
-    if stage != 1:
-        raise UserError(f"--stage1 {folder}: holds a run of stage {stage}; name the stage-1 model it started from")
-    # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
-    by_script = record.get("script", "run_stage1.py") is not None
-    if not has_weights(folder) or (by_script and not results.is_file()):
-        raise UserError(f"--stage1 {folder}: its run is not finished; start run_stage1.py again, which resumes it")
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds trained weights; a run writes them when its training is over."""
-    return any((folder / name).is_file() for name in ("model.safetensors", "adapter_model.safetensors"))
-
-
-def check_fits(stage: Stage2, stage1: SavedStage1, labels: dict[str, list[str]]) -> None:
-    """Check that both stages have the same classes, and sizes that go together.
-
-    Raises:
-        UserError: names the task and both label sets, or the flag and the value it must have.
+        UserError: names the flag and the value it must have.
     """
     saved = stage1.config
-    for task in saved.classification_tasks:
-        if task in labels and saved.labels[task] != labels[task]:
-            raise UserError(
-                f"--stage1 {stage1.name}: its {task} labels ({', '.join(saved.labels[task])}) differ from the corpus's "
-                f"({', '.join(labels[task])})"
-            )
-    sizes = {"embedding_dim": saved.embedding_dim}
+    sizes: dict[str, Any] = {"embedding_dim": saved.embedding_dim}
+    sizes |= {} if stage.layer_weights is None else {"layer_weights": saved.layer_weights}
     if stage1.lora is None:
         refuse_without(stage, (ADAPTERS,))
     else:

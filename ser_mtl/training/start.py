@@ -7,7 +7,7 @@ from datasets import DatasetDict
 from ser_mtl.corpora.targets import label_sets, unusable_tasks, value_scales
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, notice
-from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Start
 from ser_mtl.training.stage import DefaultTasks, Stage, Stage1, Stage2
 from ser_mtl.training.stage1_start import stage1_start
@@ -41,8 +41,10 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
         if stage.stage1 is None:
             raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
         start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
-        check_stage1_never_heard(stage.stage1, parts)
-        return start
-    assert isinstance(stage, Stage1)
-    stage.encoder = stage.encoder or XLS_R
-    return stage1_start(stage, labels, parts)
+    else:
+        assert isinstance(stage, Stage1)
+        stage.encoder = stage.encoder or XLS_R
+        start = stage1_start(stage, labels, parts)
+    if start.earlier is not None:
+        check_never_heard(start.earlier, parts)
+    return start

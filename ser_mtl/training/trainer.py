@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
 from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import split_record, with_content
+from ser_mtl.corpora.folds import ALL, split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.loading import CORPORA
 from ser_mtl.corpora.targets import check_annotated
@@ -38,6 +39,7 @@ from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
+    EarlyStopping,
     EpochProgress,
     MeasureTestFold,
     SamplerEpoch,
@@ -48,14 +50,17 @@ from ser_mtl.training.callbacks import (
 from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
-from ser_mtl.training.heard import check_stage1_never_heard
+from ser_mtl.training.heard import check_never_heard
+from ser_mtl.training.layer_rates import layer_factors
+from ser_mtl.training.line import FILE_OF_LINE, line_of
+from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
+from ser_mtl.training.probe import start_from_probe
 from ser_mtl.training.publication import publish
 from ser_mtl.training.resuming import ResumableTrainer
 from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.smoothing import smoothed
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 from ser_mtl.training.start import leave_out_unusable, start_of
 from ser_mtl.training.value_sums import sums_of_update
@@ -98,7 +103,7 @@ class SerMtlTrainer(ResumableTrainer):
         **kwargs,
     ):
         check_arguments(stage, args, parts)
-        check_together(stage, args, has_dev="dev" in parts)
+        check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
         leave_out_unusable(stage, parts, stage.tasks)
         check_annotated(parts, stage.tasks)
         set_seed(args.seed)  # before the model is built
@@ -109,8 +114,8 @@ class SerMtlTrainer(ResumableTrainer):
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
         check_no_shared_audio(parts, self.corpus)
-        if isinstance(stage, Stage2) and start is None:
-            check_stage1_never_heard(stage.stage1, parts, audio_digests(self.corpus))
+        if self.start.earlier is not None and start is None:
+            check_never_heard(self.start.earlier, parts, audio_digests(self.corpus))
         self.rows_of_parts = batch_rows(self.corpus, parts)
         seed = args.seed if args.data_seed is None else args.data_seed
         training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
@@ -132,17 +137,29 @@ class SerMtlTrainer(ResumableTrainer):
         self.values = model.config.value_tasks
         self._value_sums: dict[str, Tensor] = {}
         self.metric = SerMtlMetric(self.labels)
+        balanced = balanced_weights(parts["train"], self.labels) if stage.class_weights == "balanced" else {}
+        self.loss_targets = LossTargets(self.labels, args.label_smoothing_factor, balanced, args.device)
+        if balanced:
+            self.record["class_weights"] = {
+                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+            }
         lengths = np.asarray(self.rows_of_parts["train"]["length"])
         self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
         self._add_callbacks()
         self.history: list[dict] | None = None
+        self.line: dict | None = None
         self.dev_predictions: list[dict] | None = None
+        self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
+        self.updates_of_schedule: int | None = None  # if training is to end before its schedule
+        self.seconds_before = 0.0  # of an earlier training that belongs to this one
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
         self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         self.stop_on_signal = StopOnSignal()
         self.add_callback(self.stop_on_signal)
         if self.args.measure_oracle:
@@ -171,6 +188,9 @@ class SerMtlTrainer(ResumableTrainer):
         with nothing_made(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
+                self.line = line_of(self)
+                if begin is None and getattr(self.stage, "probe_start", False):
+                    start_from_probe(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
                 self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
@@ -187,6 +207,7 @@ class SerMtlTrainer(ResumableTrainer):
     def finish(self, leaks: dict | None = None) -> dict:
         """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
 
+        Without a test in `parts`, of `split(corpus, fold="all")`, there are no predictions and no figures of emotion.
         It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
         With `push_to_hub` the run is published.
 
@@ -197,7 +218,7 @@ class SerMtlTrainer(ResumableTrainer):
             The content of `results.json`.
 
         Raises:
-            UserError: `train` has not been called, there is no test fold, or the Hub refuses.
+            UserError: `train` has not been called, or the Hub refuses.
         """
         results = finish_run(self, leaks)
         if self.record.get("script") is None:  # a script prints the results first
@@ -212,7 +233,7 @@ class SerMtlTrainer(ResumableTrainer):
                 take_run_folder(folder, self.record)
                 begin = self.where_to_resume(checkpoint)
                 if begin is not None:
-                    check_same_corpus(Path(begin).parent, self._data_record())
+                    check_same_corpus(Path(begin).parent, self.data_record())
             except UserError as error:
                 release(folder)
                 refusal = str(error)
@@ -224,9 +245,11 @@ class SerMtlTrainer(ResumableTrainer):
     def _write_record(self) -> None:
         folder = Path(self.args.output_dir)
         write_json(folder / "args.json", self.record)
-        write_json(folder / "split.json", self._data_record())
+        write_json(folder / "split.json", self.data_record())
+        if self.line is not None:
+            write_json(folder / FILE_OF_LINE, self.line)
 
-    def _data_record(self) -> dict:
+    def data_record(self) -> dict:
         """The content of `split.json`."""
         corpus = self.record["corpus"]
         return with_content(
@@ -237,9 +260,9 @@ class SerMtlTrainer(ResumableTrainer):
         """Fit the temperature of emotion on the development set, if there is one."""
         if "dev" in self.parts:
             self.dev_predictions = self.predicted_rows("dev")
-            if "emotion" in self.stage.tasks:
-                temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
-                unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
+        if self.dev_predictions and "emotion" in self.stage.tasks:
+            temperature = fit_temperature(*emotion_probabilities(self.dev_predictions))
+            unwrap(self.accelerator.unwrap_model(self.model)).config.temperature = temperature
 
     def evaluate(self, eval_dataset: Dataset | None = None, *args, **kwargs) -> dict[str, float]:
         """Metrics of utterances, "eval_emotion_ua" and so on, fractions.
@@ -280,7 +303,10 @@ class SerMtlTrainer(ResumableTrainer):
         return self._sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
-        """Collect the batches of an update, and count over all processes what each task's loss is a mean over."""
+        """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
+
+        Labels become the targets of the loss where these are others (`LossTargets`).
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.args.world_size > 1:
             self._forget_repeats(batches)
@@ -291,10 +317,17 @@ class SerMtlTrainer(ResumableTrainer):
             labels = {task: batch[f"{task}_labels"] for task in config.tasks}
             numbers = loss_counts(config, labels, (batch["row"] >= 0).sum())
             counts += torch.stack([numbers[name] for name in names]).to(device)
+        sums = self.loss_targets.weight_sums(batches)
+        counts = torch.cat([counts, *(total.view(1) for total in sums.values())])
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         self._value_sums = sums_of_update(self, batches)
-        return batches, dict(zip(names, counts, strict=True))
+        by_name = dict(zip(names, counts, strict=False))
+        if self.loss_targets:
+            totals = zip(sums, counts[len(names) :], strict=True)
+            scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}
+            batches = [self.loss_targets.of_batch(batch, scales) for batch in batches]
+        return batches, by_name
 
     def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
         """Remove the labels of the utterances that fill up an epoch's last update, and set their row to -1.
@@ -318,21 +351,34 @@ class SerMtlTrainer(ResumableTrainer):
 
     # ----------------------------------------------------------------------------------------- schedule
 
+    def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
+        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
+        asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
+        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        try:
+            return super().set_initial_training_values(args, dataloader)
+        finally:
+            args.num_train_epochs = asked
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Group the encoder's parameters apart from the heads', so that each has its own schedule."""
+        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
         refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
+        factors = layer_factors(unwrap(self.model), self.args.layer_decay)
+        kinds = list(product((False, True), sorted({1.0, *factors.values()})))
+        kind_of = {id(p): (id(p) in encoder, factors.get(id(p), 1.0)) for p in unwrap(self.model).parameters()}
         optimizer.param_groups = [
-            group | {"params": chosen, "of_encoder": of_encoder}
+            group | {"params": chosen, "of_encoder": kind[0], "lr": kind[1] * group["lr"]}
             for group in optimizer.param_groups
-            for of_encoder in (False, True)
-            if (chosen := [p for p in group["params"] if (id(p) in encoder) == of_encoder])
+            for kind in kinds
+            if (chosen := [p for p in group["params"] if kind_of[id(p)] == kind])
         ]
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
         """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
+        num_training_steps = self.updates_of_schedule or num_training_steps
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         start = int(self.args.head_start * num_training_steps)
         warmup = max(1, self.args.get_warmup_steps(num_training_steps))
@@ -354,8 +400,6 @@ class SerMtlTrainer(ResumableTrainer):
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
-        if num_items_in_batch is not None:
-            inputs = smoothed(inputs, config.labels, self.args.label_smoothing_factor)
         outputs = self._forward(model, inputs)
         if num_items_in_batch is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
@@ -475,7 +519,7 @@ def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> 
 def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
     names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
-    folds = parts["test"].unique("fold") if "test" in parts else []
+    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
     known = names[0] if len(names) == 1 and names[0] in CORPORA else None
     corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}

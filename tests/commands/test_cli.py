@@ -83,7 +83,7 @@ def test_a_reader_that_stops_is_no_error():
 
 def test_every_file_of_a_command_is_a_verb_with_a_line_of_help():
     files = {path.stem for path in (ROOT / "ser_mtl/commands").glob("*.py")} - {"__init__"}
-    assert files == set(cli.VERBS) == {"predict", "publish", "export", "corpus", "evaluate", "annotate"}
+    assert files == set(cli.VERBS) == {"predict", "publish", "export", "corpus", "evaluate", "annotate", "page"}
     for verb in files:
         assert f"  {verb}" in cli.overview() and len(cli.first_line(verb)) > 20
 

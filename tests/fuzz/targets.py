@@ -188,7 +188,8 @@ def contents_of_run(world: World, source: Path, item: tuple, folder: Path) -> No
 
 def start_stage2(world: World, source: Path, item: tuple, folder: Path) -> None:
     """The start of stage 2 from a damaged stage 1."""
-    from ser_mtl.training.heard import check_stage1_never_heard
+    from ser_mtl.training.heard import check_never_heard
+    from ser_mtl.training.method import Earlier
     from ser_mtl.training.stage import Stage2
     from ser_mtl.training.stage2_start import stage2_start
 
@@ -198,7 +199,7 @@ def start_stage2(world: World, source: Path, item: tuple, folder: Path) -> None:
 
     def main() -> None:
         stage2_start(Stage2(stage1=str(run)), labels)
-        check_stage1_never_heard(str(run), _parts(world))
+        check_never_heard(Earlier("--stage1", str(run)), _parts(world))
 
     check_nothing_left(folder, before, run_program(main))
 

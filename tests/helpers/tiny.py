@@ -105,7 +105,7 @@ def run_script(script: str, argv: Iterable[object]) -> Ended:
 def run_flags(corpus: Path, output: Path, /, **more: object) -> list[object]:
     """Flags of a short run on a folder corpus; `more` comes last and wins. A list gives a flag several values."""
     flags = {"fold": 1, "corpus": "folder", "data_dir": corpus, "output_dir": output}
-    flags |= {"num_train_epochs": 2, "per_device_train_batch_size": 8} | more
+    flags |= {"recipe": "paper", "num_train_epochs": 2, "per_device_train_batch_size": 8} | more
     return [
         word
         for name, value in flags.items()

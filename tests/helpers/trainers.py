@@ -48,7 +48,11 @@ SCALES = {"valence": [2.9, 1.2], "dominance": [3.5, 0.8]}
 def noise_trainer(
     folder: Path, utterances: int = N, trainer_class=SerMtlTrainer, values: bool = False, dropout: float = 0.0, **flags
 ) -> SerMtlTrainer:
-    """A Trainer of all tasks on `noises`, all of them in training; of those in `SCALES` if `values`."""
+    """A Trainer of all tasks on `noises`, all of them in training; of those in `SCALES` if `values`.
+
+    `class_weights` is of the stage.
+    """
+    class_weights = flags.pop("class_weights", "none")
     tokenizer = character_tokenizer(["ab ba"])
     torch.manual_seed(0)
     config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
@@ -63,7 +67,7 @@ def noise_trainer(
     processor = Wav2Vec2Processor(feature_extractor=extractor, tokenizer=tokenizer)
     flags = {"save_strategy": "no", "use_cpu": True, "num_train_epochs": 1.0, "selection": "last"} | flags
     return trainer_class(
-        Stage1(tasks=list(config.tasks), fusion="concat", scl="cos", train_front_end=True),
+        Stage1(tasks=list(config.tasks), fusion="concat", scl="cos", train_front_end=True, class_weights=class_weights),
         SerMtlArguments(output_dir=str(folder / "run"), disable_tqdm=True, **flags),
         DatasetDict({"train": noises(folder / "noises", utterances)}),
         start=Start(model, processor, LABELS, "noise"),

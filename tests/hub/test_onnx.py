@@ -157,7 +157,9 @@ def test_the_example_of_the_docs_answers_as_the_recognizer_without_torch(exporte
 def check_answer(printed: str, answer: dict) -> None:
     """What the example prints is the recognizer's answer, to the 16 bits of its samples."""
     *tasks, transcript = printed.splitlines()
-    for line, task in zip(tasks, [name for name in answer if name not in ("duration", "transcript")], strict=True):
+    for line, task in zip(
+        tasks, [name for name in answer if name not in ("duration", "transcript", "segments")], strict=True
+    ):
         name, _, probabilities = line.partition(" ")
         assert name == task
         assert json.loads(probabilities.replace("'", '"')) == pytest.approx(answer[task]["probabilities"], abs=1e-3)

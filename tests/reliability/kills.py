@@ -189,7 +189,14 @@ def differences(run: Path, reference: dict[str, object]) -> list[str]:
 
 def cases(folder: Path) -> list[Case]:
     """Stage 1, stage 2 on its undisturbed run, and both in two processes."""
-    common = {"fold": 1, "corpus": "folder", "data_dir": folder / "corpus", "num_train_epochs": 3, "save_minutes": 0}
+    common = {
+        "recipe": "paper",
+        "fold": 1,
+        "corpus": "folder",
+        "data_dir": folder / "corpus",
+        "num_train_epochs": 3,
+        "save_minutes": 0,
+    }
     stage1 = common | {"encoder": folder / "encoder", "per_device_train_batch_size": 8}
     stage2 = common | {"stage1": folder / "stage-1/undisturbed", "per_device_train_batch_size": 8}
     stage2 |= {"learning_rate": 1e-3}

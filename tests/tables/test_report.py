@@ -25,6 +25,7 @@ from ser_mtl.tables.sections import (
     calibration_table,
     cosines_table,
     leaks_table,
+    line_table,
     losses_table,
     papers_tables,
     rules_table,
@@ -376,6 +377,19 @@ def test_leaks_and_calibration_are_shown_if_measured(tmp_path):
     assert calibration_table([row]).rows == [["`t1-full-all`", "15.0", "4.0", "1.50"]]
     nothing = row_with(tmp_path / "none", [{}])
     assert leaks_table([nothing]) is calibration_table([nothing]) is None
+
+
+def test_each_row_stands_beside_the_frozen_encoder_on_the_same_runs(tmp_path):
+    line = {"wa": 0.5, "macro_f1": 0.5, "n": 9, "layer": 3, "layers": 6, "C": 0.1, "train": 90, "chosen_on": "dev"}
+    line |= {"chosen_ua": 0.8, "encoder": "pretrained"}
+    scores = [(0.75, 0.6), (0.65, 0.7), (0.9, None), (0.7, 0.5)]
+    results = [
+        {"test": {"all": {"n": 9, "emotion": {"ua": ua}}}} | ({"line": line | {"ua": frozen}} if frozen else {})
+        for ua, frozen in scores
+    ]
+    table = line_table([row_with(tmp_path, results)])
+    assert table.rows == [["`t1-full-all`", "3", "70.0", "60.0", "+10.0", "1"]]
+    assert line_table([row_with(tmp_path / "none", [{}])]) is None
 
 
 def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):

@@ -100,7 +100,7 @@ def test_a_model_whose_weights_are_not_finite_gives_no_answer(finished, tmp_path
     recognizer = ser_mtl.load(finished)
     recognizer.model.heads["emotion"].classifier.bias.data[0] = math.nan
     with pytest.raises(UserError, match="not finite"):
-        recognizer((torch.zeros(16_000), 16_000))
+        recognizer((0.1 * torch.randn(16_000), 16_000))
     recognizer.model.save_pretrained(tmp_path / "bad")
     recognizer.processor.save_pretrained(tmp_path / "bad")
     with pytest.raises(UserError, match="holds weights that are not finite"):

@@ -11,6 +11,7 @@ from helpers.tiny import check_refused, run_flags, run_script
 from safetensors.torch import load_file
 from test_modeling import padded_batch
 
+from encoders_ser_mtl import log_mel
 from modeling_ser_mtl import LayerWeights, SerMtlConfig, SerMtlModel, loss_weights
 from ser_mtl.evaluation.predictions import read_predictions
 
@@ -30,9 +31,11 @@ def test_the_average_is_over_the_first_layers_input_and_all_outputs(encoder):
     torch.manual_seed(0)
     model = SerMtlModel(all_tasks_config(encoder, layer_weights=True)).eval()
     model.layer_weights.weights.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    waveform = padded_batch()[0][:1]
+    samples = model.longest_input or 8000  # stock Whisper takes no other length
+    waveform = torch.randn(1, samples)
     frames, *_ = model.encode(*model.extract_features(waveform))
-    states = model.encoder(waveform, output_hidden_states=True).hidden_states
+    heard = log_mel(waveform, torch.tensor([samples]), model.encoder.mel_filters) if model.family.log_mel else waveform
+    states = model.encoder(heard, output_hidden_states=True).hidden_states
     weights = torch.tensor([0.5, -1.0, 2.0]).softmax(dim=0)
     expected = sum(w * F.layer_norm(state, state.shape[-1:]) for w, state in zip(weights, states, strict=True))
     # The last of Moonshine's states has been through its final norm, whose epsilon counts for outputs so small.

@@ -58,6 +58,7 @@ def test_a_flag_of_a_new_release_is_refused_until_it_is_decided(monkeypatch):
         ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "constant_with_warmup"),
         ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"a": 1}}, "--lr_scheduler_type"),
         ({"selection": "last", "metric_for_best_model": "emotion_wa"}, "--selection dev or oracle"),
+        ({"selection": "last", "early_stopping_patience": 3}, "--selection dev or oracle"),
         ({"optim_target_modules": "all-linear"}, "--optim galore_adamw"),
         ({"activation_checkpointing_kwargs": {"offload": True}}, "--activation_checkpointing"),
         ({"run_name": "mine"}, "--report_to"),

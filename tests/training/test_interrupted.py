@@ -16,6 +16,7 @@ from helpers.trainers import noise_trainer
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
 from ser_mtl.lock import lock, release
+from ser_mtl.training import outcome
 from ser_mtl.training.checkpoints import damage, rotate
 
 EPOCHS = 3
@@ -322,3 +323,41 @@ def test_a_program_ends_with_its_launcher(tmp_path):
     process.terminate()
     # Standard error is closed when the last of the two ends.
     assert process.communicate(timeout=10)[1] == "program.py: stopped by SIGTERM\n"
+
+
+# ------------------------------------------------------------------------------------------------ early stopping
+
+
+PATIENT = {"num_train_epochs": 6, "early_stopping_patience": 2}
+
+
+@pytest.fixture(scope="module", params=["epoch", "steps"])
+def stopped(request, good_corpus, encoder, tmp_path_factory) -> tuple[Path, dict]:
+    """A finished run that stopped early, and its flags: the first evaluation was the best, the third the last."""
+    output = tmp_path_factory.mktemp(f"stopped_{request.param}") / "out"
+    flags = PATIENT | ({"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 4, "save_steps": 4}
+                       if request.param == "steps" else {})  # fmt: skip
+    ended = run(good_corpus, encoder, output, **flags)
+    assert ended.code == 0, ended.stderr
+    results = json.loads((output / "results.json").read_text())
+    # Three updates an epoch: evaluations after updates 4, 8 and 12.
+    assert (results["epoch"], results["stopped_at_epoch"]) == ((1, 3) if request.param == "epoch" else (1.33, 4))
+    assert f"stopped early, after epoch {results['stopped_at_epoch']:g} (" in ended.stdout
+    rates = [entry["learning_rate"] for entry in history(output) if "learning_rate" in entry]
+    assert rates[-1] > 0.3 * max(rates)  # the schedule is that of all six epochs
+    return output, flags
+
+
+def test_patience_survives_an_interruption(good_corpus, encoder, stopped, tmp_path, monkeypatch):
+    finished, flags = stopped
+    after_it = "eval_steps" not in flags
+    with monkeypatch.context() as patched:
+        if after_it:
+            patched.setattr(outcome, "predict_test", lambda trainer: fail())
+        else:
+            in_epoch(patched, 3, fail)
+        assert run(good_corpus, encoder, tmp_path / "out", **flags).code == 130
+    ended = run(good_corpus, encoder, tmp_path / "out", **flags)
+    assert ended.code == 0, ended.stderr
+    assert ("epoch 3:" in ended.stdout) != after_it
+    check_same(tmp_path / "out", finished)

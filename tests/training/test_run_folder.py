@@ -13,7 +13,7 @@ from helpers.tiny import check_refused, contents, run_flags, run_script, write_c
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
-from ser_mtl.training import run_folder
+from ser_mtl.training import line, run_folder
 from ser_mtl.training.run_folder import check_run_folder
 
 
@@ -179,6 +179,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_uninterrupted(tmp_path, good_
     kept = json.loads(state.read_text())
     kept["stateful_callbacks"]["Stopwatch"]["attributes"]["seconds"] += 60
     state.write_text(json.dumps(kept))
+    monkeypatch.setattr(line, "fit_line", None)  # it is kept
 
     ended = run_script("run_stage1", flags)
     assert ended.code == 0, ended.stderr
@@ -188,6 +189,7 @@ def test_an_interrupted_run_resumes_and_ends_as_if_uninterrupted(tmp_path, good_
         assert (output / file).read_bytes() == (finished / file).read_bytes()
     assert losses_in(output) == losses_in(finished)
     results = json.loads((output / "results.json").read_text())
+    assert results["line"] == json.loads((finished / "results.json").read_text())["line"]
     assert 1 <= results["minutes"] < 2
     ids = json.loads((output / "split.json").read_text())["train"]["ids"]
     heard = 2 * sum(soundfile.info(good_corpus / name).duration for name in ids)  # in both epochs

@@ -17,6 +17,8 @@ from ser_mtl.evaluation.predictions import read_predictions, references_and_pred
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 
 FLAGS = (
+    "--recipe",
+    "paper",
     "--num_train_epochs",
     "2",
     "--warmup_steps",

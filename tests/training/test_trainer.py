@@ -100,6 +100,8 @@ def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
 
 ENDS_OF_EPOCHS = [(N, 1), (N + 2, 1), (N + 3, 2)]
 """Utterances and accumulation steps: epochs in whole updates of four, and with a last update of two or three."""
+WEIGHTED = {"class_weights": "balanced", "label_smoothing_factor": 0.1}
+"""Flags of the cases with accumulation."""
 
 
 def two_epochs(folder: Path, utterances: int, accumulation: int) -> dict:
@@ -115,6 +117,7 @@ def two_epochs(folder: Path, utterances: int, accumulation: int) -> dict:
         gradient_accumulation_steps=accumulation,
         per_device_train_batch_size=4 // int(os.environ.get("WORLD_SIZE", 1)) // accumulation,
         per_device_eval_batch_size=3,
+        **(WEIGHTED if accumulation > 1 else {}),
     )
     made.train()
     rows = made.predicted_rows("train")

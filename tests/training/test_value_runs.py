@@ -92,7 +92,7 @@ def test_answers_hold_the_values(stage1, tree, tmp_path):
         assert ended.code == 0, ended.stderr
         answers[kind] = (tmp_path / kind).read_text()
     (answer,) = json.loads(answers["json"])
-    assert list(answer) == ["file", "duration", *VALUES]
+    assert list(answer) == ["file", "duration", *VALUES, "segments"]
     (row,) = csv.DictReader(answers["csv"].splitlines())
     for task in VALUES:
         assert list(answer[task]) == ["value"] and 0 < answer[task]["value"] < 6

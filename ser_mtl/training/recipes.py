@@ -1,0 +1,39 @@
+"""Recipes: named defaults of both stages. A flag on the command line, or in a file, wins over the recipe."""
+
+from typing import Any
+
+RECIPES: dict[str, dict[int, dict[str, Any]]] = {
+    "paper": {1: {}, 2: {}},
+    "small": {
+        1: {"num_train_epochs": 15.0, "min_updates": 400, "refit": True},
+        2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4, "refit": True},
+    },
+}
+"""What each stage has in place of the paper's defaults, by flag."""
+
+FLAGS_OF_RECIPES = frozenset(name for stages in RECIPES.values() for values in stages.values() for name in values)
+
+_INSTEAD = {"num_train_epochs": ("min_updates",), "max_steps": ("num_train_epochs", "min_updates")}
+"""Values of a recipe that a flag of the command line replaces along with its own."""
+
+
+def recipe_of(corpus: str) -> str:
+    """The recipe of a corpus, unless `--recipe` names another."""
+    return "paper" if corpus in ("iemocap", "demo") else "small"
+
+
+def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a stage.
+
+    Args:
+        recipe: its name.
+        stage: 1 or 2.
+        given: the flags that a command line or a file sets, with their values.
+    """
+    values = dict(RECIPES[recipe][stage])
+    for name in given:
+        for other in _INSTEAD.get(name, ()):
+            values.pop(other, None)
+    if given.get("dev") == "none" or given.get("selection", "dev") != "dev":
+        values.pop("refit", None)
+    return values

@@ -1,0 +1,92 @@
+"""--refit: the number of epochs is found on dev, and the model then trained again on train and dev.
+
+No speaker is lost to dev, and nothing is chosen on what the model was trained on. It takes two trainings.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from pathlib import Path
+
+from datasets import DatasetDict, concatenate_datasets
+
+from ser_mtl.errors import UserError
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.checkpoints import search_folder
+from ser_mtl.training.stage import Stage, Stage2
+from ser_mtl.training.trainer import SerMtlTrainer
+
+Build = Callable[[Stage, SerMtlArguments, DatasetDict, dict | None], SerMtlTrainer]
+"""Makes a Trainer of a stage, the arguments of training, the parts and the content of args.json."""
+
+
+def with_dev_in_train(parts: DatasetDict) -> DatasetDict:
+    """The parts of the second training."""
+    others = {name: part for name, part in parts.items() if name not in ("train", "dev")}
+    return DatasetDict({"train": concatenate_datasets([parts["train"], parts["dev"]]), **others})
+
+
+def refitting_trainer(
+    build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict
+) -> SerMtlTrainer:
+    """Train on train, to find the number of epochs on dev, and return the Trainer of the second training.
+
+    The second training has the schedule of the first and stops at that epoch: the last one within a standard error of
+    the best. Its temperature is fitted on the answers
+    of the first, which has not heard dev. A first training that is finished is not repeated.
+
+    Args:
+        build: makes both Trainers.
+        stage: the method. The first training of stage 2 starts from that of its stage 1, which has not heard dev.
+        args: of the run.
+        parts: the split corpus.
+        record: the content of args.json.
+
+    Raises:
+        UserError: there is no dev.
+    """
+    if "dev" not in parts:
+        raise UserError("--refit: needs a development set, and this corpus has none; drop it")
+    first = _search(build, stage, args, parts)
+    again = copy(args)
+    again.selection, again.load_best_model_at_end, again.min_updates = "last", False, 0
+    trainer = build(stage, again, with_dev_in_train(parts), record)
+    trainer.dev_predictions, trainer.before_dev = first.dev_predictions, first.before_dev
+    trainer.seconds_before = first.stopwatch.seconds
+    state, updates = first.state, -(-len(trainer.train_dataset) // args.utterances_per_update)
+    trainer.updates_of_schedule = round(state.epoch * updates)
+    again.max_steps = max(1, round(_best_step(first) / state.global_step * state.epoch * updates))
+    return trainer
+
+
+def _best_step(first: SerMtlTrainer) -> int:
+    """The update after which the first training was best on dev, or as good as that."""
+    name = f"eval_{first.args.metric_for_best_model.removeprefix('eval_')}"
+    scores = {entry["step"]: entry[name] for entry in first.history if name in entry}
+    if not first.args.greater_is_better:
+        return first.state.best_global_step
+    return last_of_the_best(scores, len(first.parts["dev"]))
+
+
+def last_of_the_best(scores: dict[int, float], utterances: int) -> int:
+    """The last step whose score is within one standard error of the best: chance must not cut a training short.
+
+    Args:
+        scores: by step, fractions; more is better.
+        utterances: that each score is of.
+    """
+    best = max(scores.values())
+    share = min(1.0, max(0.0, best))  # a CCC may be negative
+    error = (share * (1 - share) / utterances) ** 0.5
+    return max(step for step, score in scores.items() if score >= best - error)
+
+
+def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> SerMtlTrainer:
+    """The Trainer of the first training, trained."""
+    stage, args = copy(stage), copy(args)
+    args.output_dir = str(search_folder(Path(args.output_dir)))
+    args.resume_from_checkpoint = None  # it is of the second training
+    if isinstance(stage, Stage2) and (before := search_folder(Path(stage.stage1))).is_dir():
+        stage.stage1 = str(before)
+    trainer = build(stage, args, parts, None)
+    trainer.train()
+    return trainer
