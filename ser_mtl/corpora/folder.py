@@ -258,8 +258,8 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     twice = [column for column in COLUMNS if f"{column}.1" in table.columns or list(table.columns).count(column) > 1]
     if twice:
         names = [name for name, column in SYNONYMS.items() if column == twice[0]]
-        also = f" (also called {names[0]})" if names else ""
-        raise UserError(f"{metadata}: column {twice[0]!r}{also} is there twice; remove one")
+        also = f" ({names[0]} is another name for it)" if names else ""
+        raise UserError(f"{metadata}: column {twice[0]!r} is there twice{also}; remove one")
     table = table[known_columns(str(metadata), list(table.columns), (*COLUMNS, *SYNONYMS))]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")

@@ -193,6 +193,13 @@ def test_the_figure_stacks_the_probabilities_at_their_times(folder, tmp_path):
     assert Image.open(tmp_path / "a.png").size == (960, 540)
 
 
+def test_the_figure_of_a_model_of_values_has_a_line_for_each(folder, tmp_path):
+    values = [{"start": 0.0, "end": 3.0, "valence": {"value": 2.5}, "activation": {"value": 4.0}}]
+    figure = plot.draw(folder / "a/x.wav", Path("x.wav"), {"duration": 3.0, "segments": values}, tmp_path / "a.png")
+    lines = [line for collection in figure.axes[1].collections for line in collection.get_segments()]
+    assert [line.tolist() for line in lines] == [[[0, 2.5], [3, 2.5]], [[0, 4], [3, 4]]]
+
+
 def test_the_waveform_of_a_figure_is_its_loudest_samples():
     samples = np.zeros(8000, np.int16)
     samples[[10, 4005, 7999]] = (100, -200, 50)
