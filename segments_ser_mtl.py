@@ -258,5 +258,7 @@ def _load_silero() -> Any:
         from silero_vad import load_silero_vad
 
         return load_silero_vad()
+    except ImportError as error:  # without `except`, transformers 4 wants it installed
+        raise ValueError("silero-vad cannot be imported; install it again, or remove it") from error
     finally:
         torch.set_num_threads(threads)  # importing it sets one for the whole process

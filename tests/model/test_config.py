@@ -1,6 +1,7 @@
 """`SerMtlConfig` refuses what it does not know, and the modeling file keeps to its plan."""
 
 import ast
+import re
 import sys
 
 import pytest
@@ -150,3 +151,11 @@ def test_the_modeling_file_imports_only_what_a_reader_of_the_hub_has():
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     others = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
     assert others == {"torch", "transformers", "safetensors", "peft", "numpy"} | OPTIONAL
+
+
+def test_transformers_4_wants_nothing_optional_installed():
+    """It takes every import for one that must be there, except between a `try:` and the next `except`."""
+    for file in (ROOT / f"{name}_ser_mtl.py" for name in TRAVELLERS):
+        code = re.sub(r"\s*try\s*:.*?except.*?:", "", file.read_text(), flags=re.DOTALL)
+        wanted = re.findall(r"^\s*(?:from|import)\s+(\w+)", code, re.MULTILINE)
+        assert not {*wanted} & OPTIONAL, file
