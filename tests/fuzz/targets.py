@@ -521,7 +521,7 @@ def _recording(kind: str, *more: Any) -> Any:
     if fill not in ("zeros", "ones"):
         array = array * {"large": 1e9, "nan": np.nan, "inf": np.inf, "noise": 0.3}[fill]
     with np.errstate(all="ignore"):
-        array = array.astype(dtype)
+        array = np.asarray(array).astype(dtype)  # a product of shape () is no array
     if kind == "list":
         array = array.tolist()
     elif kind == "tensor" and array.dtype.kind in "fiub":
