@@ -39,3 +39,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the known word that is spelled most like this one, or nothing."""
     near = get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Declare how a command loads the model that answers."""
+    add = parser.add_argument
+    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
+    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
+    add(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "auto"],
+        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
+    )

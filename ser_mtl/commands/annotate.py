@@ -10,6 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import add_loading
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,15 +19,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--data_dir", type=Path, required=True, help="Folder of the recordings, in any depth.")
     add("--output_dir", type=Path, required=True, help="Folder of the answers; the processes of all machines share it.")
     add("--model", required=True, help="Hub id or run folder.")
-    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
     add("--shard_files", type=number, default=1000, help="Recordings in a shard, or fewer with 1 GiB. [1000]")
-    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
-    add(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "auto"],
-        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
-    )
+    add_loading(parser)
     add(
         "--launcher",
         default="local",

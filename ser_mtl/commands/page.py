@@ -9,17 +9,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import add_loading
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
-    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
-    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
-    add(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "auto"], help="Numbers to compute with. [float32]"
-    )
+    add_loading(parser)
     add("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in. [127.0.0.1]")
     add("--port", type=port, help="Port to listen on. [the first free one from 7860 on]")
     add("--max_seconds", type=positive, default=300.0, help="Longest recording, in seconds. [300]")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError, write_errors
+from ser_mtl.parsing import add_loading
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "paths", nargs="*", type=Path, help="Audio files, folders to search, patterns such as 'a/**/*.mp3'; - is stdin."
     )
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
-    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
     add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
     add("--output", help="File for the answers, or a folder for a file for each recording. [standard output]")
     add(
@@ -47,13 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--abstain", type=probability, default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]')
     add("--embeddings", help="An .npz file for the embeddings of all segments.")
     add("--plot", help="A .png file for emotion over time, or a folder for a figure of each recording.")
-    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
-    add(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "auto"],
-        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
-    )
+    add_loading(parser)
     add("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
     add("--microphone", action="store_true", help="Listen, with a new line every half second.")
     add("--pcm", type=int, metavar="HERTZ", help="Likewise, to mono 16-bit samples of this rate on standard input.")

@@ -46,7 +46,7 @@ def line_of(trainer: "SerMtlTrainer") -> dict | None:
     """
     line = None
     with trainer.args.main_process_first(local=False, desc="frozen encoder"):
-        if trainer.is_world_process_zero() and "emotion" in trainer.stage.tasks:
+        if trainer.is_world_process_zero() and "emotion" in trainer.stage.tasks and "test" in trainer.parts:
             line = _kept(Path(trainer.args.output_dir) / FILE_OF_LINE) or _of_stage1(trainer) or _fitted(trainer)
             if line is not None and not trainer.args.disable_tqdm:
                 print(f"To beat: {line_note({'line': line})}")

@@ -31,8 +31,8 @@ def refitting_trainer(
     """Train on train, to find the number of epochs on dev, and return the Trainer of the second training.
 
     The second training has the schedule of the first and stops at that epoch: the last one within a standard error of
-    the best. Its temperature is fitted on the answers
-    of the first, which has not heard dev. A first training that is finished is not repeated.
+    the best. Its temperature is fitted on the answers of the first, which has not heard dev. A first training that is
+    finished is not repeated.
 
     Args:
         build: makes both Trainers.
