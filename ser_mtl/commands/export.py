@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import add_base
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -16,9 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, help="Folder of a finished run.")
     parser.add_argument("--to", required=True, choices=["merged", "wav2vec2", "onnx"], help="The form.")
     parser.add_argument("--int8", action="store_true", help="With --to onnx: weights of matrix products in 8 bits.")
-    parser.add_argument(
-        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
-    )
+    add_base(parser)
     parser.add_argument("--output_dir", type=Path, help="Where it is written. [<run>/<form>]")
 
 
