@@ -102,14 +102,9 @@ def evaluate(
     chosen, decoded = _decoded(chosen, heard, part, model)
     labels = {task: classes for task, classes in labels.items() if set(decoded[TASKS[task].column]) - {None}}
     rows = answered(recognizer, decoded, labels)
+    settings = {"part": chosen.part, "map": list(label_map), "left_out": chosen.left_out, "checked": not heard.unknown}
     results = {
-        "model": model,
-        "system": system_of(model, recognizer),
-        "part": chosen.part,
-        "map": list(label_map),
-        "left_out": chosen.left_out,
-        "checked": not heard.unknown,
-        "labels": labels,
+        **{"model": model, "system": system_of(model, recognizer), **settings, "labels": labels},
         **_shared(rows, chosen.heard_speakers),
         **scores_of(rows, labels, recognizer.model.config.temperature),
         "commit": commit(),

@@ -2,11 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import ClassVar, Literal
 
 import torch
+from accelerate.state import AcceleratorState
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
@@ -97,6 +100,15 @@ class CorpusArguments:
         refuse_without(self, CORPUS)
 
 
+@contextmanager
+def _state_of_accelerate_kept() -> Iterator[None]:
+    """Keep what accelerate knows for the Trainers that are there: transformers empties it for new arguments."""
+    before = dict(AcceleratorState._shared_state)
+    yield
+    if not AcceleratorState._shared_state:
+        AcceleratorState._shared_state.update(before)
+
+
 @dataclass(repr=False)  # that of transformers masks the token
 class SerMtlArguments(TrainingArguments):
     """The arguments of training: transformers' `TrainingArguments`, with the defaults of the paper and this project.
@@ -183,7 +195,8 @@ class SerMtlArguments(TrainingArguments):
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
         try:
-            super().__post_init__()
+            with _state_of_accelerate_kept():
+                super().__post_init__()
         except UserError:
             raise
         except _NOT_ACCEPTED as error:  # often names the flag, over several lines

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from datasets import DatasetDict
 from torch import Tensor
 
 from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
@@ -10,19 +11,35 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.divergence import Divergence, check_finite
-from ser_mtl.training.loss_targets import LossTargets
+from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.schedule import ScheduledTrainer
+from ser_mtl.training.stage import Stage
 from ser_mtl.training.value_sums import sums_of_update
 
 
 class ExactLossTrainer(ScheduledTrainer):
     """A Trainer whose loss is, for each task, a sum over the whole update divided by a number of the whole update."""
 
-    loss_targets: LossTargets
+    stage: Stage
+    parts: DatasetDict
+    record: dict
+    labels: dict[str, list[str]]
     divergence: Divergence
     values: list[str]
     """The trained tasks that give a value."""
-    _value_sums: dict[str, Tensor]
+
+    def settle_loss(self) -> None:
+        """Settle what the loss of each task compares with, once the model is on its device."""
+        # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
+        self.model_accepts_loss_kwargs = True
+        self._value_sums: dict[str, Tensor] = {}
+        weigh = self.stage.class_weights == "balanced"
+        balanced = balanced_weights(self.parts["train"], self.labels) if weigh else {}
+        self.loss_targets = LossTargets(self.labels, self.args.label_smoothing_factor, balanced, self.args.device)
+        if balanced:
+            self.record["class_weights"] = {
+                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+            }
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over.

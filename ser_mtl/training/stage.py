@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from modeling_ser_mtl import SCL_FORMS
+from modeling_ser_mtl import SCL_FORMS, emotion_weight
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
@@ -95,9 +95,9 @@ class Stage:
             self._check_weights()
 
     def _check_weights(self) -> None:
-        auxiliary = len(self.tasks) - 1
-        if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
-            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
+        if not 0 < emotion_weight(self.tasks, self.aux_weight) <= 1:
+            others = len(self.tasks) - 1
+            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {others} other tasks")
         embeddings = [task for task in self.tasks if TASKS[task].kind == "classes"]
         if "emotion" not in self.tasks or len(embeddings) < 2:  # nothing to fuse or to pull together
             for name in ("fusion", "scl"):

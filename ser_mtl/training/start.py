@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from datasets import DatasetDict
 
-from ser_mtl.corpora.targets import label_sets, unusable_tasks, value_scales
+from ser_mtl.corpora.targets import check_annotated, label_sets, unusable_tasks, value_scales
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError, notice
-from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Start
 from ser_mtl.training.stage import DefaultTasks, Stage, Stage1, Stage2
@@ -49,6 +49,18 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     if start.earlier is not None:
         check_never_heard(start.earlier, parts)
     return start
+
+
+def check_given(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check what a Trainer is given, and leave out the default tasks that the corpus has no labels for.
+
+    Raises:
+        UserError: names the argument, or what the corpus lacks.
+    """
+    check_arguments(stage, args, parts)
+    check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
+    leave_out_unusable(stage, parts, stage.tasks)
+    check_annotated(parts, stage.tasks)
 
 
 def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
