@@ -63,7 +63,7 @@ def main(args: Namespace) -> None:
         publish(args.run_folder, args.repo_id, args, options)
         return None
     merged, base = merge(args)
-    if args.public and base.private:
+    if args.public and base is not None and base.private:
         print(f"the adapters are not published: their base, {base.repo_id}, is private")
     else:
         publish(args.run_folder, args.repo_id, args, options)
@@ -71,7 +71,7 @@ def main(args: Namespace) -> None:
     return None
 
 
-def merge(args: Namespace) -> tuple[Path, "Base"]:
+def merge(args: Namespace) -> tuple[Path, "Base | None"]:
     """Write the merged form of a run into its folder; also returns the base of its adapters."""
     from ser_mtl.hub.base import find_base
     from ser_mtl.hub.complete import read_complete

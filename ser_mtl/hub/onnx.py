@@ -108,7 +108,7 @@ class OnnxModel(nn.Module):
         features, frame_lengths = model.extract_features(input_values, attention_mask)
         output = model(features=features, frame_lengths=frame_lengths)
         characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
-        if source == "frozen":
+        if source == "frozen" and model.ctc_head is not None:
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
         values = () if output.task_values is None else output.task_values.values()

@@ -76,7 +76,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
-        private = api.model_info(repo_id).private
+        private = bool(api.model_info(repo_id).private)
     refuse_public(private, public, f"repository {repo_id}")
     return repo_id
 
@@ -108,7 +108,7 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
-        if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
+        if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings or ()}:
             return
         card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
     if hashing and NOTE not in card:
@@ -137,7 +137,7 @@ def push(
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
-        there = {sibling.rfilename for sibling in info.siblings}
+        there = {sibling.rfilename for sibling in info.siblings or ()}
         operations: list[CommitOperationAdd | CommitOperationDelete] = []
         operations += [CommitOperationDelete(name) for name in sorted(there & unwanted)]
         operations += [
@@ -147,7 +147,7 @@ def push(
         commit = api.create_commit(repo_id, operations, commit_message="Publish the run", parent_commit=info.sha)
         if public and info.private:
             api.update_repo_settings(repo_id, private=False)
-    if commit.oid != info.sha and "model.safetensors" in there & set(files):
+    if info.sha and commit.oid != info.sha and "model.safetensors" in there & set(files):
         _name_adapters(api, repo_id, info.sha)
     return Published(repo_id, commit.oid)
 

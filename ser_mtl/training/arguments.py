@@ -123,7 +123,7 @@ class SerMtlArguments(TrainingArguments):
 
     _argument_group_name: ClassVar[str] = "Training"
 
-    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
+    output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
     min_updates: int = flag(0, "At least so many updates, by more epochs. [0: no]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")

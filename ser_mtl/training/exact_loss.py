@@ -98,20 +98,21 @@ class ExactLossTrainer(ScheduledTrainer):
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
         outputs = self._forward(model, inputs)
-        if num_items_in_batch is None:
+        losses = outputs.losses
+        if num_items_in_batch is None or losses is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
+        values = outputs.task_values or {}
         for task, sums in self._value_sums.items():
-            labels = inputs[f"{task}_labels"]
-            outputs.losses[task] = concordance_loss(config, task, outputs.task_values[task], labels, sums)
-        for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
-            outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
-        loss = weighted_loss(config, outputs.losses, num_items_in_batch)
+            losses[task] = concordance_loss(config, task, values[task], inputs[f"{task}_labels"], sums)
+        for name in losses.keys() - set(config.tasks):  # losses that need no label
+            losses[name] = losses[name] * (inputs["row"] >= 0)
+        loss = weighted_loss(config, losses, num_items_in_batch)
         if not self._loss_sums:
             self._first_update_summed = self.state.global_step
-        for task, values in outputs.losses.items():
-            share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
+        for task, loss_values in losses.items():
+            share = loss_values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
-        self.divergence.note_losses(inputs["row"], outputs.losses)
+        self.divergence.note_losses(inputs["row"], losses)
         # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss

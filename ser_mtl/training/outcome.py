@@ -159,7 +159,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
     plot_training_curves(
-        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+        trainer.history or [], curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
     )
     if rows and "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")

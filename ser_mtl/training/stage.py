@@ -32,7 +32,8 @@ class DefaultTasks(list):
 class Stage:
     """The arguments of the method that both stages share.
 
-    A value of None for a setting of the encoder means "as in the encoder's own config".
+    A value of None for a setting of the encoder means "as in the encoder's own config". Elsewhere None stands for a
+    default that depends on other settings; the annotation is the type once `__post_init__` has settled it.
     """
 
     number: ClassVar[int] = 0
@@ -40,18 +41,18 @@ class Stage:
 
     default_tasks: ClassVar[tuple[str, ...]] = ()
 
-    tasks: list[str] | None = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
+    tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
-    fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
-    scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
+    fusion: str = flag("none", _FUSION, choices=("none", "concat"))
+    scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
     class_weights: Literal["none", "balanced"] = flag(
         "none",
         "balanced: each class of a task counts the same in its loss.",
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
-    layer_weights: bool = flag(False, "The heads see a learned average of all layers.")
+    layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output times alpha / rank.")
@@ -123,7 +124,7 @@ class Stage1(Stage):
     )
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
 
-    tasks: list[str] | None = flag(
+    tasks: list[str] = flag(
         None,
         f"Any of {' '.join(TASKS)}. [emotion asr, as far as the corpus has them]",
     )
@@ -154,13 +155,13 @@ class Stage2(Stage):
     stage1: str | None = flag(None, "Hub id or folder of stage 1. [its run of this corpus and fold]")
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
 
-    tasks: list[str] | None = flag(
+    tasks: list[str] = flag(
         None,
         f"Any of {' '.join(TASKS)}, with emotion or a value. [emotion gender style, as far as the corpus has them]",
     )
     trainable: str = flag("adapters", "Adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
-    fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
-    scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
+    fusion: str = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
+    scl: str = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
     layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as stage 1]")
 
     def __post_init__(self):

@@ -14,8 +14,6 @@ from ser_mtl.training.stage import DefaultTasks, Stage, Stage1, Stage2
 from ser_mtl.training.stage1_start import stage1_start
 from ser_mtl.training.stage2_start import stage2_start
 
-XLS_R = "facebook/wav2vec2-xls-r-300m"
-
 
 def leave_out_unusable(stage: Stage, parts: DatasetDict, tasks: Iterable[str]) -> list[str]:
     """Leave out those of these tasks that nobody asked for and that the corpus has no labels for; name each in a line.
@@ -39,12 +37,9 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     """
     labels = label_sets(joined(parts), stage.tasks)
     if isinstance(stage, Stage2):
-        if stage.stage1 is None:
-            raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
         start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
     else:
         assert isinstance(stage, Stage1)
-        stage.encoder = stage.encoder or XLS_R
         start = stage1_start(stage, labels, parts)
     if start.earlier is not None:
         check_never_heard(start.earlier, parts)

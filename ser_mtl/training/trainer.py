@@ -297,13 +297,13 @@ class SerMtlTrainer(ExactLossTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
-        predictions = {task: logits.float().softmax(dim=-1) for task, logits in outputs.task_logits.items()}
+        predictions = {task: logits.float().softmax(dim=-1) for task, logits in (outputs.task_logits or {}).items()}
         predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
             predictions["asr"] = heard_characters(
                 outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
             )
-        predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
+        predictions |= {f"{task}_embedding": x.float() for task, x in (outputs.embeddings or {}).items()}
         return outputs.loss, predictions, inputs["row"]
 
     def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: Any) -> list[dict]:
