@@ -53,13 +53,11 @@ def publish_run(
         refuse_private(base, "--public")
     check_datasets(api, completion, public)
     repo_id = make_repository(api, repo_id, public)
-    hidden = private_models(api, models_named(run) - {repo_id}) if public else frozenset()
     hashing = public and not keep_names
-    if public:
-        check_history(api, repo_id, hashing, hidden)
+    hidden = _hidden(api, run, repo_id, hashing) if public else frozenset()
     files = files_to_publish(run, repo_id, base, with_transcripts, not hashing, hidden, completion)
-    files = keep_edits(api, repo_id, files, completion, overwrite_card)
-    published = push(api, files, repo_id, public, replaced(results))
+    edited = keep_edits(api, repo_id, files, completion, overwrite_card)
+    published = push(api, edited, repo_id, public, replaced(results))
     record_publication(run, published)
     return published
 
@@ -121,6 +119,13 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
             f"repository {repo_id}: was private and has the name of a private model, {named[0]}, in its history; "
             "publish under another name, or delete it on the Hub first"
         )
+
+
+def _hidden(api: HfApi, run: Path, repo_id: str, hashing: bool) -> frozenset[str]:
+    """The private models that a public repository must not name; its history does not either."""
+    hidden = private_models(api, models_named(run) - {repo_id})
+    check_history(api, repo_id, hashing, hidden)
+    return hidden
 
 
 def push(
