@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from pipeline_ser_mtl import transcribing
+from answers_ser_mtl import transcribing
 from segments_ser_mtl import has_silero
 from ser_mtl.annotation import manifest
 from ser_mtl.annotation.plan import Plan, Settings, plan

@@ -125,7 +125,7 @@ def test_each_process_begins_with_its_share_and_then_takes_what_is_left():
 
 
 def test_an_interrupted_run_leaves_whole_shards_and_resumes(clips, model, undisturbed, tmp_path, monkeypatch):
-    from pipeline_ser_mtl import _answer_batch
+    from answers_ser_mtl import _answer_batch
 
     calls = iter(range(3))
 
@@ -135,7 +135,7 @@ def test_an_interrupted_run_leaves_whole_shards_and_resumes(clips, model, undist
         return _answer_batch(*batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline_ser_mtl._answer_batch", interrupt)
+        patch.setattr("answers_ser_mtl._answer_batch", interrupt)
         ended = run_script("annotate", flags(clips, tmp_path, model))
     assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl annotate: stopped")
     left = contents(tmp_path)
