@@ -15,8 +15,9 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, to
 from helpers.untrained import write_clips, write_model
 
 from ser_mtl.annotation import jobs, plan, shards
-from ser_mtl.annotation.work import Place, Task
+from ser_mtl.annotation.work import Place, Task, _settings
 from ser_mtl.errors import UserError
+from ser_mtl.inference.recognizer import load
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,11 @@ def test_other_models_settings_and_recordings_are_refused_in_one_line(clips, mod
     ended = run_script("annotate", flags(elsewhere, undisturbed, model))
     check_one_line(ended, "annotate", f"--data_dir {elsewhere}", "none of the recordings")
     assert contents(undisturbed) == before
+
+
+def test_adapters_are_the_same_model_in_every_process(finished2):
+    models = [_settings(load(finished2)) for _ in range(2)]  # what lies under the adapters is drawn anew
+    assert models[0] == models[1]
 
 
 def test_mistakes_are_one_line(clips, model, tmp_path):
