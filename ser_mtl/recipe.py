@@ -217,7 +217,8 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    surgery = settings.research.gradient_surgery
+    research = settings.research
+    experiments = {"gradient_surgery": research.gradient_surgery, "emotion_head": research.emotion_head}
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -225,7 +226,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **experiments)
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -304,6 +305,10 @@ def _trainer(
     trainer_class = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
         from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+    if research.emotion_head != "none":
+        from ser_mtl.research.heads import HeadTrainer
+
+        trainer_class = partial(HeadTrainer, research.emotion_head, research.head_class())
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
