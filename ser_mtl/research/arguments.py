@@ -38,7 +38,9 @@ class ResearchArguments:
         "for about 5 %% of the time.",
     )
     emotion_head: Literal["none", "linear", "rectified", "frames", "co_attention", "layer_attention", "asr_fusion"] = (
-        flag("none", "In the place of the emotion head, that of an earlier system (docs/earlier_systems.md), in stage 1.")
+        flag(
+            "none", "In the place of the emotion head, that of an earlier system (docs/earlier_systems.md), in stage 1."
+        )
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:

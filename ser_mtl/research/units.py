@@ -68,7 +68,9 @@ def trained_model(run: str) -> Start:
     with hub_errors(f"{flag}: cannot be loaded"):
         config = SerMtlConfig.from_pretrained(run)
         model, weights = SerMtlModel(config), load_file(Path(run) / "model.safetensors")
-        encoder = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+        encoder = {
+            name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
+        }
         model.encoder.load_state_dict(encoder)
         processor = load_processor(run, flag)
     return Start(model.requires_grad_(False), processor, config.labels, run)
