@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
@@ -304,9 +305,11 @@ def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMt
 def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
-    trainer_class = SerMtlTrainer
+    trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+        from ser_mtl.research.pcgrad import PcgradTrainer
+
+        trainer_class = PcgradTrainer
     if research.emotion_head != "none":
         from ser_mtl.research.heads import HeadTrainer
 

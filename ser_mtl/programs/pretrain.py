@@ -8,9 +8,7 @@ It takes the flags of run_stage1.py; those of heads and losses do nothing here. 
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
 
 from transformers.trainer_utils import IntervalStrategy
 
@@ -23,42 +21,18 @@ from ser_mtl.recipe import Settings, parse_settings, read_corpus, record_of
 from ser_mtl.research.contrastive import contrastive_pretrainer
 from ser_mtl.research.heads import CARD
 from ser_mtl.research.masked_units import units_pretrainer
-from ser_mtl.research.pretraining import Pretrainer
-from ser_mtl.training.checks import flag
+from ser_mtl.research.pretraining import Pretrainer, Pretraining
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.outcome import clear_up, progress_of
 from ser_mtl.training.run_folder import check_run_folder
-from ser_mtl.training.stage import Stage1
 from ser_mtl.training.start import XLS_R
-
-
-@dataclass
-class Pretraining(Stage1):
-    """What is learned from the recordings alone."""
-
-    default_tasks: ClassVar[tuple[str, ...]] = ("emotion",)
-
-    objective: Literal["contrastive", "units"] = flag(
-        "contrastive",
-        "contrastive: wav2vec 2.0's own loss, by the class of transformers; units: predict the cluster of masked "
-        "frames, with any encoder.",
-    )
-    frames: str | None = flag(None, "units: folder of the stage-1 run whose frames are clustered.")
-    units: list[int] = flag([64, 512, 4096], "units: numbers of clusters, each predicted by a head of its own.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if (self.objective == "units") != (self.frames is not None):
-            raise UserError(
-                "--frames: --objective units needs it, and contrastive does not; name a stage-1 run, or not"
-            )
-        if not self.units or min(self.units) < 2:
-            raise UserError(f"--units {' '.join(map(str, self.units))}: must be numbers of clusters, at least 2")
 
 
 def main() -> None:
     """Corpus in; an encoder for stage 1 out."""
     settings = settings_of(sys.argv[1:])
     corpus_args, stage, args, _ = settings
+    assert isinstance(stage, Pretraining)
     folder = Path(args.output_dir)
     record = record_of(settings) | {"script": "python -m ser_mtl.programs.pretrain"}
     if check_run_folder(folder, record):
@@ -70,7 +44,7 @@ def main() -> None:
     trainer.train_in(folder, record, trainer.split_record(corpus_args.fold or 1, corpus_args.dev))
 
     trainer.save(folder)
-    write_results(trainer, settings, record)
+    write_results(trainer, stage, args, record)
     print(f"Encoder for --encoder of run_stage1.py: {folder}")
 
 
@@ -82,6 +56,7 @@ def settings_of(words: list[str]) -> Settings:
     """
     settings = parse_settings(Pretraining, ["--recipe", "paper", *words])
     _, stage, args, _ = settings
+    assert isinstance(stage, Pretraining)
     if args.world_size > 1:
         raise UserError("pretraining works in one process: start it without accelerate launch")
     if args.publish:
@@ -92,17 +67,16 @@ def settings_of(words: list[str]) -> Settings:
     return settings
 
 
-def write_results(trainer: Pretrainer, settings: Settings, record: dict) -> None:
+def write_results(trainer: Pretrainer, stage: Pretraining, args: SerMtlArguments, record: dict) -> None:
     """Complete the run's folder: `results.json`, without figures, is the sign that it is finished."""
-    corpus, stage, args, _ = settings
     folder, what = Path(args.output_dir), f"pretraining, {stage.objective}"
     write_json(folder / "history.json", trainer.state.log_history)
     write_text(folder / "README.md", CARD.format(what=what))
     results = {
         "stage": 1,
-        "fold": corpus.fold or 1,
+        "fold": record["corpus"]["fold"],
         "seed": args.seed,
-        "corpus": name_in_results(corpus.corpus),
+        "corpus": name_in_results(record["corpus"]["corpus"]),
         "encoder": stage.encoder,
         "tasks": ["pretraining"],
         "trainable": stage.trainable,

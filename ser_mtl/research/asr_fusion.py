@@ -6,8 +6,8 @@ No text of theirs gives sizes, so all of them are ours.
 import torch
 from torch import Tensor, nn
 
+from answers_ser_mtl import heard_characters
 from modeling_ser_mtl import SerMtlModel, masked_mean
-from pipeline_ser_mtl import heard_characters
 from ser_mtl.errors import UserError
 from ser_mtl.research.heads import EmotionHead
 
@@ -30,7 +30,7 @@ class CrossAttention(nn.Module):
 
 
 class Transcript(nn.Module):
-    """Characters that CTC hears, as vectors: an embedding and one BiLSTM. An empty transcript is a vector of its own."""
+    """Characters that CTC hears, as vectors: an embedding and one BiLSTM. An empty one is a vector of its own."""
 
     def __init__(self, vocab_size: int, dim: int):
         super().__init__()

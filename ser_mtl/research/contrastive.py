@@ -8,16 +8,16 @@ from datasets import DatasetDict
 from torch import Tensor, nn
 from transformers import SequenceFeatureExtractor, Wav2Vec2ForPreTraining, set_seed
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
+from transformers.utils import logging
 
 from recordings_ser_mtl import SAMPLING_RATE, waveforms
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.errors import UserError, hub_errors, notice
-from ser_mtl.research.pretraining import FEWEST_SPANS, Pretrainer
+from ser_mtl.research.pretraining import FEWEST_SPANS, Pretrainer, Pretraining
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.method import with_overrides
 from ser_mtl.training.own_encoder import encoder_behind
 from ser_mtl.training.saving import saving
-from ser_mtl.training.stage import Stage1
 from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
 MOST_SAMPLES = 10 * SAMPLING_RATE
@@ -66,7 +66,7 @@ def frames_of(model: Wav2Vec2ForPreTraining, samples: int) -> int:
     return int(model._get_feat_extract_output_lengths(samples))
 
 
-def contrastive_pretrainer(stage: Stage1, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
+def contrastive_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
     """TAPT's: a wav2vec 2.0 goes on as it was pretrained, on `parts["train"]` alone, with all its parameters.
 
     Raises:
@@ -92,7 +92,7 @@ def contrastive_pretrainer(stage: Stage1, args: SerMtlArguments, parts: DatasetD
     return Pretrainer(Contrastive(model), args, utterances, rows, ContrastiveCollator(model, extractor), save)
 
 
-def pretraining_model(stage: Stage1) -> Wav2Vec2ForPreTraining:
+def pretraining_model(stage: Pretraining) -> Wav2Vec2ForPreTraining:
     """The encoder under wav2vec 2.0's heads for pretraining; if it comes without them, they start at random.
 
     Raises:
@@ -108,7 +108,12 @@ def pretraining_model(stage: Stage1) -> Wav2Vec2ForPreTraining:
         )
     with hub_errors(f"--encoder {encoder.name}: its weights cannot be loaded"):
         load = {"config": with_overrides(config, stage), "revision": encoder.revision, "output_loading_info": True}
-        model, info = Wav2Vec2ForPreTraining.from_pretrained(encoder.name, **load)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # no report of what is missing: the lines below say it
+        try:
+            model, info = Wav2Vec2ForPreTraining.from_pretrained(encoder.name, **load)
+        finally:
+            logging.set_verbosity(verbosity)
     lost = {name for name in info["missing_keys"] if not name.endswith("masked_spec_embed")}
     if any(name.startswith("wav2vec2.") for name in lost):
         raise UserError(f"--encoder {encoder.name}: {len(lost)} of its weights are missing, such as {min(lost)}")

@@ -13,14 +13,13 @@ from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.batching import Collator
 from ser_mtl.errors import UserError
 from ser_mtl.model.spec_augment import span_mask
-from ser_mtl.research.pretraining import FEWEST_SPANS, Pretrainer
+from ser_mtl.research.pretraining import FEWEST_SPANS, Pretrainer, Pretraining
 from ser_mtl.research.units import units_of
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.data import model_inputs, without_text
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Earlier
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.stage import Stage1
 from ser_mtl.training.stage1_start import stage1_start
 
 SPAN, SHARE = 15, 0.06
@@ -85,13 +84,8 @@ class UnitsCollator:
         return audio | {"units": nn.utils.rnn.pad_sequence(units, batch_first=True)}
 
 
-def units_pretrainer(stage: Stage1, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
+def units_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
     """P-TAPT's: the untouched encoder predicts the units of masked frames, on `parts["train"]` alone.
-
-    Args:
-        stage: with `frames` and `units` of `ser_mtl.programs.pretrain`.
-        args: of training.
-        parts: the split corpus.
 
     Raises:
         UserError: a model cannot be loaded, or was trained on what is held out, or frames do not match.
