@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="Folder of a trained model.")
     parser.add_argument("--minutes", nargs="*", type=int, default=[1, 30], help="Lengths of recordings.")
-    parser.add_argument("--clips", type=int, default=400, help="To annotate, of 3 to 7 seconds.")
+    parser.add_argument("--clips", type=int, default=2000, help="To annotate, of 3 to 7 seconds.")
     parser.add_argument("--rounds", type=int, default=3, help="Of annotation by one process and by two, in turns.")
     args = parser.parse_args()
     with scratch_folder() as folder:
