@@ -181,7 +181,9 @@ def test_an_empty_transcript_is_one_learned_vector():
 
 
 def trained(corpus, encoder, output, **flags):
-    ended = run_script("run_stage1", run_flags(corpus, output, encoder=encoder, num_train_epochs=1, **flags))
+    brief = {"max_steps": 1, "per_device_train_batch_size": 2, "selection": "last", "save_strategy": "no"}
+    brief |= {"eval_strategy": "no", "dev": "none"}
+    ended = run_script("run_stage1", run_flags(corpus, output, encoder=encoder, **brief, **flags))
     assert ended.code == 0, ended.stderr
     return output
 
@@ -189,7 +191,7 @@ def trained(corpus, encoder, output, **flags):
 @pytest.mark.parametrize(
     ("head", "flags"),
     [
-        ("co_attention", {"tasks": ["emotion"], "per_device_train_batch_size": 24}),
+        ("co_attention", {"tasks": ["emotion"]}),
         ("asr_fusion", {"tasks": ["emotion", "asr"]}),
         ("layer_attention", {"tasks": ["emotion"], "trainable": "heads"}),
     ],
