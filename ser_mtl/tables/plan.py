@@ -70,13 +70,15 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
     """The rows of these tables and of these ids, in the order of the paper, less the tasks to leave out.
 
     Raises:
-        UserError: no such row, or two rows that would be the same without these tasks.
+        UserError: no such row, a row that needs one of these tasks, or two rows that would be the same without them.
     """
     if unknown := sorted(set(ids) - {row.id for row in ROWS}):
         raise UserError(f"--rows {unknown[0]}: no such row; there are {', '.join(row.id for row in ROWS)}")
     chosen: dict[tuple, Row] = {}
     for row in ROWS:
         if row.table in tables or row.id in ids:
+            if needed := set(row.needs.split()) & set(leave_out):
+                raise UserError(f"--leave_out {min(needed)}: {row.id} needs that task; name --rows without it")
             row = row.without(leave_out)
             twin = chosen.setdefault((row.stage1, row.stage2), row)
             if twin is not row:

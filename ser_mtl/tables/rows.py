@@ -87,6 +87,7 @@ class Row:
     stage1: Stage
     stage2: Stage | None = None
     quoted: Protocol | None = None  # of an earlier system
+    needs: str = ""  # tasks without which there is no such row
 
     @property
     def last(self) -> Stage:
@@ -169,7 +170,7 @@ ROWS = (
         Stage("emotion asr", "all", one_process=True,
               more="--emotion_head linear --train_front_end --aux_weight 0.854 --learning_rate 5e-5 --adam_beta2 0.999 "
               "--weight_decay 0 --per_device_train_batch_size 8 --num_train_epochs 100"),
-        quoted=Protocol("no", "nothing: last epoch, with the test watched")),
+        quoted=Protocol("no", "nothing: last epoch, with the test watched"), needs="asr"),
     Row("t4-chen-vft", 4, "Chen and Rudnicky 2023, V-FT", Paper(69.9), _VFT, quoted=_CLEAN),
     Row("t4-chen-tapt", 4, "Chen and Rudnicky 2023, TAPT: more pretraining", Paper(73.5),
         replace(_VFT, before=(Before("--encoder", "t4-chen-tapt-pretrain", _PRETRAIN),)), quoted=_CLEAN),
@@ -187,7 +188,7 @@ ROWS = (
               "--learning_rate 1e-4"),
         quoted=Protocol("?", "? (the same author's later work: the test)")),
     Row("t4-li", 4, "after Li et al. 2022: speech and text fused", Paper(wa=63.40),
-        Stage("emotion asr", "all", more="--emotion_head asr_fusion"), quoted=Protocol("?", "?")),
+        Stage("emotion asr", "all", more="--emotion_head asr_fusion"), quoted=Protocol("?", "?"), needs="asr"),
     Row("t5-full-all-pcgrad", 5, "all parameters: SER, ASR, gender, style; PCGrad", Paper(),
         replace(_FULL_ALL, more="--gradient_surgery pcgrad", one_process=True)),
 )  # fmt: skip

@@ -182,7 +182,7 @@ def test_an_empty_transcript_is_one_learned_vector():
 
 def trained(corpus, encoder, output, **flags):
     brief = {"max_steps": 1, "per_device_train_batch_size": 2, "selection": "last", "save_strategy": "no"}
-    brief |= {"eval_strategy": "no", "dev": "none"}
+    brief |= {"eval_strategy": "no"}
     ended = run_script("run_stage1", run_flags(corpus, output, encoder=encoder, **brief, **flags))
     assert ended.code == 0, ended.stderr
     return output
@@ -203,7 +203,7 @@ def test_a_run_has_results_and_is_neither_loaded_nor_published(good_corpus, enco
     assert (run / "predictions.jsonl").is_file() and "earlier system" in (run / "README.md").read_text()
     assert (run / "emotion_head.json").is_file() == (head == "layer_attention")
     check_one_line(run_script("publish", [run, "--repo_id", "ada/head"]), "publish", "earlier system", head)
-    check_one_line(run_script("predict", [good_corpus, "--model", run]), "predict", run)
+    check_one_line(run_script("predict", [good_corpus, "--model", run]), "predict", run, head)
 
 
 @pytest.mark.parametrize(

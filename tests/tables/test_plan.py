@@ -260,6 +260,8 @@ def test_the_flags_of_a_row_override_all_others():
         (["--folds", "6"], "--folds 6: must be among"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
+        (["--tables", "4", "--leave_out", "asr"], "--leave_out asr: t4-cai needs that task; name --rows without it"),
+        (["--emotion_head", "linear"], "--emotion_head: each row sets it"),
         (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
         (["--stage1_flags", "--learning_rate '1"], "--stage1_flags: No closing quotation"),
         (["--full_flags", "'"], "--full_flags: No closing quotation"),
