@@ -9,7 +9,7 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -104,7 +104,7 @@ class SerMtlConfig(BaseConfig):
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
         wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         values = self.impossible_scales()
-        weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
+        weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
@@ -285,6 +285,11 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
     return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
+def emotion_weight(tasks: Sequence[str], aux_weight: float) -> float:
+    """Weight of emotion's loss beside those of the other tasks: 1 - k a. It must be above 0, and at most 1."""
+    return 1 - (len(tasks) - 1) * aux_weight if "emotion" in tasks else 1.0
+
+
 def loss_weights(config: SerMtlConfig) -> dict[str, float]:
     """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
 
@@ -293,7 +298,7 @@ def loss_weights(config: SerMtlConfig) -> dict[str, float]:
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
-    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight} | dict.fromkeys(auxiliary, config.aux_weight)
+    weights = {"emotion": emotion_weight(config.tasks, config.aux_weight)} | dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
 
 
