@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
@@ -228,7 +229,8 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    surgery = settings.research.gradient_surgery
+    research = settings.research
+    experiments = {"gradient_surgery": research.gradient_surgery, "emotion_head": research.emotion_head}
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -236,7 +238,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **experiments)
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -312,9 +314,15 @@ def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMt
 def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
-    trainer_class = SerMtlTrainer
+    trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
     if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+        from ser_mtl.research.pcgrad import PcgradTrainer
+
+        trainer_class = PcgradTrainer
+    if research.emotion_head != "none":
+        from ser_mtl.research.heads import HeadTrainer
+
+        trainer_class = partial(HeadTrainer, research.emotion_head, research.head_class())
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
