@@ -19,13 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-)
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from transformers.utils import ModelOutput
 
 try:
@@ -48,6 +42,8 @@ except ImportError:
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+CTC_SCALES = ("characters", "utterance", "batch")
+"""CTC (eq. 1) is a mean over characters and over utterances; a sum and a mean; or a sum and a sum."""
 
 
 class SerMtlConfig(BaseConfig):
@@ -64,6 +60,7 @@ class SerMtlConfig(BaseConfig):
     pad_token_id: int | None = 0  # CTC's blank
     embedding_dim: int = 256  # width of the task embeddings x
     aux_weight: float = 0.1  # weight of each task except emotion (eqs. 3 to 5)
+    ctc_scale: str = "characters"  # one of `CTC_SCALES`
     fusion: str = "none"  # "concat": the emotion classifier sees the embeddings of all tasks
     scl: str = "none"  # form of the self-contrastive loss, a key of `SCL_FORMS`
     scl_weight: float = 1.0
@@ -119,6 +116,7 @@ class SerMtlConfig(BaseConfig):
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
+            (self.ctc_scale not in CTC_SCALES, f"ctc_scale {self.ctc_scale!r}: must be one of {list(CTC_SCALES)}"),
             (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
             (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
@@ -234,8 +232,8 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
 
 
-def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """CTC of each utterance, divided by its number of characters (eq. 1). In float32: it sums small probabilities.
+def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int, scale: str = "characters") -> Tensor:
+    """CTC of each utterance, at the scale "characters" divided by their number. In float32, for small probabilities.
 
     (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). 0 for an utterance without
     characters, which is not annotated, and for one with more characters than frames, which CTC cannot align.
@@ -244,7 +242,8 @@ def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) 
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
     arguments = (log_probabilities, labels.masked_fill(~real, blank), frame_lengths, real.sum(dim=1))
     loss = F.ctc_loss(*arguments, blank=blank, reduction="none", zero_infinity=True)
-    return (loss / real.sum(dim=1).clamp(min=1)).masked_fill(~real.any(dim=1), 0)
+    characters = real.sum(dim=1).clamp(min=1) if scale == "characters" else 1
+    return (loss / characters).masked_fill(~real.any(dim=1), 0)
 
 
 def concordance_sums(config: SerMtlConfig, task: str, values: Tensor, labels: Tensor) -> Tensor:
@@ -309,13 +308,14 @@ def annotated(task: str, labels: Tensor) -> Tensor:
 
 
 def loss_counts(config: SerMtlConfig, labels: dict[str, Tensor], utterances: Tensor) -> dict[str, Tensor]:
-    """Number of utterances that each loss is a mean over: a task's annotated ones; for the other losses, all."""
-    others = [name for name in loss_weights(config) if name not in config.tasks]
-    return {task: annotated(task, rows).sum() for task, rows in labels.items()} | dict.fromkeys(others, utterances)
+    """Number of utterances that each loss is a mean over: a task's annotated ones, else all; 0 for CTC as a sum."""
+    counts = {task: annotated(task, rows).sum() for task, rows in labels.items()}
+    counts |= {name: utterances for name in loss_weights(config) if name not in config.tasks}
+    return counts | ({"asr": 0 * utterances} if config.ctc_scale == "batch" else {})
 
 
 def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[str, Tensor | int]) -> Tensor:
-    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`)."""
+    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`, at least 1)."""
     weights = loss_weights(config)
     counts = {name: torch.as_tensor(counts[name], device=loss.device).clamp(min=1) for name, loss in losses.items()}
     return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
@@ -481,12 +481,12 @@ class SerMtlModel(LoadableModel):
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
-        logits, blank = output.task_logits, self.config.pad_token_id
+        logits, blank, scale = output.task_logits, self.config.pad_token_id, self.config.ctc_scale
         losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task in logits}
         for task in [task for task in self.config.value_tasks if task in targets]:
             losses[task] = concordance_loss(self.config, task, output.task_values[task], targets[task])
         if "asr" in targets:
-            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank)
+            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank, scale)
         if self.config.scl != "none":
             losses["scl"] = self_contrastive_loss([output.embeddings[task] for task in logits], self.config.scl)
         return losses

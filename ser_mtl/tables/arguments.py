@@ -26,7 +26,7 @@ from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
@@ -243,7 +243,7 @@ def _without(words: list[str], names: Collection[str]) -> list[str]:
 def idle_in(settings: RowStage) -> list[str]:
     """Flags that do nothing in a row, which its script would refuse: those of all rows are for the other ones."""
     stage = SimpleNamespace(trainable=settings.trainable, scl=settings.scl, tasks=settings.tasks.split())
-    return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY) if not works(stage) for name in names]
+    return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY, CTC) if not works(stage) for name in names]
 
 
 def _as_reported(words: list[str]) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from modeling_ser_mtl import SCL_FORMS
+from modeling_ser_mtl import CTC_SCALES, SCL_FORMS
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL, WEIGHTS, refuse_without
 
 _FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
@@ -43,6 +43,12 @@ class Stage:
     tasks: list[str] | None = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
+    ctc_scale: str = flag(
+        "characters",
+        "What CTC is before its weight: the mean over characters; utterance: their sum, tens of times as large; batch: "
+        "the sum over all utterances of an update too, hundreds of times as large.",
+        choices=CTC_SCALES,
+    )
     fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
     scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
@@ -111,7 +117,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
+        refuse_without(self, (SCL, AUXILIARY, CTC, WEIGHTS))
 
 
 @dataclass
