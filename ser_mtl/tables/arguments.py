@@ -135,13 +135,9 @@ class TablesArguments:
             raise UserError(
                 f"--folds {missing[0]}: the corpus has no such test set; use --folds {' '.join(map(str, held))}"
             )
-        stages = [
-            stage
-            for row in choose_rows(self.tables, self.rows, self.leave_out)
-            for stage in (row.stage1, row.stage2)
-            if stage
-        ]
-        tasks = {task for stage in stages for task in stage.tasks.split()}
+        rows = choose_rows(self.tables, self.rows, self.leave_out)
+        runs = plan(rows, self.folds[:1], self.seeds[:1], self.output_dir)
+        tasks = {task for run in runs for task in run.settings.tasks.split()}
         if lacking := list(unusable_tasks(DatasetDict({"train": corpus}), tasks)):
             raise UserError(f"--corpus {self.corpus}: has no labels for {lacking[0]}; --leave_out {' '.join(lacking)}")
 
@@ -149,8 +145,8 @@ class TablesArguments:
         """The command line of a run, after the name of its script."""
         corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
         encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
-        oracle = ["--measure_oracle"] if self.measure_oracle else []
-        start = ["--stage1", str(run.start.folder)] if run.start else []
+        oracle = ["--measure_oracle"] if self.measure_oracle and run.settings.tasks else []
+        start = [word for flag, one in run.starts for word in (flag, str(one.folder))]
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
         stage_flags = self.stage1_flags if run.stage == 1 else self.stage2_flags
         kind_flags = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}

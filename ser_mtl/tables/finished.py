@@ -117,7 +117,7 @@ class FinishedRow:
     @property
     def tasks(self) -> list[str]:
         """The tasks of the row's last stage."""
-        return (self.row.stage2 or self.row.stage1).tasks.split()
+        return self.row.last.tasks.split()
 
     @property
     def folds(self) -> set[int]:
@@ -198,8 +198,9 @@ def style_of(prediction: dict) -> str | None:
 
 
 def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
-    """The finished runs of a plan."""
-    return [FinishedRun(run.fold, run.seed, run.folder) for run in runs if run.state == "finished"]
+    """The finished runs of a plan that have figures."""
+    done = [run for run in runs if run.state == "finished" and run.settings.tasks]
+    return [FinishedRun(run.fold, run.seed, run.folder) for run in done]
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:

@@ -11,7 +11,11 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS
 
 @dataclass(frozen=True)
 class Stage:
-    """One training, as flags of run_stage1.py or run_stage2.py."""
+    """One training, as flags of run_stage1.py or run_stage2.py, or of another program.
+
+    A program takes the flags of run_stage1.py, and leaves `args.json` and `results.json` in its folder as that does.
+    One without tasks is a step on the way: its `results.json` has no figures.
+    """
 
     tasks: str
     trainable: str
@@ -19,17 +23,33 @@ class Stage:
     scl: str = "none"
     more: str = ""  # further flags; those of the command line override them
     one_process: bool = False  # whatever GPUs there are: the method works on the batch of one process
+    program: str = ""  # a module, run as `python -m`; run_stage1.py or run_stage2.py if empty
+    before: tuple["Before", ...] = ()  # further runs that it starts from
 
     def without(self, tasks: list[str]) -> "Stage":
         """The same stage, less these tasks."""
         left = [task for task in self.tasks.split() if task not in tasks]
-        stage = replace(self, tasks=" ".join(left))
+        before = tuple(replace(step, stage=step.stage.without(tasks)) for step in self.before)
+        stage = replace(self, tasks=" ".join(left), before=before)
         return stage if set(left) & set(CLASSIFICATION_TASKS[1:]) else replace(stage, fusion="none", scl="none")
 
     def flags(self) -> list[str]:
         """The flags as words of a command line."""
         chosen = ["--trainable", self.trainable, "--fusion", self.fusion, "--scl", self.scl]
-        return ["--tasks", *self.tasks.split(), *chosen, *self.more.split()]
+        tasks = ["--tasks", *self.tasks.split()] if self.tasks else []
+        return [*tasks, *chosen, *self.more.split()]
+
+
+@dataclass(frozen=True)
+class Before:
+    """A run that another one starts from: the flag that hands over its folder, its name, and what it is.
+
+    Rows that name the same run share it. A run that is a row by itself has the name of that row.
+    """
+
+    flag: str
+    name: str
+    stage: Stage
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,16 @@ class Row:
     paper: Paper
     stage1: Stage
     stage2: Stage | None = None
+
+    @property
+    def last(self) -> Stage:
+        """The stage that gives the row's metrics."""
+        return self.stage2 or self.stage1
+
+    def runs_before(self) -> tuple[Before, ...]:
+        """The runs that the last stage starts from."""
+        stage1 = (Before("--stage1", f"{self.id}-stage1", self.stage1),) if self.stage2 else ()
+        return (*stage1, *self.last.before)
 
     def without(self, tasks: list[str]) -> "Row":
         """The same row, less these tasks in both stages."""

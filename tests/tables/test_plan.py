@@ -43,9 +43,8 @@ def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
     command = documented_rows()[row.id][0].replace("<run>", "somewhere")
     stage = Stage1 if "run_stage1" in command else Stage2
     parser = StageParser(stage)
-    last = row.stage2 or row.stage1
     given, documented = (
-        parser.parse_args(["--fold", "1", *words]) for words in (last.flags(), shlex.split(command)[1:])
+        parser.parse_args(["--fold", "1", *words]) for words in (row.last.flags(), shlex.split(command)[1:])
     )
     # `Stage` turns fusion off if there is nothing to fuse.
     method = {field.name for field in fields(stage)} - {"stage1"}
@@ -59,7 +58,7 @@ def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
 def test_the_earlier_system_has_its_own_first_stage():
     first, second = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], Path("x"))
     assert (first.name, first.settings.tasks) == ("t4-gao-2023-stage1", "asr gender")
-    assert second.start is first
+    assert second.starts == (("--stage1", first),)
     assert len(plan(choose_rows([1, 2, 3, 4], [], []), [1], [0], Path("x"))) == 17
 
 
@@ -78,13 +77,13 @@ def test_rows_share_the_stage_1_of_their_fold_and_seed():
         ("t1-full-ser-asr", 2), ("t2-full-full", 2), ("t3-scl-cos", 2),
     ]  # fmt: skip
     for run in runs:
-        assert run.start is None or (run.start.fold == run.fold and runs.index(run.start) < runs.index(run))
+        assert all(one.fold == run.fold and runs.index(one) < runs.index(run) for _, one in run.starts)
 
 
 def test_adapters_in_stage_2_start_from_adapters_in_stage_1():
     first, second = plan(choose_rows([], ["t2-adapters-adapters"], []), [3], [7], Path("x"))
     assert (first.name, first.settings.trainable) == ("t1-adapters-ser-asr", "adapters")
-    assert second.start is first
+    assert second.starts == (("--stage1", first),)
     assert second.folder == Path("x/seed7/fold3/t2-adapters-adapters")
 
 
