@@ -204,9 +204,9 @@ def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
-    """The rows with finished runs, in the order of the paper."""
+    """The rows with finished runs, in the order of the paper: those asked for, and those that they started from."""
     by_name: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        if run.state == "finished":
-            by_name.setdefault(run.name, []).append(FinishedRun(run.fold, run.seed, run.folder))
+        for name in (run.rows or (run.name,)) if run.state == "finished" else ():
+            by_name.setdefault(name, []).append(FinishedRun(run.fold, run.seed, run.folder))
     return [FinishedRow(row, by_name[row.id]) for row in ROWS if row.id in by_name]
