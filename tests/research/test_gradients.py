@@ -10,6 +10,7 @@ from helpers.encoders import all_tasks_config
 from helpers.tiny import run_flags, run_script
 from helpers.trainers import N, noise_trainer
 from torch import Tensor, nn
+from torchjd.aggregation import PCGradWeighting
 from transformers import TrainerControl, TrainerState
 
 from modeling_ser_mtl import SerMtlModel, weighted_loss
@@ -214,6 +215,16 @@ def test_many_gradients_are_projected_as_the_algorithm_says(seed):
     torch.manual_seed(seed)
     weights = pcgrad_weights(inner_products([[v] for v in vectors]).double())
     torch.testing.assert_close(weights @ vectors, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_torchjds_pcgrad_gives_the_same_weights_as_ours(seed):
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    products = vectors @ vectors.T
+    torch.manual_seed(seed)
+    ours = pcgrad_weights(products)
+    torch.manual_seed(seed)
+    torch.testing.assert_close(PCGradWeighting()(products), ours, rtol=1e-12, atol=1e-12)
 
 
 def test_a_loss_without_gradient_is_left_out_of_it():
