@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
@@ -219,7 +220,6 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    surgery = settings.research.gradient_surgery
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -227,7 +227,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **asdict(settings.research))
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -303,9 +303,15 @@ def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMt
 def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
-    trainer_class = SerMtlTrainer
-    if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+    trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
+    if research.gradient_surgery != "none":
+        from ser_mtl.research.surgery import SurgeryTrainer
+
+        trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
+    if research.merge_asr:
+        from ser_mtl.research.merging import MergeTrainer
+
+        trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines

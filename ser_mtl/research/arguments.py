@@ -1,36 +1,74 @@
 """The flags of experiments on the method."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from ser_mtl.errors import UserError
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.checks import flag
-from ser_mtl.training.stage import Stage
+from ser_mtl.training.checks import flag, local_or_hub
+from ser_mtl.training.flags import Needs, refuse_without
+from ser_mtl.training.stage import Stage, Stage1
+
+_MERGED: Needs = (("merge",), lambda given: given.merge_asr is not None, "--merge_asr and --merge_emotion")
 
 
 @dataclass
 class ResearchArguments:
-    """Experiments on how the tasks' losses conflict."""
+    """Experiments on how the tasks conflict."""
 
     _argument_group_name: ClassVar[str] = "Experiments on the method"
 
-    gradient_surgery: Literal["none", "pcgrad"] = flag(
-        "none", "pcgrad: remove from each loss's gradient on the encoder what conflicts with another loss's."
+    gradient_surgery: Literal["none", "pcgrad", "upgrad"] = flag(
+        "none", "pcgrad, upgrad: remove from each loss's gradient on the encoder what conflicts with another loss's."
     )
     gradient_cosines: bool = flag(
         False,
         "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, "
         "for about 5 %% of the time.",
     )
+    merge_asr: str | None = flag(
+        None, "Folder of a finished stage 1 of --tasks asr, to be merged with --merge_emotion, layer by layer."
+    )
+    merge_emotion: str | None = flag(
+        None, "Folder of a finished stage 1 of --tasks emotion, from the same --encoder. Its emotion head is kept."
+    )
+    merge: Literal["learned", "half"] = flag(
+        "learned",
+        "What of both models is merged: learned, a share of each for every layer, with the emotion head; half: one "
+        "half of each, without training.",
+    )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:
         """Turn off what has no effect on this stage: a single loss has no conflicts, a frozen encoder no gradients.
 
         Raises:
-            UserError: PCGrad in several processes or with fp16.
+            UserError: surgery or merging in several processes or with fp16, or flags that do not go together.
         """
+        self._settle_merge(stage, args)
         if len(stage.tasks) == 1 or stage.trainable == "heads":
             self.gradient_surgery, self.gradient_cosines = "none", False
-        if self.gradient_surgery != "none" and (args.world_size > 1 or args.fp16):
-            raise UserError("--gradient_surgery pcgrad works in one process and without --fp16")
+        if self.gradient_surgery != "none":
+            _check_one_process(f"--gradient_surgery {self.gradient_surgery}", args)
+            if find_spec("torchjd") is None:
+                raise UserError(
+                    f'--gradient_surgery {self.gradient_surgery}: needs the extra "research"; pip install torchjd'
+                )
+
+    def _settle_merge(self, stage: Stage, args: SerMtlArguments) -> None:
+        refuse_without(self, (_MERGED,))
+        if (self.merge_asr is None) != (self.merge_emotion is None):
+            raise UserError("--merge_asr, --merge_emotion: are two models to be merged; name both")
+        if self.merge_asr is None:
+            return
+        if not isinstance(stage, Stage1) or list(stage.tasks) != ["emotion"] or stage.trainable != "all":
+            raise UserError("--merge_asr, --merge_emotion: work in stage 1 with --tasks emotion and --trainable all")
+        _check_one_process("--merge_asr, --merge_emotion:", args)
+        self.merge_asr, self.merge_emotion = local_or_hub(self.merge_asr), local_or_hub(self.merge_emotion)
+        if self.merge == "half":  # an epoch that changes nothing, so that the run leaves what every run leaves
+            args.num_train_epochs, args.max_steps, args.min_updates, args.learning_rate = 1.0, -1, 0, 0.0
+
+
+def _check_one_process(flags: str, args: SerMtlArguments) -> None:
+    if args.world_size > 1 or args.fp16:
+        raise UserError(f"{flags} works in one process and without --fp16".replace(": works", " work"))

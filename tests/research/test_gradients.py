@@ -1,7 +1,8 @@
-"""Pins the gradients' cosines against computations by hand, and PCGrad against its definition."""
+"""Pins the gradients' cosines against computations by hand, and gradient surgery against its definitions."""
 
 import json
 import math
+from functools import partial
 from itertools import combinations, combinations_with_replacement
 
 import pytest
@@ -10,7 +11,6 @@ from helpers.encoders import all_tasks_config
 from helpers.tiny import run_flags, run_script
 from helpers.trainers import N, noise_trainer
 from torch import Tensor, nn
-from torchjd.aggregation import PCGradWeighting
 from transformers import TrainerControl, TrainerState
 
 from modeling_ser_mtl import SerMtlModel, weighted_loss
@@ -18,7 +18,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.research.cosines import GradientCosines, cosines_with_itself, gradient_cosines
 from ser_mtl.research.gradients import inner_products, shared_parameters
-from ser_mtl.research.pcgrad import GradientSurgery, PcgradTrainer, pcgrad_weights
+from ser_mtl.research.surgery import GradientSurgery, SurgeryTrainer, projection_onto_cone, weighting_of
 from ser_mtl.training.adapters import attach_adapters
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.stage import Stage1
@@ -189,22 +189,24 @@ def pcgrad(vectors: list[Tensor]) -> Tensor:
     return total
 
 
-def test_two_conflicting_gradients_lose_the_part_that_conflicts():
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_two_conflicting_gradients_lose_the_part_that_conflicts(method):
     one, other = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     parameter = nn.Parameter(torch.zeros(2))
-    surgery = GradientSurgery([parameter])
+    surgery = GradientSurgery([parameter], method)
     surgery.collect({"emotion": one @ parameter, "asr": other @ parameter})
     surgery.operate()
     # [1, 0] without its part along [-1, 1] is [0.5, 0.5]; [-1, 1] without its part along [1, 0] is [0, 1].
     torch.testing.assert_close(parameter.grad, torch.tensor([0.5, 1.5]))
 
 
-def test_gradients_that_do_not_conflict_are_added():
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_gradients_that_do_not_conflict_are_added(method):
     parameter = nn.Parameter(torch.zeros(2))
-    surgery = GradientSurgery([parameter])
+    surgery = GradientSurgery([parameter], method)
     surgery.collect({"emotion": 2 * parameter[0], "asr": parameter.sum()})
     surgery.operate()
-    assert parameter.grad.tolist() == [3, 1]
+    assert parameter.grad.tolist() == pytest.approx([3, 1])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -213,28 +215,36 @@ def test_many_gradients_are_projected_as_the_algorithm_says(seed):
     torch.manual_seed(seed)
     expected = pcgrad(list(vectors))
     torch.manual_seed(seed)
-    weights = pcgrad_weights(inner_products([[v] for v in vectors]).double())
+    weights = weighting_of("pcgrad", 5)(inner_products([[v] for v in vectors]).double())
     torch.testing.assert_close(weights @ vectors, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_torchjds_pcgrad_gives_the_same_weights_as_ours(seed):
-    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+@pytest.mark.parametrize("size", [1.0, 1e-9, 1e6])
+def test_upgrad_adds_the_projections_onto_the_directions_without_conflict(size):
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    vectors *= size * torch.tensor([[1.0], [1e-2], [3.0], [1e2], [0.0]], dtype=torch.float64)
     products = vectors @ vectors.T
-    torch.manual_seed(seed)
-    ours = pcgrad_weights(products)
-    torch.manual_seed(seed)
-    torch.testing.assert_close(PCGradWeighting()(products), ours, rtol=1e-12, atol=1e-12)
+    weights = projection_onto_cone(torch.eye(5, dtype=torch.float64), products)
+    lengths = vectors.norm(dim=1)
+    for u, w in zip(torch.eye(5, dtype=torch.float64), weights, strict=True):
+        own, projected = u @ vectors, w @ vectors
+        tolerance = 1e-9 * own.norm()
+        assert (w - u).min() >= 0  # what is added lies in the cone of the gradients, and
+        assert (vectors @ projected >= -tolerance * lengths).all()  # the projection in the dual one: no conflict,
+        assert abs((projected - own) @ projected) <= tolerance * own.norm()  # at right angles: it is the nearest point
+    torch.testing.assert_close(weighting_of("upgrad", 5)(products), weights.sum(dim=0))
 
 
-def test_a_loss_without_gradient_is_left_out_of_it():
-    assert pcgrad_weights(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist() == [1, 1]
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_a_loss_without_gradient_is_left_out_of_it(method):
+    for products in ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]):
+        assert weighting_of(method, 2)(torch.tensor(products, dtype=torch.float64)).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(("per_device", "accumulation"), [(8, 1), (4, 2)])
 def test_an_update_projects_the_encoders_gradients_but_not_the_heads(tmp_path, per_device, accumulation):
     flags = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation}
-    made = noise_trainer(tmp_path, trainer_class=PcgradTrainer, **flags)
+    made = noise_trainer(tmp_path, trainer_class=partial(SurgeryTrainer, method="pcgrad"), **flags)
     shared = [p for group in shared_parameters(made.model).values() for p in group]
     vectors = flat_gradients(made, shared)
     torch.manual_seed(3)
@@ -259,7 +269,7 @@ def test_an_update_projects_the_encoders_gradients_but_not_the_heads(tmp_path, p
 
 
 def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished, tmp_path):
-    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, gradient_surgery="pcgrad")
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, gradient_surgery="upgrad")
     ended = run_script("run_stage2", [*flags, "--gradient_cosines"])
     assert ended.code == 0, ended.stderr
     record = json.loads((tmp_path / "out/gradient_cosines.json").read_text())
@@ -268,6 +278,12 @@ def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished
         ("emotion", "gender", "style", "scl"), 2
     )}  # fmt: skip
     assert "Gradient cosines: measured once," in ended.stdout
+
+
+def test_without_torchjd_surgery_names_what_to_install(monkeypatch):
+    monkeypatch.setattr("ser_mtl.research.arguments.find_spec", lambda name: None)
+    with pytest.raises(UserError, match='--gradient_surgery upgrad: needs the extra "research"; pip install torchjd'):
+        ResearchArguments(gradient_surgery="upgrad").settle(Stage1(), SerMtlArguments(output_dir="out", use_cpu=True))
 
 
 def test_several_processes_are_refused(monkeypatch):
