@@ -2,8 +2,7 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py`, `recordings_ser_mtl.py` and
-`segments_ser_mtl.py`; the six need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -27,23 +26,25 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the six files are a package
+try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
+    from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
-    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
+    from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+        from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-CTC_SCALES = ("characters", "utterance", "batch")
-"""CTC (eq. 1) is a mean over characters and over utterances; a sum and a mean; or a sum and a sum."""
+CTC_SCALES = ("characters", "utterance", "batch")  # CTC is a mean over characters and utterances; a sum, a mean; a sum
 
 
 class SerMtlConfig(BaseConfig):
@@ -242,8 +243,7 @@ def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int, 
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
     arguments = (log_probabilities, labels.masked_fill(~real, blank), frame_lengths, real.sum(dim=1))
     loss = F.ctc_loss(*arguments, blank=blank, reduction="none", zero_infinity=True)
-    characters = real.sum(dim=1).clamp(min=1) if scale == "characters" else 1
-    return (loss / characters).masked_fill(~real.any(dim=1), 0)
+    return (loss / (real.sum(dim=1).clamp(min=1) if scale == "characters" else 1)).masked_fill(~real.any(dim=1), 0)
 
 
 def concordance_sums(config: SerMtlConfig, task: str, values: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
-from loading_ser_mtl import PIPELINES
+from config_ser_mtl import PIPELINES
 from ser_mtl.corpora.split_record import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from pipeline_ser_mtl import heard_characters, transcripts_of
+from answers_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.split_record import split_record, with_content
