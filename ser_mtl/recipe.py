@@ -316,5 +316,5 @@ def _trainer(
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
 
-        trainer.add_callback(GradientCosines(args.output_dir, trainer.stopwatch))
+        trainer.add_callback(GradientCosines(args.output_dir, trainer))
     return trainer

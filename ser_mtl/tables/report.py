@@ -35,6 +35,7 @@ from ser_mtl.tables.sections import (
     leaks_table,
     line_table,
     losses_table,
+    norms_table,
     papers_tables,
     rules_table,
     style_table,
@@ -128,6 +129,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
         "leaks": leaks_table(rows),
         "calibration": calibration_table(rows),
         "cosines": cosines_table(rows),
+        "norms": norms_table(rows),
         "losses": losses_table(rows),
     }
 

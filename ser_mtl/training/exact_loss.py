@@ -22,6 +22,8 @@ class ExactLossTrainer(ScheduledTrainer):
     divergence: Divergence
     values: list[str]
     """The trained tasks that give a value."""
+    counts: dict[str, Tensor]
+    """What each loss of the update under way is divided by."""
     _value_sums: dict[str, Tensor]
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
@@ -44,7 +46,7 @@ class ExactLossTrainer(ScheduledTrainer):
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         self._value_sums = sums_of_update(self, batches)
-        by_name = dict(zip(names, counts, strict=False))
+        by_name = self.counts = dict(zip(names, counts, strict=False))
         if self.loss_targets:
             totals = zip(sums, counts[len(names) :], strict=True)
             scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}

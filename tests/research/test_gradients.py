@@ -34,7 +34,8 @@ def test_cosines_are_those_computed_by_hand():
         "style": 0 * one.sum(),
     }
     groups = {"layer 1": [one], "layer 2": [two, three]}
-    gradients, found = gradient_cosines(losses, groups)
+    gradients, found, norms = gradient_cosines(losses, groups)
+    assert norms["emotion"] == pytest.approx([math.sqrt(29), 5, 2]) and norms["style"] == [0, 0, 0]
     assert found["emotion asr"] == pytest.approx([-2 / math.sqrt(29 * 26), 0.0, -1.0], abs=1e-5)
     assert found["emotion style"] == found["asr style"] == [None] * 3
     other_batch = {"emotion": 5 * one[0], "asr": 4 * one[0] - 3 * one[1] - two[1], "style": one.sum()}
@@ -56,7 +57,7 @@ def test_cosines_with_itself_tell_a_conflict_from_noise():
 
     found = []
     for _ in range(200):
-        gradients, cosines = gradient_cosines(batch(), {"layer 1": [parameter]})
+        gradients, cosines, _ = gradient_cosines(batch(), {"layer 1": [parameter]})
         found.append(cosines | cosines_with_itself(batch(), gradients, {"layer 1": [parameter]}))
     between, emotion, asr = (sum(one[pair][0] for one in found) / 200 for pair in
                              ("emotion asr", "emotion emotion", "asr asr"))  # fmt: skip
@@ -106,13 +107,14 @@ def test_with_adapters_the_shared_parameters_are_those_of_the_layers(tmp_path):
 
 
 def test_the_callback_measures_what_separate_passes_give(tmp_path):
-    made = noise_trainer(tmp_path, per_device_train_batch_size=N)
+    made = noise_trainer(tmp_path, per_device_train_batch_size=N, ctc_scale="batch")
     groups = shared_parameters(made.model)
-    expected = []
+    expected, norms = [], []
     for parameters in [[p for group in groups.values() for p in group], *groups.values()]:
         vectors = flat_gradients(made, parameters)
         expected.append([torch.cosine_similarity(vectors[a], vectors[b], dim=0).item() for a, b in pairs()])
-    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+        norms.append([vectors[name].norm().item() for name in LOSSES])
+    made.add_callback(GradientCosines(tmp_path, made))
     made.train()
     record = json.loads((tmp_path / "gradient_cosines.json").read_text())
     assert record["groups"] == ["encoder", *groups]
@@ -122,6 +124,8 @@ def test_the_callback_measures_what_separate_passes_give(tmp_path):
     assert all(measured["cosines"][f"{name} {name}"] == [None] * 4 for name in LOSSES)  # there was one batch
     found = [measured["cosines"].get(f"{a} {b}") or measured["cosines"][f"{b} {a}"] for a, b in pairs()]
     torch.testing.assert_close(torch.tensor(found).T, torch.tensor(expected), atol=2e-3, rtol=0)
+    found = torch.tensor([measured["norms"][name] for name in LOSSES]).T  # those of the weighted losses, as trained
+    torch.testing.assert_close(found, torch.tensor(norms), rtol=1e-3, atol=1e-5)
     assert 0 < record["seconds"] < record["training_seconds"]
     assert (tmp_path / "gradient_cosines.png").read_bytes().startswith(b"\x89PNG")
 
@@ -137,7 +141,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
         made = noise_trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
         made.model.config.encoder_config.mask_time_prob = 0.3  # so that random numbers count
         if measured:
-            made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+            made.add_callback(GradientCosines(tmp_path, made))
         made.train()
         trained.append({name: value.clone() for name, value in made.model.state_dict().items()})
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
@@ -152,7 +156,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
 def test_a_loss_is_compared_with_itself_on_the_next_batch(tmp_path):
     # Without a step of the parameters the same batch has the same gradients.
     made = noise_trainer(tmp_path, per_device_train_batch_size=N, num_train_epochs=2.0, learning_rate=0.0)
-    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+    made.add_callback(GradientCosines(tmp_path, made))
     made.train()
     (measured,) = json.loads((tmp_path / "gradient_cosines.json").read_text())["measurements"]
     for name in LOSSES:
@@ -164,7 +168,7 @@ def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
     saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": ["layer 1"]}
     measurements = [{"update": update, "epoch": 0.0, "cosines": {}} for update in (0, 50, 100, 150)]
     (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
-    callback = GradientCosines(tmp_path, made.stopwatch)
+    callback = GradientCosines(tmp_path, made)
     kept = {"Stopwatch": {"args": {}, "attributes": {"seconds": 40.0}}}
     state = TrainerState(global_step=100, is_world_process_zero=True, stateful_callbacks=kept)
     made.stopwatch.on_train_begin(made.args, state, TrainerControl())
