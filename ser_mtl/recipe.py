@@ -312,6 +312,10 @@ def _trainer(
         from ser_mtl.research.merging import MergeTrainer
 
         trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
+    if research.emotion_head != "none":
+        from ser_mtl.research.heads import HeadTrainer
+
+        trainer_class = partial(HeadTrainer, research.emotion_head, research.head_class())
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines

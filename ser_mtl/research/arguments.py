@@ -1,8 +1,9 @@
 """The flags of experiments on the method."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ser_mtl.errors import UserError
 from ser_mtl.training.arguments import SerMtlArguments
@@ -11,6 +12,19 @@ from ser_mtl.training.flags import Needs, refuse_without
 from ser_mtl.training.stage import Stage, Stage1
 
 _MERGED: Needs = (("merge",), lambda given: given.merge_asr is not None, "--merge_asr and --merge_emotion")
+
+if TYPE_CHECKING:
+    from ser_mtl.research.heads import EmotionHead
+
+HEADS = {
+    "linear": ("heads", "MeanHead", "all"),
+    "rectified": ("heads", "RectifiedMeanHead", "all"),
+    "frames": ("heads", "FramesHead", "all"),
+    "co_attention": ("co_attention", "CoAttention", "all"),
+    "layer_attention": ("layer_attention", "LayerAttention", "heads"),
+    "asr_fusion": ("asr_fusion", "AsrFusion", "all"),
+}
+"""Emotion heads of earlier systems: their module, their class, and the `--trainable` that they work with."""
 
 
 @dataclass
@@ -38,6 +52,11 @@ class ResearchArguments:
         "What of both models is merged: learned, a share of each for every layer, with the emotion head; half: one "
         "half of each, without training.",
     )
+    emotion_head: Literal["none", "linear", "rectified", "frames", "co_attention", "layer_attention", "asr_fusion"] = (
+        flag(
+            "none", "In the place of the emotion head, that of an earlier system (docs/earlier_systems.md), in stage 1."
+        )
+    )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:
         """Turn off what has no effect on this stage: a single loss has no conflicts, a frozen encoder no gradients.
@@ -46,6 +65,8 @@ class ResearchArguments:
             UserError: surgery or merging in several processes or with fp16, or flags that do not go together.
         """
         self._settle_merge(stage, args)
+        if self.emotion_head != "none":
+            self._settle_head(stage, args)
         if len(stage.tasks) == 1 or stage.trainable == "heads":
             self.gradient_surgery, self.gradient_cosines = "none", False
         if self.gradient_surgery != "none":
@@ -67,6 +88,28 @@ class ResearchArguments:
         self.merge_asr, self.merge_emotion = local_or_hub(self.merge_asr), local_or_hub(self.merge_emotion)
         if self.merge == "half":  # an epoch that changes nothing, so that the run leaves what every run leaves
             args.num_train_epochs, args.max_steps, args.min_updates, args.learning_rate = 1.0, -1, 0, 0.0
+
+    def _settle_head(self, stage: Stage, args: SerMtlArguments) -> None:
+        trainable = HEADS[self.emotion_head][2]
+        for idle, needed in (
+            (stage.number != 1 or "emotion" not in stage.tasks, "stage 1, with emotion among --tasks"),
+            (stage.trainable != trainable, f"--trainable {trainable}"),
+            (self.emotion_head == "asr_fusion" and "asr" not in stage.tasks, "asr among --tasks"),
+            (self.gradient_surgery != "none", "--gradient_surgery none"),
+            (self.merge_asr is not None, "a run without --merge_asr"),
+            (getattr(stage, "probe_start", False), "a start without --probe_start"),
+            (stage.fusion != "none" or stage.scl != "none", "--fusion none and --scl none"),
+            (args.publish, "a run that is not published: drop --push_to_hub"),
+        ):
+            if idle:
+                raise UserError(f"--emotion_head {self.emotion_head}: needs {needed}")
+        if self.emotion_head == "co_attention":
+            args.front_end_cache = "never"  # it hears the samples
+
+    def head_class(self) -> "type[EmotionHead]":
+        """The class of the head."""
+        module, name, _ = HEADS[self.emotion_head]
+        return getattr(import_module(f"ser_mtl.research.{module}"), name)
 
 
 def _check_one_process(flags: str, args: SerMtlArguments) -> None:

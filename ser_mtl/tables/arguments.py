@@ -31,7 +31,7 @@ from ser_mtl.training.stage import Stage, Stage1, Stage2
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # Settings of a run that the rows, or flags of run_tables.py itself, decide.
-_SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
+_SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl", "emotion_head")
 
 
 @dataclass

@@ -76,6 +76,14 @@ class Paper:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How the quoted figures of an earlier system came about; "?" where its text was not at hand."""
+
+    speaker_independent: str
+    chosen_on: str  # what its checkpoint was chosen on
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a table: its id, the table's number, the paper's name for it, its stages, the paper's metrics."""
 
@@ -85,6 +93,7 @@ class Row:
     paper: Paper
     stage1: Stage
     stage2: Stage | None = None
+    quoted: Protocol | None = None  # of an earlier system
     same_as: str | None = None  # an earlier row with the same stages, whose runs are this row's too
 
     @property
@@ -127,6 +136,30 @@ def _scaled(stage: Stage, scale: str) -> Stage:
     return replace(stage, more=f"--ctc_scale {scale}")
 
 
+# Chen and Rudnicky 2023: V-FT, and what comes before it in TAPT and P-TAPT.
+_ADAM = "--per_device_train_batch_size 64 --learning_rate 1e-4 --adam_beta2 0.999 --weight_decay 0 --max_grad_norm 0"
+_TUNED = f"{_ADAM} --class_weights balanced --mask_time_prob 0.08 --mask_feature_prob 0.05"
+_CONSTANT = "--lr_scheduler_type constant_with_warmup --warmup_steps 0"
+_VFT = Stage(
+    "emotion", "all", one_process=True, more=f"--emotion_head rectified {_TUNED} --num_train_epochs 15 {_CONSTANT}"
+)
+_FRAMES = Stage(
+    "emotion",
+    "all",
+    one_process=True,
+    more=f"--emotion_head frames {_TUNED} --num_train_epochs 145 --warmup_steps 0.05",
+)
+_PRETRAIN = Stage(
+    "",
+    "all",
+    one_process=True,
+    program="ser_mtl.programs.pretrain",
+    more=f"--objective contrastive {_ADAM} --num_train_epochs 290 --warmup_steps 0.005",
+)
+_UNITS = replace(_PRETRAIN, more=_PRETRAIN.more.replace("contrastive", "units"),
+                 before=(Before("--frames", "t4-chen-ptapt-frames", _FRAMES),))  # fmt: skip
+_CLEAN = Protocol("yes", "nothing: last epoch")
+
 ROWS = (
     Row("t1-adapters-ser", 1, "adapters: SER", Paper(68.51, 67.83), Stage("emotion", "adapters")),
     Row("t1-adapters-ser-asr", 1, "adapters: SER, ASR", Paper(71.70, 71.28, wer=23.68), _ADAPTERS_SER_ASR),
@@ -156,9 +189,33 @@ ROWS = (
     # Earlier systems: docs/earlier_systems.md.
     Row("t4-pepino", 4, "Pepino et al. 2021: heads on a frozen encoder", Paper(67.20),
         Stage("emotion", "heads",
-              more="--embedding_dim 128 --per_device_train_batch_size 32 --num_train_epochs 100", one_process=True)),
+              more="--embedding_dim 128 --per_device_train_batch_size 32 --num_train_epochs 100", one_process=True),
+        quoted=Protocol("yes, but with statistics of the test speakers", "dev")),
     Row("t4-gao-2023", 4, "Gao et al. 2023: ASR and gender, then SER, all parameters", Paper(76.10, 74.94),
-        Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all")),
+        Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all"), quoted=Protocol("?", "?")),
+    Row("t4-cai", 4, "Cai et al. 2021: SER, ASR, front end trained, no hidden layer", Paper(wa=78.15),
+        Stage("emotion asr", "all", one_process=True,
+              more="--emotion_head linear --train_front_end --aux_weight 0.854 --learning_rate 5e-5 --adam_beta2 0.999 "
+              "--weight_decay 0 --per_device_train_batch_size 8 --num_train_epochs 100"),
+        quoted=Protocol("no", "nothing: last epoch, with the test watched")),
+    Row("t4-chen-vft", 4, "Chen and Rudnicky 2023, V-FT: finetuning", Paper(69.9), _VFT, quoted=_CLEAN),
+    Row("t4-chen-tapt", 4, "Chen and Rudnicky 2023, TAPT: pretraining goes on, then V-FT", Paper(73.5),
+        replace(_VFT, before=(Before("--encoder", "t4-chen-tapt-pretrain", _PRETRAIN),)), quoted=_CLEAN),
+    Row("t4-chen-ptapt", 4, "Chen and Rudnicky 2023, P-TAPT: units of an emotion model, then V-FT", Paper(74.30),
+        replace(_VFT, before=(Before("--encoder", "t4-chen-ptapt-units", _UNITS),)), quoted=_CLEAN),
+    Row("t4-zou", 4, "Zou et al. 2022: co-attention of spectrogram, MFCC and encoder, without ImageNet's weights",
+        Paper(71.05, 69.80),
+        Stage("emotion", "all", one_process=True,
+              more="--emotion_head co_attention --train_front_end --learning_rate 1e-5 --adam_beta2 0.999 "
+              f"--per_device_train_batch_size 32 --num_train_epochs 100 {_CONSTANT}"),
+        quoted=Protocol("yes", "the test")),
+    Row("t4-ioannides", 4, "after Ioannides et al. 2023: attention over a frozen encoder's layers", Paper(wa=74.32),
+        Stage("emotion", "heads", one_process=True,
+              more="--emotion_head layer_attention --per_device_train_batch_size 8 --num_train_epochs 35 "
+              "--learning_rate 1e-4"),
+        quoted=Protocol("?", "? (the same author's later work: the test)")),
+    Row("t4-li", 4, "after Li et al. 2022: SER, ASR, hidden states and characters fused", Paper(wa=63.40),
+        Stage("emotion asr", "all", more="--emotion_head asr_fusion"), quoted=Protocol("?", "?")),
     Row("t5-full-all-pcgrad", 5, "all parameters: SER, ASR, gender, style; PCGrad", Paper(), _PCGRAD),
     *(row for scale, words in (("utterance", "CTC summed over an utterance"), ("batch", "CTC summed over an update"))
       for row in (
@@ -184,11 +241,16 @@ ROWS = (
     Row("t6-single", 6, "one stage of all tasks", Paper(76.19, 75.49), _FULL_ALL, same_as="t1-full-all"),
 )  # fmt: skip
 
+NOT_REBUILT = {
+    "Fang et al. 2023 (not rebuilt: its text was not at hand)": (Paper(74.03, 74.95), Protocol("?", "?")),
+}
+"""Systems of Table 4 without a row: by name, the quoted metrics and how they came about."""
+
 TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
-    4: "two earlier systems, rebuilt under the protocol of all other rows; the papers' own numbers are quoted",
+    4: "earlier systems, rebuilt under the protocol of all other rows; the papers' own numbers are quoted",
     5: "not in the paper: a single stage with PCGrad (its reference 12); and CTC as a sum, since it gives no scale",
     6: "not in the paper: two stages and its rivals, ways to keep the tasks from conflicting",
 }

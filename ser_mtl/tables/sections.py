@@ -4,6 +4,7 @@ Cells are plain text, and shown as it is; those of type `Markup` are Markdown.
 """
 
 from collections.abc import Iterable
+from dataclasses import astuple
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.agreement import model_scores, rater_scores
 from ser_mtl.tables.convergence import logs_of, mark, three_quarters, unconverged
 from ser_mtl.tables.finished import FinishedRow, style_of
-from ser_mtl.tables.rows import ROWS
+from ser_mtl.tables.rows import NOT_REBUILT, ROWS, Paper, Protocol
 from ser_mtl.tables.statistics import spread
 from ser_mtl.tables.text import Table, percent, with_spread
 from ser_mtl.tasks import TASKS
@@ -45,6 +46,19 @@ def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Tabl
                 line.append("" if paper is None else f"{paper:.2f}")
                 line.append(f"{100 * ours.mean - paper:+.1f}" if ours and paper is not None else "")
     return Table(header, lines)
+
+
+def quoted_table() -> Table:
+    """The figures that Table 4 quotes, and how they came about."""
+    systems: list[tuple[str, Paper, Protocol]] = [
+        (Markup(f"`{row.id}`"), row.paper, row.quoted) for row in ROWS if row.quoted
+    ]
+    systems += [(name, paper, quoted) for name, (paper, quoted) in NOT_REBUILT.items()]
+    lines = [
+        [name, *("" if value is None else f"{value:.2f}" for value in (paper.ua, paper.wa)), *astuple(quoted)]
+        for name, paper, quoted in systems
+    ]
+    return Table(["system", "UA", "WA", "speaker-independent", "checkpoint chosen on"], lines)
 
 
 def certainty_table(rows: list[FinishedRow], emotion_counts: dict[str, Counts]) -> Table:

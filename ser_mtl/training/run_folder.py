@@ -36,7 +36,7 @@ NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
-_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned"} | {
+_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned", "emotion_head": "none"} | {
     flag.name: flag.default
     for arguments in (CorpusArguments, Stage, SerMtlArguments)
     for flag in fields(arguments)

@@ -81,6 +81,8 @@ class SerMtlTrainer(ExactLossTrainer):
             task needs.
     """
 
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
+
     def __init__(
         self,
         stage: Stage,

@@ -21,7 +21,7 @@ ALL = choose_rows([1, 2, 3], [], [])
 
 
 def documented_rows() -> dict[str, tuple[str, list[float]]]:
-    """The last command and the paper's numbers of each row in docs/tables.md, docs/earlier_systems.md and docs/rivals.md."""
+    """The last command and the paper's numbers of each row in the three pages with tables of rows."""
     text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md", "rivals.md"))
     lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
     return {
