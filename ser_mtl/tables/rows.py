@@ -237,7 +237,7 @@ ROWS = (
     Row("t6-surgery-upgrad", 6, "one stage of all tasks, UPGrad", Paper(),
         replace(_FULL_ALL, more="--gradient_surgery upgrad", one_process=True)),
     Row("t6-layers", 6, "two stages, heads on a learned average of all layers", Paper(),
-        replace(_FULL_SER_ASR, more="--layer_weights"), replace(_PROPOSED, more="--layer_weights")),
+        replace(_FULL_SER_ASR, more="--layer_weights"), replace(_PROPOSED, more="--layer_weights True")),
     Row("t6-single", 6, "one stage of all tasks", Paper(76.19, 75.49), _FULL_ALL, same_as="t1-full-all"),
 )  # fmt: skip
 

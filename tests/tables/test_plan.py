@@ -130,12 +130,13 @@ def test_rows_of_the_same_settings_are_trained_once_and_both_reported(tmp_path):
     rows = choose_rows([3, 6], [], [])
     runs = plan(rows, [1], [0], tmp_path)
     assert [run.rows for run in runs if run.name == "t3-scl-cos"] == [("t3-scl-cos", "t6-two-stages")]
+    table = plan_table(runs, 1)
+    assert "t3-scl-cos" in table and "t6-two-stages" in table
     for run in runs:
-        write_json(run.folder / "results.json", {"test": {"all": {"n": 1}}})
+        write_json(run.folder / "results.json", {})
     shown = [row.id for row in finished_rows(plan(choose_rows([6], [], []), [1], [0], tmp_path))]
     # Those asked for, under their own ids alone, and the stage 1 and the parent that are rows themselves.
     assert shown == ["t1-full-ser", "t1-full-ser-asr", *(row.id for row in ROWS if row.table == 6)]
-    assert "t3-scl-cos" in plan_table(runs, 1) and "t6-two-stages" in plan_table(runs, 1)
 
 
 def test_the_two_models_to_be_merged_are_trained_first():

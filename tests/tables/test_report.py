@@ -169,7 +169,8 @@ def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
 
 
 def test_a_row_that_the_paper_lacks_has_no_paper_numbers(tmp_path):
-    runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
+    rows = choose_rows([], ["t1-full-all", "t5-full-all-pcgrad", "t6-single", "t6-surgery-pcgrad"], [])
+    runs = plan(rows, [1, 2, 3, 4, 5], [0], tmp_path)
     write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
     write_report(tmp_path, runs, "python run_tables.py --tables 5")
     assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
@@ -177,6 +178,8 @@ def test_a_row_that_the_paper_lacks_has_no_paper_numbers(tmp_path):
     assert papers == "-" and float(ours) > float(others)
     text = (tmp_path / "report.md").read_text()
     assert "from its hypothesis:\n\n- PCGrad improves single-stage multi-task learning. **holds**" in text
+    assert text.count(" against `t") == 1  # the same runs under other ids are no further test
+    assert "`t6-single` | one stage of all tasks" in text
 
 
 def test_planted_differences_give_their_verdicts(folder):
