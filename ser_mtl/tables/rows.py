@@ -259,7 +259,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim that row `better` beats row `worse` on UA: the paper's, or one that follows from its hypothesis."""
+    """The claim that row `better` beats row `worse` on UA: the paper's, or another."""
 
     text: str
     better: str

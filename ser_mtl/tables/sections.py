@@ -191,13 +191,20 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def norms_table(rows: list[FinishedRow]) -> Table | None:
-    """Mean norm of each loss's weighted gradient on the whole encoder, times emotion's; None if it was not measured."""
+    """Mean norm of each loss's weighted gradient on the encoder, and times emotion's; None if it was not measured."""
     norms = {row.code: {loss: values.mean() for loss, values in row.norms().items()} for row in rows}
     losses = list(dict.fromkeys(loss for by_loss in norms.values() for loss in by_loss))
 
+    def rounded(number: float) -> str:
+        return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
     def shown(by_loss: dict[str, float], loss: str) -> str:
-        share = f" ({by_loss[loss] / by_loss['emotion']:.2g} x)" if {loss, "emotion"} <= {*by_loss} else ""
-        return f"{by_loss[loss]:.3g}{share}" if loss in by_loss else ""
+        if loss not in by_loss:
+            return ""
+        times = (
+            f" ({rounded(by_loss[loss] / by_loss['emotion'])} x)" if "emotion" in by_loss and loss != "emotion" else ""
+        )
+        return rounded(by_loss[loss]) + times
 
     lines = [[code, *(shown(by_loss, loss) for loss in losses)] for code, by_loss in norms.items() if by_loss]
     return Table(["row", *losses], lines) if lines else None
