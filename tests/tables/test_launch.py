@@ -74,6 +74,14 @@ def test_runs_that_depend_on_a_failed_run_are_skipped(tmp_path):
     assert [run.name for run in machine.submitted] == ["t1-adapters-ser-asr", "t2-adapters-adapters", "t1-full-ser-asr"]
 
 
+def test_a_row_whose_step_cannot_be_trained_is_skipped_and_the_others_go_on(tmp_path):
+    runs = plan(choose_rows([], ["t4-chen-tapt", "t4-chen-ptapt"], []), [1], [0], tmp_path)
+    failed = run_all(runs, Machine(failing=("t4-chen-tapt-pretrain",)))
+    assert {run.name for run in failed} == {"t4-chen-tapt-pretrain", "t4-chen-tapt"}
+    line = "pretrain.py: --encoder m: is moonshine, which transformers cannot pretrain"
+    assert reason_in(f"10%|x\n{line}\nUserWarning: leaked\n", 2) == f"{line} (exit code 2)"
+
+
 def test_a_failed_run_is_tried_again_the_next_time(tmp_path):
     runs = plan(choose_rows([2], [], []), [1], [0], tmp_path)
     run_all(runs, Machine(failing=("t2-full-full",)))
