@@ -9,7 +9,7 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -105,12 +105,11 @@ class SerMtlConfig(BaseConfig):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
         wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
-        values = self.impossible_scales()
-        weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
+        weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
-            (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
+            (values := self.impossible_scales(), f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
@@ -288,15 +287,17 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
     return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
-def loss_weights(config: SerMtlConfig) -> dict[str, float]:
-    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
+def emotion_weight(tasks: Sequence[str], aux_weight: float) -> float:
+    """Weight of emotion's loss beside those of the other tasks: 1 - k a. It must be above 0, and at most 1."""
+    return 1 - (len(tasks) - 1) * aux_weight if "emotion" in tasks else 1.0
 
-    Without emotion all tasks weigh the same, together 1.
-    """
+
+def loss_weights(config: SerMtlConfig) -> dict[str, float]:
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for the k others, SCL's own; 1 / k without emotion."""
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
-    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight} | dict.fromkeys(auxiliary, config.aux_weight)
+    weights = {"emotion": emotion_weight(config.tasks, config.aux_weight)} | dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
 
 

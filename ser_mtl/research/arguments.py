@@ -34,24 +34,15 @@ class ResearchArguments:
     _argument_group_name: ClassVar[str] = "Experiments on the method"
 
     gradient_surgery: Literal["none", "pcgrad", "upgrad"] = flag(
-        "none", "pcgrad, upgrad: remove from each loss's gradient on the encoder what conflicts with another loss's."
+        "none", "Remove conflicts between the losses' gradients."
     )
     gradient_cosines: bool = flag(
         False,
-        "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, "
-        "for about 5 %% of the time.",
+        "Measure the cosines between the losses' gradients; 5 %% slower.",
     )
-    merge_asr: str | None = flag(
-        None, "Folder of a finished stage 1 of --tasks asr, to be merged with --merge_emotion, layer by layer."
-    )
-    merge_emotion: str | None = flag(
-        None, "Folder of a finished stage 1 of --tasks emotion, from the same --encoder. Its emotion head is kept."
-    )
-    merge: Literal["learned", "half"] = flag(
-        "learned",
-        "What of both models is merged: learned, a share of each for every layer, with the emotion head; half: one "
-        "half of each, without training.",
-    )
+    merge_asr: str | None = flag(None, "A stage 1 of --tasks asr, to merge by layer with:")
+    merge_emotion: str | None = flag(None, "A stage 1 of --tasks emotion, of the same --encoder.")
+    merge: Literal["learned", "half"] = flag("learned", "Shares of both that are learned, or one half each.")
     emotion_head: Literal["none", "linear", "rectified", "frames", "co_attention", "layer_attention", "asr_fusion"] = (
         flag(
             "none", "In the place of the emotion head, that of an earlier system (docs/earlier_systems.md), in stage 1."

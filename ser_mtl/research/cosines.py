@@ -114,6 +114,8 @@ class GradientCosines(TrainerCallback):
     def _look(self, model: nn.Module, inputs: tuple, output: SerMtlOutput) -> None:
         if not model.training or not torch.is_grad_enabled() or not (self.armed or self.kept):
             return
+        if output.losses is None:  # without labels
+            return
         on_cuda = next(iter(output.losses.values())).is_cuda
         synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)
         synchronise()

@@ -17,6 +17,16 @@ from ser_mtl.tasks import TASKS
 _MOST_POINTS = 150  # utterances in a panel of embeddings
 
 
+_ABOVE: dict[str, Any] = {
+    "xycoords": ("axes fraction", "data"),
+    "xytext": (0, 6),
+    "textcoords": "offset points",
+    "va": "bottom",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # hides the lines behind the text
+}
+"""How the name of a row is written above it."""
+
+
 def plot_ua(
     intervals: dict[str, Interval],
     path: Path,
@@ -44,15 +54,8 @@ def plot_ua(
         papers = [paper.get(name, np.nan) for name in intervals]
         axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for place, name in zip(places, intervals, strict=True):
-        above: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "xytext": (0, 6),
-            "textcoords": "offset points",
-            "va": "bottom",
-        }
-        above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the lines behind the text
-        axes.annotate(titles[name], (0.01, place), **above, fontsize=9)
-        axes.annotate(name, (1, place), **above, fontsize=8, color="0.35", ha="right")
+        axes.annotate(titles[name], (0.01, place), **_ABOVE, fontsize=9)
+        axes.annotate(name, (1, place), **_ABOVE, fontsize=8, color="0.35", ha="right")
     axes.set(xlim=axes.get_xlim(), ylim=(len(intervals) - 0.5, -0.9), yticks=[])
     _draw_references(axes, {name: 100 * value for name, value in (references or {}).items()})
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10)))

@@ -142,7 +142,7 @@ class FinishedRow:
             UserError: a run has none, or others than the first one.
         """
         emotions = [run.results["test"]["all"].get("emotion") or {} for run in self.runs]
-        first = emotions[0].get("labels")
+        first: list[str] = emotions[0].get("labels") or []
         for run, emotion in zip(self.runs, emotions, strict=True):
             if not first or emotion.get("labels") != first:
                 there = emotion.get("labels") or "no labels"

@@ -4,7 +4,6 @@ If a run fails, its reason is reported, the runs that depend on it are skipped, 
 """
 
 import fcntl
-import importlib.util
 import os
 import re
 import subprocess
@@ -28,7 +27,7 @@ from ser_mtl import cluster as clusters
 from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run
 
-_SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
+_SCRIPTS = Path(__file__).parents[2]  # beside the package, in a checkout and in an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
 # Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
