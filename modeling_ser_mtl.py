@@ -104,12 +104,13 @@ class SerMtlConfig(BaseConfig):
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
+        values = self.impossible_scales()
         wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
-            (values := self.impossible_scales(), f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
+            (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
@@ -450,8 +451,7 @@ class SerMtlModel(LoadableModel):
         """
         if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        known = {*self.config.labels, *self.config.tasks, "asr"}
-        targets = {task: task_labels.pop(f"{task}_labels", None) for task in known}
+        targets = {t: task_labels.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
         if task_labels:
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
