@@ -46,6 +46,7 @@ _RARE = {
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
     "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "save_minutes", "metric_for_best_model",
     "per_device_eval_batch_size", "use_cpu", "front_end_cache", "hub_private_repo",
+    "merge_asr", "merge_emotion", "merge",
 }  # fmt: skip
 _COMMON = {
     "seed": "Random seed.",
@@ -68,7 +69,7 @@ class Settings(NamedTuple):
 
 
 _PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
-                 "tasks": "TASK",
+                 "tasks": "TASK", "asr": "DIR", "emotion": "DIR",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
