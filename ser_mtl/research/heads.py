@@ -109,6 +109,7 @@ class HeadTrainer(SerMtlTrainer):
         set_seed(self.args.seed)
         self.head = head(self.model, len(self.labels["emotion"]), normalise).to(self.args.device)
         self.model.heads["emotion"] = self.head
+        self.model.config.research = self.research  # `check_saved` refuses it
 
     def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> SerMtlOutput:
         with torch.no_grad():

@@ -71,7 +71,7 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
     """The rows of these tables and of these ids, in the order of the paper, less the tasks to leave out.
 
     Raises:
-        UserError: no such row, or two rows that would be the same without these tasks, or one with nothing left.
+        UserError: no such row, a row that needs one of these tasks, or two rows that would be the same without them.
     """
     if unknown := sorted(set(ids) - {row.id for row in ROWS}):
         raise UserError(f"--rows {unknown[0]}: no such row; there are {', '.join(row.id for row in ROWS)}")
@@ -79,6 +79,8 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
     twins: dict[tuple, Row] = {}
     for whole in ROWS:
         if whole.table in tables or whole.id in ids:
+            if needed := set(whole.needs.split()) & set(leave_out):
+                raise UserError(f"--leave_out {min(needed)}: {whole.id} needs that task; name --rows without it")
             row = whole.without(leave_out)
             twin = twins.setdefault((row.stage1, row.stage2), row)
             wrong = f"is then the same as {twin.id}" if twin.run != row.run else ""

@@ -94,6 +94,7 @@ class Row:
     stage1: Stage
     stage2: Stage | None = None
     quoted: Protocol | None = None  # of an earlier system
+    needs: str = ""  # tasks without which there is no such row
     same_as: str | None = None  # an earlier row with the same stages, whose runs are this row's too
 
     @property
@@ -193,46 +194,47 @@ ROWS = (
         quoted=Protocol("yes, but with statistics of the test speakers", "dev")),
     Row("t4-gao-2023", 4, "Gao et al. 2023: ASR and gender, then SER, all parameters", Paper(76.10, 74.94),
         Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all"), quoted=Protocol("?", "?")),
-    Row("t4-cai", 4, "Cai et al. 2021: SER, ASR, front end trained, no hidden layer", Paper(wa=78.15),
+    Row("t4-cai", 4, "Cai et al. 2021: SER, ASR, no hidden layer", Paper(wa=78.15),
         Stage("emotion asr", "all", one_process=True,
               more="--emotion_head linear --train_front_end --aux_weight 0.854 --learning_rate 5e-5 --adam_beta2 0.999 "
               "--weight_decay 0 --per_device_train_batch_size 8 --num_train_epochs 100"),
-        quoted=Protocol("no", "nothing: last epoch, with the test watched")),
-    Row("t4-chen-vft", 4, "Chen and Rudnicky 2023, V-FT: finetuning", Paper(69.9), _VFT, quoted=_CLEAN),
-    Row("t4-chen-tapt", 4, "Chen and Rudnicky 2023, TAPT: pretraining goes on, then V-FT", Paper(73.5),
+        quoted=Protocol("no", "nothing: last epoch, with the test watched"), needs="asr"),
+    Row("t4-chen-vft", 4, "Chen and Rudnicky 2023, V-FT", Paper(69.9), _VFT, quoted=_CLEAN),
+    Row("t4-chen-tapt", 4, "Chen and Rudnicky 2023, TAPT: more pretraining", Paper(73.5),
         replace(_VFT, before=(Before("--encoder", "t4-chen-tapt-pretrain", _PRETRAIN),)), quoted=_CLEAN),
-    Row("t4-chen-ptapt", 4, "Chen and Rudnicky 2023, P-TAPT: units of an emotion model, then V-FT", Paper(74.30),
+    Row("t4-chen-ptapt", 4, "Chen and Rudnicky 2023, P-TAPT: by units", Paper(74.30),
         replace(_VFT, before=(Before("--encoder", "t4-chen-ptapt-units", _UNITS),)), quoted=_CLEAN),
-    Row("t4-zou", 4, "Zou et al. 2022: co-attention of spectrogram, MFCC and encoder, without ImageNet's weights",
+    Row("t4-zou", 4, "Zou et al. 2022 without ImageNet weights",
         Paper(71.05, 69.80),
         Stage("emotion", "all", one_process=True,
               more="--emotion_head co_attention --train_front_end --learning_rate 1e-5 --adam_beta2 0.999 "
               f"--per_device_train_batch_size 32 --num_train_epochs 100 {_CONSTANT}"),
         quoted=Protocol("yes", "the test")),
-    Row("t4-ioannides", 4, "after Ioannides et al. 2023: attention over a frozen encoder's layers", Paper(wa=74.32),
+    Row("t4-ioannides", 4, "after Ioannides et al. 2023: layer attention", Paper(wa=74.32),
         Stage("emotion", "heads", one_process=True,
               more="--emotion_head layer_attention --per_device_train_batch_size 8 --num_train_epochs 35 "
               "--learning_rate 1e-4"),
         quoted=Protocol("?", "? (the same author's later work: the test)")),
-    Row("t4-li", 4, "after Li et al. 2022: SER, ASR, hidden states and characters fused", Paper(wa=63.40),
-        Stage("emotion asr", "all", more="--emotion_head asr_fusion"), quoted=Protocol("?", "?")),
+    Row("t4-li", 4, "after Li et al. 2022: speech and text fused", Paper(wa=63.40),
+        Stage("emotion asr", "all", more="--emotion_head asr_fusion"), quoted=Protocol("?", "?"), needs="asr"),
     Row("t5-full-all-pcgrad", 5, "all parameters: SER, ASR, gender, style; PCGrad", Paper(), _PCGRAD),
     *(row for scale, words in (("utterance", "CTC by utterance"), ("batch", "CTC by update"))
       for row in (
         Row(f"t5-full-ser-asr-{scale}", 5, f"all parameters: SER, ASR; {words}", Paper(),
-            _scaled(_FULL_SER_ASR, scale)),
+            _scaled(_FULL_SER_ASR, scale), needs="asr"),
         Row(f"t5-full-all-{scale}", 5, f"all parameters: all tasks; {words}", Paper(),
-            _scaled(_FULL_ALL, scale)),
+            _scaled(_FULL_ALL, scale), needs="asr"),
         Row(f"t5-scl-cos-{scale}", 5, f"the proposed system; {words}", Paper(),
-            _scaled(_FULL_SER_ASR, scale), _PROPOSED),
+            _scaled(_FULL_SER_ASR, scale), _PROPOSED, needs="asr"),
     )),
     Row("t6-two-stages", 6, "two stages (the proposed system)", Paper(78.49, 77.85), _FULL_SER_ASR, _PROPOSED,
         same_as="t3-scl-cos"),
     Row("t6-order", 6, "ASR, gender, style first, then SER; all parameters", Paper(),
         Stage("asr gender style", "all", more="--selection last"), Stage("emotion", "all")),
-    Row("t6-merge", 6, "models of ASR and SER merged, learned coefficients", Paper(), _MERGED),
+    Row("t6-merge", 6, "models of ASR and SER merged, learned coefficients", Paper(), _MERGED,
+        needs="asr"),
     Row("t6-merge-half", 6, "the same, one half of each, no training", Paper(),
-        replace(_MERGED, more="--merge half")),
+        replace(_MERGED, more="--merge half"), needs="asr"),
     Row("t6-surgery-pcgrad", 6, "one stage of all tasks, PCGrad", Paper(), _PCGRAD, same_as="t5-full-all-pcgrad"),
     Row("t6-surgery-upgrad", 6, "one stage of all tasks, UPGrad", Paper(),
         replace(_FULL_ALL, more="--gradient_surgery upgrad", one_process=True)),

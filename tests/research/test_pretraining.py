@@ -121,7 +121,7 @@ def test_a_finished_pretraining_is_not_repeated_nor_published(good_corpus, tapt,
 
 
 def test_stage_1_starts_from_it_but_not_where_another_fold_is_tested(good_corpus, tapt, tmp_path):
-    flags = {"encoder": tapt, "tasks": ["emotion"], "num_train_epochs": 1, "emotion_head": "rectified"}
+    flags = {"encoder": tapt, "tasks": ["emotion"], "max_steps": 1, "selection": "last", "eval_strategy": "no"}
     assert run_script("run_stage1", run_flags(good_corpus, tmp_path / "out", **flags)).code == 0
     check_refused("run_stage1", run_flags(good_corpus, tmp_path / "no", **flags | {"fold": 2}), "--encoder", "test set")
 

@@ -180,7 +180,9 @@ def test_the_two_models_to_be_merged_are_trained_first():
     assert merged.starts == half.starts == (("--merge_asr", asr), ("--merge_emotion", emotion))
     words = parse_arguments(["--tables", "6"]).flags_of(half)
     assert words[words.index("--merge_asr") + 1] == str(asr.folder) and words[words.index("--merge") + 1] == "half"
-    with pytest.raises(UserError, match="--leave_out asr: t6-merge has then a stage without a task"):
+    with pytest.raises(UserError, match="--leave_out asr gender: t4-gao-2023 has then a stage without a task"):
+        choose_rows([], ["t4-gao-2023"], ["asr", "gender"])
+    with pytest.raises(UserError, match="--leave_out asr: t6-merge needs that task"):
         choose_rows([], ["t6-merge"], ["asr"])
 
 
@@ -299,6 +301,8 @@ def test_the_flags_of_a_row_override_all_others():
         (["--folds", "6"], "--folds 6: must be among"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
+        (["--tables", "4", "--leave_out", "asr"], "--leave_out asr: t4-cai needs that task; name --rows without it"),
+        (["--emotion_head", "linear"], "--emotion_head: each row sets it"),
         (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
         (["--stage1_flags", "--learning_rate '1"], "--stage1_flags: No closing quotation"),
         (["--full_flags", "'"], "--full_flags: No closing quotation"),
