@@ -73,10 +73,10 @@ def plan_grid(
     found: dict[str, dict[Cell, list[Run]]] = {row.id: {} for row in rows}
     for cell in cells(grid):
         for run in plan(rows, folds, seeds, folder):
-            if run.name in found:
-                run = in_cell(run, cell)
-                runs = found[run.name].setdefault(_differing(run, cell), [])
-                runs += [run] if run not in runs else []
+            for name in run.rows:
+                one = in_cell(run, cell)
+                runs = found[name].setdefault(_differing(one, cell), [])
+                runs += [one] if one not in runs else []
     return found
 
 

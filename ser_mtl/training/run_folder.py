@@ -36,7 +36,7 @@ NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
-_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "emotion_head": "none"} | {
+_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned", "emotion_head": "none"} | {
     flag.name: flag.default
     for arguments in (CorpusArguments, Stage, SerMtlArguments)
     for flag in fields(arguments)
@@ -64,7 +64,7 @@ class Record(TypedDict):
 
 
 def run_record(
-    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str
+    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str | bool | None
 ) -> dict:
     """Every setting of a run, resolved: the content of `args.json`.
 
@@ -73,7 +73,7 @@ def run_record(
         args: of training.
         corpus: name, folders, fold and development set of the corpus.
         script: the script that runs it and will write its results; None for a Trainer used from Python.
-        **experiments: settings of `ser_mtl.research` that change the result.
+        **experiments: settings of `ser_mtl.research`.
     """
     return {
         "stage": stage.number,

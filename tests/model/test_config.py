@@ -22,6 +22,7 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
         ({"aux_weight": 0.5}, "aux_weight 0.5: leaves emotion the weight -0.5"),
         ({"aux_weight": 1 / 3}, "aux_weight"),
         ({"aux_weight": -0.1}, "aux_weight -0.1"),
+        ({"ctc_scale": "mean"}, "ctc_scale 'mean': must be one of ['characters', 'utterance', 'batch']"),
         ({"aux_weight": float("nan")}, "aux_weight nan"),
         ({"tasks": "emotion"}, "tasks 'emotion': must be list"),
         ({"tasks": []}, "tasks []"),
