@@ -84,6 +84,7 @@ class SerMtlTrainer(ExactLossTrainer):
     line: dict | None = None
     dev_predictions: list[dict] | None = None
     seconds_before = 0.0  # of an earlier training that belongs to this one
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
 
     def __init__(
         self,
