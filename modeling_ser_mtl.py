@@ -2,15 +2,14 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py`, `recordings_ser_mtl.py` and
-`segments_ser_mtl.py`; the six need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -19,13 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-)
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from transformers.utils import ModelOutput
 
 try:
@@ -33,16 +26,19 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the six files are a package
+try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
+    from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
-    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
+    from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+        from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 
@@ -108,7 +104,7 @@ class SerMtlConfig(BaseConfig):
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
         wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         values = self.impossible_scales()
-        weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
+        weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
@@ -289,6 +285,11 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
     return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
+def emotion_weight(tasks: Sequence[str], aux_weight: float) -> float:
+    """Weight of emotion's loss beside those of the other tasks: 1 - k a. It must be above 0, and at most 1."""
+    return 1 - (len(tasks) - 1) * aux_weight if "emotion" in tasks else 1.0
+
+
 def loss_weights(config: SerMtlConfig) -> dict[str, float]:
     """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
 
@@ -297,7 +298,7 @@ def loss_weights(config: SerMtlConfig) -> dict[str, float]:
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
-    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight} | dict.fromkeys(auxiliary, config.aux_weight)
+    weights = {"emotion": emotion_weight(config.tasks, config.aux_weight)} | dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
 
 

@@ -225,8 +225,8 @@ def results_table(results: dict) -> str:
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note) if note(results)]
-    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
+    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note)]
+    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes if note)])
 
 
 def transcription_note(results: dict) -> str | None:

@@ -16,12 +16,11 @@ class ResearchArguments:
     _argument_group_name: ClassVar[str] = "Experiments on the method"
 
     gradient_surgery: Literal["none", "pcgrad"] = flag(
-        "none", "pcgrad: remove from each loss's gradient on the encoder what conflicts with another loss's."
+        "none", "pcgrad: remove conflicts between the losses' gradients."
     )
     gradient_cosines: bool = flag(
         False,
-        "Measure the cosines between the losses' gradients on the encoder, and of each with itself on another batch, "
-        "for about 5 %% of the time.",
+        "Measure the cosines between the losses' gradients; 5 %% slower.",
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from typing_extensions import TypedDict
 
 from modeling_ser_mtl import SerMtlOutput
-from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.cosine_figure import mean_cosines, plot_gradient_cosines
 from ser_mtl.files import read_json, write_json
 from ser_mtl.research.gradients import gradients_of, inner_products, shared_parameters
 from ser_mtl.training.adapters import unwrap
@@ -108,6 +108,8 @@ class GradientCosines(TrainerCallback):
 
     def _look(self, model: nn.Module, inputs: tuple, output: SerMtlOutput) -> None:
         if not model.training or not torch.is_grad_enabled() or not (self.armed or self.kept):
+            return
+        if output.losses is None:  # without labels
             return
         on_cuda = next(iter(output.losses.values())).is_cuda
         synchronise = torch.cuda.synchronize if on_cuda else (lambda: None)

@@ -28,7 +28,7 @@ class PcgradTrainer(SerMtlTrainer):
     ) -> Tensor | tuple[Tensor, SerMtlOutput]:
         """The loss of `SerMtlTrainer`; the gradient of each weighted loss is collected."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if num_items_in_batch is not None:
+        if num_items_in_batch is not None and outputs.losses is not None:
             config = unwrap(self.accelerator.unwrap_model(self.model)).config
             weighted = {
                 name: weighted_loss(config, {name: values}, num_items_in_batch)

@@ -14,7 +14,7 @@ from transformers.hf_argparser import HfArg
 from typing_extensions import TypedDict
 
 from ser_mtl import cluster
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.dealing import FOLDS
 from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError
@@ -78,7 +78,7 @@ class TablesArguments:
         default=False,
         help="Measure UA on the test fold after each epoch, to show what choosing epochs on it would gain.",
     )
-    output_dir: Path | None = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
+    output_dir: Path = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
     jobs: int = HfArg(default=1, help="Runs at a time on this machine; they share its GPUs and cores.")
     launcher: Literal["local", "slurm"] = HfArg(
         default="local", help="local: this machine; slurm: each run is a job of a cluster."
@@ -99,7 +99,7 @@ class TablesArguments:
     )
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
-    corpus_arguments: CorpusArguments | None = field(default=None, init=False)  # as the runs read them
+    corpus_arguments: CorpusArguments = field(init=False)  # as the runs read them; not for --cross
 
     def __post_init__(self):
         if unknown := sorted(set(self.tables) - set(TITLES)):

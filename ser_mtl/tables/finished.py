@@ -12,9 +12,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.figures import History
 from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
 from ser_mtl.evaluation.results import Results
+from ser_mtl.evaluation.training_curves import History
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
 from ser_mtl.research.cosines import Cosines
@@ -142,7 +142,7 @@ class FinishedRow:
             UserError: a run has none, or others than the first one.
         """
         emotions = [run.results["test"]["all"].get("emotion") or {} for run in self.runs]
-        first = emotions[0].get("labels")
+        first: list[str] = emotions[0].get("labels") or []
         for run, emotion in zip(self.runs, emotions, strict=True):
             if not first or emotion.get("labels") != first:
                 there = emotion.get("labels") or "no labels"

@@ -6,6 +6,7 @@ Only the test figure of the chosen setting is ever shown.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def best_of(scores: list[Score], metric: Metric) -> Score | None:
     """The best setting on the development set, the first of equals; None until the runs of all are finished."""
     if any(score.finished < len(score.runs) for score in scores):
         return None
-    return (max if metric.higher_is_better else min)(scores, key=lambda score: score.dev)
+    return (max if metric.higher_is_better else min)(scores, key=attrgetter("dev"))
 
 
 def write_grid(folder: Path, planned: dict[str, dict[Cell, list[Run]]], command: str) -> str:

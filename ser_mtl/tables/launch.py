@@ -4,7 +4,6 @@ If a run fails, its reason is reported, the runs that depend on it are skipped, 
 """
 
 import fcntl
-import importlib.util
 import os
 import re
 import subprocess
@@ -28,7 +27,7 @@ from ser_mtl import cluster as clusters
 from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run
 
-_SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
+_SCRIPTS = Path(__file__).parents[2]  # beside the package, in a checkout and in an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
 # Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
@@ -141,9 +140,9 @@ def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> d
     under_way: dict[Run, Job] = {}
     failed: dict[Run, str] = {}
     while waiting or under_way:
-        for run in [run for run in waiting if run.start in failed]:
+        for run, start in [(run, run.start) for run in waiting if run.start is not None and run.start in failed]:
             waiting.remove(run)
-            failed[run] = f"skipped, because {run.start.name} failed"
+            failed[run] = f"skipped, because {start.name} failed"
             _report(bar, run, failed[run])
         ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
         for run in ready[: machine.at_once - len(under_way)]:

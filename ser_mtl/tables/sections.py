@@ -92,7 +92,7 @@ def rules_table(rows: list[FinishedRow]) -> Table | None:
 def words_table(rows: list[dict]) -> Table | None:
     """The text-only baseline, all folds together; None if the corpus has too few transcripts."""
     lines = []
-    for group in ["all", *sorted({style_of(row) for row in rows} - {None})] if rows else []:
+    for group in ["all", *sorted({style for row in rows if (style := style_of(row)) is not None})] if rows else []:
         group_counts = counts([[row for row in rows if group in ("all", style_of(row))]])
         intervals = [interval(group_counts, metric) for metric in (ua, wa)]
         lines.append([group, str(int(group_counts.all.sum())), *map(with_ends, intervals)])

@@ -90,7 +90,7 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})
 
 
-def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed: int) -> Dataset | Augmented:
+def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments) -> Dataset | Augmented:
     """The rows of the training set, augmented if that is asked for.
 
     An utterance is not sped up beyond what CTC needs, a frame for each character and one between two that are the same,
@@ -107,7 +107,12 @@ def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed
 
     if args.process_index == 0:
         notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
-    return Augmented(rows, args.augment, seed, fits)
+    return Augmented(rows, args.augment, seed_of_order(args), fits)
+
+
+def seed_of_order(args: SerMtlArguments) -> int:
+    """The seed of the order of training utterances, and of their augmentation."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def without_text(corpus: Dataset) -> Dataset:

@@ -20,6 +20,8 @@ from ser_mtl.training.method import Earlier, Start, check_pretrained, method_con
 from ser_mtl.training.own_encoder import encoder_behind, model_on
 from ser_mtl.training.stage import Stage1
 
+XLS_R = "facebook/wav2vec2-xls-r-300m"
+
 
 def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict) -> Start:
     """A pretrained encoder under new heads. The transcripts of `parts["train"]` give the vocabulary.
@@ -27,6 +29,7 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     Raises:
         UserError: the encoder cannot be loaded, or is not one.
     """
+    stage.encoder = stage.encoder or XLS_R
     encoder = encoder_behind(stage.encoder)
     encoder_config = pretrained_encoder_config(encoder.name, encoder.revision)
     tokenizer = character_tokenizer(parts["train"]["text"])
