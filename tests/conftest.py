@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def wheel(tmp_path_factory) -> Path:
     ]
     subprocess.run(command, check=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Iterator[str]:
+    """Stands for `sys.executable`, without the seconds of the imports; see `helpers.preloaded`."""
+    from helpers import preloaded
+
+    with preloaded.python(tmp_path_factory.mktemp("python")) as program:
+        yield program
 
 
 @pytest.fixture(scope="session")

@@ -40,10 +40,10 @@ def examples(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """A folder with what the wheel installs."""
+def installed(wheel, python, tmp_path_factory) -> Path:
+    """A folder with what the wheel installs; its command runs in `python`."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
+    command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
     subprocess.run(command, check=True)
     return folder
 
@@ -67,7 +67,7 @@ def published(hub_server, encoder, finished, finished2, tmp_path_factory) -> Non
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.name)
-def test_examples_of_the_page_run_as_written(page, installed, published, finished, finished2, tmp_path):
+def test_examples_of_the_page_run_as_written(page, installed, published, finished, finished2, python, tmp_path):
     write_corpus(tmp_path / "my_recordings")
     if not any("run_stage1.py" in code for _, code in examples(page)):  # else it makes its own
         for stage, run in enumerate((finished, finished2), 1):
@@ -81,10 +81,11 @@ def test_examples_of_the_page_run_as_written(page, installed, published, finishe
         shutil.copy(installed / script, tmp_path)
     (tmp_path / "examples.json").write_text(json.dumps(examples(page)))
     (tmp_path / "run_examples.py").write_text(RUN)
-    paths = os.pathsep.join([str(installed / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    places = installed / "bin", Path(python).parent, Path(sys.executable).parent
+    paths = os.pathsep.join([*map(str, places), os.environ["PATH"]])
     environment = os.environ | {"PYTHONPATH": str(installed), "PATH": paths, "HF_TOKEN": "hf_made_up_of_me"}
     ended = subprocess.run(
-        [sys.executable, "run_examples.py", "examples.json"],
+        [python, "run_examples.py", "examples.json"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
