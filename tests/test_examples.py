@@ -43,8 +43,10 @@ def examples(page: Path) -> list[tuple[str, str]]:
 def installed(wheel, python, tmp_path_factory) -> Path:
     """A folder with what the wheel installs; its command runs in `python`."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
     subprocess.run(command, check=True)
+    script = folder / "bin/ser-mtl"
+    script.write_text(re.sub("^#!.*", f"#!{python}", script.read_text()))
     return folder
 
 

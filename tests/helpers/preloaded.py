@@ -30,6 +30,8 @@ READ_LATER = ("HF_TOKEN", "PYTHONPATH")
 CLIENT = """#!{real} -IS
 import json, os, socket, sys
 words, variables = sys.argv[1:], dict(os.environ)
+if words[:1] == ["-u"]:  # pipes are flushed at the end all the same
+    del words[0]
 fixed = {{name: value for name, value in variables.items() if name.startswith({at_import}) and name not in {later}}}
 if fixed != {fixed} or not words or (words[0].startswith("-") and words[0] not in ("-c", "-m")):
     os.execv({real!r}, [{real!r}, *words])
@@ -64,7 +66,9 @@ def python(folder: Path) -> Iterator[str]:
 
 
 def _fixed(variables: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT) and name not in READ_LATER}
+    return {
+        name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT) and name not in READ_LATER
+    }
 
 
 # -------------------------------------------------------------------------------------------------- inside the server
@@ -76,14 +80,17 @@ def serve(address: str) -> dict | None:
     listener.bind(address)
     listener.listen()
     print("listening", flush=True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a program
-    while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
+    waiting: list[int] = []
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+        waiting = [pid for pid in waiting if os.waitpid(pid, os.WNOHANG)[0] == 0]
         connection = listener.accept()[0]
-        if os.fork() == 0:
+        waiting.append(os.fork())
+        if waiting[-1] == 0:
             listener.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return begin(connection)
         connection.close()
+    for pid in waiting:
+        os.waitpid(pid, 0)
     return None
 
 
