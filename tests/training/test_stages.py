@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny import ROOT, TRAVELLING, check_refused, run_flags, run_script, write_corpus, write_encoder
+from helpers.tiny import ROOT, TRAVELLING, check_refused, run_flags, run_script
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -34,13 +34,9 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> dict[str, Path]:
+def world(good_corpus, encoder, finished, finished2) -> dict[str, Path]:
     """A corpus, an encoder, and a run of both stages with their defaults."""
-    root = tmp_path_factory.mktemp("stages")
-    paths = {"corpus": write_corpus(root / "corpus"), "encoder": write_encoder(root / "encoder")}
-    paths["stage1"] = stage(1, paths, root / "stage1")
-    paths["stage2"] = stage(2, paths, root / "stage2", "--stage1", paths["stage1"])
-    return paths
+    return {"corpus": good_corpus, "encoder": encoder, "stage1": finished, "stage2": finished2}
 
 
 def stage(number: int, paths: dict[str, Path], output: Path, *more: object) -> Path:
