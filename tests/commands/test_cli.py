@@ -58,8 +58,8 @@ def test_help_and_mistakes_answer_in_half_a_second():
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, said):
-    ended = command(*words)
+def test_a_mistake_is_one_line_and_exit_code_2(python, words, said):
+    ended = command(*words, python=python)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(said)
     assert ended.stderr.count("\n") == 1

@@ -25,7 +25,7 @@ LIBRARIES = (
 )  # fmt: skip
 READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "PYTHON", "MPL", "CUDA_")
 """How names of variables begin that libraries read as they are imported, apart from `READ_LATER`."""
-READ_LATER = ("HF_TOKEN", "PYTHONPATH")
+READ_LATER = ("HF_TOKEN", "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "PYTHONPATH")
 
 CLIENT = """#!{real} -IS
 import json, os, socket, sys
