@@ -46,6 +46,7 @@ _RARE = {
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
     "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "save_minutes", "metric_for_best_model",
     "per_device_eval_batch_size", "use_cpu", "front_end_cache", "hub_private_repo",
+    "merge_asr", "merge_emotion", "merge",
 }  # fmt: skip
 _COMMON = {
     "seed": "Random seed.",
@@ -68,7 +69,7 @@ class Settings(NamedTuple):
 
 
 _PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
-                 "tasks": "TASK",
+                 "tasks": "TASK", "asr": "DIR", "emotion": "DIR",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
@@ -229,8 +230,6 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    research = settings.research
-    experiments = {"gradient_surgery": research.gradient_surgery, "emotion_head": research.emotion_head}
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -238,7 +237,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **experiments)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **asdict(settings.research))
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -315,10 +314,14 @@ def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
     trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
-    if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer
+    if research.gradient_surgery != "none":
+        from ser_mtl.research.surgery import SurgeryTrainer
 
-        trainer_class = PcgradTrainer
+        trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
+    if research.merge_asr:
+        from ser_mtl.research.merging import MergeTrainer
+
+        trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
     if research.emotion_head != "none":
         from ser_mtl.research.heads import HeadTrainer
 
@@ -327,5 +330,5 @@ def _trainer(
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
 
-        trainer.add_callback(GradientCosines(args.output_dir, trainer.stopwatch))
+        trainer.add_callback(GradientCosines(args.output_dir, trainer))
     return trainer

@@ -40,7 +40,7 @@ def cells(grid: Iterable[str]) -> list[Cell]:
         if not name or "" in values_of or len(set(values_of)) < len(values_of):
             raise UserError(f"--grid {text}: must be name=value,value with different values, learning_rate=5e-5,1e-4")
         if name in values:
-            raise UserError(f"--grid {text}: {name} is there twice")
+            raise UserError(f"--grid {text}: {name} appears twice")
         values[name] = [f"{name}={value}" for value in values_of]
     return list(product(*values.values()))
 
@@ -73,10 +73,10 @@ def plan_grid(
     found: dict[str, dict[Cell, list[Run]]] = {row.id: {} for row in rows}
     for cell in cells(grid):
         for run in plan(rows, folds, seeds, folder):
-            if run.name in found:
-                run = in_cell(run, cell)
-                runs = found[run.name].setdefault(_differing(run, cell), [])
-                runs += [run] if run not in runs else []
+            for name in run.rows:
+                one = in_cell(run, cell)
+                runs = found[name].setdefault(_differing(one, cell), [])
+                runs += [one] if one not in runs else []
     return found
 
 

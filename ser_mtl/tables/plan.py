@@ -1,7 +1,7 @@
 """From rows to runs: the trainings the rows need for each fold and seed, their folders, and their state."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, mode
 from typing import Annotated
@@ -40,6 +40,7 @@ class Run:
     folder: Path
     starts: "tuple[tuple[str, Run], ...]" = ()  # flags, and the runs whose folders they name
     flags: tuple[str, ...] = ()  # of its cell of a grid, `name=value`
+    rows: tuple[str, ...] = field(default=(), compare=False)  # those asked for whose metrics it gives
 
     def needed(self) -> "list[Run]":
         """The runs that it starts from, directly or not, each after those that it needs itself."""
@@ -74,18 +75,21 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
     """
     if unknown := sorted(set(ids) - {row.id for row in ROWS}):
         raise UserError(f"--rows {unknown[0]}: no such row; there are {', '.join(row.id for row in ROWS)}")
-    chosen: dict[tuple, Row] = {}
-    for row in ROWS:
-        if row.table in tables or row.id in ids:
-            if needed := set(row.needs.split()) & set(leave_out):
-                raise UserError(f"--leave_out {min(needed)}: {row.id} needs that task; name --rows without it")
-            row = row.without(leave_out)
-            twin = chosen.setdefault((row.stage1, row.stage2), row)
-            if twin is not row:
-                raise UserError(
-                    f"--leave_out {' '.join(leave_out)}: {row.id} is then the same as {twin.id}; name --rows without it"
-                )
-    return list(chosen.values())
+    chosen: list[Row] = []
+    twins: dict[tuple, Row] = {}
+    for whole in ROWS:
+        if whole.table in tables or whole.id in ids:
+            if needed := set(whole.needs.split()) & set(leave_out):
+                raise UserError(f"--leave_out {min(needed)}: {whole.id} needs that task; name --rows without it")
+            row = whole.without(leave_out)
+            twin = twins.setdefault((row.stage1, row.stage2), row)
+            wrong = f"is then the same as {twin.id}" if twin.run != row.run else ""
+            if any(before.tasks and not now.tasks for before, now in zip(whole.stages(), row.stages(), strict=True)):
+                wrong = "has then a stage without a task"
+            if wrong:
+                raise UserError(f"--leave_out {' '.join(leave_out)}: {row.id} {wrong}; name --rows without it")
+            chosen.append(row)
+    return chosen
 
 
 def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder: Path) -> list[Run]:
@@ -96,7 +100,9 @@ def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder
         for fold in folds:
             for row in rows:
                 for run in runs_of(row, fold, seed, folder):
-                    runs.setdefault((run.name, fold, seed), run)
+                    known = runs.setdefault((run.name, fold, seed), run)
+                    if more := [name for name in run.rows if name not in known.rows]:
+                        runs[run.name, fold, seed] = replace(known, rows=(*known.rows, *more))
     return list(runs.values())
 
 
@@ -108,8 +114,8 @@ def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
         starts = tuple((one.flag, run(_name_of(one), 1, one.stage, one.stage.before)) for one in before)
         return Run(name, number, stage, fold, seed, place / name, starts)
 
-    last = run(row.id, 2 if row.stage2 else 1, row.last, row.runs_before())
-    return [*last.needed(), last]
+    last = run(row.run, 2 if row.stage2 else 1, row.last, row.runs_before())
+    return [*last.needed(), replace(last, rows=(row.id,))]
 
 
 def _name_of(before: Before) -> str:
@@ -154,10 +160,13 @@ def plan_table(runs: list[Run], jobs: int) -> str:
             "starts from": ", ".join(start.name for _, start in run.starts) or "the encoder",
             **{state: states.count(state) for state in ("finished", "interrupted", "to do")},
             "minutes each": "" if estimate is None else f"{estimate:.1f}",
+            "is also": ", ".join(name for name in run.rows if name != run.name),
         }
-    table = pd.DataFrame.from_dict(lines, orient="index").to_string()
+    table = pd.DataFrame.from_dict(lines, orient="index")
+    table = table if table["is also"].any() else table.drop(columns="is also")
     number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return f"{table}\n\n{number}, {len(finished)} finished, {len(minutes)} to do{_hours(minutes.values(), jobs)}"
+    hours = _hours(minutes.values(), jobs)
+    return f"{table.to_string()}\n\n{number}, {len(finished)} finished, {len(minutes)} to do{hours}"
 
 
 def _hours(minutes: Iterable[float | None], jobs: int) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from modeling_ser_mtl import SCL_FORMS, emotion_weight
+from modeling_ser_mtl import CTC_SCALES, SCL_FORMS, emotion_weight
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL, WEIGHTS, refuse_without
 
 _FUSION = "concat: the emotion classifier sees x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7) or norm (eq. 6)."
@@ -44,6 +44,7 @@ class Stage:
     tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
+    ctc_scale: str = flag("characters", "What CTC is a mean over, else a sum.", choices=CTC_SCALES)
     fusion: str = flag("none", _FUSION, choices=("none", "concat"))
     scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
@@ -109,7 +110,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
+        refuse_without(self, (SCL, AUXILIARY, CTC, WEIGHTS))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import StageParser
 from ser_mtl.research.pretraining import Pretraining
 from ser_mtl.tables.arguments import keep_settings, parse_arguments
+from ser_mtl.tables.finished import finished_rows
 from ser_mtl.tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
 from ser_mtl.tables.rows import CLAIMS, ROWS
 from ser_mtl.tables.sections import quoted_table
@@ -22,8 +23,8 @@ ALL = choose_rows([1, 2, 3], [], [])
 
 
 def documented_rows() -> dict[str, tuple[str, list[float]]]:
-    """The last command and the paper's numbers of each row in docs/tables.md and docs/earlier_systems.md."""
-    text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md"))
+    """The last command and the paper's numbers of each row in the three pages with tables of rows."""
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md", "rivals.md"))
     lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
     return {
         name: (command, [float(cell) for cell in cells.split("|") if cell.strip(" -")])
@@ -149,8 +150,48 @@ def test_claims_name_existing_rows_and_agree_with_the_paper():
     papers = [claim for claim in CLAIMS if claim.of_paper]
     assert len(papers) == 12
     assert all(paper[claim.better] > paper[claim.worse] for claim in papers)
-    without = {"t5-full-all-pcgrad", "t4-cai", "t4-ioannides", "t4-li"}  # these three have a WA
-    assert {row.id for row in ROWS if not row.paper.ua} == without
+    assert not [row.id for row in ROWS if not row.paper.ua and row.table < 4]
+
+
+def test_rows_of_the_same_settings_are_trained_once_and_both_reported(tmp_path):
+    by_id = {row.id: row for row in ROWS}
+    for row in ROWS:
+        same = by_id[row.run]
+        assert (same.stage1, same.stage2) == (row.stage1, row.stage2)
+        twins = [one for one in ROWS if (one.stage1, one.stage2) == (row.stage1, row.stage2)]
+        assert {one.run for one in twins} == {row.run}, row.id
+    rows = choose_rows([3, 6], [], [])
+    runs = plan(rows, [1], [0], tmp_path)
+    assert [run.rows for run in runs if run.name == "t3-scl-cos"] == [("t3-scl-cos", "t6-two-stages")]
+    table = plan_table(runs, 1)
+    assert "t3-scl-cos" in table and "t6-two-stages" in table
+    for run in runs:
+        write_json(run.folder / "results.json", {})
+    shown = [row.id for row in finished_rows(plan(choose_rows([6], [], []), [1], [0], tmp_path))]
+    # Those asked for, under their own ids alone, and the stage 1 and the parent that are rows themselves.
+    assert shown == ["t1-full-ser", "t1-full-ser-asr", *(row.id for row in ROWS if row.table == 6)]
+
+
+def test_the_two_models_to_be_merged_are_trained_first():
+    runs = plan(choose_rows([], ["t6-merge", "t6-merge-half"], []), [1], [0], Path("x"))
+    assert [run.name for run in runs] == ["t6-merge-asr", "t1-full-ser", "t6-merge", "t6-merge-half"]
+    asr, emotion, merged, half = runs
+    assert (asr.settings.tasks, emotion.settings.tasks) == ("asr", "emotion")
+    assert merged.starts == half.starts == (("--merge_asr", asr), ("--merge_emotion", emotion))
+    words = parse_arguments(["--tables", "6"]).flags_of(half)
+    assert words[words.index("--merge_asr") + 1] == str(asr.folder) and words[words.index("--merge") + 1] == "half"
+    with pytest.raises(UserError, match="--leave_out asr gender: t4-gao-2023 has then a stage without a task"):
+        choose_rows([], ["t4-gao-2023"], ["asr", "gender"])
+    with pytest.raises(UserError, match="--leave_out asr: t6-merge needs that task"):
+        choose_rows([], ["t6-merge"], ["asr"])
+
+
+def test_the_scale_of_ctc_goes_to_the_stage_that_has_it():
+    first, second = plan(choose_rows([], ["t5-scl-cos-batch"], []), [1], [0], Path("x"))
+    assert first.name == "t5-full-ser-asr-batch" and "batch" in first.settings.more and not second.settings.more
+    args = parse_arguments(["--rows", "t3-scl-cos", "--ctc_scale", "utterance"])
+    first, second = plan(choose_rows([], ["t3-scl-cos"], []), [1], [0], Path("x"))
+    assert "--ctc_scale" in args.flags_of(first) and "--ctc_scale" not in args.flags_of(second)
 
 
 def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
@@ -256,7 +297,7 @@ def test_the_flags_of_a_row_override_all_others():
         (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder"),
         (["--seed", "3"], "--seed: each row sets it"),
         (["--stage1_flags", "--tasks emotion"], "--tasks: each row sets it"),
-        (["--tables", "6"], "--tables 6: must be among 1, 2, 3, 4, 5"),
+        (["--tables", "7"], "--tables 7: must be among 1, 2, 3, 4, 5, 6"),
         (["--folds", "6"], "--folds 6: must be among"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
