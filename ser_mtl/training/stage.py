@@ -53,6 +53,9 @@ class Stage:
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
     layer_weights: bool = flag(False, "The heads see a learned average of all layers, not the last layer.")
+    layer_statistics: bool = flag(
+        False, "The heads see the mean and standard deviation over time of all layers, side by side."
+    )
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
@@ -145,6 +148,9 @@ class Stage1(Stage):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
         refuse_without(self, (ADAPTERS,))
+        if self.layer_statistics and (self.layer_weights or self.trainable == "heads"):
+            other = "--layer_weights" if self.layer_weights else "--trainable heads"
+            raise UserError(f"--layer_statistics: {other} is another view of the layers; drop one of the two")
         if self.probe_start and (self.trainable == "heads" or "emotion" not in self.tasks):
             raise UserError("--probe_start: needs emotion among --tasks, and --trainable all or adapters")
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
@@ -172,6 +178,9 @@ class Stage2(Stage):
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
     layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as in stage 1]")
+    layer_statistics: bool | None = flag(
+        None, "The heads see the mean and standard deviation over time of all layers, side by side. [as in stage 1]"
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -148,6 +148,7 @@ class SerMtlTrainer(ResumableTrainer):
         self._add_callbacks()
         self.history: list[dict] | None = None
         self.line: dict | None = None
+        self.shows_line = True  # the first of two trainings has no reader
         self.dev_predictions: list[dict] | None = None
         self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
         self.updates_of_schedule: int | None = None  # if training is to end before its schedule
@@ -188,7 +189,7 @@ class SerMtlTrainer(ResumableTrainer):
         with nothing_made(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
-                self.line = line_of(self)
+                self.line = line_of(self) if self.shows_line else None
                 if begin is None and getattr(self.stage, "probe_start", False):
                     start_from_probe(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
