@@ -102,8 +102,6 @@ def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed
         frames = int(model.frame_lengths(torch.tensor([samples])))
         return frames >= needed and samples <= (model.longest_input or samples)
 
-    if args.process_index == 0:
-        notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
     return Augmented(rows, args.augment, seed, fits)
 
 

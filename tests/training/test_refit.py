@@ -82,7 +82,7 @@ def test_chance_moves_a_ccc_as_it_moves_a_correlation(scores, step):
 
 
 def test_a_training_that_is_cut_short_has_the_learning_rates_of_the_whole(good_corpus, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(refit, "last_of_the_best", lambda scores, utterances: min(scores))
+    monkeypatch.setattr(refit, "last_of_the_best", lambda scores, utterances, ccc: min(scores))
     output = tmp_path / "run"
     ended = run_script(
         "run_stage1", flags(good_corpus, output, encoder=encoder, logging_strategy="steps", logging_steps=1)
