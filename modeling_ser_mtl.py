@@ -2,8 +2,7 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py`, `recordings_ser_mtl.py` and
-`segments_ser_mtl.py`; the six need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -19,13 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-)
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from transformers.utils import ModelOutput
 
 try:
@@ -33,16 +26,19 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the six files are a package
+try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
+    from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
-    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
+    from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+        from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 

@@ -17,9 +17,11 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
-from ser_mtl.corpora.folds import ALL, Fold, hash_of_annotations, split, split_record
+from ser_mtl.corpora.dealing import ALL, Fold
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
+from ser_mtl.corpora.split_record import hash_of_annotations, split_record
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, notice

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 from datasets import Dataset
 
-from ser_mtl.corpora.folds import assign_folds
+from ser_mtl.corpora.dealing import assign_folds
 from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES, is_official
 from ser_mtl.corpora.values import SYNONYMS, VALUES, read_values, shortest

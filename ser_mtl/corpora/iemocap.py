@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import DevChoice, split
+from ser_mtl.corpora.dealing import DevChoice
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.tree import AUDIO, AudioIndex, best_copy, files_below, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError, notice

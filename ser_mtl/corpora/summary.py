@@ -10,7 +10,8 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora import ffmpeg
-from ser_mtl.corpora.folds import ALL, FOLDS, DevChoice, Fold, split
+from ser_mtl.corpora.dealing import ALL, FOLDS, DevChoice, Fold
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of

@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import FOLDS, PARTS, rows_of_fold
+from ser_mtl.corpora.dealing import FOLDS, PARTS
+from ser_mtl.corpora.folds import rows_of_fold
 from ser_mtl.corpora.mapping import with_map
 from ser_mtl.corpora.utterances import is_official, joined
 from ser_mtl.cross.heard import Heard

@@ -7,9 +7,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import cached_file
 
-from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.corpora.names import same_person
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
 from ser_mtl.hub.names import hashed

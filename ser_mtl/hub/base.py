@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
-from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import AdapterConfig

@@ -6,15 +6,16 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
-from loading_ser_mtl import PIPELINES
-from ser_mtl.corpora.folds import Split
+from config_ser_mtl import PIPELINES
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.beside import with_folds
-from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, OF_TEST, read_complete, read_results, size_of, weights_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.names import (
     PRIVATE_MODEL,
     without_names_in_predictions,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
+from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, transcribing
 from modeling_ser_mtl import SerMtlModel
-from pipeline_ser_mtl import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.hub.complete import read_results

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, Wav2Vec2Processor
 from transformers.utils import logging
 
+import answers_ser_mtl
 import pipeline_ser_mtl
+from answers_ser_mtl import NO_TRANSCRIPT, transcribing
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from pipeline_ser_mtl import NO_TRANSCRIPT, transcribing
 from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import audio_blocks
@@ -21,8 +22,8 @@ from ser_mtl.model.fast_front_end import extract_features, receptive_field
 from ser_mtl.model.processor import load_processor
 from ser_mtl.model.saved import check_saved
 
-infer = partial(pipeline_ser_mtl.infer, front_end=extract_features)
-"""As in `pipeline_ser_mtl`, with the front end that is faster on a CPU."""
+infer = partial(answers_ser_mtl.infer, front_end=extract_features)
+"""As in `answers_ser_mtl`, with the front end that is faster on a CPU."""
 
 
 def load(

@@ -13,7 +13,7 @@ import pipeline_ser_mtl
 import ser_mtl
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, replacing, write_json
-from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
 from ser_mtl.page.clips import Limits

@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from typing_extensions import TypedDict
 
 from modeling_ser_mtl import SerMtlOutput
-from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.cosine_figure import mean_cosines, plot_gradient_cosines
 from ser_mtl.files import read_json, write_json
 from ser_mtl.research.gradients import gradients_of, inner_products, shared_parameters
 from ser_mtl.training.adapters import unwrap

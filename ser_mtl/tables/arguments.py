@@ -14,7 +14,7 @@ from transformers.hf_argparser import HfArg
 from typing_extensions import TypedDict
 
 from ser_mtl import cluster
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.dealing import FOLDS
 from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.targets import unusable_tasks
 from ser_mtl.errors import UserError

@@ -1,4 +1,4 @@
-"""The figures of the report; see `ser_mtl.evaluation.figures` for what they have in common."""
+"""The figures of the report; see `ser_mtl.evaluation.drawing` for what they have in common."""
 
 from itertools import cycle
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ser_mtl.evaluation.figures import LEGEND, WIDTH, blank_figure, line_style, literal, save_figure, tidy
+from ser_mtl.evaluation.drawing import LEGEND, WIDTH, blank_figure, line_style, literal, save_figure, tidy
 from ser_mtl.evaluation.intervals import Interval, ends
 from ser_mtl.tasks import TASKS
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.figures import History
 from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
 from ser_mtl.evaluation.results import Results
+from ser_mtl.evaluation.training_curves import History
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
 from ser_mtl.research.cosines import Cosines

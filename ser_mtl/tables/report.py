@@ -14,9 +14,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.figures import mean_cosines, plot_confusion_matrix, plot_gradient_cosines, plot_training_curves
+from ser_mtl.evaluation.cosine_figure import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.figures import plot_confusion_matrix
 from ser_mtl.evaluation.intervals import Counts, counts, interval
 from ser_mtl.evaluation.results import shared_speakers_note
+from ser_mtl.evaluation.training_curves import plot_training_curves
 from ser_mtl.files import fitting, read_json, write_text
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.tables.baselines import Baselines

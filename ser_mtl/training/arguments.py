@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from ser_mtl.corpora.augmentation import check_augmentations
-from ser_mtl.corpora.folds import ALL, FOLDS
+from ser_mtl.corpora.dealing import ALL, FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError

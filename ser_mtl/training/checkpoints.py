@@ -14,7 +14,7 @@ from transformers import TrainerState
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.figures import History
+from ser_mtl.evaluation.training_curves import History
 from ser_mtl.files import read_json, write_json
 
 STATE = "trainer_state.json"

@@ -7,11 +7,11 @@ from datasets import DatasetDict
 from transformers.utils import cached_file
 from typing_extensions import TypedDict
 
-from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError, notice
 from ser_mtl.files import read_json
-from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.names import hashed
 from ser_mtl.training.method import Earlier
 

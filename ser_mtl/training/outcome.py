@@ -15,10 +15,11 @@ from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
-from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
+from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import below_line, part_of, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
+from ser_mtl.evaluation.training_curves import plot_training_curves
 from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.beside import with_folds

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired
 
+from datasets import DatasetDict
 from typing_extensions import TypedDict
 
-from ser_mtl.corpora.folds import Split
-from ser_mtl.corpora.loading import place_of_data
+from ser_mtl.corpora.dealing import ALL
+from ser_mtl.corpora.loading import CORPORA, place_of_data
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
@@ -82,6 +84,15 @@ def run_record(
         "commit": commit(),
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def corpus_record(parts: DatasetDict) -> dict:
+    """Where utterances come from and which fold is the test, as far as they say it themselves."""
+    names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
+    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
+    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
+    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
+    return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 
 def check_run_folder(folder: Path, record: dict) -> dict | None:

@@ -1,12 +1,13 @@
-"""The model a stage starts from, for the tasks that the corpus has."""
+"""What a Trainer is given, and the model a stage starts from, for the tasks that the corpus has."""
 
 from collections.abc import Iterable
 
 from datasets import DatasetDict
 
 from ser_mtl.corpora.targets import label_sets, unusable_tasks, value_scales
-from ser_mtl.corpora.utterances import joined
+from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError, notice
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Start
 from ser_mtl.training.stage import DefaultTasks, Stage, Stage1, Stage2
@@ -48,3 +49,20 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     if start.earlier is not None:
         check_never_heard(start.earlier, parts)
     return start
+
+
+def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check that the arguments of a Trainer are what they should be.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for name, given, wanted in (("stage", stage, (Stage1, Stage2)), ("args", args, (SerMtlArguments,))):
+        if not isinstance(given, wanted):
+            shown = given.__name__ if isinstance(given, type) else type(given).__name__
+            names = " or ".join(f"ser_mtl.{one.__name__}(...)" for one in wanted)
+            raise UserError(f"{name}: must be {names}, not {shown}")
+    if not isinstance(parts, dict) or "train" not in parts:
+        raise UserError("parts: must be what ser_mtl.split returns, with train, test and dev")
+    for name, part in parts.items():
+        check_utterances(f"parts[{name!r}]", part)

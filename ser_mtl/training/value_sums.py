@@ -11,10 +11,10 @@ from modeling_ser_mtl import concordance_sums
 from ser_mtl.training.adapters import unwrap
 
 if TYPE_CHECKING:
-    from ser_mtl.training.trainer import SerMtlTrainer
+    from ser_mtl.training.exact_loss import ExactLossTrainer
 
 
-def sums_of_update(trainer: SerMtlTrainer, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def sums_of_update(trainer: ExactLossTrainer, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The `concordance_sums` of each value over the batches of an update, in all processes.
 
     They take a forward pass without gradients. It draws the same random numbers as the one with gradients that follows,

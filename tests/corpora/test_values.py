@@ -13,8 +13,8 @@ from ser_mtl.corpora.dataset import read_dataset
 from ser_mtl.corpora.described import read_described
 from ser_mtl.corpora.description import read_description
 from ser_mtl.corpora.folder import read_folder, write_metadata
-from ser_mtl.corpora.folds import hash_of_annotations
 from ser_mtl.corpora.iemocap import read_iemocap
+from ser_mtl.corpora.split_record import hash_of_annotations
 from ser_mtl.corpora.targets import value_scales, with_targets
 from ser_mtl.errors import Notice, UserError
 

@@ -23,6 +23,10 @@ SAMPLING_RATE = 16_000
 PITCHES = {"angry": 440, "happy": 660, "neutral": 330, "sad": 220}
 SPEAKERS = {f"{gender[0]}{number}": gender for number in range(1, 6) for gender in ("female", "male")}
 ROOT = Path(__file__).resolve().parents[2]
+TRAVELLING = sorted(path.name for path in ROOT.glob("*_ser_mtl.py"))
+"""The files that go with every model."""
+OWN = ["ser_mtl", *(name.removesuffix(".py") for name in TRAVELLING)]
+"""The modules of this project that a program of a reader does not have."""
 
 
 class Ended(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.encoders import ENCODERS, all_tasks_config
-from helpers.tiny import check_one_line, run_script
+from helpers.tiny import OWN, check_one_line, run_script
 from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel, ZeroLinear
@@ -72,11 +72,10 @@ def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
     with torch.inference_mode():
         output = SerMtlModel.from_pretrained(finished)(waveform)
     torch.save((waveform, output.logits, output.asr_logits), tmp_path / "expected.pt")
-    code = """
-import sys, torch
-own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
-own += ["segments_ser_mtl"]
-sys.modules.update(dict.fromkeys(own))  # as if it were not installed
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({OWN}))  # as if it were not installed"
+        + """
+import torch
 from transformers import AutoModelForAudioClassification, AutoModelForCTC
 waveform, emotion, characters = torch.load("expected.pt")
 with torch.inference_mode():
@@ -88,6 +87,7 @@ with torch.inference_mode():
         assert type(model).__module__.startswith("transformers.")
         torch.testing.assert_close(model(waveform).logits, expected, atol=1e-5, rtol=0)
 """
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 

@@ -13,8 +13,8 @@ import torch
 from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 from transformers import Wav2Vec2Processor, pipeline
 
+from answers_ser_mtl import length_groups
 from modeling_ser_mtl import SerMtlModel
-from pipeline_ser_mtl import length_groups
 from ser_mtl.corpora.audio import decode
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.inference.formats import text_lines

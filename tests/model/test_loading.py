@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers.tiny import SAMPLING_RATE, contents, run_flags, run_script, tone
+from helpers.tiny import OWN, SAMPLING_RATE, contents, run_flags, run_script, tone
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file, save_file
 
@@ -22,11 +22,10 @@ from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 SHORT = 3000  # samples of the second utterance that are not padding
 
 # Runs in a process without our code. `outputs` is what it says of two noises, the second one padded.
-PREAMBLE = """
-import importlib.util, sys, torch
-own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
-own += ["segments_ser_mtl"]
-sys.modules.update(dict.fromkeys(own))  # as if it were not installed
+PREAMBLE = (
+    f"import sys\nsys.modules.update(dict.fromkeys({OWN}))  # as if it were not installed"
+    + """
+import importlib.util, torch
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 assert importlib.util.find_spec("modeling_ser_mtl") is None
 noise = torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))
@@ -37,6 +36,7 @@ def outputs(model):
 def auto(name, **more):
     return AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True, **more)
 """
+)
 
 
 # Of several rates, numbers of channels and forms.

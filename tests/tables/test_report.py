@@ -10,7 +10,7 @@ from helpers.finished_runs import answer, results_of, write_runs
 from sklearn.metrics import recall_score
 
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.figures import mean_cosines, plot_gradient_cosines
+from ser_mtl.evaluation.cosine_figure import mean_cosines, plot_gradient_cosines
 from ser_mtl.evaluation.intervals import Interval
 from ser_mtl.evaluation.predictions import write_predictions
 from ser_mtl.files import read_json, read_json_lines, write_json, write_json_lines

@@ -15,8 +15,8 @@ from helpers.trainers import N, noise_trainer, noises
 from helpers.waiting import Waiting
 from transformers import TrainerCallback
 
+from answers_ser_mtl import heard_characters, transcripts_of
 from modeling_ser_mtl import weighted_loss
-from pipeline_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import UserError
 from ser_mtl.training.arguments import SerMtlArguments
