@@ -163,7 +163,7 @@ class SerMtlArguments(TrainingArguments):
     augment: list[str] | None = flag(
         None,
         "Change the training utterances anew in each epoch: noise (half of them, at 10 to 30 dB), reverb (half), speed "
-        "(0.9, 1 or 1.1); or none. The front end then runs in every step.",
+        "(0.9, 1 or 1.1); or none. The front end runs in every step.",
     )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.

@@ -53,9 +53,7 @@ class Stage:
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
     layer_weights: bool = flag(False, "The heads see a learned average of all layers, not the last layer.")
-    layer_statistics: bool = flag(
-        False, "The heads see the mean and standard deviation over time of all layers, side by side."
-    )
+    layer_statistics: bool = flag(False, "The heads see mean and deviation over time of all layers, side by side.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
@@ -135,9 +133,7 @@ class Stage1(Stage):
         f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
         "--selection last. [emotion asr, as far as the corpus has them]",
     )
-    probe_start: bool = flag(
-        False, "Start the emotion head as a logistic regression on what it sees: linear probe first, then finetuning."
-    )
+    probe_start: bool = flag(False, "Start the emotion head as a logistic regression on what it sees, a linear probe.")
     trainable: str = flag(
         "all",
         "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
@@ -178,9 +174,7 @@ class Stage2(Stage):
     fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
     layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as in stage 1]")
-    layer_statistics: bool | None = flag(
-        None, "The heads see the mean and standard deviation over time of all layers, side by side. [as in stage 1]"
-    )
+    layer_statistics: bool | None = flag(None, "They see mean and deviation over time of all layers. [as in stage 1]")
 
     def __post_init__(self):
         super().__post_init__()
