@@ -215,7 +215,7 @@ class LayerWeights(nn.Module):
         return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
 
 
-def layer_statistics(outputs: list[Tensor], frame_mask: Tensor) -> Tensor:
+def layer_statistics(outputs: tuple[Tensor, ...], frame_mask: Tensor) -> Tensor:
     """Mean and standard deviation over real frames of each layer, normalised as in `LayerWeights`, side by side.
 
     (batch, frames, d) of each layer -> (batch, 1, 2 x layers x d): what heads see as a single frame.

@@ -143,7 +143,8 @@ def pooled_layers(
         batch_size: utterances of similar length in each.
         pool: see there.
     """
-    order = np.argsort(getattr(inputs, "rows", inputs)["length"], kind="stable")
+    rows = inputs.rows if isinstance(inputs, Augmented) else inputs
+    order = np.argsort(rows["length"], kind="stable")
     training = model.training
     model.eval()
     pooled = []

@@ -86,7 +86,7 @@ def test_a_probe_that_has_no_room_or_no_use_is_refused(tmp_path, good_corpus, en
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_statistics_are_those_of_the_real_frames_of_each_layer(dtype):
     outputs = [4 + 3 * torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (0, 1)]
-    seen = layer_statistics(outputs, torch.arange(6) < torch.tensor([[6], [4]]))
+    seen = layer_statistics((*outputs,), torch.arange(6) < torch.tensor([[6], [4]]))
     assert seen.shape == (2, 1, 32) and seen.dtype == dtype
     for one, frames in enumerate((6, 4)):
         normed = [(out[one, :frames].double() - out[one, :frames].double().mean(1, keepdim=True)) for out in outputs]
