@@ -217,8 +217,12 @@ def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Te
 
 
 def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
-    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long."""
-    alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long.
+
+    Special tokens are left out, such as [UNK], a character of the training that was not in the vocabulary.
+    """
+    special = {*tokenizer.all_special_tokens} - {tokenizer.word_delimiter_token}
+    alphabet = ["" if token in special else token for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
     words = ["".join(alphabet[character] for character in row if character >= 0) for row in characters]
     return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
 

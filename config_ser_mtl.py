@@ -113,9 +113,10 @@ class BaseConfig(PretrainedConfig):
         id2label, label2id, num_labels = given.values()
         if not -1 < (num_labels or 0) <= _MOST_LABELS:
             raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
-        names = [(self.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
-        names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
-        names = [list(labels) for labels in names if labels]
+        indices = label2id or {}
+        by_name = [(self.labels or {}).get("emotion"), sorted(indices, key=indices.__getitem__)]
+        by_name.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
+        names = [list(labels) for labels in by_name if labels]
         if any(labels != names[0] for labels in names) or (names and num_labels not in (None, len(names[0]))):
             raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
         if names or ((self.labels or self.value_scales) and "emotion" not in self.tasks):

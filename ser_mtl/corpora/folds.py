@@ -46,11 +46,7 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
     folds, fold = list(corpus["fold"]), int(fold)
     test = rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
-    dev_rows = []
-    if dev == "session":
-        dev_rows = rows_of_fold(folds, fold % len(FOLDS) + 1, "--dev session")
-    elif dev == "dialog":
-        dev_rows = [train[row] for row in choose_dev(corpus.select(train), fold)]
+    dev_rows = _dev_rows(corpus, train, fold, dev)
     train = sorted(set(train) - set(dev_rows))
     if not train:
         raise UserError(_nothing_to_train_on(corpus, fold, dev))
@@ -58,6 +54,12 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
     splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
     return splits
+
+
+def _dev_rows(corpus: Dataset, train: list[int], fold: int, dev: DevChoice) -> list[int]:
+    if dev == "session":
+        return rows_of_fold(list(corpus["fold"]), fold % len(FOLDS) + 1, "--dev session")
+    return [train[row] for row in choose_dev(corpus.select(train), fold)] if dev == "dialog" else []
 
 
 def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
@@ -121,6 +123,8 @@ def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
     """
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
-        present = ", ".join(str(number) for number in sorted(set(folds) - {None})) or "none"
+        present = (
+            ", ".join(str(number) for number in sorted({number for number in folds if number is not None})) or "none"
+        )
         raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
     return rows

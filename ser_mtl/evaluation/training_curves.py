@@ -29,6 +29,7 @@ def _logged(entry: dict) -> dict:
 History = list[Annotated[dict, AfterValidator(_logged)]]
 """The content of `history.json`, the log of the Trainer."""
 
+_PERCENT = "Metric (%)"
 _WEIGHTED_SUM = {"color": "black", "linestyle": "-", "linewidth": 2.2}
 
 
@@ -61,38 +62,51 @@ def plot_training_curves(
         title: printed above all panels.
         line: UA of the frozen encoder on the same utterances as the metrics, a fraction.
     """
-    tasks, terms = _loss_curves(log_history)
-    metrics = _metric_curves(log_history)
-    panels = [
-        (tasks, "Training: losses of the tasks", "Loss (nats)"),
-        (terms, "Training: other terms", "Loss (no unit)"),
-        (metrics, evaluated_on, "Metric (%)"),
-    ]
-    panels = [panel for panel in panels if panel[0]] or panels[:1]
+    panels = _panels(log_history, evaluated_on)
     figure = blank_figure(3.1 * len(panels) + (0.3 if title else 0))
     for axes, (curves, heading, unit) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
-        for curve in curves:
-            every = max(1, len(curve.epochs) // 8)
-            axes.plot(curve.epochs, curve.values, label=curve.label, markevery=every, **curve.style)
+        _draw_curves(axes, curves)
         axes.set(xlabel="Epoch", ylabel=unit)
         axes.set_title(heading, fontsize="medium")
-        if curves is metrics and line is not None:
+        if line is not None and unit == _PERCENT:
             axes.axhline(100 * line, label="frozen encoder, UA", color="0.4", linestyle=(0, (4, 2)), linewidth=1)
-        if curves is metrics:
-            lowest = min((value for curve in curves for value in curve.values), default=0)
-            axes.set_ylim(min(0, lowest), max(103, axes.get_ylim()[1]))
-        elif all(value > 0 for curve in curves for value in curve.values):
-            _scale_to_logarithm(axes)
+        _set_scale(axes, curves, percent=unit == _PERCENT)
         if chosen_epoch is not None:
             axes.axvline(chosen_epoch, label=f"kept: epoch {chosen_epoch:g}", **DOTTED)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
-        tidy(axes)
         wide = max((len(curve.label) for curve in curves), default=0) > 15
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=2 if wide else 3, **LEGEND)
     figure.suptitle(literal(title), fontsize="medium")
     save_figure(figure, path)
     return figure
+
+
+def _panels(log_history: list[dict], evaluated_on: str) -> list[tuple[list[_Curve], str, str]]:
+    """The panels of the figure that have curves: these, a title, and their unit."""
+    tasks, terms = _loss_curves(log_history)
+    panels = [
+        (tasks, "Training: losses of the tasks", "Loss (nats)"),
+        (terms, "Training: other terms", "Loss (no unit)"),
+        (_metric_curves(log_history), evaluated_on, _PERCENT),
+    ]
+    return [panel for panel in panels if panel[0]] or panels[:1]
+
+
+def _draw_curves(axes: Axes, curves: list[_Curve]) -> None:
+    for curve in curves:
+        every = max(1, len(curve.epochs) // 8)
+        axes.plot(curve.epochs, curve.values, label=curve.label, markevery=every, **curve.style)
+
+
+def _set_scale(axes: Axes, curves: list[_Curve], percent: bool) -> None:
+    """Whole epochs from 0; percentages up to 100, and losses on a logarithmic scale if all are above 0."""
+    if percent:
+        lowest = min((value for curve in curves for value in curve.values), default=0)
+        axes.set_ylim(min(0, lowest), max(103, axes.get_ylim()[1]))
+    elif all(value > 0 for curve in curves for value in curve.values):
+        _scale_to_logarithm(axes)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
+    tidy(axes)
 
 
 def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from datasets import DatasetDict
 from torch import Tensor
 
 from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
@@ -10,19 +11,37 @@ from ser_mtl.model.fast_attention import choose_attention
 from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.divergence import Divergence, check_finite
-from ser_mtl.training.loss_targets import LossTargets
+from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.schedule import ScheduledTrainer
+from ser_mtl.training.stage import Stage
 from ser_mtl.training.value_sums import sums_of_update
 
 
 class ExactLossTrainer(ScheduledTrainer):
     """A Trainer whose loss is, for each task, a sum over the whole update divided by a number of the whole update."""
 
-    loss_targets: LossTargets
+    stage: Stage
+    parts: DatasetDict
+    record: dict
+    labels: dict[str, list[str]]
     divergence: Divergence
     values: list[str]
     """The trained tasks that give a value."""
-    _value_sums: dict[str, Tensor]
+    counts: dict[str, Tensor]
+    """What each loss of the update under way is divided by."""
+
+    def settle_loss(self) -> None:
+        """Settle what the loss of each task compares with, once the model is on its device."""
+        # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
+        self.model_accepts_loss_kwargs = True
+        self._value_sums: dict[str, Tensor] = {}
+        weigh = self.stage.class_weights == "balanced"
+        balanced = balanced_weights(self.parts["train"], self.labels) if weigh else {}
+        self.loss_targets = LossTargets(self.labels, self.args.label_smoothing_factor, balanced, self.args.device)
+        if balanced:
+            self.record["class_weights"] = {
+                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+            }
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
         """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
@@ -44,7 +63,7 @@ class ExactLossTrainer(ScheduledTrainer):
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         self._value_sums = sums_of_update(self, batches)
-        by_name = dict(zip(names, counts, strict=False))
+        by_name = self.counts = dict(zip(names, counts, strict=False))
         if self.loss_targets:
             totals = zip(sums, counts[len(names) :], strict=True)
             scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}
@@ -81,20 +100,21 @@ class ExactLossTrainer(ScheduledTrainer):
         """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
         config = unwrap(self.accelerator.unwrap_model(self.model)).config
         outputs = self._forward(model, inputs)
-        if num_items_in_batch is None:
+        losses = outputs.losses
+        if num_items_in_batch is None or losses is None:
             return (outputs.loss, outputs) if return_outputs else outputs.loss
+        values = outputs.task_values or {}
         for task, sums in self._value_sums.items():
-            labels = inputs[f"{task}_labels"]
-            outputs.losses[task] = concordance_loss(config, task, outputs.task_values[task], labels, sums)
-        for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
-            outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
-        loss = weighted_loss(config, outputs.losses, num_items_in_batch)
+            losses[task] = concordance_loss(config, task, values[task], inputs[f"{task}_labels"], sums)
+        for name in losses.keys() - set(config.tasks):  # losses that need no label
+            losses[name] = losses[name] * (inputs["row"] >= 0)
+        loss = weighted_loss(config, losses, num_items_in_batch)
         if not self._loss_sums:
             self._first_update_summed = self.state.global_step
-        for task, values in outputs.losses.items():
-            share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
+        for task, loss_values in losses.items():
+            share = loss_values.detach().sum() / num_items_in_batch[task].clamp(min=1)
             self._loss_sums[task] = self._loss_sums.get(task, 0) + share
-        self.divergence.note_losses(inputs["row"], outputs.losses)
+        self.divergence.note_losses(inputs["row"], losses)
         # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss

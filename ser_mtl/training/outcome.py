@@ -107,6 +107,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "selection": record["training"]["selection"],
         **({"refit": True} if record["corpus"].get("refit") else {}),
         **({"augment": trainer.args.augment} if trainer.args.augment else {}),
+        **({"research": trainer.research} if trainer.research else {}),
         **progress_of(trainer),
         **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
         **({"leaks": leaks} if leaks else {}),
@@ -159,7 +160,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
     plot_training_curves(
-        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+        trainer.history or [], curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
     )
     if rows and "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
@@ -217,7 +218,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
+    known = results["corpus"] != "demo" and "research" not in results  # nobody's own recordings; not to be loaded
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and known:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
     if results["test"].get("all", {}).get("emotion"):
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")

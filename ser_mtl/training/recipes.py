@@ -45,6 +45,7 @@ def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any
     contradicted = {
         "refit": given.get("dev") == "none" or given.get("selection", "dev") != "dev",
         "layer_statistics": bool(given.get("layer_weights")) or given.get("trainable") == "heads",
+        "augment": given.get("front_end_cache") == "always",
         "probe_start": given.get("trainable") == "heads" or "emotion" not in (given.get("tasks") or ["emotion"]),
     }
     return {name: value for name, value in values.items() if not contradicted.get(name)}

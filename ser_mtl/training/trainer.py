@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
@@ -17,7 +18,6 @@ from answers_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.split_record import split_record, with_content
-from ser_mtl.corpora.targets import check_annotated
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
@@ -28,7 +28,7 @@ from ser_mtl.lock import release
 from ser_mtl.metrics import MEAN_CCC, METRICS
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, check_together
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EarlyStopping,
@@ -39,12 +39,11 @@ from ser_mtl.training.callbacks import (
     StopOnSignal,
     Stopwatch,
 )
-from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
+from ser_mtl.training.data import batch_rows, model_inputs, seed_of_order, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
 from ser_mtl.training.exact_loss import ExactLossTrainer
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.line import FILE_OF_LINE, line_of
-from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.probe import start_from_probe
@@ -52,7 +51,7 @@ from ser_mtl.training.publication import publish
 from ser_mtl.training.run_folder import check_same_corpus, corpus_record, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.stage import Stage
-from ser_mtl.training.start import check_arguments, leave_out_unusable, start_of
+from ser_mtl.training.start import check_given, start_of
 
 
 class SerMtlTrainer(ExactLossTrainer):
@@ -81,6 +80,13 @@ class SerMtlTrainer(ExactLossTrainer):
             task needs.
     """
 
+    history: list[dict] | None = None
+    line: dict | None = None
+    dev_predictions: list[dict] | None = None
+    shows_line = True  # the first of two trainings has no reader
+    seconds_before = 0.0  # of an earlier training that belongs to this one
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
+
     def __init__(
         self,
         stage: Stage,
@@ -91,10 +97,7 @@ class SerMtlTrainer(ExactLossTrainer):
         start: Start | None = None,
         **kwargs,
     ):
-        check_arguments(stage, args, parts)
-        check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
-        leave_out_unusable(stage, parts, stage.tasks)
-        check_annotated(parts, stage.tasks)
+        check_given(stage, args, parts)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
         self.start = start or start_of(stage, parts)
@@ -102,12 +105,9 @@ class SerMtlTrainer(ExactLossTrainer):
         model.spec_augment = SpecAugment(model.encoder)
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
-        check_no_shared_audio(parts, self.corpus)
-        if self.start.earlier is not None and start is None:
-            check_never_heard(self.start.earlier, parts, audio_digests(self.corpus))
+        self._check_audio(known=start is not None)
         self.rows_of_parts = batch_rows(self.corpus, parts)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
+        training_set = training_rows(self.rows_of_parts["train"], model, args)
         self.beginning = Beginning(self._write_record, args)
         with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
             super().__init__(
@@ -120,30 +120,28 @@ class SerMtlTrainer(ExactLossTrainer):
                 compute_metrics=self._scores,
                 **kwargs,
             )
-        # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
-        self.model_accepts_loss_kwargs = True
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.values = model.config.value_tasks
-        self._value_sums: dict[str, Tensor] = {}
         self.metric = SerMtlMetric(self.labels)
-        balanced = balanced_weights(parts["train"], self.labels) if stage.class_weights == "balanced" else {}
-        self.loss_targets = LossTargets(self.labels, args.label_smoothing_factor, balanced, args.device)
-        if balanced:
-            self.record["class_weights"] = {
-                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
-            }
-        lengths = np.asarray(self.rows_of_parts["train"]["length"])
-        self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
+        self.settle_loss()
         self._add_callbacks()
-        self.history: list[dict] | None = None
-        self.line: dict | None = None
-        self.shows_line = True  # the first of two trainings has no reader
-        self.dev_predictions: list[dict] | None = None
         self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
-        self.seconds_before = 0.0  # of an earlier training that belongs to this one
+
+    def _check_audio(self, known: bool) -> None:
+        """Check that no recording is on two sides, nor, unless this is known, one that the start was trained on."""
+        check_no_shared_audio(self.parts, self.corpus)
+        if self.start.earlier is not None and not known:
+            check_never_heard(self.start.earlier, self.parts, audio_digests(self.corpus))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As usual, whatever the precision of an earlier Trainer of this process."""
+        AcceleratorState._reset_state()
+        super().create_accelerator_and_postprocess()
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
+        lengths = np.asarray(self.rows_of_parts["train"]["length"])
+        self._sampler = LengthGroupedSampler(lengths, self.args.utterances_per_update, seed_of_order(self.args))
         self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
@@ -301,13 +299,13 @@ class SerMtlTrainer(ExactLossTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
-        predictions = {task: logits.float().softmax(dim=-1) for task, logits in outputs.task_logits.items()}
+        predictions = {task: logits.float().softmax(dim=-1) for task, logits in (outputs.task_logits or {}).items()}
         predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
             predictions["asr"] = heard_characters(
                 outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
             )
-        predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
+        predictions |= {f"{task}_embedding": x.float() for task, x in (outputs.embeddings or {}).items()}
         return outputs.loss, predictions, inputs["row"]
 
     def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: Any) -> list[dict]:

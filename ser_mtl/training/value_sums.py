@@ -33,7 +33,7 @@ def sums_of_update(trainer: ExactLossTrainer, batches: list[dict[str, Tensor]]) 
         for batch in map(trainer._prepare_inputs, batches):
             labels = [batch[f"{task}_labels"] for task in trainer.values]
             inputs = {name: value for name, value in batch.items() if not name.endswith("_labels")}
-            values = trainer._forward(model, inputs).task_values
+            values = trainer._forward(model, inputs).task_values or {}
             tasks = zip(trainer.values, labels, strict=True)
             total += torch.stack([concordance_sums(config, task, values[task], own) for task, own in tasks])
     if trainer.args.world_size > 1:

@@ -154,7 +154,7 @@ def test_the_pipeline_gives_the_answer_of_the_recognizer(recognizer, talk):
 
 def test_a_line_every_half_second_says_what_is_heard_now(recognizer, talk, monkeypatch):
     samples = np.concatenate([talk[: 4 * SAMPLING_RATE], np.zeros(3 * SAMPLING_RATE, np.int16)])
-    stdin = io.TextIOWrapper(io.BytesIO(samples.tobytes()[::1]))
+    stdin = io.TextIOWrapper(io.BytesIO(samples.tobytes() + b"\0\0\0"))
     monkeypatch.setattr("sys.stdin", stdin)
     with live.standard_input(SAMPLING_RATE) as (blocks, rate):
         said = list(live.lines(recognizer, blocks, rate))

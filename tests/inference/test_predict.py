@@ -111,7 +111,7 @@ def test_a_transcript_is_what_the_processor_decodes(finished):
     for samples in utterances():
         output = network(**processor(samples / 32768, sampling_rate=SAMPLING_RATE, return_tensors="pt"))
         (answer,) = infer(network, processor, [samples])
-        assert answer["transcript"] == processor.batch_decode(output.asr_logits.argmax(-1))[0]
+        assert answer["transcript"] == processor.batch_decode(output.asr_logits.argmax(-1))[0].replace("[UNK]", "")
 
 
 def test_groups_hold_every_utterance_once_and_keep_to_the_budget():
