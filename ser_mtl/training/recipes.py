@@ -42,10 +42,12 @@ def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any
     for name in given:
         for other in _INSTEAD.get(name, ()):
             values.pop(other, None)
+    other_heads = given.get("trainable") == "heads" or given.get("emotion_head", "none") != "none"
+    no_new_head = given.get("merge_emotion") or "emotion" not in (given.get("tasks") or ["emotion"])
     contradicted = {
         "refit": given.get("dev") == "none" or given.get("selection", "dev") != "dev",
-        "layer_statistics": bool(given.get("layer_weights")) or given.get("trainable") == "heads",
+        "layer_statistics": given.get("layer_weights") or other_heads,
         "augment": given.get("front_end_cache") == "always",
-        "probe_start": given.get("trainable") == "heads" or "emotion" not in (given.get("tasks") or ["emotion"]),
+        "probe_start": other_heads or no_new_head,
     }
     return {name: value for name, value in values.items() if not contradicted.get(name)}

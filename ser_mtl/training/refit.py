@@ -101,7 +101,7 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     args.output_dir = str(search_folder(Path(args.output_dir)))
     args.resume_from_checkpoint = None  # it is of the second training
     if isinstance(stage, Stage2) and stage.stage1 and (before := search_folder(Path(stage.stage1))).is_dir():
-        _check_stage1(stage, parts)
+        _check_stage1(stage.stage1, stage, parts)
         stage.stage1 = str(before)
     trainer = build(stage, args, parts, None)
     trainer.shows_line = False
@@ -109,7 +109,7 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     return trainer
 
 
-def _check_stage1(stage: Stage2, parts: DatasetDict) -> None:
+def _check_stage1(named: str, stage: Stage2, parts: DatasetDict) -> None:
     """Check the run that the flag names, so that a message does not name the first training of it, which nobody did."""
-    check_fits(stage, read_stage1(stage.stage1))
-    check_never_heard(Earlier("--stage1", stage.stage1), with_dev_in_train(parts))
+    check_fits(stage, read_stage1(named))
+    check_never_heard(Earlier("--stage1", named), with_dev_in_train(parts))
