@@ -67,6 +67,7 @@ class SerMtlConfig(BaseConfig):
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
     layer_weights: bool = False  # heads see a learned average of all layers
+    layer_statistics: bool = False  # heads see the mean and standard deviation over time of all layers, side by side
     frame_heads: bool | None = None  # two layers on every frame before the mean (Pepino et al. 2021); as layer_weights
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
@@ -112,6 +113,8 @@ class SerMtlConfig(BaseConfig):
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
             (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
+            (self.layer_statistics and (self.layer_weights or self.frame_heads),
+             "layer_statistics: takes the place of layer_weights and frame_heads"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
@@ -213,6 +216,18 @@ class LayerWeights(nn.Module):
         """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, equal at the start."""
         weights = self.weights.softmax(dim=0)
         return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
+
+
+def layer_statistics(outputs: tuple[Tensor, ...], frame_mask: Tensor) -> Tensor:
+    """Mean and standard deviation over real frames of each layer, normalised as in `LayerWeights`, side by side.
+
+    (batch, frames, d) of each layer -> (batch, 1, 2 x layers x d): what heads see as a single frame.
+    """
+    normed = [F.layer_norm(out.float(), out.shape[-1:]) for out in outputs]
+    means = [masked_mean(out, frame_mask) for out in normed]
+    squares = [masked_mean(out.square(), frame_mask) for out in normed]
+    deviations = [(m2 - m.square()).clamp(min=1e-6).sqrt() for m, m2 in zip(means, squares, strict=True)]
+    return torch.cat(means + deviations, dim=-1).unsqueeze(1).to(outputs[0].dtype)
 
 
 def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
@@ -346,7 +361,8 @@ class SerMtlModel(LoadableModel):
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
         classes = {task: len(config.labels[task]) for task in config.classification_tasks}
         outputs = classes | dict.fromkeys(config.value_tasks, 1)
-        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in outputs.items()})
+        seen = 2 * (len(layers) + 1) * dim if config.layer_statistics else dim
+        self.heads = nn.ModuleDict({task: TaskHead(config, seen, n) for task, n in outputs.items()})
         self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
@@ -431,6 +447,12 @@ class SerMtlModel(LoadableModel):
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if self.has_last_norm() else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
+    def seen_by_heads(self, frames: Tensor, frame_mask: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What `encode` returns -> what task heads see, and which of it is real. The CTC head sees f."""
+        if not self.config.layer_statistics:
+            return frames, frame_mask
+        return layer_statistics(states, frame_mask), frame_mask[:, :1]
+
     def forward(
         self,
         input_values: Tensor | None = None,
@@ -461,7 +483,8 @@ class SerMtlModel(LoadableModel):
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
         with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths)
-        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
+        seen = self.seen_by_heads(frames, frame_mask, states)
+        outputs = {task: head(*seen) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
         logits = ByTask(**{task: outputs[task][1] for task in self.config.classification_tasks})
         if self.fusion is not None:

@@ -119,8 +119,15 @@ def test_another_encoder_family_is_named(finished, tmp_path):
     check_one_line(run_script("export", [run, "--to", "wav2vec2"]), "export", "hubert")
 
 
-@pytest.mark.parametrize(("changed", "named"), [({"layer_weights": True}, "layers"), ({"tasks": ["asr"]}, "emotion")])
-def test_models_of_earlier_systems_are_not_exported(finished, tmp_path, changed, named):
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"layer_weights": True}, "layers"),
+        ({"layer_statistics": True}, "--recipe paper"),
+        ({"tasks": ["asr"]}, "emotion"),
+    ],
+)
+def test_models_with_other_heads_are_not_exported(finished, tmp_path, changed, named):
     run = shutil.copytree(finished, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | changed))
