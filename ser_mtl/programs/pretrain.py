@@ -25,7 +25,7 @@ from ser_mtl.research.pretraining import Pretrainer, Pretraining
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.outcome import clear_up, progress_of
 from ser_mtl.training.run_folder import check_run_folder
-from ser_mtl.training.start import XLS_R
+from ser_mtl.training.stage1_start import XLS_R
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ class CoAttention(EmotionHead):
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
         """(segments, frames, d) -> embedding (batch, 128) and log-probabilities (batch, classes) of the utterances."""
+        assert self._segments is not None  # `prepare` comes first
         images, mfcc, owners = self._segments
         spectrogram = self.spectrogram(images.unsqueeze(1))
         rhythm = self.mfcc(self.lstm(mfcc)[0])

@@ -16,7 +16,7 @@ from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.research.pretraining import FEWEST_SPANS, Pretrainer, Pretraining
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.method import with_overrides
-from ser_mtl.training.own_encoder import encoder_behind
+from ser_mtl.training.own_encoder import Pretrained, encoder_behind
 from ser_mtl.training.saving import saving
 from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
@@ -73,7 +73,8 @@ def contrastive_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: Dat
         UserError: transformers cannot pretrain this encoder, or it cannot be loaded, or no utterance is long enough.
     """
     set_seed(args.seed)
-    model = pretraining_model(stage)
+    assert stage.encoder is not None  # the program has settled it
+    model = pretraining_model(stage, encoder_behind(stage.encoder))
     extractor = feature_extractor_of(stage.encoder)
     utterances = with_samples(parts["train"], args.max_seconds)
     shortest = 2 * model.config.mask_time_length
@@ -92,13 +93,12 @@ def contrastive_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: Dat
     return Pretrainer(Contrastive(model), args, utterances, rows, ContrastiveCollator(model, extractor), save)
 
 
-def pretraining_model(stage: Pretraining) -> Wav2Vec2ForPreTraining:
+def pretraining_model(stage: Pretraining, encoder: Pretrained) -> Wav2Vec2ForPreTraining:
     """The encoder under wav2vec 2.0's heads for pretraining; if it comes without them, they start at random.
 
     Raises:
         UserError: it is of another family, for which transformers has no loss, or cannot be loaded.
     """
-    encoder = encoder_behind(stage.encoder)
     config = pretrained_encoder_config(encoder.name, encoder.revision)
     if encoder.own or config.model_type != "wav2vec2":
         what = "a model of this project" if encoder.own else config.model_type

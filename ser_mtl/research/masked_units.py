@@ -90,6 +90,7 @@ def units_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDi
     Raises:
         UserError: a model cannot be loaded, or was trained on what is held out, or frames do not match.
     """
+    assert stage.frames is not None
     check_never_heard(Earlier("--frames", stage.frames), parts)
     utterances = unlabelled(parts["train"])
     units = units_of(stage.frames, utterances, stage.units, stage, args)

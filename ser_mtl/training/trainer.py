@@ -80,11 +80,11 @@ class SerMtlTrainer(ExactLossTrainer):
             task needs.
     """
 
-    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
     history: list[dict] | None = None
     line: dict | None = None
     dev_predictions: list[dict] | None = None
     seconds_before = 0.0  # of an earlier training that belongs to this one
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
 
     def __init__(
         self,
