@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny import ROOT
 
 ORDER = (
-    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing", "lock", "cluster"},
+    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing", "lock", "cluster", "processes"},
     {"corpora"},
     {"model"},
     {"evaluation"},

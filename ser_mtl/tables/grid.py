@@ -40,7 +40,7 @@ def cells(grid: Iterable[str]) -> list[Cell]:
         if not name or "" in values_of or len(set(values_of)) < len(values_of):
             raise UserError(f"--grid {text}: must be name=value,value with different values, learning_rate=5e-5,1e-4")
         if name in values:
-            raise UserError(f"--grid {text}: {name} is there twice")
+            raise UserError(f"--grid {text}: {name} appears twice")
         values[name] = [f"{name}={value}" for value in values_of]
     return list(product(*values.values()))
 

@@ -157,8 +157,10 @@ class SerMtlArguments(TrainingArguments):
     save_minutes: float = flag(10.0, "Minutes between checkpoints, apart from those written when dev improves.")
     save_total_limit: int | None = flag(1, "Checkpoints kept beside the best one.")
     logging_strategy: str = flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
-    front_end_cache: Literal["auto", "never"] = flag(
-        "auto", "auto: run a frozen front end once per utterance and keep its output on disk; never: run it every time."
+    front_end_cache: Literal["auto", "always", "never"] = flag(
+        "auto",
+        "Run a frozen front end once per utterance and keep its output on disk: auto (if it takes no more than half of "
+        "the free space), always or never.",
     )
     augment: list[str] | None = flag(
         None,
@@ -233,6 +235,8 @@ class SerMtlArguments(TrainingArguments):
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
                 f"{self.lr_scheduler_type}"
             )
+        if self.augment and self.front_end_cache == "always":
+            raise UserError("--front_end_cache always: --augment changes the audio in every step; drop one of the two")
         if self.push_to_hub and not self.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
 

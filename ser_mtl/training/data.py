@@ -28,13 +28,18 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
 
     Returns:
         The utterances with `row` (their index), `length` (samples), `<task>_labels`, and `samples`, or `features` and
-        `frames` if the front end is frozen.
+        `scales` if the front end is frozen and its output kept.
 
     Raises:
         UserError: audio that cannot be read, or is longer than `args.max_seconds` or the encoder allows; a label that
             the model does not know; or soft labels without raters.
     """
     model = unwrap(start.model)
+    always = args.front_end_cache == "always"
+    if always and not front_end_is_frozen(model):
+        raise UserError(
+            "--front_end_cache always: the front end is trained, so its output changes; drop one of the two"
+        )
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
         corpus = with_samples(utterances, args.max_seconds)
@@ -45,9 +50,9 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):
             notice(note)
-    if args.front_end_cache == "auto" and front_end_is_frozen(model):
+    if args.front_end_cache != "never" and front_end_is_frozen(model):
         with args.main_process_first(desc="front end"):
-            corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)
+            corpus = with_features(corpus, model, start.processor.feature_extractor, args.device, always)
     return corpus
 
 
@@ -114,6 +119,6 @@ def seed_of_order(args: SerMtlArguments) -> int:
 
 def without_text(corpus: Dataset) -> Dataset:
     """The columns of numbers that a collator needs."""
-    audio = [name for name in ("samples", "features", "frames") if name in corpus.column_names]
+    audio = [name for name in ("samples", "features", "scales") if name in corpus.column_names]
     targets = [name for name in corpus.column_names if name.endswith("_labels")]
     return corpus.select_columns(["row", "length", *audio, *targets]).with_format("numpy")

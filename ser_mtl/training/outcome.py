@@ -218,10 +218,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    own = (
-        results["corpus"] != "demo" and "research" not in results
-    )  # else nobody's recordings, or nothing to answer with
-    if own and {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
+    known = results["corpus"] != "demo" and "research" not in results  # nobody's own recordings; not to be loaded
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and known:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
     if results["test"].get("all", {}).get("emotion"):
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")

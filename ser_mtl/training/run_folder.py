@@ -113,7 +113,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         # An interruption may come before anything else is written.
         if folder.is_dir() and any(not path.name.startswith((".lock", ".partial.")) for path in folder.iterdir()):
             raise UserError(
-                f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
+                f"--output_dir {folder}: holds files that do not belong to a run; name another folder or empty it"
             )
         check_unlocked(folder)
         return None

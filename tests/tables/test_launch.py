@@ -17,6 +17,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import write_json
+from ser_mtl.tables import launch as launching
 from ser_mtl.tables.arguments import parse_arguments
 from ser_mtl.tables.launch import Cluster, ThisMachine, launch, reason_in, run_all, shares
 from ser_mtl.tables.plan import Run, choose_rows, plan
@@ -147,7 +148,7 @@ def test_the_number_of_threads_of_accelerate_is_not_the_users(monkeypatch):
 
 def test_a_row_of_one_process_gets_one_on_any_machine(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("ser_mtl.tables.launch._LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
+    monkeypatch.setattr(launching, "_LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
     for name in ("t5-full-all-pcgrad", "t1-full-all"):
         (run,) = plan(choose_rows([], [name], []), [1], [0], tmp_path)
         launch(run, [], processes=4, environment={})
@@ -228,7 +229,9 @@ def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
     return run, ThisMachine(1, args.flags_of)
 
 
-def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(good_corpus, encoder, tmp_path):
+def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(
+    good_corpus, encoder, python, tmp_path, monkeypatch
+):
     flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
     script = """if True:
         import sys, test_launch
@@ -253,6 +256,7 @@ def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(g
     assert not [process for process in runs if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert run.state == "interrupted"
     assert "run_stage1.py: stopped by SIGTERM" in run.log.read_text()
+    monkeypatch.setattr(launching, "_LAUNCH", (python, *launching._LAUNCH[1:]))
     assert run_all([run], machine) == {}
     history = json.loads((run.folder / "history.json").read_text())
     losses = [entry for entry in history if "loss" in entry]
@@ -262,7 +266,8 @@ def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(g
     assert written == ((run.folder / "results.json").stat().st_mtime_ns, run.log.stat().st_size)
 
 
-def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path):
+def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, python, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", python)
     flags = tables_flags(good_corpus, tmp_path / "no-encoder", tmp_path / "out", "--num_train_epochs", "1")
     args = parse_arguments([*flags, "--rows", "t2-full-adapters"])
     runs = plan(choose_rows([], args.rows, []), args.folds, args.seeds, args.output_dir)

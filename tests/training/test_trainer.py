@@ -151,13 +151,13 @@ def two_epochs(folder: Path, utterances: int, accumulation: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> list[dict]:
+def two_processes(python, tmp_path_factory) -> list[dict]:
     """What two processes give for each of `ENDS_OF_EPOCHS`; they are started once, since that takes the longest."""
     folder = tmp_path_factory.mktemp("two")
     for utterances, _ in ENDS_OF_EPOCHS:
         noises(folder / f"{utterances}/noises", utterances)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [python, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     subprocess.run([*command, __file__, str(folder)], check=True, env=environment)
     return json.loads((folder / "out.json").read_text())
 
