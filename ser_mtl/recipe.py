@@ -321,7 +321,7 @@ def _trainer(
         from ser_mtl.research.surgery import SurgeryTrainer
 
         trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
-    if research.merge_asr:
+    if research.merge_asr and research.merge_emotion:
         from ser_mtl.research.merging import MergeTrainer
 
         trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
