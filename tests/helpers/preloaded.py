@@ -128,7 +128,8 @@ def run(request: dict, program: str, path: list[str]) -> None:
     os.environ.update(request["variables"])
     sys.executable = program
     more = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    sys.path[:] = [str(Path(first).resolve().parent) if first[0] != "-" else "", *more, *path]
+    beside = {"-c": "", "-m": os.getcwd()}
+    sys.path[:] = [beside.get(first, str(Path(first).resolve().parent)), *more, *path]
     importlib.invalidate_caches()
     sys.path_importer_cache.clear()
     if first == "-c":
