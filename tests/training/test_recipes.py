@@ -59,7 +59,8 @@ def test_a_flag_wins_over_the_recipe_even_with_the_papers_value(tmp_path):
     [(["--layer_weights"], {"layer_statistics"}), (["--layer_weights", "False"], set()),
      (["--trainable", "heads"], {"layer_statistics", "probe_start"}), (["--trainable", "adapters"], set()),
      (["--tasks", "asr", "--selection", "last"], {"probe_start"}), (["--augment", "none"], {"augment"}),
-     (["--front_end_cache", "always"], {"augment"}), (["--emotion_head", "linear"], {"layer_statistics", "probe_start"}),
+     (["--front_end_cache", "always"], {"augment"}),
+     (["--emotion_head", "linear"], {"layer_statistics", "probe_start"}),
      (["--tasks", "emotion", "--merge_asr", "x", "--merge_emotion", "y"], {"probe_start"})],
     ids=str,
 )  # fmt: skip
