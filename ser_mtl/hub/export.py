@@ -103,7 +103,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
     of_layers = config.layer_weights or config.layer_statistics
     if of_layers or "emotion" not in config.tasks:
         reason = "has heads on all of the encoder's layers" if of_layers else "was not trained for emotion"
-        instead = ", or train with --recipe paper" if config.layer_statistics else ""
+        instead = ", or train with --layer_statistics False" if config.layer_statistics else ""
         raise UserError(
             f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is{instead}"
         )

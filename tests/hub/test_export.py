@@ -123,7 +123,7 @@ def test_another_encoder_family_is_named(finished, tmp_path):
     ("changed", "named"),
     [
         ({"layer_weights": True}, "layers"),
-        ({"layer_statistics": True}, "--recipe paper"),
+        ({"layer_statistics": True}, "--layer_statistics False"),
         ({"tasks": ["asr"]}, "emotion"),
     ],
 )
