@@ -65,7 +65,9 @@ def write_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{what}: cannot be written ({error.strerror})") from error
+        file = str(error.filename2 or error.filename or "")
+        inside = f": {file}" if file and file not in what and ".partial." not in file else ""
+        raise UserError(f"{what}{inside}: cannot be written ({error.strerror})") from error
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -79,8 +79,8 @@ _OLDEST = 8
 def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
     """What a model was trained ("train") and chosen on ("dev"), and the models that it was trained on from.
 
-    Keys as of `utterance_keys`, or digests of samples. None if the model does not come with a record of it; of those
-    before it, none is expected: most are stock encoders.
+    Keys as of `utterance_keys`, or digests of samples. None if the model does not come with a whole record of it; of
+    those before it, none is expected: most are stock encoders.
     """
     heard: dict[str, set[str]] | None = None
     for _ in range(_OLDEST):
@@ -88,6 +88,8 @@ def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
         if None in files:
             break
         record, split = read_json(files[0], _Record), read_json(files[1], Split)
+        if "train" not in split:
+            break
         own = _utterances_of(record["corpus"], split, by_audio)
         heard = {part: names | (heard or own)[part] for part, names in own.items()}
         method = record.get("method", {})
