@@ -38,8 +38,8 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Tell the user; control characters of names are spelled out."""
-    warnings.warn(printable(line), Notice, stacklevel=3)
+    """Tell the user; as with a `UserError`, control characters of names are spelled out."""
+    warnings.warn(_one_line(line), Notice, stacklevel=3)
 
 
 @contextmanager

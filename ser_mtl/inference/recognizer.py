@@ -63,6 +63,7 @@ def load(
         dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32
         dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
         model = model.eval().to(device=device, dtype=dtype)
+        torch.zeros(1, device=device).cpu()  # "meta" holds no numbers
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
     if transcript and model.ctc_head is not None and transcribing(model) is None:
