@@ -170,6 +170,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
+    if type(error).__name__ == "SafetensorError":
+        return f"its weights are damaged ({text}); copy or download them again"
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
 
