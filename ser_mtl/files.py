@@ -193,6 +193,19 @@ def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
         raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
 
 
+def read_bytes(file: Path) -> bytes:
+    """The content of a file that a user or a stranger wrote, and that has an end.
+
+    Raises:
+        OSError: it is missing, a pipe or a device, or too large to be read whole.
+    """
+    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+        raise OSError(errno.EINVAL, "a pipe or a device")
+    if os.path.isfile(file) and os.path.getsize(file) > _LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST >> 20} MiB")
+    return file.read_bytes()
+
+
 def loads(text: str) -> Any:
     """Parse JSON. A number that is not finite, or has more than 64 bits, is null, as `write_json` writes it."""
     content = json.loads(text, parse_constant=lambda _: None, parse_float=_finite_number, parse_int=_whole_number)

@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
-    add("--output", help="File for the answers, or a folder for a file for each recording. [standard output]")
+    add("--output", help="File for the answers, or a folder for a file for each recording. [-, standard output]")
     add(
         "--segments",
         action="store_true",
@@ -73,6 +73,7 @@ def main(args: Namespace) -> None:
         raise UserError("the following arguments are required: paths; --help explains every flag")
     from ser_mtl.inference.finding import find_audio
 
+    args.output = None if args.output == str(STDIN) else args.output  # - is standard output there
     files, left_out, faults = find_audio(args.paths)
     if not files:
         raise UserError("; ".join(faults))
@@ -103,7 +104,7 @@ def check_places(args: Namespace, files: list[Path]) -> None:
         raise UserError("-: standard input can be read once")
     if args.embeddings and (args.embeddings.endswith("/") or Path(args.embeddings).is_dir()):
         raise UserError(f"--embeddings {args.embeddings}: is a folder; name a file, such as embeddings.npz")
-    writing.check_targets(targets_of(args, files), files)
+    writing.check_targets(targets_of(args, files), [file for file in files if file != STDIN])
     for flag in ("embeddings", "plot"):
         if path := getattr(args, flag):
             with write_errors(f"--{flag} {path}"):

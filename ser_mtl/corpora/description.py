@@ -12,10 +12,9 @@ from typing_extensions import TypedDict
 
 from ser_mtl.corpora.names import spelling
 from ser_mtl.corpora.patterns import Pattern, compile_pattern
-from ser_mtl.corpora.tables import read_bytes
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
-from ser_mtl.files import fitting
+from ser_mtl.files import fitting, read_bytes
 
 FOLDER = Path(__file__).with_name("descriptions")
 

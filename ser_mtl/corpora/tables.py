@@ -1,20 +1,15 @@
 """Rows of the tables that corpora come with: csv, tsv, json, jsonl, and lines of text."""
 
 import csv
-import errno
-import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
 from ser_mtl.corpora.patterns import Pattern
 from ser_mtl.errors import UserError
-from ser_mtl.files import loads
+from ser_mtl.files import loads, read_bytes
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-
-
-_LARGEST = 2**29  # bytes
 
 
 def rows_of(file: Path, line: str | None = None, encoding: str = "latin-1") -> Iterator[dict[str, str]]:
@@ -79,19 +74,6 @@ def read_text(file: Path, encoding: str) -> str:
         except (LookupError, ValueError) as error:
             raise UserError(f"{file}: encoding {name!r} is none that Python reads text with") from error
     return raw.decode("latin-1")
-
-
-def read_bytes(file: Path) -> bytes:
-    """The content of a file that has an end.
-
-    Raises:
-        OSError: it is missing, a pipe or a device, or larger than any table.
-    """
-    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
-        raise OSError(errno.EINVAL, "a pipe or a device")
-    if os.path.isfile(file) and os.path.getsize(file) > _LARGEST:
-        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST >> 20} MiB")
-    return file.read_bytes()
 
 
 def _separator(file: Path, text: str) -> str:

@@ -116,6 +116,8 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
+        if self.cross and self.grid:
+            raise UserError("--grid: trains runs, and --cross starts none; drop one of the two")
         name = "cross" if self.cross else name_with_folders(self.corpus, self.data_dir)
         self.output_dir = self.output_dir or Path("runs/tables") / name
         if self.grid:

@@ -2,12 +2,15 @@
 
 import os
 import stat
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import soundfile
 from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 
+from ser_mtl.corpora.reading import audio_blocks
+from ser_mtl.errors import UserError
 from ser_mtl.files import replacing, write_text
 from ser_mtl.inference.writing import names_in
 
@@ -74,3 +77,10 @@ def test_the_longest_names_are_written_whole(tmp_path):
     assert {path.name[:9] for path in names} == {"x" * 9, "y" * 9, "é" * 9}
     alike = names_in(tmp_path, [tmp_path / ("z" * 250 + end) for end in ("a.wav", "b.wav")], ".TextGrid")
     assert len(set(alike)) == 2
+
+
+def test_an_empty_standard_input_is_said_to_be_empty():
+    nothing = BytesIO()
+    nothing.name = "standard input"
+    with pytest.raises(UserError, match=r"^standard input: cannot be read as audio: it is empty"):
+        next(audio_blocks(nothing))
