@@ -75,8 +75,9 @@ def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, setting
         if before is not None and not new:
             return before
         name = before["model"] if before else model
-        known = [-1] * len(shards)
-        sizes = [*(before.get("first_bytes", known) if before else known), *(_size(data_dir / one[0]) for one in new)]
+        unknown = [-1] * len(shards)
+        sizes = before.get("first_bytes", unknown) if before else unknown
+        sizes = sizes + [_size(data_dir / shard[0]) for shard in new]
         shards = shards + new
         whole = Plan(model=name, settings=settings, shards=shards, sha256=digest_of(shards), first_bytes=sizes)
         write_json(path, whole)

@@ -146,7 +146,7 @@ def read_description(name: str) -> Description:
     """Read a shipped description, or a TOML file.
 
     Raises:
-        UserError: the file is missing, is no TOML, or has a key, column or pattern that means nothing.
+        UserError: the file is missing, is not valid TOML, or has a key, column or pattern that means nothing.
     """
     file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
     try:
@@ -154,7 +154,7 @@ def read_description(name: str) -> Description:
     except OSError as error:
         raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: is no TOML ({error})") from error
+        raise UserError(f"{file}: is not valid TOML ({error})") from error
     return _description(file, content)
 
 

@@ -31,7 +31,7 @@ class Pattern:
         try:
             self._compiled = re.compile(expression, flags)
         except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"{said!r} is no regular expression ({error})") from error
+            raise UserError(f"{said!r} is not a valid regular expression ({error})") from error
 
     def fullmatch(self, text: str) -> "re.Match[str] | None":
         """The match with the whole text.

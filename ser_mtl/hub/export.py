@@ -106,9 +106,13 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
-    if config.layer_weights or "emotion" not in config.tasks:
-        reason = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
-        raise UserError(f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is")
+    of_layers = config.layer_weights or config.layer_statistics
+    if of_layers or "emotion" not in config.tasks:
+        reason = "has heads on all of the encoder's layers" if of_layers else "was not trained for emotion"
+        instead = ", or train with --recipe paper" if config.layer_statistics else ""
+        raise UserError(
+            f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is{instead}"
+        )
     if config.bottleneck_dim:
         raise UserError(
             f"--to wav2vec2: {run} has bottleneck adapters, which the stock classes lack; publish it "
@@ -160,12 +164,14 @@ def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
 
 @torch.no_grad()
 def stock_ctc(model: SerMtlModel) -> Wav2Vec2ForCTC:
-    """The CTC logits of a model without adapters."""
+    """The CTC logits of a model without adapters, which has a CTC head."""
+    if (head := model.ctc_head) is None:
+        raise ValueError("the model has no CTC head")
     stock = Wav2Vec2ForCTC(
         _stock_config(model, vocab_size=model.config.vocab_size, pad_token_id=model.config.pad_token_id)
     )
     stock.wav2vec2.load_state_dict(model.encoder.state_dict())
-    _fill(stock.lm_head, model.ctc_head.weight, model.ctc_head.bias)
+    _fill(stock.lm_head, head.weight, head.bias)
     return stock.eval()
 
 
