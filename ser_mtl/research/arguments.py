@@ -44,9 +44,7 @@ class ResearchArguments:
     merge_emotion: str | None = flag(None, "A stage 1 of --tasks emotion, of the same --encoder.")
     merge: Literal["learned", "half"] = flag("learned", "Shares of both that are learned, or one half each.")
     emotion_head: Literal["none", "linear", "rectified", "frames", "co_attention", "layer_attention", "asr_fusion"] = (
-        flag(
-            "none", "In the place of the emotion head, that of an earlier system (docs/earlier_systems.md), in stage 1."
-        )
+        flag("none", "Emotion head of an earlier system, in stage 1.")
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:

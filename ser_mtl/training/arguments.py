@@ -52,7 +52,7 @@ class CorpusArguments:
 
     fold: int | str | None = flag(
         None,
-        "1 to 5: the session or fold to test on; all: no test, for a final model. Optional with an official split.",
+        "Fold to test on, 1 to 5 (not with an official split); or all.",
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
@@ -72,7 +72,7 @@ class CorpusArguments:
     refit: bool = flag(False, "Choose the number of epochs on dev, then train again with dev.")
     map: list[str] | None = flag(
         None,
-        "anger=angry renames a label (gender:m=male), disgust= drops it.",
+        "anger=angry renames a label, gender:m=male; disgust= drops it.",
     )
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
     no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")

@@ -50,7 +50,7 @@ class Stage:
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
     class_weights: Literal["none", "balanced"] = flag(
         "none",
-        "balanced: each class of a task counts the same in its loss.",
+        "balanced: each class counts the same in its loss.",
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
     layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
@@ -122,7 +122,7 @@ class Stage1(Stage):
 
     encoder: str | None = flag(
         None,
-        "Hub id or folder of the encoder. [facebook/wav2vec2-xls-r-300m; for demo, a small one of its kind]",
+        "Hub id or folder of the encoder. [facebook/wav2vec2-xls-r-300m; demo: a small one]",
     )
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
 
@@ -133,7 +133,7 @@ class Stage1(Stage):
     probe_start: bool = flag(False, "Start the emotion head as a logistic regression.")
     trainable: str = flag(
         "all",
-        "All parameters, or adapters or heads on a frozen encoder.",
+        "All parameters; adapters or heads on a frozen encoder.",
         choices=("all", "adapters", "heads"),
     )
 

