@@ -2,7 +2,7 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the nine need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -26,10 +26,11 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+try:  # in a repository of the Hub, and in its copies here, the nine files are a package
     from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
     from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
     from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
@@ -38,6 +39,7 @@ except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
         from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
         from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
@@ -203,38 +205,6 @@ class Fusion(nn.Module):
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Embeddings (batch, n) by task -> summand of the emotion logits (batch, classes)."""
         return sum(part(embeddings[task]) for task, part in self.parts.items())
-
-
-class LayerWeights(nn.Module):
-    """A learned average of the layers' outputs, each first normalised to mean 0 and variance 1 in every frame."""
-
-    def __init__(self, layers: int):
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(layers))
-
-    def forward(self, outputs: list[Tensor]) -> Tensor:
-        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, equal at the start."""
-        weights = self.weights.softmax(dim=0)
-        return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
-
-
-def layer_statistics(outputs: tuple[Tensor, ...], frame_mask: Tensor) -> Tensor:
-    """Mean and standard deviation over real frames of each layer, normalised as in `LayerWeights`, side by side.
-
-    (batch, frames, d) of each layer -> (batch, 1, 2 x layers x d): what heads see as a single frame.
-    """
-    normed = [F.layer_norm(out.float(), out.shape[-1:]) for out in outputs]
-    means = [masked_mean(out, frame_mask) for out in normed]
-    squares = [masked_mean(out.square(), frame_mask) for out in normed]
-    deviations = [(m2 - m.square()).clamp(min=1e-6).sqrt() for m, m2 in zip(means, squares, strict=True)]
-    return torch.cat(means + deviations, dim=-1).unsqueeze(1).to(outputs[0].dtype)
-
-
-def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
-    """Mean over real frames: (batch, frames, d), (batch, frames) bool -> (batch, d). Summed in float32."""
-    mask = frame_mask.unsqueeze(-1)
-    total = frames.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
-    return (total / mask.sum(dim=1).clamp(min=1)).to(frames.dtype)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
