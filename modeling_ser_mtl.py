@@ -10,7 +10,7 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
-from collections.abc import Callable
+from collections import abc, deque
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -276,7 +276,7 @@ def concordance_loss(
     return torch.where(varies & labels.isfinite(), loss, 0)
 
 
-SCL_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+SCL_FORMS: dict[str, abc.Callable[[Tensor, Tensor], Tensor]] = {
     "norm": F.pairwise_distance,
     "cos": lambda a, b: -F.cosine_similarity(a, b, dim=-1),
 }
@@ -331,7 +331,7 @@ class SerMtlModel(LoadableModel):
     _supports_sdpa = True
     adapted_modules = ATTENTION_PROJECTIONS
     accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
-    spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
+    spec_augment: abc.Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 
     def __init__(self, config: SerMtlConfig):
         super().__init__(config)
@@ -408,10 +408,10 @@ class SerMtlModel(LoadableModel):
             features = front_end(self.encoder, self.family, waveforms, lengths.clamp(min=field))
         return features, self.frame_lengths(lengths)
 
-    def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def encode(self, features: Tensor, frame_lengths: Tensor, keep: bool = True) -> tuple[Tensor, Tensor, tuple]:
         """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), real frames, hidden states.
 
-        f is the output of the last layer, after the final norm if there is one; with `layer_weights`, the average.
+        f is the last layer's output, after its norm if any; with `layer_weights`, the average. `keep`: every layer's.
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
@@ -419,7 +419,7 @@ class SerMtlModel(LoadableModel):
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = [add_positions(encoder, family, hidden, frame_mask)]
+        states = deque([add_positions(encoder, family, hidden, frame_mask)], None if keep or self.layer_weights else 1)
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
@@ -459,7 +459,7 @@ class SerMtlModel(LoadableModel):
         flags |= {"return_dict": return_dict}
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
         with self._attentions(flags["output_attentions"]) as attentions:
-            frames, frame_mask, states = self.encode(features, frame_lengths)
+            frames, frame_mask, states = self.encode(features, frame_lengths, flags["output_hidden_states"])
         outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
         logits = ByTask(**{task: outputs[task][1] for task in self.config.classification_tasks})
