@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import psutil
 from helpers.hub_server import HubServer
@@ -29,6 +29,7 @@ from ser_mtl.files import write_json
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Config
 
+ROOT = Path(__file__).resolve().parent.parent
 UPDATES, STOP_AFTER, BATCH_SIZE = 10, 5, 16
 TOKEN = "hf_of_a_test"
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
@@ -108,9 +109,10 @@ class Steps:
             ended, status, used = os.wait4(process.pid, os.WNOHANG)
             if ended:
                 resources, process.returncode = used, os.waitstatus_to_exitcode(status)
-            elif psutil.Process(process.pid).memory_info().rss > self.most * 2**30:
-                process.kill()
-            elif psutil.virtual_memory().available < 2**30:
+            elif (
+                psutil.Process(process.pid).memory_info().rss > self.most * 2**30
+                or psutil.virtual_memory().available < 2**30
+            ):
                 process.kill()
             elif stop_after and log.read_text(errors="replace").count("epoch ") >= stop_after:
                 process.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """What an update costs on a GPU, found without one: operations and bytes, counted on tensors that have no data.
 
-torch's autocast and its backward pass want a real GPU even then. So the tensors are on the CPU, `AsOnAGpu` casts them as
-autocast would, and attention is the kernel for GPUs.
+torch's autocast and its backward pass want a real GPU even then. So the tensors are on the CPU, `AsOnAGpu` casts them
+as autocast would, and attention is the kernel for GPUs.
 """
 
 import math
@@ -176,11 +176,11 @@ def batch_of(update: Update, channels: int) -> dict[str, Tensor]:
 
 
 class AsOnAGpu(TorchFunctionMode):
-    """Products in half precision, norms and losses in float32, as autocast has them on a GPU; attention in one kernel."""
+    """Products in half precision, norms and losses in float32, as autocast on a GPU; attention in one kernel."""
 
-    PRODUCTS = {F.linear, F.conv1d, torch.conv1d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm}
-    EXACT = {F.layer_norm, F.softmax, F.log_softmax, Tensor.softmax, Tensor.log_softmax, F.cross_entropy,
-             F.cosine_similarity, Tensor.sum, torch.sum}  # fmt: skip
+    PRODUCTS = (F.linear, F.conv1d, torch.conv1d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm)
+    EXACT = (F.layer_norm, F.softmax, F.log_softmax, Tensor.softmax, Tensor.log_softmax, F.cross_entropy,
+             F.cosine_similarity, Tensor.sum, torch.sum)  # fmt: skip
 
     def __init__(self, dtype: torch.dtype):
         super().__init__()
@@ -221,19 +221,27 @@ def operations_of_convolution_backward(
 
 
 def efficient_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float = 0.0, scale: float | None = None, **_
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    **_,
 ) -> Tensor:
-    """The kernel that a GPU takes where there is a mask: of it, a copy in the type of the products, rows of whole eights."""
+    """The kernel that a GPU takes where there is a mask, which it copies in the type of the products."""
     frames = attn_mask.shape[-1]
     bias = torch.where(attn_mask, 0.0, -torch.inf).to(query.dtype)
-    if frames % 8:
+    if frames % 8:  # rows of whole eights
         bias = F.pad(bias, (0, -frames % 8))[..., :frames]
     bias = bias.expand(-1, query.shape[1], -1, -1)
     run = torch.ops.aten._scaled_dot_product_efficient_attention
     return run(query, key, value, bias, torch.is_grad_enabled(), dropout_p, scale=scale)[0]
 
 
-def run(model: nn.Module, batch: dict[str, Tensor], update: Update, precision: Callable[[], AbstractContextManager]) -> int:
+def run(
+    model: nn.Module, batch: dict[str, Tensor], update: Update, precision: Callable[[], AbstractContextManager]
+) -> int:
     """Forward and backward passes of an update; the bytes that the last one saved for its backward pass."""
     saved = 0
     for _ in range(update.steps):

@@ -129,7 +129,14 @@ def made_up(update: Update) -> Cost:
 def test_the_flags_of_a_card_are_the_first_that_fit(monkeypatch):
     monkeypatch.setattr(budget, "cost", made_up)
     monkeypatch.setattr(budget, "RUNTIME", 0)
-    fitting = {1650: Flags(), 1649: Flags(2), 500: Flags(4), 210: Flags(1, True), 209: Flags(2, True), 110: Flags(16, True)}
+    fitting = {
+        1650: Flags(),
+        1649: Flags(2),
+        500: Flags(4),
+        210: Flags(1, True),
+        209: Flags(2, True),
+        110: Flags(16, True),
+    }
     for peak, way in fitting.items():
         assert flags_that_fit(Card("", 1.1 * peak + 1e-6, 1e12), 1) == way
     assert flags_that_fit(Card("", 1.1 * 109, 1e12), 1) is None

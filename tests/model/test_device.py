@@ -1,4 +1,4 @@
-"""On a GPU the model never asks the device for a number, and no tensor is elsewhere: tried with tensors without data."""
+"""On a GPU the model asks the device for no number, and no tensor is elsewhere: tried with tensors without data."""
 
 import weakref
 from collections.abc import Iterator
