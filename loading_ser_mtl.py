@@ -1,173 +1,35 @@
 """How a model of `modeling_ser_mtl.py` is saved and loaded, with transformers 4.50 and every newer version.
 
-This file travels to the Hub beside the method and needs nothing else of this project.
+This file travels to the Hub with `config_ser_mtl.py`; the two need nothing else of this project.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
-from transformers.utils.versions import require_version
 
-require_version("transformers>=4.50")
+try:  # as in modeling_ser_mtl.py
+    from .config_ser_mtl import LABEL_NAMES
+except ImportError:
+    try:
+        from config_ser_mtl import LABEL_NAMES
+    except ImportError:
+        raise
 
-FORMAT = 1
-"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
-
-PIPELINES = {
-    "speech-emotion": {"impl": "pipeline_ser_mtl.SpeechEmotionPipeline", "pt": ["AutoModelForAudioClassification"]}
-}
-"""The tasks of `transformers.pipeline` that a saved model brings the code for."""
 
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
 HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
 """Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself takes it off all names."""
-LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
-_NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
-"""What transformers takes for a config beside its attributes."""
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any or origin is ClassVar:
-        return True
-    if origin in (Union, UnionType):
-        return any(_is_of(value, one) for one in inner)
-    if origin is list:
-        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_is_of(k, inner[0]) and _is_of(v, inner[1]) for k, v in value.items())
-    if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, type(None) if kind is None else kind)
-
-
-_ID2LABEL = dict[int | str, str] | None
-_MOST_LABELS = 10_000
-
-
-class BaseConfig(PretrainedConfig):
-    """What a config of transformers is from 5.4 on: a dataclass of the annotated fields, with `__post_init__`."""
-
-    if not hasattr(PretrainedConfig, "__post_init__"):
-
-        def __init__(self, **kwargs):
-            vars(self).update({name: kwargs.pop(name, getattr(self, name)) for name in type(self).__annotations__})
-            self.__post_init__(**kwargs)
-
-        def __post_init__(self, **kwargs):
-            own = dict(vars(self))
-            super().__init__(**kwargs)
-            vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
-
-    @staticmethod
-    def refuse_unknown(names: dict) -> None:
-        """Refuse an argument of a config that transformers does not know either; a file may be of another release.
-
-        The pipelines are set, in the place of those of a file.
-        """
-        stock, of_a_file = PretrainedConfig(), "transformers_version" in names or "model_type" in names
-        unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
-        names.pop("format", None)
-        names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
-        if unknown and not of_a_file:
-            raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
-
-    def check_types(self, kinds: dict[str, Any]) -> None:
-        """Check the values against their annotations; a wrong one is a ValueError."""
-        for name, kind in kinds.items():
-            if not _is_of(value := getattr(self, name), kind):
-                number = {int, float} & {kind, *get_args(kind)}
-                raise ValueError(
-                    f"{name} {value!r}: must be {'a number' if number else getattr(kind, '__name__', kind)}"
-                )
-
-    @staticmethod
-    def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
-        """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
-        if values is None or isinstance(values, PretrainedConfig):
-            return values
-        if not isinstance(values, dict):
-            raise ValueError(f"encoder_config {values!r}: must be a config or a dict")
-        values = dict(values)
-        family = values.pop("model_type", None)
-        if not isinstance(family, str) or family not in families:
-            raise ValueError(f"encoder {family!r}: must be one of {', '.join(families)}")
-        try:
-            return AutoConfig.for_model(family, **values)
-        except Exception as error:  # whatever the class makes of a wrong type
-            raise ValueError(f"encoder_config: {' '.join(str(error).split())!r}") from error
-
-    def emotion_labels(self, kwargs: dict) -> list[str] | None:
-        """The labels of emotion: ours, or those under one of transformers' names for them, which must agree.
-
-        The names of transformers are taken out of `kwargs`. None for a model without emotion.
-        """
-        kinds = {"id2label": _ID2LABEL, "label2id": dict[str, int] | None, "num_labels": int | None}
-        given = {}
-        for name, kind in kinds.items():  # in this order: transformers counts id2label for num_labels
-            given[name] = kwargs.pop(name) if name in kwargs else getattr(self, name, None)
-            if not _is_of(given[name], kind):
-                raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
-        id2label, label2id, num_labels = given.values()
-        if not -1 < (num_labels or 0) <= _MOST_LABELS:
-            raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
-        names = [(self.labels or {}).get("emotion"), sorted(label2id or {}, key=(label2id or {}).get)]
-        names.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
-        names = [list(labels) for labels in names if labels]
-        if any(labels != names[0] for labels in names) or (names and num_labels not in (None, len(names[0]))):
-            raise ValueError(f"labels, id2label, label2id, num_labels: disagree ({names}, {num_labels})")
-        if names or ((self.labels or self.value_scales) and "emotion" not in self.tasks):
-            return names[0] if names else None
-        return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
-
-    def impossible_scales(self) -> list[str]:
-        """The tasks in `value_scales` that have labels, or whose scale is no mean and standard deviation."""
-        scales, others = self.value_scales or {}, {"asr", "emotion", *self.labels}
-
-        def is_scale(scale: list[float]) -> bool:
-            return len(scale) == 2 and all(map(math.isfinite, scale)) and scale[1] > 0
-
-        return [task for task, scale in scales.items() if task in others or not is_scale(scale)]
-
-    @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs):
-        """As in transformers. New labels may be given by each of their names, which take the others along."""
-        _check_format(config_dict.get("format", 1))
-        config_dict = {name: value for name, value in config_dict.items() if name != "format"}
-        given = {name: kwargs.pop(name) for name in LABEL_NAMES if kwargs.get(name) is not None}
-        labels = dict(config_dict.get("labels") or {})
-        if given and given != {"num_labels": len(labels.get("emotion", []))}:
-            config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_NAMES}
-            if {*given} != {"labels"}:
-                labels.pop("emotion", None)
-            config_dict |= given | {"labels": labels | given.get("labels", {})}
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_diff_dict(self) -> dict:
-        """What is saved."""
-        return super().to_diff_dict() | {"format": FORMAT, "custom_pipelines": PIPELINES}
-
-
-def _check_format(format: int) -> None:
-    if format > FORMAT:
-        raise ValueError(
-            f"the model has format {format}, and this modeling_ser_mtl.py reads up to {FORMAT}: take a newer one; "
-            "an adapter runs the one of its base, so publish that again, or pass code_revision="
-        )
 
 
 class ByTask(ModelOutput):

@@ -2,8 +2,7 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with `encoders_ser_mtl.py`, `loading_ser_mtl.py`, `pipeline_ser_mtl.py`, `recordings_ser_mtl.py` and
-`segments_ser_mtl.py`; the six need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -19,13 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-)
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from transformers.utils import ModelOutput
 
 try:
@@ -33,21 +26,25 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the six files are a package
+try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
+    from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-    from .loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
-    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401 (files that travel are those named here)
+    from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+    from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+        from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
-        from loading_ser_mtl import BaseConfig, BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
+        from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+CTC_SCALES = ("characters", "utterance", "batch")  # CTC is a mean over characters and utterances; a sum, a mean; a sum
 
 
 class SerMtlConfig(BaseConfig):
@@ -64,6 +61,7 @@ class SerMtlConfig(BaseConfig):
     pad_token_id: int | None = 0  # CTC's blank
     embedding_dim: int = 256  # width of the task embeddings x
     aux_weight: float = 0.1  # weight of each task except emotion (eqs. 3 to 5)
+    ctc_scale: str = "characters"  # one of `CTC_SCALES`
     fusion: str = "none"  # "concat": the emotion classifier sees the embeddings of all tasks
     scl: str = "none"  # form of the self-contrastive loss, a key of `SCL_FORMS`
     scl_weight: float = 1.0
@@ -106,9 +104,9 @@ class SerMtlConfig(BaseConfig):
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
-        wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         values = self.impossible_scales()
-        weight = 1 - (len(self.tasks) - 1) * self.aux_weight if "emotion" in self.tasks else 1
+        wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
+        weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
@@ -119,6 +117,7 @@ class SerMtlConfig(BaseConfig):
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
+            (self.ctc_scale not in CTC_SCALES, f"ctc_scale {self.ctc_scale!r}: must be one of {list(CTC_SCALES)}"),
             (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
             (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
@@ -234,8 +233,8 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
 
 
-def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """CTC of each utterance, divided by its number of characters (eq. 1). In float32: it sums small probabilities.
+def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int, scale: str = "characters") -> Tensor:
+    """CTC of each utterance, at the scale "characters" divided by their number. In float32, for small probabilities.
 
     (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). 0 for an utterance without
     characters, which is not annotated, and for one with more characters than frames, which CTC cannot align.
@@ -244,7 +243,7 @@ def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) 
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
     arguments = (log_probabilities, labels.masked_fill(~real, blank), frame_lengths, real.sum(dim=1))
     loss = F.ctc_loss(*arguments, blank=blank, reduction="none", zero_infinity=True)
-    return (loss / real.sum(dim=1).clamp(min=1)).masked_fill(~real.any(dim=1), 0)
+    return (loss / (real.sum(dim=1).clamp(min=1) if scale == "characters" else 1)).masked_fill(~real.any(dim=1), 0)
 
 
 def concordance_sums(config: SerMtlConfig, task: str, values: Tensor, labels: Tensor) -> Tensor:
@@ -289,15 +288,17 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
     return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
-def loss_weights(config: SerMtlConfig) -> dict[str, float]:
-    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
+def emotion_weight(tasks: abc.Sequence[str], aux_weight: float) -> float:
+    """Weight of emotion's loss beside those of the other tasks: 1 - k a. It must be above 0, and at most 1."""
+    return 1 - (len(tasks) - 1) * aux_weight if "emotion" in tasks else 1.0
 
-    Without emotion all tasks weigh the same, together 1.
-    """
+
+def loss_weights(config: SerMtlConfig) -> dict[str, float]:
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for the k others, SCL's own; 1 / k without emotion."""
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
-    weights = {"emotion": 1 - len(auxiliary) * config.aux_weight} | dict.fromkeys(auxiliary, config.aux_weight)
+    weights = {"emotion": emotion_weight(config.tasks, config.aux_weight)} | dict.fromkeys(auxiliary, config.aux_weight)
     return weights | ({} if config.scl == "none" else {"scl": config.scl_weight})
 
 
@@ -309,13 +310,14 @@ def annotated(task: str, labels: Tensor) -> Tensor:
 
 
 def loss_counts(config: SerMtlConfig, labels: dict[str, Tensor], utterances: Tensor) -> dict[str, Tensor]:
-    """Number of utterances that each loss is a mean over: a task's annotated ones; for the other losses, all."""
-    others = [name for name in loss_weights(config) if name not in config.tasks]
-    return {task: annotated(task, rows).sum() for task, rows in labels.items()} | dict.fromkeys(others, utterances)
+    """Number of utterances that each loss is a mean over: a task's annotated ones, else all; 0 for CTC as a sum."""
+    counts = {task: annotated(task, rows).sum() for task, rows in labels.items()}
+    counts |= {name: utterances for name in loss_weights(config) if name not in config.tasks}
+    return counts | ({"asr": 0 * utterances} if config.ctc_scale == "batch" else {})
 
 
 def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[str, Tensor | int]) -> Tensor:
-    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`)."""
+    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`, at least 1)."""
     weights = loss_weights(config)
     counts = {name: torch.as_tensor(counts[name], device=loss.device).clamp(min=1) for name, loss in losses.items()}
     return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
@@ -449,8 +451,7 @@ class SerMtlModel(LoadableModel):
         """
         if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        known = {*self.config.labels, *self.config.tasks, "asr"}
-        targets = {task: task_labels.pop(f"{task}_labels", None) for task in known}
+        targets = {t: task_labels.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
         if task_labels:
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
@@ -481,12 +482,12 @@ class SerMtlModel(LoadableModel):
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
-        logits, blank = output.task_logits, self.config.pad_token_id
+        logits, blank, scale = output.task_logits, self.config.pad_token_id, self.config.ctc_scale
         losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task in logits}
         for task in [task for task in self.config.value_tasks if task in targets]:
             losses[task] = concordance_loss(self.config, task, output.task_values[task], targets[task])
         if "asr" in targets:
-            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank)
+            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank, scale)
         if self.config.scl != "none":
             losses["scl"] = self_contrastive_loss([output.embeddings[task] for task in logits], self.config.scl)
         return losses

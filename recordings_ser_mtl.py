@@ -25,6 +25,7 @@ _FEW = 1e-3  # share of the samples
 _CHANNELS = 64
 _LARGEST_FILE = 2**30  # bytes of a file object
 _BLOCK = 2**20  # numbers read at once
+_SHORTEST = 2**14  # of them, whatever a header says
 _RESAMPLED = 32  # seconds resampled at once
 _LARGEST_TERM = 1000
 """torchaudio's filters take memory with the product of both terms: 11.025 kHz is 441 to 640, 44,101 Hz has none."""
@@ -253,7 +254,9 @@ def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]
     try:
         with soundfile.SoundFile(file) as sound:
             sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
-            size, promised = max(1, _BLOCK // sound.channels), sound.frames * sound.channels
+            promised = sound.frames * sound.channels
+            # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
+            size = max(1, min(_BLOCK, max(_SHORTEST, promised)) // sound.channels)
             blocks = takewhile(len, (sound.read(size, dtype="float32", always_2d=True) for _ in count()))
             for block in clipped(finite(blocks, name), name, OVERSHOOT, promised=promised):
                 yield block, sound.samplerate

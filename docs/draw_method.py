@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
-from ser_mtl.evaluation.figures import save_figure
+from ser_mtl.evaluation.drawing import save_figure
 
 WIDTH, HEIGHT = 5.6, 7.9
 INK = "0.1"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ser_mtl.corpora.folds import split
     from ser_mtl.corpora.loading import load_corpus
+    from ser_mtl.cross.evaluate import evaluate
     from ser_mtl.errors import UserError
     from ser_mtl.inference.recognizer import Recognizer, load
     from ser_mtl.training.arguments import SerMtlArguments
@@ -32,6 +33,7 @@ __all__ = [
     "Stage1",
     "Stage2",
     "UserError",
+    "evaluate",
     "load",
     "load_corpus",
     "split",
@@ -43,6 +45,7 @@ _MODULES = {
     "Stage1": "training.stage",
     "Stage2": "training.stage",
     "UserError": "errors",
+    "evaluate": "cross.evaluate",
     "load": "inference.recognizer",
     "load_corpus": "corpora.loading",
     "split": "corpora.folds",

@@ -41,12 +41,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def add_loading(parser: argparse.ArgumentParser) -> None:
-    """Declare how a command loads the model that answers."""
-    add = parser.add_argument
-    add("--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]")
-    add("--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters.")
-    add(
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Declare where the base of adapters is."""
+    parser.add_argument(
+        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+    )
+
+
+def add_loading(parser: argparse.ArgumentParser, transcript: bool = True) -> None:
+    """Declare how a command loads the model that answers; with `transcript`, also whether it transcribes."""
+    add_base(parser)
+    if transcript:
+        parser.add_argument(
+            "--no_transcript", action="store_true", help="Leave the transcript out, which is faster with adapters."
+        )
+    parser.add_argument(
         "--dtype",
         default="float32",
         choices=["float32", "bfloat16", "auto"],

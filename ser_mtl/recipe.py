@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
@@ -17,9 +18,11 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
 from ser_mtl.corpora import load_corpus
-from ser_mtl.corpora.folds import ALL, Fold, hash_of_annotations, split, split_record
+from ser_mtl.corpora.dealing import ALL, Fold
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import name_in_results, place_of_data
+from ser_mtl.corpora.split_record import hash_of_annotations, split_record
 from ser_mtl.corpora.targets import classes_table
 from ser_mtl.corpora.utterances import joined
 from ser_mtl.errors import UserError, notice
@@ -41,10 +44,16 @@ from ser_mtl.training.trainer import SerMtlTrainer
 _RARE = {
     "eval_accumulation_steps", "remove_unused_columns", "ddp_find_unused_parameters", "dataloader_pin_memory",
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
-    "logging_strategy", "save_strategy", "save_total_limit", "save_minutes", "per_device_eval_batch_size",
+    "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "save_minutes", "metric_for_best_model",
+    "per_device_eval_batch_size", "use_cpu", "front_end_cache", "hub_private_repo",
+    "merge_asr", "merge_emotion", "merge",
 }  # fmt: skip
-_COMMON = {"seed", "gradient_accumulation_steps", "activation_checkpointing"}
-"""Flags of transformers that are shown by --help."""
+_COMMON = {
+    "seed": "Random seed.",
+    "gradient_accumulation_steps": "Batches per update.",
+    "activation_checkpointing": "Less memory, about 20 %% slower.",
+}
+"""Flags of transformers that --help shows too, in a line."""
 
 
 class Settings(NamedTuple):
@@ -60,7 +69,7 @@ class Settings(NamedTuple):
 
 
 _PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
-                 "tasks": "TASK",
+                 "tasks": "TASK", "asr": "DIR", "emotion": "DIR",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
@@ -69,7 +78,7 @@ class Formatter(RawDescriptionHelpFormatter):
     """Help with one spelling of each flag, short placeholders, and the default in brackets."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=min(120, shutil.get_terminal_size((122, 24)).columns - 2))
+        super().__init__(prog, max_help_position=36, width=min(120, shutil.get_terminal_size((122, 24)).columns - 2))
 
     def _format_action_invocation(self, action) -> str:
         if not action.option_strings:
@@ -97,9 +106,12 @@ class StageParser(Parser):
     def __init__(self, stage: type[Stage], description: str | None = None):
         subjects = (CorpusArguments, stage, SerMtlArguments, ResearchArguments)
         super().__init__(subjects, description=description, formatter_class=Formatter, allow_abbrev=False)
+        order = [name for one in subjects for part in one.__mro__ for name in vars(part).get("__annotations__", {})]
+        for group in self._action_groups:  # the model first, and flags of this project before those of transformers
+            group._group_actions.sort(key=lambda action: order.index(action.dest) if action.dest in order else -1)
         self.usage = "%(prog)s [FILE.yaml | args.json] --fold N [--flag value ...]"
         self.add_argument(
-            "--help_all", action="store_true", help="Show the flags of transformers' TrainingArguments too."
+            "--help_all", action="store_true", help="Show rare flags and transformers' TrainingArguments too."
         )
 
     def print_help(self, file=None) -> None:
@@ -107,7 +119,8 @@ class StageParser(Parser):
         if "--help_all" not in sys.argv:
             rare = ({one.name for one in fields(TrainingArguments)} - set(SerMtlArguments.__annotations__)) | _RARE
             for action in self._actions:
-                if action.dest in rare - _COMMON or action.option_strings[:1] == [f"--no_{action.dest}"]:
+                action.help = _COMMON.get(action.dest, action.help)
+                if action.dest in rare - _COMMON.keys() or action.option_strings[:1] == [f"--no_{action.dest}"]:
                     action.help = SUPPRESS
         super().print_help(file)
 
@@ -217,7 +230,6 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    surgery = settings.research.gradient_surgery
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -225,7 +237,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **asdict(settings.research))
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -301,12 +313,22 @@ def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMt
 def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
-    trainer_class = SerMtlTrainer
-    if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+    trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
+    if research.gradient_surgery != "none":
+        from ser_mtl.research.surgery import SurgeryTrainer
+
+        trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
+    if research.merge_asr:
+        from ser_mtl.research.merging import MergeTrainer
+
+        trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
+    if research.emotion_head != "none":
+        from ser_mtl.research.heads import HeadTrainer
+
+        trainer_class = partial(HeadTrainer, research.emotion_head, research.head_class())
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
 
-        trainer.add_callback(GradientCosines(args.output_dir, trainer.stopwatch))
+        trainer.add_callback(GradientCosines(args.output_dir, trainer))
     return trainer

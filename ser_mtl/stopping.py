@@ -50,11 +50,16 @@ def on_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
 def end_with_launcher() -> None:
     """Send this process a SIGTERM when the launcher that started it ends, as `accelerate launch` does not."""
     if _launched():
-        threading.Thread(target=_watch, daemon=True).start()
+        end_with_parent(_PARENT)
 
 
-def _watch() -> None:
-    while os.getppid() == _PARENT:
+def end_with_parent(parent: int) -> None:
+    """Send this process a SIGTERM when the one that started it ends."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)
 

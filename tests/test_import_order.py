@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny import ROOT
 
 ORDER = (
-    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing", "lock", "cluster"},
+    {"tasks", "metrics", "errors", "files", "safe_text", "stopping", "parsing", "lock", "cluster", "processes"},
     {"corpora"},
     {"model"},
     {"evaluation"},
@@ -21,6 +21,7 @@ ORDER = (
     {"cross"},
     {"tables"},
     {"cli"},
+    {"programs"},
     {"commands"},
 )
 """Layers of `ser_mtl`, from the bottom; within the first, modules may import each other."""

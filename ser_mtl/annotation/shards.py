@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_ser_mtl import transcribing
+from answers_ser_mtl import transcribing
 from ser_mtl.files import replacing
 from ser_mtl.inference.recognizer import Recognizer
 

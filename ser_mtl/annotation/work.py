@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from pipeline_ser_mtl import transcribing
+from answers_ser_mtl import transcribing
 from segments_ser_mtl import has_silero
 from ser_mtl.annotation import manifest
 from ser_mtl.annotation.plan import Plan, Settings, plan
@@ -129,11 +129,16 @@ def _settings(recognizer: Recognizer) -> Settings:
         dtype=str(model.dtype).removeprefix("torch."),
         transcript=recognizer.transcript and transcribing(model) is not None,
         speech="silero-vad" if has_silero() else "energy",
-        model=weights_digest(model.state_dict().values()),
+        model=weights_digest(_answering(model.state_dict())),
         labels=recognizer.labels,
         scales=model.config.value_scales or {},
         temperature=model.config.temperature,
     )
+
+
+def _answering(state: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """The weights that answers come from. What adapters stand in for is drawn anew in each process, and never used."""
+    return [weight for name, weight in state.items() if ".original_module." not in name]
 
 
 def _device(local: int) -> str | None:

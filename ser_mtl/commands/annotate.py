@@ -17,9 +17,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
     add("--data_dir", type=Path, required=True, help="Folder of the recordings, in any depth.")
-    add("--output_dir", type=Path, required=True, help="Folder of the answers; the processes of all machines share it.")
+    add(
+        "--output_dir", type=Path, required=True, help="Folder of the answers, shared by the processes of all machines."
+    )
     add("--model", required=True, help="Hub id or run folder.")
-    add("--shard_files", type=number, default=1000, help="Recordings in a shard, or fewer with 1 GiB. [1000]")
+    add("--shard_files", type=number, default=1000, help="Recordings per shard; fewer if they reach 1 GiB. [1000]")
     add_loading(parser)
     add(
         "--launcher",

@@ -35,9 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
     parser.add_argument(
-        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Other labels; OLD= leaves its utterances out."
+        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Rename labels; OLD= leaves its utterances out."
     )
-    parser.add_argument("--no_check_counts", action="store_true", help="Accept a part of a corpus.")
+    parser.add_argument("--no_check_counts", action="store_true", help="Accept an incomplete corpus.")
     parser.add_argument(
         "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
     )

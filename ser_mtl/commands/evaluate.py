@@ -7,6 +7,7 @@ ser-mtl evaluate me/xlsr-ser-stage2 --corpus folder --data_dir my_recordings --o
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ser_mtl.parsing import add_loading
 from ser_mtl.safe_text import printable
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--data_dir", nargs="+", metavar="DIR", help="Where the corpus is; folders are joined.")
     parser.add_argument(
-        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Other labels; OLD= leaves its utterances out."
+        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Rename labels; OLD= leaves its utterances out."
     )
     parser.add_argument("--fold", type=int, help="Test on this fold of the corpus only.")
     parser.add_argument(
@@ -28,15 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "that the model was trained on. [test of an official split, else all]",
     )
     parser.add_argument("--output_dir", type=Path, help="Folder for results, predictions, figures and a report.")
-    parser.add_argument("--base", help="Hub id or folder of the base of adapters. [the one they name]")
-    parser.add_argument(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "auto"],
-        help="Numbers to compute with; auto is bfloat16 where the device has instructions for it. [float32]",
-    )
+    add_loading(parser, transcript=False)
     parser.add_argument("--device", help="Device to compute on, such as cpu or cuda:1. [the GPU if there is one]")
-    parser.add_argument("--no_check_counts", action="store_true", help="Accept a part of a corpus.")
+    parser.add_argument("--no_check_counts", action="store_true", help="Accept an incomplete corpus.")
     parser.add_argument(
         "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
     )

@@ -9,17 +9,18 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import add_base
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("run_folder", type=Path, help="Folder of a finished run.")
-    parser.add_argument("--to", required=True, choices=["merged", "wav2vec2", "onnx"], help="The form.")
-    parser.add_argument("--int8", action="store_true", help="With --to onnx: weights of matrix products in 8 bits.")
+    parser.add_argument("--to", required=True, choices=["merged", "wav2vec2", "onnx"], help="Target format.")
     parser.add_argument(
-        "--base", help="Hub id or folder of the base of adapters. [the one they name, or moved with them]"
+        "--int8", action="store_true", help="With --to onnx: store the weights of matrix products in 8 bits."
     )
-    parser.add_argument("--output_dir", type=Path, help="Where it is written. [<run>/<form>]")
+    add_base(parser)
+    parser.add_argument("--output_dir", type=Path, help="Folder to write to. [<run>/<format>]")
 
 
 def main(args: Namespace) -> None:
@@ -29,7 +30,7 @@ def main(args: Namespace) -> None:
         UserError: the run is not finished, or has no such form.
     """
     if args.int8 and args.to != "onnx":
-        raise UserError(f"--int8: is a form of --to onnx, not of --to {args.to}")
+        raise UserError(f"--int8: works with --to onnx, not with --to {args.to}")
     from ser_mtl.hub.export import write_merged, write_wav2vec2
     from ser_mtl.hub.onnx import write_onnx
 

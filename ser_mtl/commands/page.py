@@ -21,8 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--port", type=port, help="Port to listen on. [the first free one from 7860 on]")
     add("--max_seconds", type=positive, default=300.0, help="Longest recording, in seconds. [300]")
     add("--max_megabytes", type=positive, default=25.0, help="Largest file, in megabytes. [25]")
-    add("--space", metavar="NAME/SPACE", help="Serve nothing: write the page as this Space, ready to be pushed.")
-    add("--output_dir", type=Path, help="Folder for the Space, to be made. [NAME/SPACE]")
+    add("--space", metavar="NAME/SPACE", help="Serve nothing; write the page as this Space, ready to push.")
+    add("--output_dir", type=Path, help="Folder to create for the Space. [NAME/SPACE]")
 
 
 def port(text: str) -> int:

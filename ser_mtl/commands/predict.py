@@ -42,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--segments",
         action="store_true",
-        help="A line for each segment too (text), or a row in the place of one (csv).",
+        help="Also a line for each segment (text), or a row for each segment instead of each file (csv).",
     )
     add("--abstain", type=probability, default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]')
     add("--embeddings", help="An .npz file for the embeddings of all segments.")
@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_loading(parser)
     add("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
     add("--microphone", action="store_true", help="Listen, with a new line every half second.")
-    add("--pcm", type=int, metavar="HERTZ", help="Likewise, to mono 16-bit samples of this rate on standard input.")
+    add("--pcm", type=int, metavar="HERTZ", help="The same for mono 16-bit samples at this rate on standard input.")
 
 
 def probability(text: str) -> float:

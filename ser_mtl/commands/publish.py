@@ -23,12 +23,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--repo_id", required=True, help="Where on the Hub: namespace/name.")
     add("--public", action="store_true", help="Let everyone read it. [private]")
     add("--base_repo_id", help="Where on the Hub the base of the adapters is. [where its run was published]")
-    add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances, too.")
+    add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances too.")
     add("--keep_names", action="store_true", help="Publish the names of speakers and files. [hashed, if --public]")
     add("--merge", action="store_true", help="Also merge adapters and base, and publish that as <repo_id>-merged.")
     add("--license", help="Licence on the card, by its name on the Hub, such as cc-by-4.0.")
     add("--language", nargs="+", help="Languages on the card, as codes such as en.")
-    add("--dataset", nargs="+", help="Data sets on the card: their names on the Hub.")
+    add("--dataset", nargs="+", help="Datasets on the card, by their names on the Hub.")
     add("--card", type=Path, metavar="FILE", help="Your own text for the card, in Markdown.")
     add("--overwrite_card", action="store_true", help="Replace a card that was edited on the Hub or completed. [kept]")
     add(
@@ -63,7 +63,7 @@ def main(args: Namespace) -> None:
         publish(args.run_folder, args.repo_id, args, options)
         return None
     merged, base = merge(args)
-    if args.public and base.private:
+    if args.public and base is not None and base.private:
         print(f"the adapters are not published: their base, {base.repo_id}, is private")
     else:
         publish(args.run_folder, args.repo_id, args, options)
@@ -71,7 +71,7 @@ def main(args: Namespace) -> None:
     return None
 
 
-def merge(args: Namespace) -> tuple[Path, "Base"]:
+def merge(args: Namespace) -> tuple[Path, "Base | None"]:
     """Write the merged form of a run into its folder; also returns the base of its adapters."""
     from ser_mtl.hub.base import find_base
     from ser_mtl.hub.complete import read_complete

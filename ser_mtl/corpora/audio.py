@@ -2,6 +2,8 @@
 
 import hashlib
 import sys
+import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,14 +15,17 @@ from datasets import Dataset, Features, List, Value
 import recordings_ser_mtl
 from recordings_ser_mtl import SAMPLING_RATE, to_mono_16k
 from ser_mtl.corpora import ffmpeg, headers, level, reading
-from ser_mtl.corpora.cache import DECODERS, cached_map, files_identity, source_digest
+from ser_mtl.corpora.cache import DECODERS, Part, computed, files_identity, missing, parts_of, source_digest
 from ser_mtl.corpora.folder import place_of
-from ser_mtl.corpora.kept import forget, keep, kept_samples
+from ser_mtl.corpora.kept import forget, keep, kept_any, kept_samples
 from ser_mtl.corpora.level import clipping_in_one_line
 from ser_mtl.corpora.reading import TOO_LONG, read_audio, seconds_over
 from ser_mtl.errors import UserError
+from ser_mtl.processes import cores
 
 _EXAMPLES = 20  # files in one message
+_PART = 2**25  # bytes of files that are decoded together
+_LONG = 0.05  # seconds of decoding from which a file is kept at once
 _CODE = (sys.modules[__name__], recordings_ser_mtl, reading, headers, ffmpeg, level)  # what decodes
 
 
@@ -36,9 +41,9 @@ def decode(file: str | Path | BinaryIO, max_seconds: float | None = None) -> np.
 def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
     """Add the columns `samples` (int16), `length` (samples), `peak` (int16's largest size) and `digest` to a corpus.
 
-    The result is cached under a name made from the path, size and modification time of every file and from the versions
-    of what decodes them, so a corpus is decoded again only after one of these has changed. If some files cannot be
-    used, the others are decoded and kept.
+    The result is cached, part by part, under names made from the path, size and modification time of every file and
+    from the versions of what decodes them, so a file is decoded again only after one of these has changed. A large
+    corpus is decoded on all cores. If some files cannot be used, the others are decoded and kept.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
@@ -47,26 +52,18 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
     Raises:
         UserError: names all files that are missing, cannot be decoded or are too long.
     """
+    files, *programs = samples_identity(corpus)
+    sizes = [size for _, size, _ in files]
+    parts = parts_of(corpus.select_columns("path"), "decoded", files, programs, sizes, _PART)
     with clipping_in_one_line():
-        decoded = cached_map(
-            corpus.select_columns("path"),
-            partial(_decode_row, max_seconds=max_seconds),
-            _DECODED,
-            "decoded",
-            samples_identity(corpus),
-            desc="Decoding audio",
-            writer_batch_size=200,
-        )
-    if any(decoded["fault"]):
-        Path(decoded.cache_files[0]["filename"]).unlink()
-    _check_faults(corpus, decoded, max_seconds)
-    forget(decoded)
-    return datasets.concatenate_datasets([corpus, decoded.remove_columns(["path", "fault"])], axis=1)
+        decode_part = partial(_decode_part, max_seconds=max_seconds)
+        decoded = computed(parts, missing(parts), decode_part, "Decoding audio", cores())
+    _check_faults(corpus, decoded, parts, max_seconds)
+    return datasets.concatenate_datasets([corpus, decoded.remove_columns("fault")], axis=1)
 
 
 _DECODED = Features(
     {
-        "path": Value("string"),
         "samples": List(Value("int16")),
         "length": Value("int64"),
         "peak": Value("int32"),
@@ -76,13 +73,31 @@ _DECODED = Features(
 )
 
 
-def _decode_row(row: dict, max_seconds: float | None) -> dict:
-    """Decode one file and keep it until its corpus is complete, or open what an earlier run has kept of it."""
-    samples = kept_samples(row["path"])
+def _decode_part(part: Part, max_seconds: float | None) -> None:
+    """Decode a part of a corpus. What was decoded of it is kept if it has faults, or if this comes to an early end."""
+    paths, kept = part.rows["path"][:], kept_any()
+    rows: list[dict] = []
+    try:
+        for path in paths:
+            rows.append(_decode_row(path, max_seconds, kept))
+    finally:
+        if faulty := len(rows) < len(paths) or any(row["fault"] for row in rows):
+            for path, row in zip(paths, rows, strict=False):
+                if row["fault"] is None:
+                    keep(path, row["samples"])
+    part.write(rows, _DECODED)
+    if not faulty and kept_any():
+        forget(paths)
+
+
+def _decode_row(path: str, max_seconds: float | None, kept: bool) -> dict:
+    """Decode one file, or open what an earlier run has kept of it."""
+    begun, samples = time.perf_counter(), kept_samples(path) if kept else None
     try:
         if samples is None:
-            samples = decode(row["path"], max_seconds)
-            keep(row["path"], samples)
+            samples = decode(path, max_seconds)
+            if time.perf_counter() - begun > _LONG:
+                keep(path, samples)
     except UserError as error:
         return {"samples": np.zeros(0, np.int16), "length": 0, "peak": 0, "digest": "", "fault": str(error)}
     return {
@@ -94,12 +109,18 @@ def _decode_row(row: dict, max_seconds: float | None) -> dict:
     }
 
 
-def _check_faults(corpus: Dataset, decoded: Dataset, max_seconds: float | None) -> None:
+def _check_faults(corpus: Dataset, decoded: Dataset, parts: Iterable[Part], max_seconds: float | None) -> None:
     """Name the files that cannot be used together, each with its row of `metadata.csv`, if there is one.
+
+    Parts with damaged files are decoded again by the next run.
 
     Raises:
         UserError: there are any.
     """
+    found = iter(decoded["fault"][:])
+    for part in parts:
+        if any([next(found) for _ in range(len(part.rows))]):
+            part.file.unlink()
     faults = []
     columns = corpus["id"][:], corpus["path"][:], decoded["fault"][:], decoded["length"][:]
     for name, path, fault, length in zip(*columns, strict=True):

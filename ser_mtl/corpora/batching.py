@@ -8,6 +8,7 @@ from torch.utils.data import Sampler
 from transformers import SequenceFeatureExtractor
 
 from recordings_ser_mtl import waveforms
+from ser_mtl.corpora.sixteen_bits import unpacked
 from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 
@@ -65,7 +66,7 @@ class Collator:
         """Collate rows into the arguments of the model.
 
         Args:
-            rows: each with `row`, the labels, and either `samples` or `features` with `frames`.
+            rows: each with `row`, the labels, and either `samples` or `features` with `scales`.
         """
         batch = self._features(rows) if "features" in rows[0] else self._waveforms(rows)
         batch["row"] = torch.tensor([row["row"] for row in rows])
@@ -83,7 +84,7 @@ class Collator:
         return waveforms([row["samples"] for row in rows], self.feature_extractor)
 
     def _features(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        features = [torch.tensor(row["features"]).view(row["frames"], -1) for row in rows]
+        features = [unpacked(row["features"], row["scales"]) for row in rows]
         return {
             "features": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
             "frame_lengths": torch.tensor([len(frames) for frames in features]),

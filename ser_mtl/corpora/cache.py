@@ -1,53 +1,147 @@
-"""What is computed from audio, kept on disk for later runs: named after all it depends on, with a checksum."""
+"""What is computed from audio, kept on disk for later runs: named after all it depends on, with a checksum.
+
+A corpus is kept in parts, each in a file of its own. So a run that is killed goes on with the next part, and several
+processes, or machines that share the file system, can each make some of them: no file is seen before it is whole.
+"""
 
 import hashlib
 import inspect
+import random
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import NamedTuple
 
 import datasets
+import pyarrow as pa
 import soundfile
-from datasets import Dataset, Features
+from datasets import Dataset, Features, concatenate_datasets
+from datasets.utils import tqdm
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import write_text, writing
+from ser_mtl.files import writing
+from ser_mtl.processes import cores, for_each
 
 DECODERS = (soundfile.__libsndfile_version__, *(version(package) for package in ("soundfile", "torchaudio", "numpy")))
 """Versions of what turns a file into samples."""
 
+_ROWS = 200  # of a part: what a kill costs, and what a second process is worth its start for
+_WRITTEN = 2**24  # numbers that are written at once, at least
+_LEFT = 24 * 3600  # seconds after which what is half-written was left by a process that was killed
 
-def cached_map(
-    corpus: Dataset, compute: Callable[[dict], dict], features: Features, kind: str, identity: object, **more
-) -> Dataset:
-    """`corpus.map(compute)`, or what an earlier run has kept of it, if that is still as it was written.
+
+class Part(NamedTuple):
+    """Rows of a corpus, and the file that holds what is computed from them."""
+
+    rows: Dataset
+    file: Path
+
+    def is_whole(self) -> bool:
+        """Whether the file is there, as it was written."""
+        checksum = self.file.with_suffix(".crc32")
+        return self.file.is_file() and checksum.is_file() and checksum.read_text() == _crc32(self.file)
+
+    def write(self, rows: Iterable[dict], features: Features) -> None:
+        """Write the file. One that another process has made in the meantime stays: somebody may have it open."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.file), TemporaryDirectory(prefix="partial-", dir=self.file.parent) as scratch:
+            made = Path(scratch) / self.file.name
+            with made.open("wb") as file, pa.ipc.new_stream(file, features.arrow_schema) as stream:
+                for batch in _batches(rows):
+                    stream.write_batch(pa.RecordBatch.from_pylist(batch, features.arrow_schema))
+            if not self.is_whole():
+                made.with_suffix(".crc32").write_text(_crc32(made))
+                made.with_suffix(".crc32").replace(self.file.with_suffix(".crc32"))
+                made.replace(self.file)
+
+
+def parts_of(
+    corpus: Dataset, kind: str, rows: Sequence, identity: object, sizes: Sequence[int], largest: int
+) -> list[Part]:
+    """Divide a corpus into parts that are kept on their own.
 
     Args:
         corpus: the input columns.
-        compute: one row to its new columns.
-        features: of the result.
-        kind: begins the name of the file.
-        identity: all that the result depends on; anything with a stable `repr`.
-        **more: as for `Dataset.map`.
-
-    Returns:
-        The new columns; a file that is damaged is computed again.
+        kind: begins the names of the files.
+        rows: what the result of each row depends on; anything with a stable `repr`.
+        identity: what else all of it depends on; likewise.
+        sizes: of each row, in any unit.
+        largest: a part with more than one row is no larger.
     """
-    digest = hashlib.sha256(repr((kind, identity)).encode()).hexdigest()[:16]
-    file = cache_folder() / f"{kind}-{digest}.arrow"
-    checksum = file.with_suffix(".crc32")
-    if not (file.is_file() and checksum.is_file() and checksum.read_text() == _crc32(file)):
-        with writing(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix="partial-", dir=file.parent) as part:  # an interrupted map leaves its file
-                computed = str(Path(part) / file.name)
-                corpus.map(compute, features=features, cache_file_name=computed, new_fingerprint=digest, **more)
-                Path(computed).replace(file)
-        write_text(checksum, _crc32(file))
-    return Dataset.from_file(str(file))
+    starts, room = [], 0
+    for row, size in enumerate(sizes):
+        room -= size
+        if not starts or room < 0 or row - starts[-1] == _ROWS:
+            starts.append(row)
+            room = largest - size
+    parts = []
+    for start, end in pairwise([*starts, len(corpus)]):
+        digest = hashlib.sha256(repr((kind, identity, rows[start:end])).encode()).hexdigest()[:16]
+        parts.append(Part(corpus.select(range(start, end)), cache_folder() / f"{kind}-{digest}.arrow"))
+    return parts
+
+
+def missing(parts: Sequence[Part]) -> list[Part]:
+    """The parts that are not kept, or damaged."""
+    with ThreadPoolExecutor(cores()) as threads:
+        whole = list(threads.map(Part.is_whole, parts))
+    return [part for part, there in zip(parts, whole, strict=True) if not there]
+
+
+def computed(
+    parts: Sequence[Part], absent: Sequence[Part], compute: Callable[[Part], None], what: str, processes: int = 1
+) -> Dataset:
+    """What is kept of a corpus, after the parts that are absent were computed.
+
+    Args:
+        parts: of the corpus.
+        absent: those of them that are `missing`.
+        compute: writes the file of a part.
+        what: for the progress bar.
+        processes: to compute in.
+    """
+
+    def complete(part: Part) -> int:
+        if not part.is_whole():
+            compute(part)
+        return len(part.rows)
+
+    _remove_left_behind()
+    absent = random.sample(absent, len(absent))  # machines with one cache begin with different parts
+    with tqdm(total=sum(len(part.rows) for part in absent), desc=what, unit=" utterances", disable=not absent) as bar:
+        for rows in for_each(absent, complete, processes):
+            bar.update(rows)
+    return concatenate_datasets([Dataset.from_file(str(part.file)) for part in parts])
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    """Rows to write at once: some megabytes of numbers."""
+    batch, numbers = [], 0
+    for row in rows:
+        batch.append(row)
+        numbers += sum(getattr(value, "size", 1) for value in row.values())
+        if numbers > _WRITTEN:
+            yield batch
+            batch, numbers = [], 0
+    if batch:
+        yield batch
+
+
+def _remove_left_behind() -> None:
+    """Remove what processes that were killed have left half-written."""
+    for folder in cache_folder().glob("partial-*"):
+        try:
+            if time.time() - folder.stat().st_mtime > _LEFT:
+                rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:  # its process has just finished
+            continue
 
 
 def source_digest(*modules: ModuleType) -> str:

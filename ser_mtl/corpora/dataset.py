@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import ClassLabel, Dataset
 
-from ser_mtl.corpora.folds import assign_folds
+from ser_mtl.corpora.dealing import assign_folds
 from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.corpora.values import SYNONYMS, VALUES, as_number

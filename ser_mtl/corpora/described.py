@@ -9,8 +9,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ser_mtl.corpora.dealing import assign_folds
 from ser_mtl.corpora.description import LEAVES_OUT, REST, Description, Table
-from ser_mtl.corpora.folds import assign_folds
 from ser_mtl.corpora.names import alike_people, clean, cleaned, one_name_each, spelling
 from ser_mtl.corpora.patterns import compile_pattern, fill
 from ser_mtl.corpora.tables import rows_of

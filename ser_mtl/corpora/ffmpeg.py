@@ -110,7 +110,7 @@ def streamed(file: BinaryIO, name: str) -> Iterator[tuple[int, Iterator[np.ndarr
             try:
                 head = _head(process, name)
                 if head is None:
-                    _check_end(process, said, name, nothing=True)
+                    return _check_end(process, said, name, nothing=True)  # which raises
                 yield head.rate, chain(_blocks(process, name, head), _at_end(process, said, name))
             finally:
                 process.kill()
@@ -164,7 +164,7 @@ def _read(process: subprocess.Popen, size: int, name: str) -> bytes:
     timer = Timer(_SECONDS, give_up)
     timer.start()
     try:
-        data = process.stdout.read(size)
+        data = _output(process).read(size)
     finally:
         timer.cancel()
     if late.is_set():
@@ -178,8 +178,13 @@ def _at_end(process: subprocess.Popen, said: IO[bytes], name: str) -> Iterator[n
     yield from ()
 
 
+def _output(process: subprocess.Popen) -> IO[bytes]:
+    assert process.stdout is not None  # it is a pipe
+    return process.stdout
+
+
 def _check_end(process: subprocess.Popen, said: IO[bytes], name: str, nothing: bool = False) -> None:
-    process.stdout.close()
+    _output(process).close()
     code = process.wait(_SECONDS)
     said.seek(0)
     _check_ended(bool(code) or nothing, code, said.read(_LARGEST_CHUNK), name)

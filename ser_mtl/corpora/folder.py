@@ -4,7 +4,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from os.path import isabs, isfile, normpath
 from pathlib import Path, PureWindowsPath
@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 from datasets import Dataset
 
-from ser_mtl.corpora.folds import assign_folds
+from ser_mtl.corpora.dealing import assign_folds
 from ser_mtl.corpora.names import check_people, clean, known_columns, one_name_each
 from ser_mtl.corpora.utterances import FEATURES, is_official
 from ser_mtl.corpora.values import SYNONYMS, VALUES, read_values, shortest
@@ -101,17 +101,7 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
     path = Path(path)
     if path.exists():
         raise UserError(f"{path}: exists; remove it, or write to another file")
-    folder = os.path.abspath(path.parent)  # not `resolve`: audio may be linked into the folder
-    audio = [os.path.abspath(file) for file in corpus["path"]]
-    outside = [file for file in audio if not Path(file).is_relative_to(folder)]
-    if outside:
-        common = os.path.commonpath([os.path.dirname(file) for file in audio])
-        raise UserError(
-            f"{path}: {outside[0]} is outside the folder of this table; write it into the folder that holds the audio: "
-            f"{os.path.join(common, METADATA)}"
-        )
-    names = [Path(file).relative_to(folder).as_posix() for file in audio]
-    names = [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
+    names = _names_below(path, corpus["path"])
     left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
     lacking = {column for column in VALUES if all(value is None for value in corpus[column])}
     columns = [column for column in ANNOTATIONS if column not in {left_out, *lacking}]
@@ -128,6 +118,21 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
             partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+
+
+def _names_below(table: Path, files: Iterable[str]) -> list[str]:
+    """The names of audio files below the folder of a table."""
+    folder = os.path.abspath(table.parent)  # not `resolve`: audio may be linked into the folder
+    audio = [os.path.abspath(file) for file in files]
+    outside = [file for file in audio if not Path(file).is_relative_to(folder)]
+    if outside:
+        common = os.path.commonpath([os.path.dirname(file) for file in audio])
+        raise UserError(
+            f"{table}: {outside[0]} is outside the folder of this table; write it into the folder that holds the "
+            f"audio: {os.path.join(common, METADATA)}"
+        )
+    names = [Path(file).relative_to(folder).as_posix() for file in audio]
+    return [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
 
 
 def _text(value: float | None) -> str | None:
@@ -259,7 +264,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     if twice:
         names = [name for name, column in SYNONYMS.items() if column == twice[0]]
         also = f" ({names[0]} is another name for it)" if names else ""
-        raise UserError(f"{metadata}: column {twice[0]!r} is there twice{also}; remove one")
+        raise UserError(f"{metadata}: column {twice[0]!r} appears twice{also}; remove one")
     table = table[known_columns(str(metadata), list(table.columns), (*COLUMNS, *SYNONYMS))]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")

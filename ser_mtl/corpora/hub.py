@@ -7,9 +7,9 @@ from pathlib import Path
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
 
 from ser_mtl.corpora.cache import cache_folder
+from ser_mtl.corpora.dealing import part_named
 from ser_mtl.corpora.described import LeftOut, finished, row_of
 from ser_mtl.corpora.description import Description
-from ser_mtl.corpora.folds import part_named
 from ser_mtl.corpora.tables import as_text
 from ser_mtl.corpora.tree import AUDIO, suffix_of
 from ser_mtl.corpora.utterances import FEATURES

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import DevChoice, split
+from ser_mtl.corpora.dealing import DevChoice
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.tree import AUDIO, AudioIndex, best_copy, files_below, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError, notice
@@ -234,7 +235,7 @@ def _parse_labels(path: Path, lines: Iterable[str]) -> list[dict]:
             try:
                 labels.append(_parse_label(line) | {"raters": raters})
             except ValueError:
-                raise UserError(f"{path}, line {number}: {line!r} is no label; unpack IEMOCAP again") from None
+                raise UserError(f"{path}, line {number}: {line!r} is not a label; unpack IEMOCAP again") from None
         elif rater := _RATER.fullmatch(line):
             raters.append(_parse_rater(rater))
     return labels

@@ -1,16 +1,16 @@
-"""Decoded files that wait on disk for the rest of their corpus.
+"""Decoded files that wait on disk for the rest of their part of a corpus.
 
 So neither a damaged file nor an interruption costs a second decoding of the others.
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from datasets import Dataset
 
 from ser_mtl.corpora.cache import DECODERS, cache_folder
-from ser_mtl.files import replacing
 
 
 def kept_file(path: str | Path) -> Path:
@@ -30,12 +30,19 @@ def kept_samples(path: str | Path) -> np.ndarray | None:
 
 def keep(path: str | Path, samples: np.ndarray) -> None:
     """Keep the samples of an audio file, (samples,) int16."""
-    with replacing(kept_file(path)) as partial:
-        np.save(partial, samples)
+    file = kept_file(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="partial-", dir=file.parent) as scratch:  # another machine may be at the same file
+        np.save(Path(scratch) / file.name, samples)
+        (Path(scratch) / file.name).replace(file)
 
 
-def forget(decoded: Dataset) -> None:
-    """Remove what is kept of these files: the whole corpus is decoded."""
-    if any(cache_folder().glob("kept-*.npy")):
-        for path in decoded["path"][:]:
-            kept_file(path).unlink(missing_ok=True)
+def kept_any() -> bool:
+    """Whether anything is kept."""
+    return any(cache_folder().glob("kept-*.npy"))
+
+
+def forget(paths: Iterable[str | Path]) -> None:
+    """Remove what is kept of these files: their part of the corpus is decoded."""
+    for path in paths:
+        kept_file(path).unlink(missing_ok=True)

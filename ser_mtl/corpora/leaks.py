@@ -1,25 +1,18 @@
 """Leaks between train, dev and test: shared speakers and dialogs are errors, near-duplicate transcripts are counted."""
 
-from functools import partial
 from itertools import combinations
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from rapidfuzz.distance import Levenshtein
-from rapidfuzz.process import cdist
 
 from ser_mtl.corpora.names import same_person
+from ser_mtl.corpora.near_duplicates import has_near_duplicate
 from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError, notice
 from ser_mtl.safe_text import printable
 
-NEAR_DUPLICATE = 0.2
-"""Largest distance between near-duplicate transcripts: one word in five is replaced, missing or added."""
-
 FEWEST_WORDS = 5
 """Shorter transcripts are not compared: everybody says "yes" and "I don't know"."""
-
-_CHUNK = 500  # transcripts compared at once; all distances of a large corpus would not fit in memory
 
 
 def check_no_leak(splits: DatasetDict) -> None:
@@ -106,18 +99,6 @@ def find_leaks(splits: DatasetDict) -> dict:
             if len(group)
         },
     }
-
-
-def has_near_duplicate(transcripts: list[list[str]], others: list[list[str]]) -> np.ndarray:
-    """Whether each transcript, a list of words, is a near-duplicate of one of the others: (transcripts,) bool.
-
-    The distance of two transcripts is (word edits from one to the other) / (words of the longer one).
-    """
-    others = [list(words) for words in {tuple(words) for words in others} if words]
-    distances = partial(cdist, choices=others, scorer=Levenshtein.normalized_distance, score_cutoff=NEAR_DUPLICATE)
-    chunks = [transcripts[start : start + _CHUNK] for start in range(0, len(transcripts), _CHUNK)]
-    duplicates = [(distances(chunk) <= NEAR_DUPLICATE).any(axis=1) for chunk in chunks]
-    return np.concatenate([np.zeros(0, dtype=bool), *duplicates])
 
 
 def leaks_line(leaks: dict) -> str:

@@ -42,7 +42,7 @@ def clipping_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Clipped)
         yield
-    clipped = [str(one.message) for one in caught if issubclass(one.category, Clipped)]
+    clipped = sorted(str(one.message) for one in caught if issubclass(one.category, Clipped))
     for one in caught:
         if not issubclass(one.category, Clipped):
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

@@ -21,10 +21,7 @@ from ser_mtl.errors import UserError, notice
 CORPORA = ("iemocap", "folder", "demo", *DESCRIBED)
 """Names of corpora. Any other is the path of a description, a TOML file."""
 
-CORPUS_HELP = (
-    "iemocap; folder: folders with a metadata.csv; demo: synthesised on the spot; a described corpus: "
-    f"{', '.join(DESCRIBED)}; or the path of a description of your own, my.toml (docs/corpora.md)."
-)
+CORPUS_HELP = f"iemocap, demo, {', '.join(DESCRIBED)}; folder (with a metadata.csv), or my.toml."
 
 DEMO_FOLDER = Path("runs/demo/corpus")
 

@@ -29,6 +29,7 @@ TOO_LONG = "{name}: lasts {seconds} seconds, longer than --max_seconds {limit:g}
 _LARGEST = 2**27  # numbers in a file: half a gigabyte, and copies of it
 _LONGEST = 24 * 3600  # seconds of a recording that is read block by block
 _BLOCK = 2**20  # numbers read at once
+_SHORTEST = 2**14  # of them, whatever the header says
 _LENGTH = 600  # seconds decoded by ffmpeg, at most, to tell the length of a file
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
 _STREAMED = 2**31 - 2**20  # bytes; programs that write a wav file to a pipe promise this or more
@@ -220,7 +221,8 @@ def _promised(sound: soundfile.SoundFile) -> float:
 
 def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray]:
     """The samples of a file, block by block; at most one block more than `most`."""
-    size, held = max(1, _BLOCK // sound.channels), 0
+    # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
+    size, held = max(1, min(_BLOCK, max(_SHORTEST, sound.frames * sound.channels)) // sound.channels), 0
     sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
     while most is None or held <= most:
         block = sound.read(size, dtype="float32", always_2d=True)

@@ -10,7 +10,8 @@ import pandas as pd
 from datasets import Dataset
 
 from ser_mtl.corpora import ffmpeg
-from ser_mtl.corpora.folds import ALL, FOLDS, DevChoice, Fold, split
+from ser_mtl.corpora.dealing import ALL, FOLDS, DevChoice, Fold
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
@@ -66,14 +67,7 @@ def corpus_tables(
         "Left out": "\n".join(_bullet(printable(line)) for line in left_out) or "nothing",
         "Likely mistakes": "\n".join(_bullet(warning) for warning in _warnings(table)) or "none found",
     }
-    if fold == ALL:
-        sections[f"Split without a test, dev {dev}"] = _splits(corpus, table, fold, dev)
-    elif is_official(corpus):
-        sections[f"Official split, dev {dev}"] = _splits(corpus, table, fold, dev)
-    elif fold is not None:
-        sections[f"Splits of fold {fold}, dev {dev}"] = _splits(corpus, table, fold, dev)
-    else:
-        sections["Splits"] = _sizes_of_all_folds(corpus, dev)
+    sections |= _split_sections(corpus, table, fold, dev)
     return "\n\n".join(f"{title}\n{'-' * len(title)}\n{text}" for title, text in sections.items())
 
 
@@ -217,6 +211,13 @@ def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:
         for label, row in counts.iterrows():
             if (row == 0).any():
                 yield f"{column}: no {label!r} in fold {_names(map(str, row.index[row == 0]))}"
+
+
+def _split_sections(corpus: Dataset, table: pd.DataFrame, fold: Fold | None, dev: DevChoice) -> dict[str, str]:
+    if fold is None and not is_official(corpus):
+        return {"Splits": _sizes_of_all_folds(corpus, dev)}
+    kind = "Split without a test" if fold == ALL else "Official split" if is_official(corpus) else None
+    return {f"{kind or f'Splits of fold {fold}'}, dev {dev}": _splits(corpus, table, fold, dev)}
 
 
 def _splits(corpus: Dataset, table: pd.DataFrame, fold: Fold | None, dev: DevChoice) -> str:

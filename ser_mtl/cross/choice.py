@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import FOLDS, PARTS, rows_of_fold
+from ser_mtl.corpora.dealing import FOLDS, PARTS
+from ser_mtl.corpora.folds import rows_of_fold
 from ser_mtl.corpora.mapping import with_map
 from ser_mtl.corpora.utterances import is_official, joined
 from ser_mtl.cross.heard import Heard
@@ -81,23 +82,28 @@ def without_heard(
     by_name = [row for row, (name, _, _) in enumerate(table) if name in names]
     by_speaker = [row for row, (name, who, _) in enumerate(table) if who in speakers and name not in names]
     if part == "unseen":
-        known = {*by_name, *by_speaker}
-        rest = [row for row in range(len(table)) if row not in known]
-        if not rest:
-            raise UserError(f"--part unseen: {model} was trained on all of these utterances or their speakers")
-        lines = [
-            f"{len(rows)} utterances {why} (--part unseen)"
-            for rows, why in ((by_name, "of the model's training"), (by_speaker, "by speakers of the model's training"))
-            if rows
-        ]
-        title = "unseen" if chosen.part == "all" else chosen.part
-        corpus = joined(DatasetDict({title: chosen.corpus.select(rest)}))
-        return chosen._replace(corpus=corpus, part=title, left_out=chosen.left_out + lines)
+        return _unseen(chosen, by_name, by_speaker, model)
     if by_name or (by_speaker and chosen.part not in PARTS):
         told = _known(table, by_name, by_speaker)
         remedy = _remedy(chosen.corpus if whole is None else whole, names, speakers)
         raise UserError(f"{model}: was trained on {told}; {remedy}")
     return chosen
+
+
+def _unseen(chosen: Chosen, by_name: list[int], by_speaker: list[int], model: str) -> Chosen:
+    """The utterances without these rows."""
+    known = {*by_name, *by_speaker}
+    rest = [row for row in range(len(chosen.corpus)) if row not in known]
+    if not rest:
+        raise UserError(f"--part unseen: {model} was trained on all of these utterances or their speakers")
+    lines = [
+        f"{len(rows)} utterances {why} (--part unseen)"
+        for rows, why in ((by_name, "of the model's training"), (by_speaker, "by speakers of the model's training"))
+        if rows
+    ]
+    title = "unseen" if chosen.part == "all" else chosen.part
+    corpus = joined(DatasetDict({title: chosen.corpus.select(rest)}))
+    return chosen._replace(corpus=corpus, part=title, left_out=chosen.left_out + lines)
 
 
 def known_by_audio(chosen: Chosen, digests: dict[str, str], heard: Heard, part: Part | None, model: str) -> Chosen:

@@ -16,7 +16,7 @@ from ser_mtl.corpora.leaks import audio_digests
 from ser_mtl.corpora.loading import name_with_folders
 from ser_mtl.corpora.names import near_equal
 from ser_mtl.cross.choice import Chosen, Part, choose, known_by_audio
-from ser_mtl.cross.heard import Heard, file_of, heard_by
+from ser_mtl.cross.heard import Heard, heard_by
 from ser_mtl.errors import UserError, notice
 from ser_mtl.evaluation.calibration import BINS, calibrated, emotion_probabilities, reliability
 from ser_mtl.evaluation.metric_intervals import metric_intervals
@@ -26,6 +26,7 @@ from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import read_json
 from ser_mtl.inference.recognizer import Recognizer, load, transcribing
 from ser_mtl.tasks import TASKS
+from ser_mtl.training.heard import file_of
 from ser_mtl.training.run_folder import PACKAGES, Record, commit
 
 _Intervals = dict[str, dict[str, dict[str, list[float]]]]
@@ -101,14 +102,9 @@ def evaluate(
     chosen, decoded = _decoded(chosen, heard, part, model)
     labels = {task: classes for task, classes in labels.items() if set(decoded[TASKS[task].column]) - {None}}
     rows = answered(recognizer, decoded, labels)
+    settings = {"part": chosen.part, "map": list(label_map), "left_out": chosen.left_out, "checked": not heard.unknown}
     results = {
-        "model": model,
-        "system": system_of(model, recognizer),
-        "part": chosen.part,
-        "map": list(label_map),
-        "left_out": chosen.left_out,
-        "checked": not heard.unknown,
-        "labels": labels,
+        **{"model": model, "system": system_of(model, recognizer), **settings, "labels": labels},
         **_shared(rows, chosen.heard_speakers),
         **scores_of(rows, labels, recognizer.model.config.temperature),
         "commit": commit(),

@@ -8,7 +8,8 @@ from ser_mtl.errors import UserError
 from ser_mtl.evaluation.predictions import write_predictions
 from ser_mtl.evaluation.results import percent, results_frame, results_table
 from ser_mtl.files import write_json, write_text
-from ser_mtl.hub.card import explanation, hub_id, markdown_table, metrics_table
+from ser_mtl.hub.card_metrics import explanation, markdown_table, metrics_table
+from ser_mtl.hub.links import hub_id
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.training.outcome import plot_emotion

@@ -143,9 +143,9 @@ def references_and_predictions(rows: list[dict]) -> tuple[list[dict], list[dict]
         }
         for task in (*CLASSIFICATION_TASKS, *VALUE_TASKS):
             answer = row.get(task)
-            trained = isinstance(answer, dict)
-            reference[task] = answer["label"] if trained else answer
-            prediction[task] = answer["predicted"] if trained else None
+            answer = answer if isinstance(answer, dict) else {"label": answer}  # without a head, the label alone
+            reference[task] = answer["label"]
+            prediction[task] = answer.get("predicted")
         references.append(reference)
         predictions.append(prediction)
     return references, predictions

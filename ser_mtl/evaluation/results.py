@@ -141,6 +141,7 @@ class _Results(TypedDict):
     selection: Text
     refit: NotRequired[bool]
     augment: NotRequired[list[Text]]
+    research: NotRequired[Text]  # a model that is whole for its own run alone, or a step without a test
     epoch: Amount
     stopped_at_epoch: NotRequired[Amount]
     minutes: Amount
@@ -165,7 +166,8 @@ class _Results(TypedDict):
 
 
 def _tested_unless_all(results: Any) -> Any:
-    if "all" not in results["test"] and (results["test"] or results["fold"] != "all"):
+    untested = results["fold"] == "all" or "research" in results
+    if "all" not in results["test"] and (results["test"] or not untested):
         raise ValueError('test: must have the group "all", unless the fold is "all" too')
     return results
 
@@ -225,8 +227,8 @@ def results_table(results: dict) -> str:
     frame = results_frame(results)
     frame.columns = pd.MultiIndex.from_tuples([title.rpartition(" ")[::2] for title in frame.columns])
     table = frame.to_string(line_width=80)
-    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note) if note(results)]
-    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes)])
+    notes = [note(results) for note in (transcription_note, shared_speakers_note, line_note)]
+    return "\n\n".join([table, *(textwrap.fill(note, 80) for note in notes if note)])
 
 
 def transcription_note(results: dict) -> str | None:

@@ -97,7 +97,7 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     Raises:
         UserError: a style has the name of all utterances.
     """
-    styles = sorted({row.get("style") for row in references} - {None})
+    styles = sorted({style for row in references if (style := row.get("style")) is not None})
     if ALL in styles:
         raise UserError(f"style {ALL!r}: results have this name for all utterances; call the style otherwise")
     scores = {ALL: metric.compute(predictions=predictions, references=references)}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ser_mtl.evaluation.figures import blank_figure, line_style, literal, save_figure, tidy
+from ser_mtl.evaluation.drawing import blank_figure, line_style, literal, save_figure, tidy
 from ser_mtl.evaluation.scores import ccc
 
 

@@ -71,7 +71,7 @@ def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None
     """If the repository exists already."""
     with hub_errors(what):
         try:
-            private = api.model_info(repo_id).private
+            private = bool(api.model_info(repo_id).private)
         except HfHubHTTPError as error:
             if status_of(error) == 404:
                 return

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import read_json
-from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
 from ser_mtl.model.saved import AdapterConfig
@@ -61,8 +61,8 @@ def find_base(adapter_of: str | Path, base_repo_id: str | None = None, token: st
     if not file.is_file():
         return None
     adapter = read_json(file, AdapterConfig)
-    named = adapter["base_model_name_or_path"] if base_repo_id else base_of(adapter_of, say=_SAY)
-    return base_on_hub(named, adapter.get("revision"), base_repo_id, token)
+    named = None if base_repo_id else base_of(adapter_of, say=_SAY)
+    return base_on_hub(named or adapter["base_model_name_or_path"], adapter.get("revision"), base_repo_id, token)
 
 
 def base_on_hub(
@@ -84,9 +84,10 @@ def base_on_hub(
     api = HfApi(token=token)
     with hub_errors(f"the base {base_repo_id}"):
         info = api.model_info(base_repo_id, revision=revision)
-        _check_same_weights(api, folder, base_repo_id, info.sha)
-    files = {sibling.rfilename for sibling in info.siblings}
-    return Base(base_repo_id, info.sha, of_stage1="modeling_ser_mtl.py" in files, private=bool(info.private))
+        commit = info.sha or revision or "main"
+        _check_same_weights(api, folder, base_repo_id, commit)
+    files = {sibling.rfilename for sibling in info.siblings or ()}
+    return Base(base_repo_id, commit, of_stage1="modeling_ser_mtl.py" in files, private=bool(info.private))
 
 
 def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -> None:

@@ -4,7 +4,7 @@ import statistics
 from contextlib import suppress
 from pathlib import Path
 
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.dealing import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json

@@ -104,7 +104,7 @@ def keep_edits(
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
-        if overwrite or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
+        if overwrite or "README.md" not in {sibling.rfilename for sibling in info.siblings or ()}:
             return files
         there = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_bytes()
     state = state_of(there.decode("utf-8", errors="replace"))

@@ -6,15 +6,16 @@ from pathlib import Path
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_ser_mtl
-from loading_ser_mtl import PIPELINES
-from ser_mtl.corpora.folds import Split
+from config_ser_mtl import PIPELINES
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import json_lines_text, json_text, read_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.beside import with_folds
-from ser_mtl.hub.card import hub_id, model_card
+from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, OF_TEST, read_complete, read_results, size_of, weights_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.names import (
     PRIVATE_MODEL,
     without_names_in_predictions,
@@ -27,7 +28,7 @@ from ser_mtl.model.saved import AdapterConfig, MethodConfig
 COMPANIONS = (*NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE)
 """Files that go with the weights, and are the same for the model in another form."""
 _WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
-_MODELS = ("encoder", "stage1", "hub_model_id")
+_MODELS = ("encoder", "stage1", "hub_model_id", "merge_asr", "merge_emotion")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
@@ -48,7 +49,7 @@ def files_to_publish(
     """The files of a repository, by name: only those of the run that a reader needs.
 
     Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths become their last
-    name, or the Hub id of the model there. The modeling file is this code's own.
+    name, or the Hub id of the model there. The code is this project's own.
 
     Args:
         run: folder of a finished run.
@@ -65,12 +66,9 @@ def files_to_publish(
     own = with_folds(run, read_complete(run))
     results = public_results(own, base, keep_names, hidden) | {"size": size_of(run, own)}
     names = (*weights_of(own), *COMPANIONS)
-    files: dict[str, Path | bytes] = {name: run / name for name in names if (run / name).is_file()}
-    code_files = (modeling_ser_mtl.__file__, *get_relative_import_files(modeling_ser_mtl.__file__))
-    files |= {Path(file).name: Path(file) for file in code_files}
-    # Adapters on a stock encoder: without the prefix, the Auto classes look for the code in the encoder's repository.
-    code = f"{repo_id}--" if base is not None and not base.of_stage1 else ""
-    files["config.json"] = _json(_public_config(read_json(run / "config.json", MethodConfig), code, hidden))
+    files = {name: run / name for name in names if (run / name).is_file()} | _code()
+    on_stock = base is not None and not base.of_stage1
+    files["config.json"] = _json(_public_config(run, repo_id if on_stock else None, hidden))
     files["results.json"] = _json(results)
     files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
@@ -79,10 +77,8 @@ def files_to_publish(
     if not keep_names and "split.json" in files:
         files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:
-        adapter = read_json(run / "adapter_config.json", AdapterConfig)
-        files["adapter_config.json"] = _json(
-            adapter | {"base_model_name_or_path": base.repo_id, "revision": base.revision}
-        )
+        on_hub = {"base_model_name_or_path": base.repo_id, "revision": base.revision}
+        files["adapter_config.json"] = _json(read_json(run / "adapter_config.json", AdapterConfig) | on_hub)
     return dict(sorted(files.items()))
 
 
@@ -106,7 +102,17 @@ def public_results(results: dict, base: Base | None, keep_names: bool, hidden: S
     return public if keep_names else without_names_in_results(public)
 
 
-def _public_config(config: dict, code: str, hidden: Set[str]) -> dict:
+def _code() -> dict[str, Path | bytes]:
+    """The files that travel with a model, by name."""
+    method = modeling_ser_mtl.__file__
+    return {Path(file).name: Path(file) for file in (method, *get_relative_import_files(method))}
+
+
+def _public_config(run: Path, adapters_on_stock: str | None, hidden: Set[str]) -> dict:
+    """The config of a run; `adapters_on_stock` is the repository of adapters on a stock encoder."""
+    # Without the prefix, the Auto classes would look for their code in the encoder's repository.
+    code = f"{adapters_on_stock}--" if adapters_on_stock else ""
+    config = read_json(run / "config.json", MethodConfig)
     encoder = config["encoder_config"]
     encoder["_name_or_path"] = _public_name(encoder.get("_name_or_path") or "", hidden)
     auto_map = {auto: f"{code}modeling_ser_mtl.{own}" for auto, own in _AUTO_CLASSES.items()}

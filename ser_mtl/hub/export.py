@@ -154,12 +154,14 @@ def stock_classifier(model: SerMtlModel) -> Wav2Vec2ForSequenceClassification:
 
 @torch.no_grad()
 def stock_ctc(model: SerMtlModel) -> Wav2Vec2ForCTC:
-    """The CTC logits of a model without adapters."""
+    """The CTC logits of a model without adapters, which has a CTC head."""
+    if (head := model.ctc_head) is None:
+        raise ValueError("the model has no CTC head")
     stock = Wav2Vec2ForCTC(
         _stock_config(model, vocab_size=model.config.vocab_size, pad_token_id=model.config.pad_token_id)
     )
     stock.wav2vec2.load_state_dict(model.encoder.state_dict())
-    _fill(stock.lm_head, model.ctc_head.weight, model.ctc_head.bias)
+    _fill(stock.lm_head, head.weight, head.bias)
     return stock.eval()
 
 

@@ -5,25 +5,17 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 
-from ser_mtl.corpora.folds import FOLDS
+from ser_mtl.corpora.dealing import FOLDS
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import percent, shared_speakers_note, transcription_note
 from ser_mtl.hub.beside import means
-from ser_mtl.hub.card import (
-    CITATION,
-    CODE,
-    LIMITS,
-    ORACLE_WARNING,
-    PAPER,
-    corpus_name,
-    licence,
-    markdown_table,
-    metadata,
-    repository_link,
-)
+from ser_mtl.hub.card import CITATION, CODE, LIMITS, ORACLE_WARNING, PAPER, metadata
+from ser_mtl.hub.card_metrics import markdown_table
 from ser_mtl.hub.complete import read_complete, read_results, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, keep_edits, signed
 from ser_mtl.hub.contents import models_named, public_results
+from ser_mtl.hub.licence import corpus_name, licence
+from ser_mtl.hub.links import repository_link
 from ser_mtl.hub.names import NOTE
 from ser_mtl.hub.push import check_history, make_repository, private_models, push
 from ser_mtl.hub.record import Published

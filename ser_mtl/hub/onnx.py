@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
+from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, transcribing
 from modeling_ser_mtl import SerMtlModel
-from pipeline_ser_mtl import NO_TRANSCRIPT, adapters_off, transcribing
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
 from ser_mtl.hub.complete import read_results
@@ -49,13 +49,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise UserError(f"--to onnx: needs {', '.join(missing)}; pip install {' '.join(missing)}")
-    read_results(run)
-    with hub_errors(f"--to onnx: {run} cannot be loaded"):
-        check_saved(str(run), base=base)
-        model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
-        processor = load_processor(str(run), f"--to onnx: {run}")
-    if model.ctc_head is not None and transcribing(model) is None:
-        notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
+    model, processor = _loaded(run, base)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,6 +65,18 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
         for file in sorted(Path(partial_folder).glob(f"{name}*"), reverse=True):  # the weights before what names them
             file.replace(folder / file.name)
     return folder / name
+
+
+def _loaded(run: Path, base: str | None) -> tuple[SerMtlModel, Wav2Vec2Processor]:
+    """The model of a finished run, and its processor."""
+    read_results(run)
+    with hub_errors(f"--to onnx: {run} cannot be loaded"):
+        check_saved(str(run), base=base)
+        model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
+        processor = load_processor(str(run), f"--to onnx: {run}")
+    if model.ctc_head is not None and transcribing(model) is None:
+        notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
+    return model, processor
 
 
 class OnnxModel(nn.Module):
@@ -102,7 +108,7 @@ class OnnxModel(nn.Module):
         features, frame_lengths = model.extract_features(input_values, attention_mask)
         output = model(features=features, frame_lengths=frame_lengths)
         characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
-        if source == "frozen":
+        if source == "frozen" and model.ctc_head is not None:
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
         values = () if output.task_values is None else output.task_values.values()

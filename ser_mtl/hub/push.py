@@ -53,13 +53,11 @@ def publish_run(
         refuse_private(base, "--public")
     check_datasets(api, completion, public)
     repo_id = make_repository(api, repo_id, public)
-    hidden = private_models(api, models_named(run) - {repo_id}) if public else frozenset()
     hashing = public and not keep_names
-    if public:
-        check_history(api, repo_id, hashing, hidden)
+    hidden = _hidden(api, run, repo_id, hashing) if public else frozenset()
     files = files_to_publish(run, repo_id, base, with_transcripts, not hashing, hidden, completion)
-    files = keep_edits(api, repo_id, files, completion, overwrite_card)
-    published = push(api, files, repo_id, public, replaced(results))
+    edited = keep_edits(api, repo_id, files, completion, overwrite_card)
+    published = push(api, edited, repo_id, public, replaced(results))
     record_publication(run, published)
     return published
 
@@ -76,7 +74,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
-        private = api.model_info(repo_id).private
+        private = bool(api.model_info(repo_id).private)
     refuse_public(private, public, f"repository {repo_id}")
     return repo_id
 
@@ -108,7 +106,7 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
-        if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings}:
+        if not info.private or "README.md" not in {sibling.rfilename for sibling in info.siblings or ()}:
             return
         card = Path(api.hf_hub_download(repo_id, "README.md", revision=info.sha)).read_text(encoding="utf-8")
     if hashing and NOTE not in card:
@@ -121,6 +119,13 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
             f"repository {repo_id}: was private and has the name of a private model, {named[0]}, in its history; "
             "publish under another name, or delete it on the Hub first"
         )
+
+
+def _hidden(api: HfApi, run: Path, repo_id: str, hashing: bool) -> frozenset[str]:
+    """The private models that a public repository must not name; its history does not either."""
+    hidden = private_models(api, models_named(run) - {repo_id})
+    check_history(api, repo_id, hashing, hidden)
+    return hidden
 
 
 def push(
@@ -137,7 +142,7 @@ def push(
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
-        there = {sibling.rfilename for sibling in info.siblings}
+        there = {sibling.rfilename for sibling in info.siblings or ()}
         operations: list[CommitOperationAdd | CommitOperationDelete] = []
         operations += [CommitOperationDelete(name) for name in sorted(there & unwanted)]
         operations += [
@@ -147,7 +152,7 @@ def push(
         commit = api.create_commit(repo_id, operations, commit_message="Publish the run", parent_commit=info.sha)
         if public and info.private:
             api.update_repo_settings(repo_id, private=False)
-    if commit.oid != info.sha and "model.safetensors" in there & set(files):
+    if info.sha and commit.oid != info.sha and "model.safetensors" in there & set(files):
         _name_adapters(api, repo_id, info.sha)
     return Published(repo_id, commit.oid)
 

@@ -16,7 +16,7 @@ _LINE = 42  # characters of a line of subtitles, as broadcasters have it
 
 
 def srt(answer: dict) -> str:
-    """Subtitles that name the labels of each segment, then its words: `[angry, female] it is what it is`."""
+    """Subtitles of each segment's labels and values, then its words: `[angry, valence 2.50] it is what it is`."""
     return _subtitles(answer, str).to_string("srt", keep_ssa_tags=True)
 
 
@@ -28,7 +28,8 @@ def vtt(answer: dict) -> str:
 def _subtitles(answer: dict, escaped: Callable[[str], str]) -> SSAFile:
     subtitles = SSAFile()
     for segment in answer["segments"]:
-        text = f"[{', '.join(_labels(segment).values())}] {segment.get('transcript', '')}"
+        labels = [f"{task} {text}" if "value" in segment[task] else text for task, text in _labels(segment).items()]
+        text = f"[{', '.join(labels)}] {segment.get('transcript', '')}"
         # A backslash would begin a code of pysubs2, and an empty line or an arrow end the text.
         text = printable(text).replace("\\", "/").replace("-->", "->")
         lines = textwrap.wrap(" ".join(text.split()), _LINE)

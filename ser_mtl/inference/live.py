@@ -87,15 +87,18 @@ def lines(recognizer: Recognizer, blocks: Iterable[np.ndarray], rate: int, **opt
 
     The delay is the time of the computation; and more, if the lines have fallen behind the sound since the first one.
     """
-    remembered, seconds, began = np.zeros(0, np.int16), 0.0, None
+    remembered, seconds, began, shown = np.zeros(0, np.int16), 0.0, None, ""
     for block in blocks:
         came = time.monotonic()
         seconds += len(block) / rate
         began = came - seconds if began is None else began
         remembered = np.concatenate([remembered, block])[-round(REMEMBERED * rate) :]
+        if f"{seconds:.1f}" == shown:  # the end of a stream, too short for a line of its own
+            continue
+        shown = f"{seconds:.1f}"
         said = text_of(now(recognizer, remembered, rate, **options)) if len(remembered) else ""
         delay = time.monotonic() - min(came, began + seconds)
-        yield printable(f"{seconds:.1f} s: {said} (delay {delay:.2f} s)")
+        yield printable(f"{shown} s: {said} (delay {delay:.2f} s)")
 
 
 def now(recognizer: Recognizer, samples: np.ndarray, rate: int, **options) -> dict:

@@ -12,7 +12,7 @@ from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import audio_blocks
 from ser_mtl.errors import UserError, write_errors
-from ser_mtl.evaluation.figures import LEGEND, blank_figure, literal, save_figure, tidy
+from ser_mtl.evaluation.drawing import LEGEND, blank_figure, literal, save_figure, tidy
 from ser_mtl.inference.formats import NO_SPEECH
 from ser_mtl.inference.writing import is_folder, names_in
 

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, Wav2Vec2Processor
 from transformers.utils import logging
 
+import answers_ser_mtl
 import pipeline_ser_mtl
+from answers_ser_mtl import NO_TRANSCRIPT, transcribing
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
-from pipeline_ser_mtl import NO_TRANSCRIPT, transcribing
 from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import audio_blocks
@@ -21,8 +22,8 @@ from ser_mtl.model.fast_front_end import extract_features, receptive_field
 from ser_mtl.model.processor import load_processor
 from ser_mtl.model.saved import check_saved
 
-infer = partial(pipeline_ser_mtl.infer, front_end=extract_features)
-"""As in `pipeline_ser_mtl`, with the front end that is faster on a CPU."""
+infer = partial(answers_ser_mtl.infer, front_end=extract_features)
+"""As in `answers_ser_mtl`, with the front end that is faster on a CPU."""
 
 
 def load(
@@ -58,16 +59,20 @@ def load(
     check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype or torch.float32
-        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-        model = model.eval().to(device=device, dtype=dtype)
-    except (AssertionError, RuntimeError, TypeError) as error:
-        raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
     if transcript and model.ctc_head is not None and transcribing(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
-    return Recognizer(model, processor, transcript)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Recognizer(_moved(model, device, dtype or torch.float32), processor, transcript)
+
+
+def _moved(model: SerMtlModel, device: str | torch.device, dtype: str | torch.dtype) -> SerMtlModel:
+    """The model for inference on a device."""
+    try:
+        dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype
+        dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+        return model.eval().to(device=device, dtype=dtype)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
 
 
 def load_flagged(name: str | Path, **options) -> "Recognizer":

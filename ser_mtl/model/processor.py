@@ -1,11 +1,11 @@
 """The processor of a saved model. transformers takes its files as they come, and says little of one that is damaged."""
 
 from transformers import Wav2Vec2Processor
-from transformers.utils import cached_file
 
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json
+from ser_mtl.model.saved import SCHEMAS, file_of
 
 _TOKENIZER = "Wav2Vec2CTCTokenizer"
 
@@ -22,9 +22,9 @@ def load_processor(model: str, what: str) -> Wav2Vec2Processor:
         OSError, ValueError: it cannot be loaded for another reason.
     """
     check_preprocessor(model, what)
-    if _found(model, "vocab.json") is None:
+    if file_of(model, "vocab.json") is None:
         raise UserError(f"{what}: its vocab.json is missing; copy or publish the whole model")
-    settings = _found(model, "tokenizer_config.json")
+    settings = file_of(model, "tokenizer_config.json")
     if settings and (kind := read_json(settings).get("tokenizer_class", _TOKENIZER)) != _TOKENIZER:
         raise UserError(f"{what}: needs code of its own (auto_map) for its tokenizer {kind!r}, which is not run")
     return Wav2Vec2Processor.from_pretrained(model, trust_remote_code=False)
@@ -44,18 +44,12 @@ def check_preprocessor(model: str, what: str) -> bool:
         UserError: a damaged file, or another sampling rate than 16 kHz.
     """
     names = ("preprocessor_config.json", "processor_config.json")
-    files = {name: file for name in names if (file := _found(model, name))}
+    files = {name: file for name in names if (file := file_of(model, name))}
     for name, file in files.items():
-        content = read_json(file)
+        content = read_json(file, SCHEMAS[name])
         settings = content.get("feature_extractor", content)
-        if not isinstance(settings, dict) or not isinstance(settings.get("do_normalize", True), bool):
-            raise UserError(f"{what}: its {name} is damaged")
         if (rate := settings.get("sampling_rate", SAMPLING_RATE)) != SAMPLING_RATE:
             raise UserError(
                 f"{what}: its {name} says a sampling rate of {rate!r}; only {SAMPLING_RATE} hertz is supported"
             )
     return bool(files)
-
-
-def _found(model: str, name: str) -> str | None:
-    return cached_file(model, name, _raise_exceptions_for_missing_entries=False)

@@ -144,7 +144,7 @@ class _Index(TypedDict):
 
 
 _Ids = dict[str, Annotated[int, Field(ge=0, le=2**20)]]
-_FILES: dict[str, Any] = {
+SCHEMAS: dict[str, Any] = {
     "vocab.json": _Ids,
     "added_tokens.json": _Ids,
     "tokenizer_config.json": dict,
@@ -165,18 +165,22 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
         base: folder or Hub id under its adapters, if they do not name it.
 
     Raises:
-        UserError: names the file, and what is wrong with it.
+        UserError: names the file, and what is wrong with it; or the model has parts that are not of the method.
         OSError: there is no such model.
         ValueError: it needs code of its own. Both are for `hub_errors` to turn into a line.
     """
     names = [model]
     while True:
-        found = {name: _found(names[-1], name, revision) for name in ("config.json", *_FILES)}
+        found = {name: file_of(names[-1], name, revision) for name in ("config.json", *SCHEMAS)}
         for name, file in found.items():
             if file is not None and name != "config.json":
-                read_json(file, _FILES[name])
+                read_json(file, SCHEMAS[name])
         if config := found["config.json"]:
             kind = read_json(config, _Kind)
+            if "research" in kind:
+                raise UserError(
+                    f"{names[-1]}: has the {kind['research']}, of an earlier system, and cannot be used alone"
+                )
             if "auto_map" in kind and kind["model_type"] not in CONFIG_MAPPING:
                 raise ValueError(f"{names[-1]}: would need trust_remote_code")
             read_json(config, MethodConfig if kind["model_type"] == SerMtlConfig.model_type else EncoderConfig)
@@ -189,5 +193,6 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
             raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
 
 
-def _found(model: str, name: str, revision: str | None) -> str | None:
+def file_of(model: str, name: str, revision: str | None = None) -> str | None:
+    """The path of a model's file, from its folder or the Hub; None if it has no such file."""
     return cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -13,7 +13,7 @@ from time import time
 import numpy as np
 import soundfile
 
-import pipeline_ser_mtl
+from answers_ser_mtl import transcribing
 from recordings_ser_mtl import SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.inference.recognizer import Recognizer
@@ -83,7 +83,7 @@ def warm_up(recognizer: Recognizer, limits: Limits) -> None:
 def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
     """The page of a model."""
     labels = recognizer.labels
-    transcribes = recognizer.transcript and pipeline_ser_mtl.transcribing(recognizer.model) is not None
+    transcribes = recognizer.transcript and transcribing(recognizer.model) is not None
 
     def respond(path: str | None) -> tuple[str, None]:
         return (answer_clip(recognizer, Path(path), limits) if path else ""), None

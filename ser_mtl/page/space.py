@@ -13,7 +13,7 @@ import pipeline_ser_mtl
 import ser_mtl
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, replacing, write_json
-from ser_mtl.hub.card import hub_id
+from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.base import base_of
 from ser_mtl.page.clips import Limits
@@ -96,7 +96,7 @@ def _check(folder: Path, name: str) -> None:
     if "/" not in name:
         raise UserError("--space: must be the name of a Space, such as me/demo")
     if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; remove it, or name another folder with --output_dir")
+        raise UserError(f"{folder}: already exists; remove it, or name another folder with --output_dir")
 
 
 def _found(model: str) -> tuple[Path | None, str | None]:

@@ -14,7 +14,7 @@ from ser_mtl.evaluation.intervals import Counts, counts, interval, ua, wa, with_
 from ser_mtl.evaluation.predictions import WithEmotion, read_predictions
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json, write_text
-from ser_mtl.hub.card import markdown_table
+from ser_mtl.hub.card_metrics import markdown_table
 from ser_mtl.tables.figures import plot_cross
 from ser_mtl.training.run_folder import Record
 

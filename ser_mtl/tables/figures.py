@@ -1,8 +1,8 @@
-"""The figures of the report; see `ser_mtl.evaluation.figures` for what they have in common."""
+"""The figures of the report; see `ser_mtl.evaluation.drawing` for what they have in common."""
 
 from itertools import cycle
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ser_mtl.evaluation.figures import LEGEND, WIDTH, blank_figure, line_style, literal, save_figure, tidy
+from ser_mtl.evaluation.drawing import LEGEND, WIDTH, blank_figure, line_style, literal, save_figure, tidy
 from ser_mtl.evaluation.intervals import Interval, ends
 from ser_mtl.tasks import TASKS
 
+_MOST_CHARACTERS = 68  # of a row's title and id, on one line
 _MOST_POINTS = 150  # utterances in a panel of embeddings
+
+
+_ABOVE: dict[str, Any] = {
+    "xycoords": ("axes fraction", "data"),
+    "xytext": (0, 6),
+    "textcoords": "offset points",
+    "va": "bottom",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # hides the lines behind the text
+}
+"""How the name of a row is written above it."""
 
 
 def plot_ua(
@@ -44,15 +55,9 @@ def plot_ua(
         papers = [paper.get(name, np.nan) for name in intervals]
         axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for place, name in zip(places, intervals, strict=True):
-        above: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "xytext": (0, 6),
-            "textcoords": "offset points",
-            "va": "bottom",
-        }
-        above["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # hides the lines behind the text
-        axes.annotate(titles[name], (0.01, place), **above, fontsize=9)
-        axes.annotate(name, (1, place), **above, fontsize=8, color="0.35", ha="right")
+        title = shorten(titles[name], _MOST_CHARACTERS - len(name), placeholder=" ...")
+        axes.annotate(title, (0.01, place), **_ABOVE, fontsize=9)
+        axes.annotate(name, (1, place), **_ABOVE, fontsize=8, color="0.35", ha="right")
     axes.set(xlim=axes.get_xlim(), ylim=(len(intervals) - 0.5, -0.9), yticks=[])
     _draw_references(axes, {name: 100 * value for name, value in (references or {}).items()})
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10)))

@@ -4,7 +4,6 @@ If a run fails, its reason is reported, the runs that depend on it are skipped, 
 """
 
 import fcntl
-import importlib.util
 import os
 import re
 import subprocess
@@ -28,7 +27,7 @@ from ser_mtl import cluster as clusters
 from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run
 
-_SCRIPTS = Path(importlib.util.find_spec("run_stage1").origin).parent  # of a checkout, or of an installed wheel
+_SCRIPTS = Path(__file__).parents[2]  # beside the package, in a checkout and in an installed wheel
 _LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
 # Variables that a launcher sets for its processes. If one started this program, the runs must not inherit them.
@@ -141,11 +140,12 @@ def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> d
     under_way: dict[Run, Job] = {}
     failed: dict[Run, str] = {}
     while waiting or under_way:
-        for run in [run for run in waiting if run.start in failed]:
-            waiting.remove(run)
-            failed[run] = f"skipped, because {run.start.name} failed"
-            _report(bar, run, failed[run])
-        ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
+        for run in waiting.copy():
+            if cause := next((start for _, start in run.starts if start in failed), None):
+                waiting.remove(run)
+                failed[run] = f"skipped, because {cause.name} failed"
+                _report(bar, run, failed[run])
+        ready = [run for run in waiting if all(start.state == "finished" for _, start in run.starts)]
         for run in ready[: machine.at_once - len(under_way)]:
             waiting.remove(run)
             try:
@@ -176,7 +176,8 @@ def launch(
     """
     processes = 1 if run.settings.one_process else processes
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    script = str(_SCRIPTS / f"run_stage{run.stage}.py")
+    program = run.settings.program
+    script = ["--module", program] if program else [str(_SCRIPTS / f"run_stage{run.stage}.py")]
     inherited = {name: value for name, value in os.environ.items() if not _of_a_launcher(name)}
     with open(run.log, "a+", encoding="utf-8", errors="replace") as log:
         while not (_locked(log) or _is_set(stopping)):
@@ -187,7 +188,7 @@ def launch(
             return None
         begin = log.seek(0, os.SEEK_END)
         code = subprocess.run(
-            [*_LAUNCH, "--num_processes", str(processes), script, *flags],
+            [*_LAUNCH, "--num_processes", str(processes), *script, *flags],
             stdout=log, stderr=subprocess.STDOUT, env=inherited | environment,
         ).returncode  # fmt: skip
         log.seek(begin)
@@ -197,7 +198,7 @@ def launch(
 def reason_in(log: str, code: int) -> str:
     """Why a run failed: the line of its script, or else the last line of its log."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
-    reasons = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
+    reasons = [line for line in lines if re.match(r"\w+\.py: ", line)] or lines[-1:] or ["it printed nothing"]
     return f"{printable(reasons[-1])} (exit code {code})"
 
 

@@ -2,18 +2,21 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import ClassVar, Literal
 
 import torch
+from accelerate.state import AcceleratorState
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from ser_mtl.corpora.augmentation import check_augmentations
-from ser_mtl.corpora.folds import ALL, FOLDS
+from ser_mtl.corpora.dealing import ALL, FOLDS
 from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
@@ -49,33 +52,27 @@ class CorpusArguments:
 
     fold: int | str | None = flag(
         None,
-        "1..5: the session (or value of the fold column) held out for the test. all: nothing is held out, for a final "
-        "model. Required, unless the corpus has an official split.",
+        "1 to 5: the session or fold to test on; all: no test, for a final model. Optional with an official split.",
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
         None,
-        "Where the corpus is: its folder, or user/dataset for hub; of folder, several are joined. "
-        "[iemocap: $IEMOCAP_DIR, else IEMOCAP_full_release]",
+        "Folder of the corpus, or user/dataset (hub); several are joined (folder). [$IEMOCAP_DIR, else "
+        "IEMOCAP_full_release]",
     )
     recipe: str | None = flag(
         None,
-        "Defaults of the other flags. paper: as printed here; small: fewer updates, for corpora of some hundreds or "
-        "thousands of recordings. [paper for iemocap and demo, else small]",
+        "Defaults: paper, as here, or small, for small corpora. [paper for iemocap and demo, else small]",
         choices=tuple(RECIPES),
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
-        "Development set. dialog: 10 %% of the training dialogs (of IEMOCAP's scenarios; of speakers, if there are no "
-        "dialogs); "
-        "session: the fold after the test fold, cyclic; none.",
+        "Development set: 10 %% of the training dialogs, or speakers; the fold after the test fold; or none.",
     )
-    refit: bool = flag(
-        False, "Find the number of epochs on dev, then train again on train and dev: twice the time, no speaker lost."
-    )
+    refit: bool = flag(False, "Choose the number of epochs on dev, then train again with dev.")
     map: list[str] | None = flag(
         None,
-        "Other labels: anger=angry renames, disgust= leaves its utterances out, gender:m=male is of another column.",
+        "anger=angry renames a label (gender:m=male), disgust= drops it.",
     )
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
     no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
@@ -103,6 +100,15 @@ class CorpusArguments:
         refuse_without(self, CORPUS)
 
 
+@contextmanager
+def _state_of_accelerate_kept() -> Iterator[None]:
+    """Keep what accelerate knows for the Trainers that are there: transformers empties it for new arguments."""
+    before = dict(AcceleratorState._shared_state)
+    yield
+    if not AcceleratorState._shared_state:
+        AcceleratorState._shared_state.update(before)
+
+
 @dataclass(repr=False)  # that of transformers masks the token
 class SerMtlArguments(TrainingArguments):
     """The arguments of training: transformers' `TrainingArguments`, with the defaults of the paper and this project.
@@ -117,32 +123,26 @@ class SerMtlArguments(TrainingArguments):
 
     _argument_group_name: ClassVar[str] = "Training"
 
-    output_dir: str | None = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>, or .../all]")
+    output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
-    min_updates: int = flag(0, "More epochs than --num_train_epochs, if these have fewer updates than so many. [0: no]")
+    min_updates: int = flag(0, "At least so many updates, by more epochs. [0: no]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
-    warmup_steps: float = flag(0.1, "Linear warm-up: a share of all updates if below 1, else a number of updates.")
-    layer_decay: float = flag(1.0, "Learning rate of each Transformer layer, as a share of that of the layer above.")
-    head_start: float = flag(0.0, "Share of all updates in which only the heads train, before the encoder joins them.")
+    warmup_steps: float = flag(0.1, "Linear warm-up in updates; below 1, a share of all.")
+    layer_decay: float = flag(1.0, "Learning rate of a layer, as a share of the one above.")
+    head_start: float = flag(0.0, "Share of the updates in which only the heads train.")
     adam_beta2: float = flag(0.98, "AdamW's decay of squared gradients; short, because CTC's first ones are huge.")
     weight_decay: float = flag(0.01, "AdamW's weight decay.")
-    per_device_train_batch_size: int = flag(
-        0, f"Utterances per batch on each device. [0: {BATCH_SIZE} over all devices and accumulation steps]"
-    )
+    per_device_train_batch_size: int = flag(0, f"Utterances per batch and device. [0: {BATCH_SIZE} per update in all]")
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
         "dev",
-        "Which epoch is kept: the best UA on dev (without emotion, the best mean CCC of the values), the last, or the "
-        "best on the test fold (optimistic).",
+        "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or the best on test, optimistically.",
     )
     early_stopping_patience: int | None = flag(
         None,
-        "Stop after so many evaluations in which what --selection compares did not improve; the learning rate falls as "
-        "planned for all epochs.",
+        "Stop after so many evaluations without a better one.",
     )
-    measure_oracle: bool = flag(
-        False, "Log the metrics of the test fold after each epoch too; nothing is chosen by it."
-    )
+    measure_oracle: bool = flag(False, "Log test metrics after each epoch; nothing is chosen by them.")
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
     greater_is_better: bool | None = flag(
         None, "Whether more of it is better. [yes, except for losses and error rates]"
@@ -153,17 +153,18 @@ class SerMtlArguments(TrainingArguments):
         "When a checkpoint may be written: epoch, steps (with --save_steps) or no; with --selection dev, the same as "
         "--eval_strategy.",
     )
-    max_seconds: float = flag(60.0, "Seconds of the longest utterance; a longer one stops the run.")
+    max_seconds: float = flag(60.0, "Longest utterance in seconds; longer is an error.")
     save_minutes: float = flag(10.0, "Minutes between checkpoints, apart from those written when dev improves.")
     save_total_limit: int | None = flag(1, "Checkpoints kept beside the best one.")
     logging_strategy: str = flag("epoch", "When losses are logged: epoch or steps (with --logging_steps).")
-    front_end_cache: Literal["auto", "never"] = flag(
-        "auto", "auto: run a frozen front end once per utterance and keep its output on disk; never: run it every time."
+    front_end_cache: Literal["auto", "always", "never"] = flag(
+        "auto",
+        "Run a frozen front end once per utterance and keep its output on disk: auto (if it takes no more than half of "
+        "the free space), always or never.",
     )
     augment: list[str] | None = flag(
         None,
-        "Change the training utterances anew in each epoch: noise (half of them, at 10 to 30 dB), reverb (half), speed "
-        "(0.9, 1 or 1.1). The front end then runs in every step.",
+        "Vary training utterances in each epoch: noise, reverb, speed.",
     )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.
@@ -171,8 +172,8 @@ class SerMtlArguments(TrainingArguments):
     dataloader_num_workers: int = flag(
         4 if torch.cuda.is_available() else 0, "Processes that prepare batches. [4 with CUDA, else 0]"
     )
-    push_to_hub: bool = flag(False, "Publish the finished run as --hub_model_id, as `ser-mtl publish` does.")
-    hub_model_id: str | None = flag(None, "Where on the Hub the run is published: namespace/name.")
+    push_to_hub: bool = flag(False, "Publish the finished run, as `ser-mtl publish` does.")
+    hub_model_id: str | None = flag(None, "Where on the Hub: namespace/name.")
     hub_private_repo: bool = flag(True, "Publish in a private repository; --no_hub_private_repo in a public one.")
     # Settings that this project's Trainer relies on.
     eval_accumulation_steps: int | None = flag(1, "Batches of predictions that stay on the device.")
@@ -196,7 +197,8 @@ class SerMtlArguments(TrainingArguments):
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
         try:
-            super().__post_init__()
+            with _state_of_accelerate_kept():
+                super().__post_init__()
         except UserError:
             raise
         except _NOT_ACCEPTED as error:  # often names the flag, over several lines
@@ -233,6 +235,8 @@ class SerMtlArguments(TrainingArguments):
                 f"--head_start {self.head_start}: needs a schedule that is known beforehand, not --lr_scheduler_type "
                 f"{self.lr_scheduler_type}"
             )
+        if self.augment and self.front_end_cache == "always":
+            raise UserError("--front_end_cache always: --augment changes the audio in every step; drop one of the two")
         if self.push_to_hub and not self.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id: where on the Hub, namespace/name")
 

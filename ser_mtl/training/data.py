@@ -28,13 +28,16 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
 
     Returns:
         The utterances with `row` (their index), `length` (samples), `<task>_labels`, and `samples`, or `features` and
-        `frames` if the front end is frozen.
+        `scales` if the front end is frozen and its output kept.
 
     Raises:
         UserError: audio that cannot be read, or is longer than `args.max_seconds` or the encoder allows; a label that
             the model does not know; or soft labels without raters.
     """
     model = unwrap(start.model)
+    always = args.front_end_cache == "always"
+    if always and not front_end_is_frozen(model):
+        raise UserError("--front_end_cache always: the front end is trained, so its output changes; drop one of the two")
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
         corpus = with_samples(utterances, args.max_seconds)
@@ -45,9 +48,9 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):
             notice(note)
-    if args.front_end_cache == "auto" and front_end_is_frozen(model):
+    if args.front_end_cache != "never" and front_end_is_frozen(model):
         with args.main_process_first(desc="front end"):
-            corpus = with_features(corpus, model, start.processor.feature_extractor, args.device)
+            corpus = with_features(corpus, model, start.processor.feature_extractor, args.device, always)
     return corpus
 
 
@@ -87,7 +90,7 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})
 
 
-def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed: int) -> Dataset | Augmented:
+def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments) -> Dataset | Augmented:
     """The rows of the training set, augmented if that is asked for.
 
     An utterance is not sped up beyond what CTC needs, a frame for each character and one between two that are the same,
@@ -104,11 +107,16 @@ def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments, seed
 
     if args.process_index == 0:
         notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
-    return Augmented(rows, args.augment, seed, fits)
+    return Augmented(rows, args.augment, seed_of_order(args), fits)
+
+
+def seed_of_order(args: SerMtlArguments) -> int:
+    """The seed of the order of training utterances, and of their augmentation."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def without_text(corpus: Dataset) -> Dataset:
     """The columns of numbers that a collator needs."""
-    audio = [name for name in ("samples", "features", "frames") if name in corpus.column_names]
+    audio = [name for name in ("samples", "features", "scales") if name in corpus.column_names]
     targets = [name for name in corpus.column_names if name.endswith("_labels")]
     return corpus.select_columns(["row", "length", *audio, *targets]).with_format("numpy")

@@ -1,19 +1,21 @@
 """What an earlier model was trained on: none of it may be in the development or the test set."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import NamedTuple
 
 from datasets import DatasetDict
 from transformers.utils import cached_file
 from typing_extensions import TypedDict
 
-from ser_mtl.corpora.folds import Split
 from ser_mtl.corpora.loading import name_in_results
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError, notice
 from ser_mtl.files import read_json
-from ser_mtl.hub.card import hub_id
 from ser_mtl.hub.names import hashed
+from ser_mtl.model.base import base_of
 from ser_mtl.training.method import Earlier
+from ser_mtl.training.run_folder import Record
 
 _HELD_OUT = {
     "test": ("test set", ("train", "dev"), "use the {kind} of the same fold"),
@@ -69,42 +71,88 @@ class _Corpus(TypedDict):
 
 class _Record(TypedDict):
     corpus: _Corpus
-    method: NotRequired[dict[str, Any]]
+
+
+class Known(NamedTuple):
+    """What a model was trained on, as its `args.json` and `split.json` say."""
+
+    corpus: _Corpus
+    split: dict  # a `Split`, whose parts are named by variables here
+
+    def utterances(self, by_audio: bool) -> dict[str, set[str]]:
+        """Those of "train" and "dev": keys as of `utterance_keys`, or digests of samples."""
+        return _utterances_of(self.corpus, self.split, by_audio)
 
 
 _OLDEST = 8
 """Models, one trained on from the other, that are looked at."""
 
 
+def lineage(model: str, base: str | None = None, reachable: bool = False) -> Iterator[tuple[str, Known | None]]:
+    """A model and those that it was trained on from, the youngest first: stage 1, and encoders of this project.
+
+    Args:
+        model: a run folder or Hub id.
+        base: of its adapters, if it is elsewhere than they say.
+        reachable: whether it is an error (OSError) that the model itself cannot be reached.
+
+    Yields:
+        Its name, and what it was trained on; None if it does not come with a record of that. A stock encoder is not
+        among them, a stage 1 that is not there is.
+    """
+    seen: list[str] = []
+    following: str | None = model
+    while following and following not in seen and len(seen) < _OLDEST:
+        must_be = reachable and not seen
+        seen.append(following)
+        args, split = (file_of(following, name, must_be) for name in ("args.json", "split.json"))
+        yield following, Known(read_json(args, _Record)["corpus"], read_json(split, Split)) if args and split else None
+        method = read_json(args, Record).get("method", {}) if args else {}
+        places = [base, method.get("stage1") or method.get("encoder"), _base_of(following)]
+        following = next((place for place in places if place and file_of(place, "split.json")), None)
+        if following is None and method.get("stage1"):
+            yield method["stage1"], None
+        base = None
+
+
+def _base_of(model: str) -> str | None:
+    try:
+        return base_of(model)
+    except UserError:
+        return None
+
+
 def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
     """What a model was trained ("train") and chosen on ("dev"), and the models that it was trained on from.
 
-    Keys as of `utterance_keys`, or digests of samples. None if the model does not come with a record of it; of those
-    before it, none is expected: most are stock encoders.
+    As of `Known.utterances`. None if the model does not come with a record of it; of those before it, none is expected.
     """
     heard: dict[str, set[str]] | None = None
-    for _ in range(_OLDEST):
-        files = [_file_of(model, name, must_be=heard is None) for name in ("args.json", "split.json")]
-        if None in files:
+    for _, known in lineage(model, reachable=True):
+        if known is None:
             break
-        record, split = read_json(files[0], _Record), read_json(files[1], Split)
-        own = _utterances_of(record["corpus"], split, by_audio)
+        own = known.utterances(by_audio)
         heard = {part: names | (heard or own)[part] for part, names in own.items()}
-        method = record.get("method", {})
-        model = str(method.get("stage1") or method.get("encoder") or "")
-        if not (Path(model).is_dir() or hub_id(model)):
-            break
     return heard
 
 
-def _file_of(model: str, name: str, must_be: bool) -> str | None:
-    """A file of a model, if it has it. That an earlier model cannot be reached is no error."""
+def file_of(model: str, name: str, reachable: bool = False) -> Path | None:
+    """A file of a model, from its folder or the Hub; None if there is none.
+
+    Args:
+        model: a folder or Hub id.
+        name: of the file.
+        reachable: whether it is an error (OSError) that the model cannot be reached.
+    """
     try:
-        return cached_file(model, name, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        if must_be:
+        found = cached_file(
+            model, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=reachable
+        )
+    except (OSError, ValueError):  # neither a folder nor a Hub id
+        if reachable:
             raise
         return None
+    return Path(found) if found else None
 
 
 def _utterances_of(corpus: _Corpus, record: dict, by_audio: bool) -> dict[str, set[str]]:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from modeling_ser_mtl import SerMtlModel, masked_mean
 from ser_mtl.corpora.batching import Collator
-from ser_mtl.corpora.folds import Split
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.line import Pooled, fit_line
 from ser_mtl.evaluation.results import Line, line_note

@@ -15,10 +15,11 @@ from ser_mtl.corpora.loading import name_in_results
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
-from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability, plot_training_curves
+from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import below_line, part_of, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
+from ser_mtl.evaluation.training_curves import plot_training_curves
 from ser_mtl.evaluation.value_figure import plot_values
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.beside import with_folds
@@ -106,6 +107,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "selection": record["training"]["selection"],
         **({"refit": True} if record["corpus"].get("refit") else {}),
         **({"augment": trainer.args.augment} if trainer.args.augment else {}),
+        **({"research": trainer.research} if trainer.research else {}),
         **progress_of(trainer),
         **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
         **({"leaks": leaks} if leaks else {}),
@@ -158,7 +160,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
     evaluated_on = "Test fold (oracle)" if results["selection"] == "oracle" else "Development set"
     curves = folder / "training_curves.png"
     plot_training_curves(
-        trainer.history, curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
+        trainer.history or [], curves, results["epoch"], evaluated_on, title_of(results), line_of_curves(results)
     )
     if rows and "emotion" in results["tasks"]:
         plot_emotion(results, rows, folder, f"Emotion, {title_of(results)}")
@@ -216,7 +218,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    if {"emotion", *VALUE_TASKS} & {*results["tasks"]}:
+    known = results["corpus"] != "demo" and "research" not in results  # nobody's own recordings; not to be loaded
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and known:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
     if results["test"].get("all", {}).get("emotion"):
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")

@@ -22,7 +22,7 @@ def check_publication(args: SerMtlArguments, base: str | None) -> None:
         UserError: the name, the token, the organisation or the repository will not do; or the base is not on the Hub,
             or private under public adapters.
     """
-    if not args.publish:
+    if not args.publish or args.hub_model_id is None:
         return
     check_access(HfApi(token=args.hub_token), args.hub_model_id, public=not args.hub_private_repo)
     if base is not None:
@@ -38,7 +38,7 @@ def publish(args: SerMtlArguments) -> None:
     Raises:
         UserError: the Hub refuses. The run is complete; the same command publishes it.
     """
-    if not args.publish or args.process_index != 0:
+    if not args.publish or args.hub_model_id is None or args.process_index != 0:
         return
     published = publish_run(
         Path(args.output_dir), args.hub_model_id, public=not args.hub_private_repo, token=args.hub_token

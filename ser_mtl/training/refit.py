@@ -61,8 +61,8 @@ def refitting_trainer(
 
 def _best_step(first: SerMtlTrainer) -> int:
     """The update after which the first training was best on dev, or as good as that."""
-    name = f"eval_{first.args.metric_for_best_model.removeprefix('eval_')}"
-    scores = {entry["step"]: entry[name] for entry in first.history if name in entry}
+    name = f"eval_{(first.args.metric_for_best_model or '').removeprefix('eval_')}"
+    scores = {entry["step"]: entry[name] for entry in first.history or [] if name in entry}
     if not first.args.greater_is_better:
         return first.state.best_global_step
     return last_of_the_best(scores, len(first.parts["dev"]))
@@ -86,7 +86,7 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     stage, args = copy(stage), copy(args)
     args.output_dir = str(search_folder(Path(args.output_dir)))
     args.resume_from_checkpoint = None  # it is of the second training
-    if isinstance(stage, Stage2) and (before := search_folder(Path(stage.stage1))).is_dir():
+    if isinstance(stage, Stage2) and stage.stage1 and (before := search_folder(Path(stage.stage1))).is_dir():
         stage.stage1 = str(before)
     trainer = build(stage, args, parts, None)
     trainer.train()

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired
 
+from datasets import DatasetDict
 from typing_extensions import TypedDict
 
-from ser_mtl.corpora.folds import Split
-from ser_mtl.corpora.loading import place_of_data
+from ser_mtl.corpora.dealing import ALL
+from ser_mtl.corpora.loading import CORPORA, place_of_data
+from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
@@ -34,7 +36,7 @@ NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
-_DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
+_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned", "emotion_head": "none"} | {
     flag.name: flag.default
     for arguments in (CorpusArguments, Stage, SerMtlArguments)
     for flag in fields(arguments)
@@ -62,7 +64,7 @@ class Record(TypedDict):
 
 
 def run_record(
-    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str
+    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str | bool | None
 ) -> dict:
     """Every setting of a run, resolved: the content of `args.json`.
 
@@ -71,7 +73,7 @@ def run_record(
         args: of training.
         corpus: name, folders, fold and development set of the corpus.
         script: the script that runs it and will write its results; None for a Trainer used from Python.
-        **experiments: settings of `ser_mtl.research` that change the result.
+        **experiments: settings of `ser_mtl.research`.
     """
     return {
         "stage": stage.number,
@@ -82,6 +84,15 @@ def run_record(
         "commit": commit(),
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def corpus_record(parts: DatasetDict) -> dict:
+    """Where utterances come from and which fold is the test, as far as they say it themselves."""
+    names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
+    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
+    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
+    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
+    return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
 
 
 def check_run_folder(folder: Path, record: dict) -> dict | None:
@@ -102,7 +113,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         # An interruption may come before anything else is written.
         if folder.is_dir() and any(not path.name.startswith((".lock", ".partial.")) for path in folder.iterdir()):
             raise UserError(
-                f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
+                f"--output_dir {folder}: holds files that do not belong to a run; name another folder or empty it"
             )
         check_unlocked(folder)
         return None

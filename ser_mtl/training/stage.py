@@ -4,15 +4,15 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from modeling_ser_mtl import SCL_FORMS
+from modeling_ser_mtl import CTC_SCALES, SCL_FORMS, emotion_weight
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL, WEIGHTS, refuse_without
 
-_FUSION = "Input of the emotion classifier: none, which is x_e; or concat, which is x_e, x_g and x_s."
-_SCL = "Self-contrastive loss: cos (eq. 7), norm (eq. 6) or none."
-_WITH_TASKS = "if it has gender or style among its tasks"
+_FUSION = "concat: the emotion classifier sees x_e, x_g and x_s."
+_SCL = "Self-contrastive loss: cos (eq. 7) or norm (eq. 6)."
+_WITH_TASKS = "with gender or style"
 
 
 class DefaultTasks(list):
@@ -32,7 +32,8 @@ class DefaultTasks(list):
 class Stage:
     """The arguments of the method that both stages share.
 
-    A value of None for a setting of the encoder means "as in the encoder's own config".
+    A value of None for a setting of the encoder means "as in the encoder's own config". Elsewhere None stands for a
+    default that depends on other settings; the annotation is the type once `__post_init__` has settled it.
     """
 
     number: ClassVar[int] = 0
@@ -40,30 +41,28 @@ class Stage:
 
     default_tasks: ClassVar[tuple[str, ...]] = ()
 
-    tasks: list[str] | None = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
-    trainable: str = flag("all", "all parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
-    aux_weight: float = flag(0.1, "Weight of each auxiliary task: alpha (stage 1) and beta (stage 2) of the paper.")
-    fusion: str | None = flag("none", _FUSION, choices=("none", "concat"))
-    scl: str | None = flag("none", _SCL, choices=("none", *SCL_FORMS))
+    tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
+    trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
+    aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
+    ctc_scale: str = flag("characters", "What CTC is a mean over, else a sum.", choices=CTC_SCALES)
+    fusion: str = flag("none", _FUSION, choices=("none", "concat"))
+    scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
     class_weights: Literal["none", "balanced"] = flag(
         "none",
-        "balanced: every class of a task counts the same in its loss, however often it occurs in the training set; "
-        "for all tasks with classes.",
+        "balanced: each class of a task counts the same in its loss.",
     )
-    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if the corpus has raters.")
-    layer_weights: bool = flag(False, "The heads see a learned average of all layers, not the last layer.")
+    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
+    layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
-    lora_alpha: int = flag(64, "Scale of LoRA: its output is multiplied by alpha / rank.")
+    lora_alpha: int = flag(64, "Scale of LoRA: its output times alpha / rank.")
     bottleneck_dim: int = flag(64, "Width of the bottleneck adapters.")
-    train_front_end: bool = flag(False, "Train the encoder's convolutional front end too (with --trainable all).")
-    dropout: float | None = flag(None, "Dropout inside the Transformer, a probability. [the encoder's own]")
-    head_dropout: float = flag(0.0, "Dropout of the embeddings before the classifiers, a probability.")
-    mask_time_prob: float | None = flag(None, "SpecAugment: share of frames masked in training. [the encoder's own]")
-    mask_feature_prob: float | None = flag(
-        None, "SpecAugment: share of channels masked in training. [the encoder's own]"
-    )
+    train_front_end: bool = flag(False, "Train the convolutional front end too.")
+    dropout: float | None = flag(None, "Dropout in the Transformer. [the encoder's own]")
+    head_dropout: float = flag(0.0, "Dropout of the embeddings before the classifiers.")
+    mask_time_prob: float | None = flag(None, "SpecAugment: share of frames masked. [the encoder's own]")
+    mask_feature_prob: float | None = flag(None, "SpecAugment: share of channels masked. [the encoder's own]")
 
     def __post_init__(self):
         check_values(self)
@@ -98,9 +97,9 @@ class Stage:
             self._check_weights()
 
     def _check_weights(self) -> None:
-        auxiliary = len(self.tasks) - 1
-        if "emotion" in self.tasks and not 0 <= auxiliary * self.aux_weight < 1:
-            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {auxiliary} other tasks")
+        if not 0 < emotion_weight(self.tasks, self.aux_weight) <= 1:
+            others = len(self.tasks) - 1
+            raise UserError(f"--aux_weight {self.aux_weight}: leaves emotion no weight beside {others} other tasks")
         embeddings = [task for task in self.tasks if TASKS[task].kind == "classes"]
         if "emotion" not in self.tasks or len(embeddings) < 2:  # nothing to fuse or to pull together
             for name in ("fusion", "scl"):
@@ -111,7 +110,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
+        refuse_without(self, (SCL, AUXILIARY, CTC, WEIGHTS))
 
 
 @dataclass
@@ -122,22 +121,18 @@ class Stage1(Stage):
 
     encoder: str | None = flag(
         None,
-        "Hub id or folder of the pretrained encoder. "
-        "[facebook/wav2vec2-xls-r-300m; with --corpus demo a small one of its architecture, made on the spot]",
+        "Hub id or folder of the encoder. [facebook/wav2vec2-xls-r-300m; for demo, a small one of its kind]",
     )
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "asr")
 
-    tasks: list[str] | None = flag(
+    tasks: list[str] = flag(
         None,
-        f"Tasks to train: any of {' '.join(TASKS)}. Without emotion and values, to prepare for stage 2, only with "
-        "--selection last. [emotion asr, as far as the corpus has them]",
+        f"Any of {' '.join(TASKS)}. [emotion asr, as far as the corpus has them]",
     )
-    probe_start: bool = flag(
-        False, "Start the emotion head as a logistic regression on what it sees: linear probe first, then finetuning."
-    )
+    probe_start: bool = flag(False, "Start the emotion head as a logistic regression.")
     trainable: str = flag(
         "all",
-        "all parameters; adapters on a frozen encoder; or heads, on a learned average of the frozen encoder's layers.",
+        "All parameters, or adapters or heads on a frozen encoder.",
         choices=("all", "adapters", "heads"),
     )
 
@@ -158,20 +153,17 @@ class Stage2(Stage):
 
     number: ClassVar[int] = 2
 
-    stage1: str | None = flag(
-        None, "Hub id or folder of the stage-1 model. [the stage-1 run of the same corpus and fold]"
-    )
+    stage1: str | None = flag(None, "Hub id or folder of stage 1. [its run of this corpus and fold]")
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion", "gender", "style")
 
-    tasks: list[str] | None = flag(
+    tasks: list[str] = flag(
         None,
-        f"Tasks to train: any of {' '.join(TASKS)}; emotion or a value among them. [emotion gender style, as far as "
-        "the corpus has them]",
+        f"Any of {' '.join(TASKS)}, with emotion or a value. [emotion gender style, as far as the corpus has them]",
     )
-    trainable: str = flag("adapters", "adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
-    fusion: str | None = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
-    scl: str | None = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
-    layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as in stage 1]")
+    trainable: str = flag("adapters", "Adapters on the frozen model, or all parameters.", choices=("all", "adapters"))
+    fusion: str = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
+    scl: str = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
+    layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as stage 1]")
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,5 +1,7 @@
 """Where stage 1 starts: a pretrained encoder under new heads."""
 
+from pathlib import Path
+
 from datasets import DatasetDict
 from transformers import (
     AutoConfig,
@@ -20,6 +22,8 @@ from ser_mtl.training.method import Earlier, Start, check_pretrained, method_con
 from ser_mtl.training.own_encoder import encoder_behind, model_on
 from ser_mtl.training.stage import Stage1
 
+XLS_R = "facebook/wav2vec2-xls-r-300m"
+
 
 def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict) -> Start:
     """A pretrained encoder under new heads. The transcripts of `parts["train"]` give the vocabulary.
@@ -27,6 +31,7 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     Raises:
         UserError: the encoder cannot be loaded, or is not one.
     """
+    stage.encoder = stage.encoder or XLS_R
     encoder = encoder_behind(stage.encoder)
     encoder_config = pretrained_encoder_config(encoder.name, encoder.revision)
     tokenizer = character_tokenizer(parts["train"]["text"])
@@ -43,7 +48,8 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
         freeze_encoder(model)
     else:
         freeze_for_full_finetuning(model, stage.train_front_end)
-    earlier = Earlier("--encoder", encoder.name) if encoder.own else None
+    trained_here = encoder.own or (Path(encoder.name) / "split.json").is_file()
+    earlier = Earlier("--encoder", encoder.name) if trained_here else None
     return Start(model, processor, labels, encoder.name, earlier=earlier)
 
 

@@ -48,6 +48,8 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
     Raises:
         UserError: the model cannot be loaded, is not of stage 1, or does not fit the corpus or the flags.
     """
+    if stage.stage1 is None:
+        raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
     stage1 = read_stage1(stage.stage1)
     check_fits(stage, stage1)
     new = new_heads(stage1, labels)
@@ -73,7 +75,8 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
 
 def new_heads(stage1: SavedStage1, labels: dict[str, list[str]]) -> tuple[str, ...]:
     """The tasks whose labels differ from those of stage 1: their classifiers start anew, which is said in a line."""
-    theirs = {task: stage1.config.labels[task] for task in stage1.config.classification_tasks if task in labels}
+    own = stage1.config.labels or {}
+    theirs = {task: own[task] for task in stage1.config.classification_tasks if task in labels}
     others = {task: names for task, names in theirs.items() if names != labels[task]}
     if others:
         reasons = [f"{task} ({', '.join(names)}; here {', '.join(labels[task])})" for task, names in others.items()]

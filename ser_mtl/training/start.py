@@ -1,19 +1,18 @@
-"""The model a stage starts from, for the tasks that the corpus has."""
+"""What a Trainer is given, and the model a stage starts from, for the tasks that the corpus has."""
 
 from collections.abc import Iterable
 
 from datasets import DatasetDict
 
-from ser_mtl.corpora.targets import label_sets, unusable_tasks, value_scales
-from ser_mtl.corpora.utterances import joined
+from ser_mtl.corpora.targets import check_annotated, label_sets, unusable_tasks, value_scales
+from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError, notice
+from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Start
 from ser_mtl.training.stage import DefaultTasks, Stage, Stage1, Stage2
 from ser_mtl.training.stage1_start import stage1_start
 from ser_mtl.training.stage2_start import stage2_start
-
-XLS_R = "facebook/wav2vec2-xls-r-300m"
 
 
 def leave_out_unusable(stage: Stage, parts: DatasetDict, tasks: Iterable[str]) -> list[str]:
@@ -38,13 +37,39 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
     """
     labels = label_sets(joined(parts), stage.tasks)
     if isinstance(stage, Stage2):
-        if stage.stage1 is None:
-            raise UserError("--stage1: is missing; name the folder or Hub id of the stage-1 model")
         start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
     else:
         assert isinstance(stage, Stage1)
-        stage.encoder = stage.encoder or XLS_R
         start = stage1_start(stage, labels, parts)
     if start.earlier is not None:
         check_never_heard(start.earlier, parts)
     return start
+
+
+def check_given(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check what a Trainer is given, and leave out the default tasks that the corpus has no labels for.
+
+    Raises:
+        UserError: names the argument, or what the corpus lacks.
+    """
+    check_arguments(stage, args, parts)
+    check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
+    leave_out_unusable(stage, parts, stage.tasks)
+    check_annotated(parts, stage.tasks)
+
+
+def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
+    """Check that the arguments of a Trainer are what they should be.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for name, given, wanted in (("stage", stage, (Stage1, Stage2)), ("args", args, (SerMtlArguments,))):
+        if not isinstance(given, wanted):
+            shown = given.__name__ if isinstance(given, type) else type(given).__name__
+            names = " or ".join(f"ser_mtl.{one.__name__}(...)" for one in wanted)
+            raise UserError(f"{name}: must be {names}, not {shown}")
+    if not isinstance(parts, dict) or "train" not in parts:
+        raise UserError("parts: must be what ser_mtl.split returns, with train, test and dev")
+    for name, part in parts.items():
+        check_utterances(f"parts[{name!r}]", part)

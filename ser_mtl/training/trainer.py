@@ -1,29 +1,23 @@
 """The Trainer: exact weighted losses for any batch, each task's loss logged, predictions as rows."""
 
-import math
-from collections.abc import Callable
 from contextlib import closing
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from modeling_ser_mtl import SerMtlOutput, concordance_loss, loss_counts, loss_weights, weighted_loss
-from pipeline_ser_mtl import heard_characters, transcripts_of
+from answers_ser_mtl import heard_characters, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
-from ser_mtl.corpora.folds import ALL, split_record, with_content
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
-from ser_mtl.corpora.loading import CORPORA
-from ser_mtl.corpora.targets import check_annotated
+from ser_mtl.corpora.split_record import split_record, with_content
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperature
@@ -32,11 +26,9 @@ from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
 from ser_mtl.lock import release
 from ser_mtl.metrics import MEAN_CCC, METRICS
-from ser_mtl.model.fast_attention import choose_attention
-from ser_mtl.model.fast_front_end import fast_inputs
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.arguments import SerMtlArguments, check_together
+from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
 from ser_mtl.training.callbacks import (
     EarlyStopping,
@@ -47,26 +39,22 @@ from ser_mtl.training.callbacks import (
     StopOnSignal,
     Stopwatch,
 )
-from ser_mtl.training.data import batch_rows, model_inputs, training_rows, without_text
+from ser_mtl.training.data import batch_rows, model_inputs, seed_of_order, training_rows, without_text
 from ser_mtl.training.divergence import Divergence, check_finite, check_finite_rows
-from ser_mtl.training.flags import refuse_idle_optimizer_flags
+from ser_mtl.training.exact_loss import ExactLossTrainer
 from ser_mtl.training.heard import check_never_heard
-from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.line import FILE_OF_LINE, line_of
-from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.probe import start_from_probe
 from ser_mtl.training.publication import publish
-from ser_mtl.training.resuming import ResumableTrainer
-from ser_mtl.training.run_folder import check_same_corpus, run_record, take_run_folder
+from ser_mtl.training.run_folder import check_same_corpus, corpus_record, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
-from ser_mtl.training.stage import Stage, Stage1, Stage2
-from ser_mtl.training.start import leave_out_unusable, start_of
-from ser_mtl.training.value_sums import sums_of_update
+from ser_mtl.training.stage import Stage
+from ser_mtl.training.start import check_given, start_of
 
 
-class SerMtlTrainer(ResumableTrainer):
+class SerMtlTrainer(ExactLossTrainer):
     """Train one stage on a split corpus.
 
     - The loss of an update is, for each task, the sum over its annotated utterances divided by their number in the
@@ -92,6 +80,12 @@ class SerMtlTrainer(ResumableTrainer):
             task needs.
     """
 
+    history: list[dict] | None = None
+    line: dict | None = None
+    dev_predictions: list[dict] | None = None
+    seconds_before = 0.0  # of an earlier training that belongs to this one
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
+
     def __init__(
         self,
         stage: Stage,
@@ -102,10 +96,7 @@ class SerMtlTrainer(ResumableTrainer):
         start: Start | None = None,
         **kwargs,
     ):
-        check_arguments(stage, args, parts)
-        check_together(stage, args, has_dev="dev" in parts, has_test="test" in parts)
-        leave_out_unusable(stage, parts, stage.tasks)
-        check_annotated(parts, stage.tasks)
+        check_given(stage, args, parts)
         set_seed(args.seed)  # before the model is built
         self.stage, self.parts = stage, parts
         self.start = start or start_of(stage, parts)
@@ -113,12 +104,9 @@ class SerMtlTrainer(ResumableTrainer):
         model.spec_augment = SpecAugment(model.encoder)
         self.record = record or run_record(stage, args, corpus_record(parts))
         self.corpus = model_inputs(joined(parts), self.start, stage, args)
-        check_no_shared_audio(parts, self.corpus)
-        if self.start.earlier is not None and start is None:
-            check_never_heard(self.start.earlier, parts, audio_digests(self.corpus))
+        self._check_audio(known=start is not None)
         self.rows_of_parts = batch_rows(self.corpus, parts)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        training_set = training_rows(self.rows_of_parts["train"], model, args, seed)
+        training_set = training_rows(self.rows_of_parts["train"], model, args)
         self.beginning = Beginning(self._write_record, args)
         with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
             super().__init__(
@@ -131,30 +119,28 @@ class SerMtlTrainer(ResumableTrainer):
                 compute_metrics=self._scores,
                 **kwargs,
             )
-        # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
-        self.model_accepts_loss_kwargs = True
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.values = model.config.value_tasks
-        self._value_sums: dict[str, Tensor] = {}
         self.metric = SerMtlMetric(self.labels)
-        balanced = balanced_weights(parts["train"], self.labels) if stage.class_weights == "balanced" else {}
-        self.loss_targets = LossTargets(self.labels, args.label_smoothing_factor, balanced, args.device)
-        if balanced:
-            self.record["class_weights"] = {
-                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
-            }
-        lengths = np.asarray(self.rows_of_parts["train"]["length"])
-        self._sampler = LengthGroupedSampler(lengths, args.utterances_per_update, seed)
+        self.settle_loss()
         self._add_callbacks()
-        self.history: list[dict] | None = None
-        self.line: dict | None = None
-        self.dev_predictions: list[dict] | None = None
         self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
-        self.updates_of_schedule: int | None = None  # if training is to end before its schedule
-        self.seconds_before = 0.0  # of an earlier training that belongs to this one
+
+    def _check_audio(self, known: bool) -> None:
+        """Check that no recording is on two sides, nor, unless this is known, one that the start was trained on."""
+        check_no_shared_audio(self.parts, self.corpus)
+        if self.start.earlier is not None and not known:
+            check_never_heard(self.start.earlier, self.parts, audio_digests(self.corpus))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As usual, whatever the precision of an earlier Trainer of this process."""
+        AcceleratorState._reset_state()
+        super().create_accelerator_and_postprocess()
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
+        lengths = np.asarray(self.rows_of_parts["train"]["length"])
+        self._sampler = LengthGroupedSampler(lengths, self.args.utterances_per_update, seed_of_order(self.args))
         self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
         self.add_callback(SparingCheckpoints(self.args.save_minutes))
@@ -297,155 +283,8 @@ class SerMtlTrainer(ResumableTrainer):
             return without_text(other)
         return batch_rows(self.corpus, DatasetDict({"test": utterances}))["test"]
 
-    # ------------------------------------------------------------------------------------------ batches
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self._sampler
-
-    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
-        """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
-
-        Labels become the targets of the loss where these are others (`LossTargets`).
-        """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.args.world_size > 1:
-            self._forget_repeats(batches)
-        config = unwrap(self.accelerator.unwrap_model(self.model)).config
-        names = list(loss_weights(config))
-        counts = torch.zeros(len(names), device=device)
-        for batch in batches:
-            labels = {task: batch[f"{task}_labels"] for task in config.tasks}
-            numbers = loss_counts(config, labels, (batch["row"] >= 0).sum())
-            counts += torch.stack([numbers[name] for name in names]).to(device)
-        sums = self.loss_targets.weight_sums(batches)
-        counts = torch.cat([counts, *(total.view(1) for total in sums.values())])
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts)
-        self._value_sums = sums_of_update(self, batches)
-        by_name = dict(zip(names, counts, strict=False))
-        if self.loss_targets:
-            totals = zip(sums, counts[len(names) :], strict=True)
-            scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}
-            batches = [self.loss_targets.of_batch(batch, scales) for batch in batches]
-        return batches, by_name
-
-    def _forget_repeats(self, batches: list[dict[str, Tensor]]) -> None:
-        """Remove the labels of the utterances that fill up an epoch's last update, and set their row to -1.
-
-        If the utterances of an epoch do not fill the batches of all processes, accelerate starts over with the first
-        ones (`even_batches`), so that each process has a batch.
-        """
-        size, utterances = self.args.train_batch_size, len(self.train_dataset)
-        updates = -(-utterances // self.args.utterances_per_update)
-        first = self.state.global_step % updates * self.args.gradient_accumulation_steps
-        for index, batch in enumerate(batches, first):
-            begin = (index * self.args.world_size + self.args.process_index) * size
-            if begin + size > utterances:
-                row = batch["row"]
-                repeated = torch.arange(begin, begin + len(row), device=row.device) >= utterances
-                batch["row"] = row.masked_fill(repeated, -1)
-                for name in [name for name in batch if name.endswith("_labels")]:
-                    labels = batch[name]
-                    nothing = math.nan if name.removesuffix("_labels") in self.values else -100
-                    batch[name] = labels.masked_fill(repeated.view(-1, *[1] * (labels.dim() - 1)), nothing)
-
-    # ----------------------------------------------------------------------------------------- schedule
-
-    def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
-        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
-        asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
-        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
-        try:
-            return super().set_initial_training_values(args, dataloader)
-        finally:
-            args.num_train_epochs = asked
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
-        refuse_idle_optimizer_flags(self.args, self.model)
-        optimizer = super().create_optimizer(model)
-        encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
-        factors = layer_factors(unwrap(self.model), self.args.layer_decay)
-        kinds = list(product((False, True), sorted({1.0, *factors.values()})))
-        kind_of = {id(p): (id(p) in encoder, factors.get(id(p), 1.0)) for p in unwrap(self.model).parameters()}
-        optimizer.param_groups = [
-            group | {"params": chosen, "of_encoder": kind[0], "lr": kind[1] * group["lr"]}
-            for group in optimizer.param_groups
-            for kind in kinds
-            if (chosen := [p for p in group["params"] if kind_of[id(p)] == kind])
-        ]
-        return optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
-        """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
-        num_training_steps = self.updates_of_schedule or num_training_steps
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        start = int(self.args.head_start * num_training_steps)
-        warmup = max(1, self.args.get_warmup_steps(num_training_steps))
-        for i, group in enumerate(scheduler.optimizer.param_groups):
-            if start and group["of_encoder"]:
-                usual = scheduler.lr_lambdas[i]
-                scheduler.lr_lambdas[i] = partial(_after_head_start, usual, start, warmup)
-                group["lr"] = 0.0
-        return scheduler
-
-    # ------------------------------------------------------------------------------------------- losses
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: dict[str, Tensor] | None = None,
-    ) -> Tensor | tuple[Tensor, SerMtlOutput]:
-        """The weighted loss of `modeling_ser_mtl.weighted_loss`, with the counts of the whole update."""
-        config = unwrap(self.accelerator.unwrap_model(self.model)).config
-        outputs = self._forward(model, inputs)
-        if num_items_in_batch is None:
-            return (outputs.loss, outputs) if return_outputs else outputs.loss
-        for task, sums in self._value_sums.items():
-            labels = inputs[f"{task}_labels"]
-            outputs.losses[task] = concordance_loss(config, task, outputs.task_values[task], labels, sums)
-        for name in outputs.losses.keys() - set(config.tasks):  # losses that need no label
-            outputs.losses[name] = outputs.losses[name] * (inputs["row"] >= 0)
-        loss = weighted_loss(config, outputs.losses, num_items_in_batch)
-        if not self._loss_sums:
-            self._first_update_summed = self.state.global_step
-        for task, values in outputs.losses.items():
-            share = values.detach().sum() / num_items_in_batch[task].clamp(min=1)
-            self._loss_sums[task] = self._loss_sums.get(task, 0) + share
-        self.divergence.note_losses(inputs["row"], outputs.losses)
-        # DistributedDataParallel takes the mean over processes; the loss is a sum over them.
-        loss = loss * self.args.world_size
-        return (loss, outputs) if return_outputs else loss
-
-    def training_step(self, model: torch.nn.Module, *args, **kwargs) -> Tensor:
-        """Train on a batch; after the last one of an update, note whether its gradient is finite."""
-        loss = super().training_step(model, *args, **kwargs)
-        if self.accelerator.sync_gradients:
-            self.divergence.note_gradient(model)
-        return loss
-
-    def _forward(self, model: torch.nn.Module, inputs: dict[str, Tensor]) -> SerMtlOutput:
-        """The forward pass, with what makes it faster on a CPU."""
-        base = unwrap(self.accelerator.unwrap_model(model))
-        arguments = {name: value for name, value in inputs.items() if name != "row"}
-        with self.accelerator.autocast():
-            arguments = fast_inputs(base, arguments)
-            choose_attention(base, arguments["features"].shape[1] if "features" in arguments else 0)
-        return model(**arguments)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each task's loss to the training loss's log."""
-        if "loss" in logs and self._loss_sums:
-            updates = max(1, self.state.global_step - self._first_update_summed)
-            names = list(self._loss_sums)
-            sums = torch.stack([self._loss_sums[name] for name in names])
-            sums = self.accelerator.reduce(sums) if self.args.world_size > 1 else sums
-            logs |= {f"loss_{name}": value / updates for name, value in zip(names, sums.tolist(), strict=True)}
-            self._loss_sums = {}
-        check_finite(logs, self.state.global_step)
-        super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------- predictions
 
@@ -459,13 +298,13 @@ class SerMtlTrainer(ResumableTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
-        predictions = {task: logits.float().softmax(dim=-1) for task, logits in outputs.task_logits.items()}
+        predictions = {task: logits.float().softmax(dim=-1) for task, logits in (outputs.task_logits or {}).items()}
         predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
             predictions["asr"] = heard_characters(
                 outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
             )
-        predictions |= {f"{task}_embedding": x.float() for task, x in outputs.embeddings.items()}
+        predictions |= {f"{task}_embedding": x.float() for task, x in (outputs.embeddings or {}).items()}
         return outputs.loss, predictions, inputs["row"]
 
     def rows(self, predictions: dict[str, np.ndarray], rows: np.ndarray, **more: Any) -> list[dict]:
@@ -497,34 +336,3 @@ class SerMtlTrainer(ResumableTrainer):
         own = {metric.name: scores[metric.group][metric.key] for metric in METRICS if metric.group in scores}
         ccc = [scores[task]["ccc"] for task in self.values if task in scores]
         return own | ({MEAN_CCC: float(np.mean(ccc))} if ccc else {})
-
-
-def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
-    """Check that the arguments of a Trainer are what they should be.
-
-    Raises:
-        UserError: names the argument.
-    """
-    for name, given, wanted in (("stage", stage, (Stage1, Stage2)), ("args", args, (SerMtlArguments,))):
-        if not isinstance(given, wanted):
-            shown = given.__name__ if isinstance(given, type) else type(given).__name__
-            names = " or ".join(f"ser_mtl.{one.__name__}(...)" for one in wanted)
-            raise UserError(f"{name}: must be {names}, not {shown}")
-    if not isinstance(parts, dict) or "train" not in parts:
-        raise UserError("parts: must be what ser_mtl.split returns, with train, test and dev")
-    for name, part in parts.items():
-        check_utterances(f"parts[{name!r}]", part)
-
-
-def corpus_record(parts: DatasetDict) -> dict:
-    """Where utterances come from and which fold is the test, as far as they say it themselves."""
-    names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
-    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
-    known = names[0] if len(names) == 1 and names[0] in CORPORA else None
-    corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
-    return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}
-
-
-def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
-    """Factor of the encoder's learning rate: zero until `start`, then rising to the usual one in `warmup` updates."""
-    return usual(step) * min(1.0, max(0, step - start) / warmup)

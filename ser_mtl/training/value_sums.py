@@ -11,10 +11,10 @@ from modeling_ser_mtl import concordance_sums
 from ser_mtl.training.adapters import unwrap
 
 if TYPE_CHECKING:
-    from ser_mtl.training.trainer import SerMtlTrainer
+    from ser_mtl.training.exact_loss import ExactLossTrainer
 
 
-def sums_of_update(trainer: SerMtlTrainer, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def sums_of_update(trainer: ExactLossTrainer, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The `concordance_sums` of each value over the batches of an update, in all processes.
 
     They take a forward pass without gradients. It draws the same random numbers as the one with gradients that follows,
@@ -33,7 +33,7 @@ def sums_of_update(trainer: SerMtlTrainer, batches: list[dict[str, Tensor]]) -> 
         for batch in map(trainer._prepare_inputs, batches):
             labels = [batch[f"{task}_labels"] for task in trainer.values]
             inputs = {name: value for name, value in batch.items() if not name.endswith("_labels")}
-            values = trainer._forward(model, inputs).task_values
+            values = trainer._forward(model, inputs).task_values or {}
             tasks = zip(trainer.values, labels, strict=True)
             total += torch.stack([concordance_sums(config, task, values[task], own) for task, own in tasks])
     if trainer.args.world_size > 1:

@@ -15,8 +15,9 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, to
 from helpers.untrained import write_clips, write_model
 
 from ser_mtl.annotation import jobs, plan, shards
-from ser_mtl.annotation.work import Place, Task
+from ser_mtl.annotation.work import Place, Task, _settings
 from ser_mtl.errors import UserError
+from ser_mtl.inference.recognizer import load
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_each_process_begins_with_its_share_and_then_takes_what_is_left():
 
 
 def test_an_interrupted_run_leaves_whole_shards_and_resumes(clips, model, undisturbed, tmp_path, monkeypatch):
-    from pipeline_ser_mtl import _answer_batch
+    from answers_ser_mtl import _answer_batch
 
     calls = iter(range(3))
 
@@ -134,7 +135,7 @@ def test_an_interrupted_run_leaves_whole_shards_and_resumes(clips, model, undist
         return _answer_batch(*batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline_ser_mtl._answer_batch", interrupt)
+        patch.setattr("answers_ser_mtl._answer_batch", interrupt)
         ended = run_script("annotate", flags(clips, tmp_path, model))
     assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl annotate: stopped")
     left = contents(tmp_path)
@@ -186,6 +187,11 @@ def test_other_models_settings_and_recordings_are_refused_in_one_line(clips, mod
     ended = run_script("annotate", flags(elsewhere, undisturbed, model))
     check_one_line(ended, "annotate", f"--data_dir {elsewhere}", "none of the recordings")
     assert contents(undisturbed) == before
+
+
+def test_adapters_are_the_same_model_in_every_process(finished2):
+    models = [_settings(load(finished2)) for _ in range(2)]  # what lies under the adapters is drawn anew
+    assert models[0] == models[1]
 
 
 def test_mistakes_are_one_line(clips, model, tmp_path):

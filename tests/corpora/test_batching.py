@@ -5,6 +5,7 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
+from ser_mtl.corpora.sixteen_bits import packed, unpacked
 
 
 def lengths(n: int = 5531) -> np.ndarray:
@@ -87,9 +88,10 @@ def test_missing_labels_stay_missing():
     assert batch["asr_labels"].tolist() == [[5], [-100]]
 
 
-def test_features_are_unflattened_and_padded():
-    features = [torch.randn(3, 4), torch.randn(2, 4)]
-    made = [{"row": i, "features": f.numpy().ravel(), "frames": len(f)} for i, f in enumerate(features)]
+def test_features_are_unpacked_and_padded():
+    kept = [packed(torch.randn(3, 4)), packed(torch.randn(2, 4))]
+    made = [{"row": i, **columns} for i, columns in enumerate(kept)]
+    features = [unpacked(**columns) for columns in kept]
     batch = Collator(Wav2Vec2FeatureExtractor())(made)
     assert batch["frame_lengths"].tolist() == [3, 2]
     assert torch.equal(batch["features"][0], features[0])

@@ -167,14 +167,14 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, marker):
     (tmp_path / "notes.txt").write_text("mine")
     if marker is not None:
         (tmp_path / demo_corpus.MARKER).write_text(marker)
-    with pytest.raises(UserError, match="is no demo corpus"):
+    with pytest.raises(UserError, match="is not a demo corpus"):
         make_demo_corpus(tmp_path, utterances=20)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "demo").write_text("mine")
-    with pytest.raises(UserError, match="is no demo corpus"):
+    with pytest.raises(UserError, match="is not a demo corpus"):
         make_demo_corpus(tmp_path / "demo", utterances=20)
 
 

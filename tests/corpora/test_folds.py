@@ -7,8 +7,11 @@ from collections import Counter
 import pytest
 from datasets import Dataset, DatasetDict
 
-from ser_mtl.corpora.folds import deal_speakers, scenario_of, split, split_record
+from ser_mtl.corpora.dealing import deal_speakers
+from ser_mtl.corpora.dev_set import scenario_of
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import check_no_leak
+from ser_mtl.corpora.split_record import split_record
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
 

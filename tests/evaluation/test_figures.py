@@ -10,7 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ser_mtl.evaluation.figures import line_style, plot_confusion_matrix, plot_training_curves
+from ser_mtl.evaluation.drawing import line_style
+from ser_mtl.evaluation.figures import plot_confusion_matrix
+from ser_mtl.evaluation.training_curves import plot_training_curves
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tasks import TASKS, Task
 
@@ -85,13 +87,15 @@ def test_a_fifth_task_needs_no_change_of_the_figures(tmp_path, monkeypatch):
     monkeypatch.setitem(TASKS, "age", Task("age", "age", "classes", "age group", "audio-classification"))
     metrics = (*METRICS, Metric("age", "ua", "age UA", "recall"))
     monkeypatch.setattr("ser_mtl.metrics.METRICS", metrics)
-    figures, report_figures = map(loaded_again, ("ser_mtl.evaluation.figures", "ser_mtl.tables.figures"))
+    names = ("training_curves", "cosine_figure")
+    figures, cosine_figure = (loaded_again(f"ser_mtl.evaluation.{name}") for name in names)
+    report_figures = loaded_again("ser_mtl.tables.figures")
     log = [entry | {"loss_age": 0.5} for entry in TRAINING] + [entry | {"eval_age_ua": 0.3} for entry in DEVELOPMENT]
     figure = figures.plot_training_curves(log, tmp_path / "curves.png")
     assert curves(figure, 0)["age group"][1] == [0.5, 0.5]
     assert curves(figure, 2)["age UA"][1] == pytest.approx([30, 30])
     cosines = {"age scl": (np.array([1]), np.array([0.5])), "emotion age": (np.array([1]), np.array([0.1]))}
-    axes = figures.plot_gradient_cosines({"run": (cosines, cosines)}, tmp_path / "cosines.png").axes[0]
+    axes = cosine_figure.plot_gradient_cosines({"run": (cosines, cosines)}, tmp_path / "cosines.png").axes[0]
     assert [line.get_label() for line in axes.get_lines()[:2]] == ["age group and SCL", "emotion and age group"]
     points = {"run": [{"emotion": [0, 0], "age": [1, 1]}]}
     axes = report_figures.plot_embeddings(points, tmp_path / "points.png").axes[0]

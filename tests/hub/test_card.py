@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 import ser_mtl
-from ser_mtl.hub.card import TESTED, model_card
+from ser_mtl.hub.card import model_card
+from ser_mtl.hub.card_use import TESTED
 from ser_mtl.hub.folds import overview_card
 from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import printable

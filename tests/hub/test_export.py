@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.encoders import ENCODERS, all_tasks_config
-from helpers.tiny import check_one_line, run_script
+from helpers.tiny import OWN, check_one_line, run_script
 from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel, ZeroLinear
@@ -64,7 +63,7 @@ def test_with_group_norm_they_agree_without_padding():
     torch.testing.assert_close(stock_ctc(model)(waveform).logits, model(waveform).asr_logits, atol=1e-5, rtol=0)
 
 
-def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
+def test_an_exported_run_loads_with_transformers_alone(finished, python, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     ended = run_script("export", [run, "--to", "wav2vec2"])
     assert ended.code == 0, ended.stderr
@@ -72,11 +71,10 @@ def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
     with torch.inference_mode():
         output = SerMtlModel.from_pretrained(finished)(waveform)
     torch.save((waveform, output.logits, output.asr_logits), tmp_path / "expected.pt")
-    code = """
-import sys, torch
-own = ["ser_mtl", "modeling_ser_mtl", "encoders_ser_mtl", "loading_ser_mtl", "pipeline_ser_mtl", "recordings_ser_mtl"]
-own += ["segments_ser_mtl"]
-sys.modules.update(dict.fromkeys(own))  # as if it were not installed
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({OWN}))  # as if it were not installed"
+        + """
+import torch
 from transformers import AutoModelForAudioClassification, AutoModelForCTC
 waveform, emotion, characters = torch.load("expected.pt")
 with torch.inference_mode():
@@ -88,8 +86,9 @@ with torch.inference_mode():
         assert type(model).__module__.startswith("transformers.")
         torch.testing.assert_close(model(waveform).logits, expected, atol=1e-5, rtol=0)
 """
+    )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
 def test_the_exported_models_work_in_the_stock_pipelines(finished, tmp_path):

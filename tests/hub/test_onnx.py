@@ -18,8 +18,8 @@ from test_export import padded_batch, random_model
 from transformers import Wav2Vec2Processor
 
 import ser_mtl
+from answers_ser_mtl import adapters_off, transcribing
 from modeling_ser_mtl import SerMtlModel
-from pipeline_ser_mtl import adapters_off, transcribing
 from ser_mtl.hub import onnx as exporting
 from ser_mtl.hub.onnx import OnnxModel, export, quantize, write_onnx
 

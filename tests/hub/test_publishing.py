@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.hub_server import SECRET
-from helpers.tiny import Ended, check_one_line, contents, run_flags, run_script
+from helpers.tiny import TRAVELLING, Ended, check_one_line, contents, run_flags, run_script
 from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.errors import UserError, hub_errors
@@ -20,8 +20,7 @@ from ser_mtl.evaluation.predictions import read_predictions
 TOKEN = "hf_made_up_of_ada"
 STAGE1 = {
     ".gitattributes", "README.md", "args.json", "config.json", "confusion_matrix.png", "history.json",
-    "model.safetensors", "modeling_ser_mtl.py", "encoders_ser_mtl.py", "loading_ser_mtl.py",
-    "pipeline_ser_mtl.py", "recordings_ser_mtl.py", "segments_ser_mtl.py",
+    "model.safetensors", *TRAVELLING,
     "predictions.jsonl", "preprocessor_config.json", "processor_config.json", "results.json",
     "reliability.png", "split.json", "tokenizer_config.json", "training_curves.png", "vocab.json",
 }  # fmt: skip

@@ -55,9 +55,9 @@ def test_subtitles_are_read_back(answer, form):
     text = form(answer)
     found = cues(text)
     assert [cue[:2] for cue in found] == [(s["start"], s["end"]) for s in answer["segments"]]
-    assert found[0][2] == f"[sad, 2.50] {('it is so ' * 9).strip()}"
+    assert found[0][2] == f"[sad, valence 2.50] {('it is so ' * 9).strip()}"
     shown = html.unescape(found[1][2]) if form is vtt else found[1][2]
-    assert shown == '[unsure, 1.00] a "b" <i>c</i> {d} & -> /N /h/x1b[2J'
+    assert shown == '[unsure, valence 1.00] a "b" <i>c</i> {d} & -> /N /h/x1b[2J'
     assert form is srt or not re.search("<|&(?!lt;|gt;|amp;|quot;)", text)
     assert all(line.isprintable() for line in text.split("\n"))
 

@@ -12,8 +12,8 @@ from helpers.tiny import SAMPLING_RATE, run_script, tone
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 import ser_mtl
+from answers_ser_mtl import transcribing
 from modeling_ser_mtl import SerMtlModel
-from pipeline_ser_mtl import transcribing
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import Notice
 from ser_mtl.inference.recognizer import Recognizer, infer

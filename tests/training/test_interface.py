@@ -55,6 +55,11 @@ def test_what_it_saved_loads_and_is_calibrated(trained, finished):
     assert config.temperature == json.loads((finished / "results.json").read_text())["calibration"]["temperature"]
 
 
+def test_new_arguments_leave_the_trainers_that_are_there_as_they_were(trained, tmp_path):
+    short_run(tmp_path / "out")
+    assert trained.accelerator.mixed_precision == "no" and trained.accelerator.num_processes == 1
+
+
 def test_stage_two_starts_from_a_stage_one_trained_from_python(trained, good_corpus, tmp_path):
     stage = Stage2(stage1=trained.args.output_dir)
     trainer = SerMtlTrainer(stage, short_run(tmp_path / "out"), parts_of(good_corpus))

@@ -1,0 +1,241 @@
+"""From samples to answers: utterances through the model, in batches, and the transcripts of its CTC head.
+
+This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing else of this project.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
+from transformers.utils import ModelOutput
+
+try:  # as in modeling_ser_mtl.py
+    from .recordings_ser_mtl import SAMPLING_RATE, waveforms
+except ImportError:
+    try:
+        from recordings_ser_mtl import SAMPLING_RATE, waveforms
+    except ImportError:
+        raise
+
+NO_TRANSCRIPT = (
+    "answers have no transcript: training or a merge changed the layers under its CTC head; take transcripts from the "
+    "stage-1 model, or from the adapters before they were merged"
+)
+
+FrontEnd = Callable[[PreTrainedModel, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Model, waveforms and mask, (batch, samples) each -> features and real frames, as `SerMtlModel.extract_features`."""
+
+
+def stock_front_end(model: PreTrainedModel, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The model's own."""
+    return model.extract_features(values, mask)
+
+
+def infer(
+    model: PreTrainedModel,
+    processor: Wav2Vec2Processor,
+    utterances: Sequence[np.ndarray],
+    batch_seconds: float | None = None,
+    transcript: bool = True,
+    raw: bool = False,
+    front_end: FrontEnd = stock_front_end,
+    embeddings: bool = False,
+) -> list[dict]:
+    """Answer utterances in batches of similar length, which changes no answer.
+
+    A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
+
+    Args:
+        model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
+        processor: the model's own.
+        utterances: mono samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1, in any order.
+        batch_seconds: audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer utterance
+            is a batch of its own.
+        transcript: as for `Recognizer`.
+        raw: likewise.
+        front_end: gives the features.
+        embeddings: whether answers hold `embeddings`, by task: (width,) float32 each.
+
+    Returns:
+        For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
+    """
+    seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
+    source = transcribing(model) if transcript else None
+    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end, embeddings)
+    return _in_batches(model, processor, utterances, int(seconds * SAMPLING_RATE), answer_batch, source)
+
+
+def _in_batches(
+    model: PreTrainedModel,
+    processor: Wav2Vec2Processor,
+    utterances: Sequence[np.ndarray],
+    budget: int,
+    answer_batch: Callable,
+    source: str | None,
+) -> list[dict]:
+    groups = list(length_groups([len(samples) for samples in utterances], budget))
+    with _threads(len(groups) if model.device.type == "cpu" else 1) as spread:
+        batches = [[utterances[row] for row in rows] for rows in groups]
+        passes = list(spread(answer_batch, batches))
+        answers = [answer for batch, _ in passes for answer in batch]
+        if source == "frozen":
+            with adapters_off(model):
+                texts = list(spread(partial(_transcribe_batch, model, processor), [front for _, front in passes]))
+            for answer, text in zip(answers, chain.from_iterable(texts), strict=True):
+                answer["transcript"] = text
+    order = np.argsort([row for rows in groups for row in rows])
+    return [answers[position] for position in order]
+
+
+@torch.inference_mode()
+def _answer_batch(
+    model: PreTrainedModel,
+    processor: Wav2Vec2Processor,
+    source: str | None,
+    raw: bool,
+    front_end: FrontEnd,
+    embeddings: bool,
+    utterances: list[np.ndarray],
+) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
+    """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
+    batch = waveforms(utterances, processor.feature_extractor)
+    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
+    features, lengths = front_end(model, values, mask)
+    output = model(features=features, frame_lengths=lengths)
+    answers = _answers(model, output, raw)
+    if source == "adapted":
+        for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
+            answer["transcript"] = text
+    if embeddings:
+        rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
+        for row, answer in enumerate(answers):
+            answer["embeddings"] = {task: x[row] for task, x in rows.items()}
+    return answers, (features, lengths) if source == "frozen" else None
+
+
+@torch.inference_mode()
+def _transcribe_batch(
+    model: PreTrainedModel, processor: Wav2Vec2Processor, features: tuple[Tensor, Tensor]
+) -> list[str]:
+    frames, _, _ = model.encode(*features)
+    return _transcripts(processor, model.ctc_head(frames), features[1])
+
+
+@contextmanager
+def _threads(batches: int) -> Iterator[Callable]:
+    """A `map` over batches in threads: a core gains more from a batch of its own than from a share of every one."""
+    cores = torch.get_num_threads()
+    threads = max(1, min(cores, batches))
+    if threads == 1:
+        yield map
+        return
+    torch.set_num_threads(cores // threads)  # of each of the threads to come
+    try:
+        with ThreadPoolExecutor(threads) as workers:
+            yield workers.map
+    finally:
+        torch.set_num_threads(cores)
+
+
+def length_groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions of `lengths` in groups of similar length, each of at most `budget` when padded; the longest first."""
+    group: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if group and (len(group) + 1) * lengths[group[0]] > budget:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _answers(model: PreTrainedModel, output: ModelOutput, raw: bool) -> list[dict]:
+    answers: list[dict] = [{} for _ in output.frame_lengths]
+    calibrated = {} if raw or output.logits is None else {"emotion": output.logits}
+    for task, logits in {**output.task_logits, **calibrated}.items():
+        for answer, p in zip(answers, logits.float().softmax(dim=-1).tolist(), strict=True):
+            answer[task] = classified(model.config.labels[task], p)
+    for task, values in (output.task_values or {}).items():
+        for answer, value in zip(answers, values.tolist(), strict=True):
+            answer[task] = {"value": value}
+    return answers
+
+
+def classified(labels: list[str], p: list[float]) -> dict:
+    """The answer of a task with these labels from the probability of each."""
+    best = max(range(len(p)), key=p.__getitem__)
+    return {"label": labels[best], "probability": p[best], "probabilities": dict(zip(labels, p, strict=True))}
+
+
+def transcribing(model: PreTrainedModel) -> Literal["adapted", "frozen"] | None:
+    """Which model the transcripts come from: as it is, with its adapters off, or None if neither can transcribe.
+
+    A CTC head transcribes with the layers that it was trained on: those of now if speech recognition is among the
+    tasks, else those under the adapters, unless the head was saved with the adapters and so belongs to earlier ones.
+    """
+    if model.ctc_head is None:
+        return None
+    if "asr" in model.config.tasks:
+        return "adapted"
+    return "frozen" if (adapters := _adapters(model)) and model.ctc_head not in adapters else None
+
+
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """Run the model without LoRA and without bottlenecks inside the block. Not for several threads at once."""
+    adapters = _adapters(model)
+    try:
+        for module in adapters:
+            module._disable_adapters = True  # PEFT's own switches change what is trained, and leave bottlenecks off
+        yield
+    finally:
+        for module in adapters:
+            module._disable_adapters = False
+
+
+def _adapters(model: PreTrainedModel) -> list:
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+    except ImportError:
+        return []  # without it, no adapters were loaded
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper)]
+
+
+def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Tensor) -> list[str]:
+    characters = heard_characters(logits, frame_lengths, processor.tokenizer.pad_token_id)
+    return transcripts_of(characters.tolist(), processor.tokenizer)
+
+
+def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
+    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long.
+
+    Special tokens are left out, such as [UNK], a character of the training that was not in the vocabulary.
+    """
+    special = {*tokenizer.all_special_tokens} - {tokenizer.word_delimiter_token}
+    alphabet = ["" if token in special else token for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    words = ["".join(alphabet[character] for character in row if character >= 0) for row in characters]
+    return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
+
+
+def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
+    """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
+
+    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: an evaluation then keeps the
+    transcript of an utterance until its end, not the frames.
+    """
+    best = logits.argmax(dim=-1)
+    real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)
+    chosen = real & (best != blank) & (best != F.pad(best, (1, -1), value=blank))
+    in_front = (~chosen).byte().argsort(dim=1, stable=True)
+    longest = max(1, int(chosen.sum(dim=1).max()))
+    return best.masked_fill(~chosen, -100).gather(1, in_front)[:, :longest].int()

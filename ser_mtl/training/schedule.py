@@ -1,0 +1,64 @@
+"""How long a stage trains, and the learning rate of each part of the model over the updates."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import torch
+from torch.utils.data import DataLoader
+
+from ser_mtl.training.adapters import unwrap
+from ser_mtl.training.arguments import SerMtlArguments
+from ser_mtl.training.flags import refuse_idle_optimizer_flags
+from ser_mtl.training.layer_rates import layer_factors
+from ser_mtl.training.resuming import ResumableTrainer
+
+
+class ScheduledTrainer(ResumableTrainer):
+    """A Trainer with `--min_updates`, `--head_start` and `--layer_decay`."""
+
+    args: SerMtlArguments
+    updates_of_schedule: int | None = None  # if training is to end before its schedule
+
+    def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
+        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
+        asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
+        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        try:
+            return super().set_initial_training_values(args, dataloader)
+        finally:
+            args.num_train_epochs = asked
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
+        refuse_idle_optimizer_flags(self.args, self.model)
+        optimizer = super().create_optimizer(model)
+        encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
+        factors = layer_factors(unwrap(self.model), self.args.layer_decay)
+        kinds = list(product((False, True), sorted({1.0, *factors.values()})))
+        kind_of = {id(p): (id(p) in encoder, factors.get(id(p), 1.0)) for p in unwrap(self.model).parameters()}
+        optimizer.param_groups = [
+            group | {"params": chosen, "of_encoder": kind[0], "lr": kind[1] * group["lr"]}
+            for group in optimizer.param_groups
+            for kind in kinds
+            if (chosen := [p for p in group["params"] if kind_of[id(p)] == kind])
+        ]
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
+        """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
+        num_training_steps = self.updates_of_schedule or num_training_steps
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        start = int(self.args.head_start * num_training_steps)
+        warmup = max(1, self.args.get_warmup_steps(num_training_steps))
+        for i, group in enumerate(scheduler.optimizer.param_groups):
+            if start and group["of_encoder"]:
+                usual = scheduler.lr_lambdas[i]
+                scheduler.lr_lambdas[i] = partial(_after_head_start, usual, start, warmup)
+                group["lr"] = 0.0
+        return scheduler
+
+
+def _after_head_start(usual: Callable[[int], float], start: int, warmup: int, step: int) -> float:
+    """Factor of the encoder's learning rate: zero until `start`, then rising to the usual one in `warmup` updates."""
+    return usual(step) * min(1.0, max(0, step - start) / warmup)
