@@ -68,7 +68,7 @@ class Flags:
 
     def __str__(self) -> str:
         words = [f"--gradient_accumulation_steps {self.accumulation}"] if self.accumulation > 1 else []
-        return " ".join([*words, *(["--activation_checkpointing"] if self.checkpointing else [])]) or "none needed"
+        return " ".join([*words, *(["--activation_checkpointing"] if self.checkpointing else [])])
 
 
 STEPS = (1, 2, 4, 8, 16)
@@ -103,15 +103,17 @@ def flags_that_fit(card: Card, stage: int) -> Flags | None:
 def operations(stage: int, checkpointing: bool) -> float:
     """Operations of all epochs of a fold, padding included.
 
-    Those of an utterance are a square function of its frames, which three lengths determine.
+    Those of an utterance grow with its frames and their square; two lengths say how much.
     """
-    lengths = [50, 400, 1600]
-    counted = [cost(Update(stage, 1, frames, checkpointing=checkpointing)).flops for frames in lengths]
-    square = np.polynomial.Polynomial.fit(lengths, counted, 2)
+    longest = at_longest(stage, Flags(checkpointing=checkpointing), torch.bfloat16)
+    short = Update(stage, 1, 400, checkpointing=checkpointing)
+    counted = [cost(update).flops / update.batch for update in (short, longest)]
+    factors = np.linalg.solve([[n, n**2] for n in (short.frames, longest.frames)], counted)
     seconds = iemocap_lengths()
     order = list(LengthGroupedSampler(seconds, BATCH_SIZE, seed=0))
     padded = [np.full(len(b), b.max()) for b in np.split(seconds[order], range(BATCH_SIZE, len(order), BATCH_SIZE))]
-    return EPOCHS * 0.8 * float(square(np.concatenate(padded) * FRAMES_A_SECOND).sum())
+    frames = np.concatenate(padded) * FRAMES_A_SECOND
+    return EPOCHS * 0.8 * float((factors[0] * frames + factors[1] * frames**2).sum())
 
 
 def hours(card: Card, stage: int, way: Flags, share: float) -> float:
@@ -139,7 +141,9 @@ def rows_of_cards(share: float) -> Iterator[dict]:
                 yield row | {"flags": None, "gb": None, "hours": None}
             else:
                 gb = needed(stage, way, card.dtype) / 1e9
-                yield row | {"flags": str(way), "gb": gb, "hours": hours(card, stage, way, share)}
+                half = ["--fp16 True"] if card.dtype == torch.float16 else []  # bf16 needs no flag
+                flags = " ".join([*half, *([str(way)] if str(way) else [])])
+                yield row | {"flags": flags, "gb": gb, "hours": hours(card, stage, way, share)}
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -159,7 +163,11 @@ def show(memory: list[dict], cards: list[dict], share: float) -> None:
     print(f"\nComputed: a fold of IEMOCAP, {EPOCHS} epochs, at {100 * share:.0f} % of the card's peak (assumed).")
     print(f"{'card':16} {'precision':9} {'stage':5} {'GB':>6} {'hours':>6}  flags")
     for row in cards:
-        figures = "  does not fit" if row["flags"] is None else f"{row['gb']:6.1f} {row['hours']:6.1f}  {row['flags']}"
+        figures = (
+            "  does not fit"
+            if row["flags"] is None
+            else f"{row['gb']:6.1f} {row['hours']:6.1f}  {row['flags'] or 'none needed'}"
+        )
         print(f"{row['card']:16} {row['precision']:9} {row['stage']:5} {figures}")
 
 
