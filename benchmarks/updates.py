@@ -8,7 +8,7 @@ import math
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -269,35 +269,41 @@ def cost_of(encoder: PreTrainedConfig, update: Update, on_cpu: bool = False) -> 
         # Within a backward pass a `TorchFunctionMode` is off, unless it is asked for.
         again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), precision())}
         unwrap(model).activation_checkpointing_enable(again)
-    with FakeTensorMode(), Living() as living, patch.object(F, "ctc_loss", ctc_without_data):
+    fake, ctc = FakeTensorMode(), patch.object(F, "ctc_loss", ctc_without_data)
+    with fake, ctc, Living() as living:
         model, batch = emptied(model), batch_of(update, encoder.conv_dim[-1])
         trained = [p for p in model.parameters() if p.requires_grad]
         state = [torch.zeros_like(p) for p in trained for _ in range(2)]  # of AdamW
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         size = sum(p.numel() * p.element_size() for p in trained)
         living.peak = living.bytes
-        formulas = {torch.ops.aten.convolution_backward: operations_of_convolution_backward}
-        with FlopCounterMode(display=False, custom_mapping=formulas) as flops:
-            saved = run(model, batch, update, precision)
+        saved = run(model, batch, update, precision)
         del state
-        return Cost(flops.get_total_flops(), weights, 3 * size, saved, living.peak)
+    formulas = {torch.ops.aten.convolution_backward: operations_of_convolution_backward}
+    # In a run of its own: its hooks keep what is computed again.
+    with fake, ctc, FlopCounterMode(display=False, custom_mapping=formulas) as flops:
+        run(model, batch, update, precision)
+    return Cost(flops.get_total_flops(), weights, 3 * size, saved, living.peak)
 
 
 def measured_peak(encoder: PreTrainedConfig, update: Update) -> int:
-    """Bytes that two such updates take at most on this CPU, beside what the process had: the model is in them."""
-    before = _resident("VmRSS")
-    with torch.device("cpu"):
-        model, batch = emptied(model_of(encoder, update.stage).train()), batch_of(update, encoder.conv_dim[-1])
+    """Bytes of all tensors of such an update at most, measured on this CPU.
+
+    A process that sets `MALLOC_MMAP_THRESHOLD_` gives back what is freed, as it must for this.
+    """
+    model = emptied(model_of(encoder, update.stage).train())
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.01)
     if update.checkpointing:
         unwrap(model).activation_checkpointing_enable()
     state = [torch.ones_like(p) for p in model.parameters() if p.requires_grad for _ in range(2)]
+    precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=update.dtype != torch.float32)
+    run(model, batch_of(replace(update, batch=1, frames=40), encoder.conv_dim[-1]), update, precision)  # loads code
+    model.zero_grad()
+    before = _resident("VmRSS") - sum(t.numel() * t.element_size() for t in [*model.parameters(), *state])
+    batch = batch_of(update, encoder.conv_dim[-1])
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    for _ in range(2):
-        model.zero_grad()
-        run(model, batch, update, partial(torch.autocast, "cpu", torch.bfloat16, enabled=update.dtype != torch.float32))
-    del state
+    run(model, batch, update, precision)
     return _resident("VmHWM") - before
 
 
