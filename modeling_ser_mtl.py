@@ -2,14 +2,15 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the nine need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
 """
 
 import math
-from collections import abc, deque
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations
@@ -26,10 +27,11 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the eight files are a package
+try:  # in a repository of the Hub, and in its copies here, the nine files are a package
     from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
     from .config_ser_mtl import BaseConfig
     from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
     from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
@@ -38,6 +40,7 @@ except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
         from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
         from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
@@ -67,6 +70,7 @@ class SerMtlConfig(BaseConfig):
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
     layer_weights: bool = False  # heads see a learned average of all layers
+    layer_statistics: bool = False  # heads see the mean and standard deviation over time of all layers, side by side
     frame_heads: bool | None = None  # two layers on every frame before the mean (Pepino et al. 2021); as layer_weights
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
@@ -112,6 +116,8 @@ class SerMtlConfig(BaseConfig):
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
             (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
+            (self.layer_statistics and (self.layer_weights or self.frame_heads),
+             "layer_statistics: takes the place of layer_weights and frame_heads"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
@@ -202,26 +208,6 @@ class Fusion(nn.Module):
         return sum(part(embeddings[task]) for task, part in self.parts.items())
 
 
-class LayerWeights(nn.Module):
-    """A learned average of the layers' outputs, each first normalised to mean 0 and variance 1 in every frame."""
-
-    def __init__(self, layers: int):
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(layers))
-
-    def forward(self, outputs: list[Tensor]) -> Tensor:
-        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, equal at the start."""
-        weights = self.weights.softmax(dim=0)
-        return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
-
-
-def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
-    """Mean over real frames: (batch, frames, d), (batch, frames) bool -> (batch, d). Summed in float32."""
-    mask = frame_mask.unsqueeze(-1)
-    total = frames.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
-    return (total / mask.sum(dim=1).clamp(min=1)).to(frames.dtype)
-
-
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each utterance (eq. 2), -sum over classes of target x log softmax(logits).
 
@@ -275,7 +261,7 @@ def concordance_loss(
     return torch.where(varies & labels.isfinite(), loss, 0)
 
 
-SCL_FORMS: dict[str, abc.Callable[[Tensor, Tensor], Tensor]] = {
+SCL_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "norm": F.pairwise_distance,
     "cos": lambda a, b: -F.cosine_similarity(a, b, dim=-1),
 }
@@ -288,7 +274,7 @@ def self_contrastive_loss(embeddings: list[Tensor], form: str) -> Tensor:
     return sum(SCL_FORMS[form](a, b) for a, b in combinations([embedding.float() for embedding in embeddings], 2))
 
 
-def emotion_weight(tasks: abc.Sequence[str], aux_weight: float) -> float:
+def emotion_weight(tasks: Sequence[str], aux_weight: float) -> float:
     """Weight of emotion's loss beside those of the other tasks: 1 - k a. It must be above 0, and at most 1."""
     return 1 - (len(tasks) - 1) * aux_weight if "emotion" in tasks else 1.0
 
@@ -333,7 +319,7 @@ class SerMtlModel(LoadableModel):
     _supports_sdpa = True
     adapted_modules = ATTENTION_PROJECTIONS
     accepts_loss_kwargs = False  # else the Trainer takes the loss to be scaled for accumulation by the model
-    spec_augment: abc.Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
+    spec_augment: Callable[[Tensor, Tensor], Tensor] | None = None  # in training, of what enters the Transformer
 
     def __init__(self, config: SerMtlConfig):
         super().__init__(config)
@@ -346,7 +332,8 @@ class SerMtlModel(LoadableModel):
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
         classes = {task: len(config.labels[task]) for task in config.classification_tasks}
         outputs = classes | dict.fromkeys(config.value_tasks, 1)
-        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in outputs.items()})
+        seen = 2 * (len(layers) + 1) * dim if config.layer_statistics else dim
+        self.heads = nn.ModuleDict({task: TaskHead(config, seen, n) for task, n in outputs.items()})
         self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
@@ -413,7 +400,8 @@ class SerMtlModel(LoadableModel):
     def encode(self, features: Tensor, frame_lengths: Tensor, keep: bool = True) -> tuple[Tensor, Tensor, tuple]:
         """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), real frames, hidden states.
 
-        f is the last layer's output, after its norm if any; with `layer_weights`, the average. `keep`: every layer's.
+        f is the last layer's output, after its norm if any; with `layer_weights`, the average.
+        Without `keep` the hidden states are the last layer's alone, for the sake of memory; not with `layer_weights`.
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
@@ -421,7 +409,7 @@ class SerMtlModel(LoadableModel):
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = deque([add_positions(encoder, family, hidden, frame_mask)], None if keep or self.layer_weights else 1)
+        states = deque([add_positions(encoder, family, hidden, frame_mask)], None if keep else 1)
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
@@ -430,6 +418,12 @@ class SerMtlModel(LoadableModel):
             states.append(output[0] if isinstance(output, tuple) else output)
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if self.has_last_norm() else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
+
+    def seen_by_heads(self, frames: Tensor, frame_mask: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What `encode` returns -> what task heads see, and which of it is real. The CTC head sees f."""
+        if not self.config.layer_statistics:
+            return frames, frame_mask
+        return layer_statistics(states, frame_mask), frame_mask[:, :1]
 
     def forward(
         self,
@@ -459,9 +453,11 @@ class SerMtlModel(LoadableModel):
         flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         flags |= {"return_dict": return_dict}
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
+        keep = flags["output_hidden_states"] or self.config.layer_weights or self.config.layer_statistics
         with self._attentions(flags["output_attentions"]) as attentions:
-            frames, frame_mask, states = self.encode(features, frame_lengths, flags["output_hidden_states"])
-        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
+            frames, frame_mask, states = self.encode(features, frame_lengths, keep)
+        seen = self.seen_by_heads(frames, frame_mask, states)
+        outputs = {task: head(*seen) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
         logits = ByTask(**{task: outputs[task][1] for task in self.config.classification_tasks})
         if self.fusion is not None:

@@ -5,7 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from ser_mtl import stopping
@@ -34,14 +34,14 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
     place, running = context.Value("q", 0), {}
     for _ in range(min(processes, len(jobs))):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(jobs, work, place, sender), daemon=True)
+        process = context.Process(target=_work, args=(jobs, work, place, sender, os.getpid()), daemon=True)
         process.start()
         sender.close()  # so that the end of the process ends the pipe
         running[receiver] = process
     try:
         while running:
-            for receiver in wait(list(running)):
-                yield from _received(receiver, running)
+            for ready in wait(list(running)):
+                yield from _received(ready, running)
     finally:
         for process in running.values():
             process.terminate()
@@ -49,7 +49,7 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
             process.join()
 
 
-def _received(receiver: Connection, running: dict) -> Iterator:
+def _received(receiver: Any, running: dict) -> Iterator:
     """The result that waits in a pipe; none if its process has come to its end."""
     try:
         result, caught = receiver.recv()
@@ -58,8 +58,8 @@ def _received(receiver: Connection, running: dict) -> Iterator:
         process.join()
         if process.exitcode:
             raise UserError(
-                f"a process was killed (exit code {process.exitcode}), as the system does when memory runs out; run this "
-                "again: what is done is kept"
+                f"a process was killed (exit code {process.exitcode}), as the system does when memory runs out; run "
+                "this again: what is done is kept"
             ) from None
         return
     for one in caught:
@@ -69,14 +69,14 @@ def _received(receiver: Connection, running: dict) -> Iterator:
     yield result
 
 
-def _work(jobs: Sequence, work: Callable, place: Any, sender: Connection) -> None:
+def _work(jobs: Sequence, work: Callable, place: Any, sender: Any, parent: int) -> None:
     """Take one job after another, until none is left or one fails."""
     import torch
 
     torch.set_num_threads(1)  # a core each; and the threads of the process that was forked are not here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for all: the first process ends the others
     signal.signal(signal.SIGTERM, stopping.stop)
-    stopping.end_with_parent(multiprocessing.parent_process().pid)
+    stopping.end_with_parent(parent)
     while (job := _next(place)) < len(jobs):
         with warnings.catch_warnings(record=True) as caught:
             try:

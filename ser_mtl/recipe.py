@@ -181,25 +181,28 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     if not file.exists():
         raise UserError(f"{file}: no such file")
     content = read_yaml(file) if file.suffix != ".json" else read_json(file)
+    flags = {action.dest: action for action in reversed(parser._actions)}  # --flag comes before --no_flag
     if "training" in content:
         fitting(content, Record, file)
         if content.get("stage") != stage:
             raise UserError(
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
             )
-        content = _settings_of_run(content)
-    flags = {action.dest: action for action in reversed(parser._actions)}  # --flag comes before --no_flag
+        content = _settings_of_run(content, {name: flags[name].default for name in FLAGS_OF_RECIPES[stage]})
     words = []
     for name, value in content.items():
         if name not in flags:
             raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
-        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES):
+        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES[stage]):
             words += [f"--{name}", *_as_words(value)]
     return words
 
 
-def _settings_of_run(record: dict) -> dict:
-    settings = settings_of(record)
+def _settings_of_run(record: dict, before_recipes: dict) -> dict:
+    """Those of a run. `before_recipes`: what flags of recipes had in a version whose runs do not name them."""
+    settings = before_recipes | settings_of(record)
+    if "augment" in before_recipes:
+        settings["augment"] = settings["augment"] or "none"  # else the recipe would have its say
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
     recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
@@ -318,7 +321,7 @@ def _trainer(
         from ser_mtl.research.surgery import SurgeryTrainer
 
         trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
-    if research.merge_asr:
+    if research.merge_asr and research.merge_emotion:
         from ser_mtl.research.merging import MergeTrainer
 
         trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)

@@ -39,11 +39,18 @@ def pytest_report_header() -> str:
     return f"SER_MTL_FUZZ_SEED={os.environ['SER_MTL_FUZZ_SEED']}"
 
 
-_LONGEST = ("test_examples.py", "test_loading.py", "test_launch.py", "test_publishing.py", "test_trainer.py")
+_LONGEST = (
+    "test_fuzz.py",
+    "test_publishing.py",
+    "test_loading.py",
+    "test_launch.py",
+    "test_examples.py",
+    "test_interrupted.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take a minute or more, so that no process is left alone with one at the end."""
+    """Begin with the files that take the longest, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 

@@ -71,7 +71,7 @@ class ResearchArguments:
         refuse_without(self, (_MERGED,))
         if (self.merge_asr is None) != (self.merge_emotion is None):
             raise UserError("--merge_asr, --merge_emotion: are two models to be merged; name both")
-        if self.merge_asr is None:
+        if self.merge_asr is None or self.merge_emotion is None:
             return
         if not isinstance(stage, Stage1) or list(stage.tasks) != ["emotion"] or stage.trainable != "all":
             raise UserError("--merge_asr, --merge_emotion: work in stage 1 with --tasks emotion and --trainable all")

@@ -147,7 +147,7 @@ def merged_start(stage: Stage, parts: DatasetDict, asr: str, emotion: str) -> St
     of_emotion = _parent("--merge_emotion", emotion, "emotion", start)
     for flag, folder in (("--merge_asr", asr), ("--merge_emotion", emotion)):
         check_never_heard(Earlier(flag, folder), parts)
-    for name in ("labels", "embedding_dim", "layer_weights"):
+    for name in ("labels", "embedding_dim", "layer_weights", "layer_statistics"):
         here, there = (getattr(one.config, name) for one in (start.model, of_emotion))
         if here != there:
             raise UserError(f"--merge_emotion {emotion}: has {name} {there}, which is {here} here; use the same")

@@ -196,8 +196,9 @@ ROWS = (
         Stage("asr gender", "all", more="--selection last"), Stage("emotion", "all"), quoted=Protocol("?", "?")),
     Row("t4-cai", 4, "Cai et al. 2021: SER, ASR, no hidden layer", Paper(wa=78.15),
         Stage("emotion asr", "all", one_process=True,
-              more="--emotion_head linear --train_front_end --aux_weight 0.854 --learning_rate 5e-5 --adam_beta2 0.999 "
-              "--weight_decay 0 --per_device_train_batch_size 8 --num_train_epochs 100"),
+              more="--emotion_head linear --train_front_end --ctc_scale utterance --aux_weight 0.0909 "
+              "--learning_rate 5e-5 --adam_beta2 0.999 --weight_decay 0 "
+              "--per_device_train_batch_size 8 --num_train_epochs 100"),
         quoted=Protocol("no", "nothing: last epoch, with the test watched"), needs="asr"),
     Row("t4-chen-vft", 4, "Chen and Rudnicky 2023, V-FT", Paper(69.9), _VFT, quoted=_CLEAN),
     Row("t4-chen-tapt", 4, "Chen and Rudnicky 2023, TAPT: more pretraining", Paper(73.5),

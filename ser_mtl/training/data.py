@@ -37,7 +37,9 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
     model = unwrap(start.model)
     always = args.front_end_cache == "always"
     if always and not front_end_is_frozen(model):
-        raise UserError("--front_end_cache always: the front end is trained, so its output changes; drop one of the two")
+        raise UserError(
+            "--front_end_cache always: the front end is trained, so its output changes; drop one of the two"
+        )
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
         corpus = with_samples(utterances, args.max_seconds)
@@ -105,8 +107,6 @@ def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments) -> D
         frames = int(model.frame_lengths(torch.tensor([samples])))
         return frames >= needed and samples <= (model.longest_input or samples)
 
-    if args.process_index == 0:
-        notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
     return Augmented(rows, args.augment, seed_of_order(args), fits)
 
 

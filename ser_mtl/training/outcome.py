@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 
 HELP_BELOW_THE_LINE = """\
-Below the line of the frozen encoder. What usually helps: {speakers}neither too few updates nor too many (--min_updates,
---learning_rate), recordings of more speakers. See docs/small_corpora.md, "Below the line"."""
+Below the line of the frozen encoder. What usually helps: {speakers}all layers, from their probe (--layer_statistics,
+--probe_start, --augment speed), neither too few updates nor too many (--min_updates, --learning_rate), recordings of
+more speakers. See docs/small_corpora.md, "Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
@@ -214,7 +215,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
     print(f"stage {results['stage']}, {part_of(results)}, {epoch}\n")
     if below_line(results):
-        lost = "dev" in results["sizes"]  # else all training speakers were trained on
+        lost = "dev" in results.get("sizes", {})  # else all training speakers were trained on
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")

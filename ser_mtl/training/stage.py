@@ -54,6 +54,7 @@ class Stage:
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
     layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
+    layer_statistics: bool | None = flag(False, "The heads see mean and deviation over time of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output times alpha / rank.")
@@ -140,6 +141,9 @@ class Stage1(Stage):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
         refuse_without(self, (ADAPTERS,))
+        if self.layer_statistics and (self.layer_weights or self.trainable == "heads"):
+            other = "--layer_weights" if self.layer_weights else "--trainable heads"
+            raise UserError(f"--layer_statistics: {other} is another view of the layers; drop one of the two")
         if self.probe_start and (self.trainable == "heads" or "emotion" not in self.tasks):
             raise UserError("--probe_start: needs emotion among --tasks, and --trainable all or adapters")
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
@@ -164,6 +168,7 @@ class Stage2(Stage):
     fusion: str = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
     layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as stage 1]")
+    layer_statistics: bool | None = flag(None, "Mean and deviation over time of all layers. [as stage 1]")
 
     def __post_init__(self):
         super().__post_init__()

@@ -128,16 +128,17 @@ def run(request: dict, program: str, path: list[str]) -> None:
     os.environ.update(request["variables"])
     sys.executable = program
     more = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    sys.path[:] = [str(Path(first).resolve().parent) if first[0] != "-" else "", *more, *path]
+    beside = {"-c": "", "-m": os.getcwd()}
+    sys.path[:] = [beside.get(first, str(Path(first).resolve().parent)), *more, *path]
     importlib.invalidate_caches()
     sys.path_importer_cache.clear()
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     if first == "-c":
         sys.argv[:] = ["-c", *words[1:]]
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(words[0], "<string>", "exec"), main.__dict__)
     elif first == "-m":
         sys.argv[:] = words
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        runpy._run_module_as_main(words[0])  # type: ignore[attr-defined]  # as Python itself does
     else:
         sys.argv[:] = [first, *words]
         runpy.run_path(first, run_name="__main__")
