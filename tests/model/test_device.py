@@ -83,7 +83,7 @@ def test_the_forward_pass_and_its_losses_stay_on_the_device(encoder, stage, monk
             assert output.loss.device.type == output.logits.device.type == "cuda"
             assert {loss.dtype for loss in output.losses.values()} == {torch.float32}
         with Waiting() as waiting:
-            float(output.loss)
+            float(output.loss.detach())
         assert waiting.found == ["aten::_local_scalar_dense"]
 
 
