@@ -104,6 +104,8 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengt
     kernel, stride = family.convolutions(encoder)[0]
     real = (lengths - kernel) // stride + 1
     if family.log_mel:
+        if encoder.mel_filters.device != waveforms.device:  # copied once, and not in every step
+            encoder.mel_filters = encoder.mel_filters.to(waveforms.device)
         hidden = log_mel(waveforms, lengths, encoder.mel_filters).to(encoder.conv1.weight.dtype)
         mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1)).unsqueeze(1)
         hidden = F.gelu(encoder.conv1(hidden * mask)) * mask  # zeros, as the convolutions pad
@@ -136,7 +138,7 @@ def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(reflected.unfold(1, WINDOW, HOP) * torch.hann_window(WINDOW, device=device))
         power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
         # A convolution, for the sake of models in 8 bits, where matrix products lose what is quiet.
-        mel = F.conv1d(power, filters.to(device)).clamp(min=1e-10).log10()
+        mel = F.conv1d(power, filters).clamp(min=1e-10).log10()
     real = torch.arange(windows, device=device) < (lengths // HOP).unsqueeze(1)
     loudest = mel.masked_fill(~real.unsqueeze(1), -torch.inf).amax(dim=(1, 2), keepdim=True)
     return (mel.maximum(loudest - 8) + 4) / 4

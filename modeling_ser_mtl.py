@@ -9,6 +9,7 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -396,10 +397,11 @@ class SerMtlModel(LoadableModel):
             features = front_end(self.encoder, self.family, waveforms, lengths.clamp(min=field))
         return features, self.frame_lengths(lengths)
 
-    def encode(self, features: Tensor, frame_lengths: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def encode(self, features: Tensor, frame_lengths: Tensor, keep: bool = True) -> tuple[Tensor, Tensor, tuple]:
         """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), real frames, hidden states.
 
-        f is the output of the last layer, after the final norm if there is one; with `layer_weights`, the average.
+        f is the last layer's output, after its norm if any; with `layer_weights`, the average.
+        Without `keep` the hidden states are the last layer's alone, for the sake of memory; not with `layer_weights`.
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
@@ -407,7 +409,7 @@ class SerMtlModel(LoadableModel):
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = [add_positions(encoder, family, hidden, frame_mask)]
+        states = deque([add_positions(encoder, family, hidden, frame_mask)], None if keep else 1)
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
@@ -451,8 +453,9 @@ class SerMtlModel(LoadableModel):
         flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         flags |= {"return_dict": return_dict}
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
+        keep = flags["output_hidden_states"] or self.config.layer_weights or self.config.layer_statistics
         with self._attentions(flags["output_attentions"]) as attentions:
-            frames, frame_mask, states = self.encode(features, frame_lengths)
+            frames, frame_mask, states = self.encode(features, frame_lengths, keep)
         seen = self.seen_by_heads(frames, frame_mask, states)
         outputs = {task: head(*seen) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})

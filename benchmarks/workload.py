@@ -108,6 +108,21 @@ def xls_r_300m() -> PreTrainedConfig:
     )
 
 
+def four_layers_of_512() -> PreTrainedConfig:
+    """XLS-R's front end under a small Transformer: what a CPU can train."""
+    return Wav2Vec2Config(
+        hidden_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        intermediate_size=2048,
+        conv_bias=True,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        mask_time_prob=0.075,
+        layerdrop=0.0,
+    )
+
+
 def save_untrained(config: PreTrainedConfig, folder: Path) -> None:
     """Write an untrained encoder as a checkpoint that `from_pretrained` reads."""
     set_seed(0)

@@ -70,9 +70,10 @@ class ResumableTrainer(Trainer):
         begin = Path(named) if named else last_checkpoint(folder)
         if begin is None:
             return None
-        check_whole(begin)
+        if named:
+            check_whole(begin)
         best = read_json(begin / STATE, State).get("best_global_step")
-        if self.args.load_best_model_at_end and best:
+        if self.args.load_best_model_at_end and best and begin != folder / f"checkpoint-{best}":
             best_checkpoint(folder, best)
         return str(begin)
 

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from helpers.encoders import ENCODERS, all_tasks_config
-from helpers.waiting import Waiting
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -114,28 +112,6 @@ def test_a_model_that_is_moved_for_its_front_end_can_still_be_trained(monkeypatc
     extractor = Wav2Vec2FeatureExtractor(return_attention_mask=True)
     with_features(Dataset.from_list([columns]), model, extractor, torch.device("cpu"))
     assert not any(parameter.is_inference() for parameter in model.parameters())
-
-
-# Moonshine's rotary embedding asks for a real GPU, and so does torch's own CTC, which copies its lengths.
-@pytest.mark.parametrize("encoder", [name for name in ENCODERS if name != "Moonshine"])
-def test_the_model_and_its_losses_never_wait_for_the_device(encoder):
-    with FakeTensorMode(), torch.device("cuda"):
-        tasks = ["emotion", "gender", "style"]
-        config = all_tasks_config(encoder, tasks=tasks, bottleneck_dim=8, fusion="concat", scl="cos")
-        config.encoder_config.mask_time_prob = config.encoder_config.mask_feature_prob = 0.3
-        model = SerMtlModel(config).train()
-        # The one parameter that transformers makes on the CPU whatever the device.
-        width = config.encoder_config.hidden_size
-        model.encoder.masked_spec_embed = torch.nn.Parameter(torch.rand(width))
-        features = torch.randn(4, 60, getattr(config.encoder_config, "conv_dim", [width])[-1])
-        targets = {f"{task}_labels": torch.zeros(4, dtype=torch.long) for task in tasks}
-        frame_lengths = torch.full((4,), 50)
-        with Waiting() as waiting:
-            model(features=features, frame_lengths=frame_lengths, **targets)
-        assert waiting.found == []
-        with Waiting() as waiting:
-            float(model(features=features, frame_lengths=frame_lengths, **targets).loss)
-        assert waiting.found == ["aten::_local_scalar_dense"]
 
 
 def test_plain_attention_and_its_gradients_are_those_of_torchs_fused_one():
