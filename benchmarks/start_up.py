@@ -46,7 +46,11 @@ def write_clips(folder: Path, clips: int) -> None:
             start = random.integers(len(noise) - length)
             soundfile.write(folder / f"{number:06d}.wav", noise[start : start + length], 16_000)
             text = "".join(random.choice(list("abcdefg"), 7))
-            labels = [EMOTIONS[number % 4], ("female", "male")[speaker % 2], ("improvised", "scripted")[number // 8 % 2]]
+            labels = [
+                EMOTIONS[number % 4],
+                ("female", "male")[speaker % 2],
+                ("improvised", "scripted")[number // 8 % 2],
+            ]
             table.writerow([f"{number:06d}.wav", *labels, text, f"speaker {speaker}", speaker % 5 + 1])
 
 

@@ -31,16 +31,17 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("fork")
-    place, running = context.Value("q", 0), {}
+    place, running = context.Value("q", 0), dict[Connection, Any]()
     for _ in range(min(processes, len(jobs))):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(jobs, work, place, sender), daemon=True)
+        process = context.Process(target=_work, args=(jobs, work, place, sender, os.getpid()), daemon=True)
         process.start()
         sender.close()  # so that the end of the process ends the pipe
         running[receiver] = process
     try:
         while running:
-            for receiver in wait(list(running)):
+            ready = wait(list(running))
+            for receiver in [one for one in running if one in ready]:
                 yield from _received(receiver, running)
     finally:
         for process in running.values():
@@ -58,8 +59,8 @@ def _received(receiver: Connection, running: dict) -> Iterator:
         process.join()
         if process.exitcode:
             raise UserError(
-                f"a process was killed (exit code {process.exitcode}), as the system does when memory runs out; run this "
-                "again: what is done is kept"
+                f"a process was killed (exit code {process.exitcode}), as the system does when memory runs out; run "
+                "this again: what is done is kept"
             ) from None
         return
     for one in caught:
@@ -69,14 +70,14 @@ def _received(receiver: Connection, running: dict) -> Iterator:
     yield result
 
 
-def _work(jobs: Sequence, work: Callable, place: Any, sender: Connection) -> None:
+def _work(jobs: Sequence, work: Callable, place: Any, sender: Connection, parent: int) -> None:
     """Take one job after another, until none is left or one fails."""
     import torch
 
     torch.set_num_threads(1)  # a core each; and the threads of the process that was forked are not here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for all: the first process ends the others
     signal.signal(signal.SIGTERM, stopping.stop)
-    stopping.end_with_parent(multiprocessing.parent_process().pid)
+    stopping.end_with_parent(parent)
     while (job := _next(place)) < len(jobs):
         with warnings.catch_warnings(record=True) as caught:
             try:

@@ -75,7 +75,8 @@ def parts_of(
         sizes: of each row, in any unit.
         largest: a part with more than one row is no larger.
     """
-    starts, room = [], 0
+    starts: list[int] = []
+    room = 0
     for row, size in enumerate(sizes):
         room -= size
         if not starts or room < 0 or row - starts[-1] == _ROWS:

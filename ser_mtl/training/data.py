@@ -37,7 +37,9 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
     model = unwrap(start.model)
     always = args.front_end_cache == "always"
     if always and not front_end_is_frozen(model):
-        raise UserError("--front_end_cache always: the front end is trained, so its output changes; drop one of the two")
+        raise UserError(
+            "--front_end_cache always: the front end is trained, so its output changes; drop one of the two"
+        )
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
     with args.main_process_first(desc="decoding"):
         corpus = with_samples(utterances, args.max_seconds)
@@ -81,10 +83,10 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
         corpus: of `model_inputs`.
         parts: the split corpus.
     """
-    row_of = {name: row for row, name in enumerate(corpus["id"])}
-    lengths = np.asarray(corpus["length"])
+    row_of = {name: row for row, name in enumerate(corpus["id"][:])}
+    lengths = np.asarray(corpus["length"][:])
     inputs = without_text(corpus)
-    rows = {name: np.array([row_of[utterance] for utterance in part["id"]]) for name, part in parts.items()}
+    rows = {name: np.array([row_of[utterance] for utterance in part["id"][:]]) for name, part in parts.items()}
     for name in rows.keys() - {"train"}:
         rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})

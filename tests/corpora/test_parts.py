@@ -144,7 +144,7 @@ def test_results_warnings_and_errors_come_back_from_processes():
         warnings.simplefilter("always")
         assert sorted(for_each(range(6), work, 3)) == [0, 1, 4, 9, 16, 25]
     assert sorted(str(one.message) for one in caught if one.category is UserWarning) == [f"job {n}" for n in range(6)]
-    with pytest.raises(UserError, match="^seven$"), warnings.catch_warnings(action="ignore"):
+    with pytest.raises(UserError, match=r"^seven$"), warnings.catch_warnings(action="ignore"):
         list(for_each(range(9), work, 2))
 
 

@@ -80,7 +80,9 @@ def test_auto_leaves_half_of_the_free_disk_alone_and_says_so(cache, monkeypatch)
     frames = int(model.frame_lengths(torch.tensor(LENGTHS)).sum())
     needed = frames * (2 * 16 + 4)  # 16 channels, and a scale
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(2 * needed - 2))
-    with pytest.warns(Notice, match=r"runs in every step; its output would take \d+\.\d kB in .*, where \d+\.\d kB are"):
+    with pytest.warns(
+        Notice, match=r"runs in every step; its output would take \d+\.\d kB in .*, where \d+\.\d kB are"
+    ):
         assert with_features(corpus, model, EXTRACTOR, CPU) is corpus
     assert not list(cache.glob("features-*"))
     with pytest.warns(Notice, match=r"output is kept, \d+\.\d kB in "):
