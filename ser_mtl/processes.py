@@ -14,7 +14,8 @@ from ser_mtl.errors import UserError
 
 def cores() -> int:
     """The cores that this process may use; 1 where processes are not forked, which would import everything anew."""
-    forks = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    forks = method == "fork" and not multiprocessing.current_process().daemon
     return len(os.sched_getaffinity(0)) if forks else 1
 
 

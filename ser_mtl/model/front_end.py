@@ -105,6 +105,8 @@ def _samples(rows: Dataset) -> list[np.ndarray]:
 
     From a mapping of the file that goes with them. In that of the corpus, what was read once stays in memory.
     """
+    if rows._indices is not None:  # a selection, whose rows are not those of its table
+        return [row.values.to_numpy() for row in rows.with_format("arrow")[:]["samples"]]
     blocks = getattr(rows.data, "blocks", [[rows.data]])
     tables = [next(block for block in row if "samples" in block.column_names).select(["samples"]) for row in blocks]
     again = pickle.loads(pickle.dumps(ConcatenationTable.from_tables(tables)))
