@@ -27,23 +27,26 @@ except ImportError:  # transformers 4
     from torch.nn import init
 
 try:  # in a repository of the Hub, and in its copies here, the eight files are a package
-    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
+    from .answers_ser_mtl import infer  # noqa: F401, I001 (files that travel are those named here)
     from .config_ser_mtl import BaseConfig
-    from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .encoders_ser_mtl import FAMILIES, LayerWeights, add_positions, front_end, layer_arguments, speech_encoder
+    from .encoders_ser_mtl import layer_statistics, masked_mean
     from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
-        from config_ser_mtl import BaseConfig
-        from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from config_ser_mtl import BaseConfig  # noqa: I001
+        from encoders_ser_mtl import FAMILIES, LayerWeights, add_positions, front_end, layer_arguments, speech_encoder
+        from encoders_ser_mtl import layer_statistics, masked_mean
         from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
+CTC_SCALES = ("characters", "utterance", "batch")  # CTC is a mean over characters and utterances; a sum, a mean; a sum
 
 
 class SerMtlConfig(BaseConfig):
@@ -60,11 +63,13 @@ class SerMtlConfig(BaseConfig):
     pad_token_id: int | None = 0  # CTC's blank
     embedding_dim: int = 256  # width of the task embeddings x
     aux_weight: float = 0.1  # weight of each task except emotion (eqs. 3 to 5)
+    ctc_scale: str = "characters"  # one of `CTC_SCALES`
     fusion: str = "none"  # "concat": the emotion classifier sees the embeddings of all tasks
     scl: str = "none"  # form of the self-contrastive loss, a key of `SCL_FORMS`
     scl_weight: float = 1.0
     bottleneck_dim: int | None = None  # width of the bottleneck adapters; None for a model without adapters
     layer_weights: bool = False  # heads see a learned average of all layers
+    layer_statistics: bool = False  # heads see the mean and standard deviation over time of all layers, side by side
     frame_heads: bool | None = None  # two layers on every frame before the mean (Pepino et al. 2021); as layer_weights
     head_dropout: float = 0.0  # of the embeddings, before the classifiers
     temperature: float = 1.0  # divides emotion's logits, so that their softmax is calibrated; fitted on dev
@@ -102,19 +107,22 @@ class SerMtlConfig(BaseConfig):
         if not isinstance(self.tasks, list | tuple) or not self.tasks or len({*self.tasks}) < len(self.tasks):
             raise ValueError(f"tasks {self.tasks!r}: must be a list of different names")
         labels = {task: self.labels.get(task) or [] for task in self.classification_tasks}
-        wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         values = self.impossible_scales()
+        wrong = [task for task, names in labels.items() if not names or len({*names}) < len(names)]
         weight = emotion_weight(self.tasks, self.aux_weight)
         family = getattr(self.encoder_config, "model_type", None)
         for refused, message in (
             (wrong, f"tasks {wrong}: must be 'asr' or have a list of different labels, or a scale"),
             (values, f"value_scales of {values}: must be [mean, standard deviation above 0], of tasks without labels"),
             (family and family not in FAMILIES, f"encoder {family!r}: must be one of {', '.join(FAMILIES)}"),
+            (self.layer_statistics and (self.layer_weights or self.frame_heads),
+             "layer_statistics: takes the place of layer_weights and frame_heads"),
             (self.fusion not in ("none", "concat"), f"fusion {self.fusion!r}: must be 'none' or 'concat'"),
             (self.scl not in ("none", *SCL_FORMS), f"scl {self.scl!r}: must be 'none' or one of {list(SCL_FORMS)}"),
             ({self.fusion, self.scl} != {"none"} and not ("emotion" in labels and len(labels) > 1),
              "fusion, scl: need emotion and another task with labels"),
             (not 0 < weight <= 1, f"aux_weight {self.aux_weight}: leaves emotion the weight {weight:g}"),
+            (self.ctc_scale not in CTC_SCALES, f"ctc_scale {self.ctc_scale!r}: must be one of {list(CTC_SCALES)}"),
             (not 0 <= self.scl_weight < math.inf, f"scl_weight {self.scl_weight}: must not be negative or infinite"),
             (not 0 <= self.head_dropout < 1, f"head_dropout {self.head_dropout}: must be from 0 to less than 1"),
             (not 0 < self.temperature < math.inf, f"temperature {self.temperature}: must be above 0, and finite"),
@@ -199,26 +207,6 @@ class Fusion(nn.Module):
         return sum(part(embeddings[task]) for task, part in self.parts.items())
 
 
-class LayerWeights(nn.Module):
-    """A learned average of the layers' outputs, each first normalised to mean 0 and variance 1 in every frame."""
-
-    def __init__(self, layers: int):
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(layers))
-
-    def forward(self, outputs: list[Tensor]) -> Tensor:
-        """(batch, frames, d) of each layer -> (batch, frames, d). The weights are a softmax, equal at the start."""
-        weights = self.weights.softmax(dim=0)
-        return sum(w * F.layer_norm(out, out.shape[-1:]) for w, out in zip(weights, outputs, strict=True))
-
-
-def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
-    """Mean over real frames: (batch, frames, d), (batch, frames) bool -> (batch, d). Summed in float32."""
-    mask = frame_mask.unsqueeze(-1)
-    total = frames.masked_fill(~mask, 0).sum(dim=1, dtype=torch.float32)
-    return (total / mask.sum(dim=1).clamp(min=1)).to(frames.dtype)
-
-
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each utterance (eq. 2), -sum over classes of target x log softmax(logits).
 
@@ -230,8 +218,8 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="none")
 
 
-def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) -> Tensor:
-    """CTC of each utterance, divided by its number of characters (eq. 1). In float32: it sums small probabilities.
+def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int, scale: str = "characters") -> Tensor:
+    """CTC of each utterance, at the scale "characters" divided by their number. In float32, for small probabilities.
 
     (batch, frames, vocabulary), (batch,), (batch, characters) padded with -100 -> (batch,). 0 for an utterance without
     characters, which is not annotated, and for one with more characters than frames, which CTC cannot align.
@@ -240,7 +228,7 @@ def ctc_loss(logits: Tensor, frame_lengths: Tensor, labels: Tensor, blank: int) 
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
     arguments = (log_probabilities, labels.masked_fill(~real, blank), frame_lengths, real.sum(dim=1))
     loss = F.ctc_loss(*arguments, blank=blank, reduction="none", zero_infinity=True)
-    return (loss / real.sum(dim=1).clamp(min=1)).masked_fill(~real.any(dim=1), 0)
+    return (loss / (real.sum(dim=1).clamp(min=1) if scale == "characters" else 1)).masked_fill(~real.any(dim=1), 0)
 
 
 def concordance_sums(config: SerMtlConfig, task: str, values: Tensor, labels: Tensor) -> Tensor:
@@ -291,10 +279,7 @@ def emotion_weight(tasks: Sequence[str], aux_weight: float) -> float:
 
 
 def loss_weights(config: SerMtlConfig) -> dict[str, float]:
-    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for each of the k other tasks, and SCL's own.
-
-    Without emotion all tasks weigh the same, together 1.
-    """
+    """Weight of each loss (eqs. 3 to 5): 1 - k a for emotion, a for the k others, SCL's own; 1 / k without emotion."""
     auxiliary = [task for task in config.tasks if task != "emotion"]
     if "emotion" not in config.tasks:
         return dict.fromkeys(auxiliary, 1 / len(auxiliary))
@@ -310,13 +295,14 @@ def annotated(task: str, labels: Tensor) -> Tensor:
 
 
 def loss_counts(config: SerMtlConfig, labels: dict[str, Tensor], utterances: Tensor) -> dict[str, Tensor]:
-    """Number of utterances that each loss is a mean over: a task's annotated ones; for the other losses, all."""
-    others = [name for name in loss_weights(config) if name not in config.tasks]
-    return {task: annotated(task, rows).sum() for task, rows in labels.items()} | dict.fromkeys(others, utterances)
+    """Number of utterances that each loss is a mean over: a task's annotated ones, else all; 0 for CTC as a sum."""
+    counts = {task: annotated(task, rows).sum() for task, rows in labels.items()}
+    counts |= {name: utterances for name in loss_weights(config) if name not in config.tasks}
+    return counts | ({"asr": 0 * utterances} if config.ctc_scale == "batch" else {})
 
 
 def weighted_loss(config: SerMtlConfig, losses: dict[str, Tensor], counts: dict[str, Tensor | int]) -> Tensor:
-    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`)."""
+    """Sum over losses of weight x (sum of the utterances' losses / number of utterances in `counts`, at least 1)."""
     weights = loss_weights(config)
     counts = {name: torch.as_tensor(counts[name], device=loss.device).clamp(min=1) for name, loss in losses.items()}
     return sum(weights[name] * loss.sum() / counts[name] for name, loss in losses.items())
@@ -345,7 +331,8 @@ class SerMtlModel(LoadableModel):
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()
         classes = {task: len(config.labels[task]) for task in config.classification_tasks}
         outputs = classes | dict.fromkeys(config.value_tasks, 1)
-        self.heads = nn.ModuleDict({task: TaskHead(config, dim, n) for task, n in outputs.items()})
+        seen = 2 * (len(layers) + 1) * dim if config.layer_statistics else dim
+        self.heads = nn.ModuleDict({task: TaskHead(config, seen, n) for task, n in outputs.items()})
         self.ctc_head = nn.Linear(dim, config.vocab_size) if config.vocab_size else None
         self.fusion = Fusion(config, classes["emotion"]) if config.fusion == "concat" else None
         if config.bottleneck_dim:
@@ -430,6 +417,12 @@ class SerMtlModel(LoadableModel):
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if self.has_last_norm() else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
+    def seen_by_heads(self, frames: Tensor, frame_mask: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What `encode` returns -> what task heads see, and which of it is real. The CTC head sees f."""
+        if not self.config.layer_statistics:
+            return frames, frame_mask
+        return layer_statistics(states, frame_mask), frame_mask[:, :1]
+
     def forward(
         self,
         input_values: Tensor | None = None,
@@ -450,8 +443,7 @@ class SerMtlModel(LoadableModel):
         """
         if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        known = {*self.config.labels, *self.config.tasks, "asr"}
-        targets = {task: task_labels.pop(f"{task}_labels", None) for task in known}
+        targets = {t: task_labels.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
         if task_labels:
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
         if features is None:
@@ -461,7 +453,8 @@ class SerMtlModel(LoadableModel):
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
         with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths)
-        outputs = {task: head(frames, frame_mask) for task, head in self.heads.items()}
+        seen = self.seen_by_heads(frames, frame_mask, states)
+        outputs = {task: head(*seen) for task, head in self.heads.items()}
         embeddings = ByTask(**{task: embedding for task, (embedding, _) in outputs.items()})
         logits = ByTask(**{task: outputs[task][1] for task in self.config.classification_tasks})
         if self.fusion is not None:
@@ -482,12 +475,12 @@ class SerMtlModel(LoadableModel):
 
     def _losses(self, output: SerMtlOutput, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each loss of every utterance, (batch,)."""
-        logits, blank = output.task_logits, self.config.pad_token_id
+        logits, blank, scale = output.task_logits, self.config.pad_token_id, self.config.ctc_scale
         losses = {task: classification_loss(logits[task], rows) for task, rows in targets.items() if task in logits}
         for task in [task for task in self.config.value_tasks if task in targets]:
             losses[task] = concordance_loss(self.config, task, output.task_values[task], targets[task])
         if "asr" in targets:
-            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank)
+            losses["asr"] = ctc_loss(output.asr_logits, output.frame_lengths, targets["asr"], blank, scale)
         if self.config.scl != "none":
             losses["scl"] = self_contrastive_loss([output.embeddings[task] for task in logits], self.config.scl)
         return losses

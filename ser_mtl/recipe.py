@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from functools import partial
@@ -45,6 +46,7 @@ _RARE = {
     "logging_nan_inf_filter", "label_names", "greater_is_better", "adam_beta2", "dataloader_num_workers",
     "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "save_minutes", "metric_for_best_model",
     "per_device_eval_batch_size", "use_cpu", "front_end_cache", "hub_private_repo",
+    "merge_asr", "merge_emotion", "merge",
 }  # fmt: skip
 _COMMON = {
     "seed": "Random seed.",
@@ -67,7 +69,7 @@ class Settings(NamedTuple):
 
 
 _PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
-                 "tasks": "TASK",
+                 "tasks": "TASK", "asr": "DIR", "emotion": "DIR",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
 """What stands for a value of text in the help, by the last word of its flag."""
 
@@ -179,25 +181,28 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     if not file.exists():
         raise UserError(f"{file}: no such file")
     content = read_yaml(file) if file.suffix != ".json" else read_json(file)
+    flags = {action.dest: action for action in reversed(parser._actions)}  # --flag comes before --no_flag
     if "training" in content:
         fitting(content, Record, file)
         if content.get("stage") != stage:
             raise UserError(
                 f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
             )
-        content = _settings_of_run(content)
-    flags = {action.dest: action for action in reversed(parser._actions)}  # --flag comes before --no_flag
+        content = _settings_of_run(content, {name: flags[name].default for name in FLAGS_OF_RECIPES[stage]})
     words = []
     for name, value in content.items():
         if name not in flags:
             raise UserError(f"{file}: {name!r} is not a flag{did_you_mean(str(name), flags)}")
-        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES):
+        if value not in (None, [], {}) and (value != flags[name].default or name in FLAGS_OF_RECIPES[stage]):
             words += [f"--{name}", *_as_words(value)]
     return words
 
 
-def _settings_of_run(record: dict) -> dict:
-    settings = settings_of(record)
+def _settings_of_run(record: dict, before_recipes: dict) -> dict:
+    """Those of a run. `before_recipes`: what flags of recipes had in a version whose runs do not name them."""
+    settings = before_recipes | settings_of(record)
+    if "augment" in before_recipes:
+        settings["augment"] = settings["augment"] or "none"  # else the recipe would have its say
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
     recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
@@ -228,7 +233,6 @@ def record_of(settings: Settings) -> dict:
     """The content of `args.json`, as far as it is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
-    surgery = settings.research.gradient_surgery
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
     # So that the run is known again from another working directory.
@@ -236,7 +240,7 @@ def record_of(settings: Settings) -> dict:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
         corpus["corpus"] = os.path.abspath(corpus["corpus"])
-    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", gradient_surgery=surgery)
+    return run_record(stage, args, corpus, f"run_stage{stage.number}.py", **asdict(settings.research))
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
@@ -312,12 +316,22 @@ def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMt
 def _trainer(
     research: ResearchArguments, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict | None
 ) -> SerMtlTrainer:
-    trainer_class = SerMtlTrainer
-    if research.gradient_surgery == "pcgrad":
-        from ser_mtl.research.pcgrad import PcgradTrainer as trainer_class
+    trainer_class: Callable[..., SerMtlTrainer] = SerMtlTrainer
+    if research.gradient_surgery != "none":
+        from ser_mtl.research.surgery import SurgeryTrainer
+
+        trainer_class = partial(SurgeryTrainer, method=research.gradient_surgery)
+    if research.merge_asr and research.merge_emotion:
+        from ser_mtl.research.merging import MergeTrainer
+
+        trainer_class = partial(MergeTrainer, asr=research.merge_asr, emotion=research.merge_emotion)
+    if research.emotion_head != "none":
+        from ser_mtl.research.heads import HeadTrainer
+
+        trainer_class = partial(HeadTrainer, research.emotion_head, research.head_class())
     trainer = trainer_class(stage, args, parts, record=record)
     if research.gradient_cosines:
         from ser_mtl.research.cosines import GradientCosines
 
-        trainer.add_callback(GradientCosines(args.output_dir, trainer.stopwatch))
+        trainer.add_callback(GradientCosines(args.output_dir, trainer))
     return trainer

@@ -3,12 +3,14 @@
 Set before any library reads them, and inherited by the processes that tests start. And what tests of whole runs share.
 """
 
+import gc
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,12 +39,24 @@ def pytest_report_header() -> str:
     return f"SER_MTL_FUZZ_SEED={os.environ['SER_MTL_FUZZ_SEED']}"
 
 
-_LONGEST = ("test_examples.py", "test_loading.py", "test_launch.py", "test_publishing.py", "test_trainer.py")
+_LONGEST = (
+    "test_fuzz.py",
+    "test_publishing.py",
+    "test_loading.py",
+    "test_launch.py",
+    "test_examples.py",
+    "test_interrupted.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take a minute or more, so that no process is left alone with one at the end."""
+    """Begin with the files that take the longest, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the imported modules out of garbage collections: a training makes several, of a third of a second each."""
+    gc.freeze()
 
 
 # `helpers.tiny` is imported where it is used: it takes seconds, which tests of the loaders do not need.
@@ -84,6 +98,15 @@ def wheel(tmp_path_factory) -> Path:
     ]
     subprocess.run(command, check=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Iterator[str]:
+    """Stands for `sys.executable`, without the seconds of the imports; see `helpers.preloaded`."""
+    from helpers import preloaded
+
+    with preloaded.python(tmp_path_factory.mktemp("python")) as program:
+        yield program
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ ORDER = (
     {"cross"},
     {"tables"},
     {"cli"},
+    {"programs"},
     {"commands"},
 )
 """Layers of `ser_mtl`, from the bottom; within the first, modules may import each other."""

@@ -47,8 +47,10 @@ def check_augmentations(names: Collection[str]) -> list[str]:
     """
     if isinstance(names, str):
         raise UserError(f"--augment {names!r}: must be a list of names")
+    if [*names] == ["none"]:
+        return []
     if unknown := [name for name in names if name not in AUGMENTATIONS]:
-        raise UserError(f"--augment {unknown[0]}: must be among noise, reverb, speed")
+        raise UserError(f"--augment {unknown[0]}: must be among noise, reverb, speed; or none")
     if {*names} - {"speed"} and find_spec("audiomentations") is None:
         raise UserError('--augment: needs the extra "augment"; pip install audiomentations')
     return [name for name in AUGMENTATIONS if name in names]

@@ -97,7 +97,7 @@ def read_description(name: str) -> Description:
     """Read a shipped description, or a TOML file.
 
     Raises:
-        UserError: the file is missing, is no TOML, or has a key, column or pattern that means nothing.
+        UserError: the file is missing, is not valid TOML, or has a key, column or pattern that means nothing.
     """
     file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
     try:
@@ -105,7 +105,7 @@ def read_description(name: str) -> Description:
     except OSError as error:
         raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is no TOML ({error})") from error
+        raise UserError(f"{file}: is not valid TOML ({error})") from error
     try:
         return _description(file, content)
     except (TypeError, AttributeError) as error:
@@ -145,7 +145,9 @@ def _check_patterns(description: Description) -> None:
         try:
             re.compile(table.line or "")
         except re.error as error:
-            raise UserError(f"{description.file}: line {table.line!r} is no regular expression ({error})") from error
+            raise UserError(
+                f"{description.file}: line {table.line!r} is not a valid regular expression ({error})"
+            ) from error
 
 
 @contextmanager

@@ -264,7 +264,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
     if twice:
         names = [name for name, column in SYNONYMS.items() if column == twice[0]]
         also = f" ({names[0]} is another name for it)" if names else ""
-        raise UserError(f"{metadata}: column {twice[0]!r} is there twice{also}; remove one")
+        raise UserError(f"{metadata}: column {twice[0]!r} appears twice{also}; remove one")
     table = table[known_columns(str(metadata), list(table.columns), (*COLUMNS, *SYNONYMS))]
     if "file_name" not in table.columns:
         raise UserError(f"{metadata}: no column 'file_name'")

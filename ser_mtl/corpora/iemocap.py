@@ -235,7 +235,7 @@ def _parse_labels(path: Path, lines: Iterable[str]) -> list[dict]:
             try:
                 labels.append(_parse_label(line) | {"raters": raters})
             except ValueError:
-                raise UserError(f"{path}, line {number}: {line!r} is no label; unpack IEMOCAP again") from None
+                raise UserError(f"{path}, line {number}: {line!r} is not a label; unpack IEMOCAP again") from None
         elif rater := _RATER.fullmatch(line):
             raters.append(_parse_rater(rater))
     return labels

@@ -16,7 +16,7 @@ def parse_map(words: Iterable[str] | Mapping[str, str]) -> dict[tuple[str, str],
     """`anger=angry`, `disgust=` or `gender:m=male` as {(column, label): new label}; without a column it is emotion.
 
     Raises:
-        UserError: another form, an unknown column, or a label that is there twice.
+        UserError: another form, an unknown column, or a label that appears twice.
     """
     pairs = words.items() if isinstance(words, Mapping) else [_pair(word) for word in words]
     found: dict[tuple[str, str], str] = {}
@@ -27,7 +27,7 @@ def parse_map(words: Iterable[str] | Mapping[str, str]) -> dict[tuple[str, str],
         if not key[1]:
             raise UserError(f"--map {old}={new}: names no label; write OLD=NEW, or OLD= to leave it out")
         if key in found:
-            raise UserError(f"--map: {label!r} is there twice; upper and lower case are one")
+            raise UserError(f"--map: {label!r} appears twice; upper and lower case are one")
         found[key] = cleaned(new, set()) or ""
     return found
 

@@ -76,7 +76,7 @@ def _objects(file: Path, text: str) -> Iterator[dict]:
         else:
             content = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{file}: is no JSON ({error})") from error
+        raise UserError(f"{file}: is not valid JSON ({error})") from error
     if isinstance(content, dict):  # by key, as EmoBox has it
         content = [{"key": key} | row for key, row in content.items() if isinstance(row, dict)]
     if not isinstance(content, list):

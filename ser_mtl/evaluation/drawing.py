@@ -43,7 +43,7 @@ def line_style(index: int) -> dict:
 
 def blank_figure(height: float, width: float = WIDTH) -> Figure:
     """A figure of this size in inches, with a margin around what is drawn."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure
 
@@ -54,6 +54,9 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     The same figure gives the same bytes.
     """
     figure.draw_without_rendering()  # the layout of one draw may still change the ticks, and so the space they need
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # `savefig` would draw twice, and lay out each time
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=150)
     with replacing(path) as partial:

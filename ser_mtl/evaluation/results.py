@@ -141,6 +141,7 @@ class _Results(TypedDict):
     selection: Text
     refit: NotRequired[bool]
     augment: NotRequired[list[Text]]
+    research: NotRequired[Text]  # a model that is whole for its own run alone, or a step without a test
     epoch: Amount
     stopped_at_epoch: NotRequired[Amount]
     minutes: Amount
@@ -165,7 +166,8 @@ class _Results(TypedDict):
 
 
 def _tested_unless_all(results: Any) -> Any:
-    if "all" not in results["test"] and (results["test"] or results["fold"] != "all"):
+    untested = results["fold"] == "all" or "research" in results
+    if "all" not in results["test"] and (results["test"] or not untested):
         raise ValueError('test: must have the group "all", unless the fold is "all" too')
     return results
 

@@ -55,7 +55,8 @@ def read_results(run: Path) -> dict:
     """The `results.json` of a finished run.
 
     Raises:
-        UserError: the file is missing or damaged, the run has no weights, or one of its files is a link.
+        UserError: the file is missing or damaged, the run has no weights, or parts that are not of the method, or one
+            of its files is a link.
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
@@ -63,6 +64,8 @@ def read_results(run: Path) -> dict:
     for name, known in (("trainable", TRAINED), ("selection", SELECTION)):
         if results[name] not in known:
             raise UserError(f"{run / 'results.json'}: is damaged: {name!r} must be one of {', '.join(known)}")
+    if "research" in results:
+        raise UserError(f"{run}: is of an earlier system ({results['research']}), and neither published nor exported")
     weights = weights_of(results)
     if not (run / weights[0]).is_file():
         raise UserError(f"{run}: holds results but no weights ({weights[0]})")

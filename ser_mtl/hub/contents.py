@@ -28,7 +28,7 @@ from ser_mtl.model.saved import AdapterConfig, MethodConfig
 COMPANIONS = (*NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE)
 """Files that go with the weights, and are the same for the model in another form."""
 _WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
-_MODELS = ("encoder", "stage1", "hub_model_id")
+_MODELS = ("encoder", "stage1", "hub_model_id", "merge_asr", "merge_emotion")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 

@@ -100,9 +100,13 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         config = SerMtlConfig.from_pretrained(run)
     if config.encoder_config.model_type != "wav2vec2":
         raise UserError(f"--to wav2vec2: the encoder of {run} is not a wav2vec2 ({config.encoder_config.model_type})")
-    if config.layer_weights or "emotion" not in config.tasks:
-        reason = "averages the encoder's layers" if config.layer_weights else "was not trained for emotion"
-        raise UserError(f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is")
+    of_layers = config.layer_weights or config.layer_statistics
+    if of_layers or "emotion" not in config.tasks:
+        reason = "has heads on all of the encoder's layers" if of_layers else "was not trained for emotion"
+        instead = ", or train with --recipe paper" if config.layer_statistics else ""
+        raise UserError(
+            f"--to wav2vec2: {run} {reason}, so the stock classes cannot hold it; publish it as it is{instead}"
+        )
     if config.bottleneck_dim:
         raise UserError(
             f"--to wav2vec2: {run} has bottleneck adapters, which the stock classes lack; publish it "

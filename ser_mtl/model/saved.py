@@ -165,7 +165,7 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
         base: folder or Hub id under its adapters, if they do not name it.
 
     Raises:
-        UserError: names the file, and what is wrong with it.
+        UserError: names the file, and what is wrong with it; or the model has parts that are not of the method.
         OSError: there is no such model.
         ValueError: it needs code of its own. Both are for `hub_errors` to turn into a line.
     """
@@ -177,6 +177,10 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
                 read_json(file, SCHEMAS[name])
         if config := found["config.json"]:
             kind = read_json(config, _Kind)
+            if "research" in kind:
+                raise UserError(
+                    f"{names[-1]}: has the {kind['research']}, of an earlier system, and cannot be used alone"
+                )
             if "auto_map" in kind and kind["model_type"] not in CONFIG_MAPPING:
                 raise ValueError(f"{names[-1]}: would need trust_remote_code")
             read_json(config, MethodConfig if kind["model_type"] == SerMtlConfig.model_type else EncoderConfig)

@@ -96,7 +96,7 @@ def _check(folder: Path, name: str) -> None:
     if "/" not in name:
         raise UserError("--space: must be the name of a Space, such as me/demo")
     if folder.is_symlink() or folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; remove it, or name another folder with --output_dir")
+        raise UserError(f"{folder}: already exists; remove it, or name another folder with --output_dir")
 
 
 def _found(model: str) -> tuple[Path | None, str | None]:

@@ -1,4 +1,4 @@
-"""How much the losses conflict: cosines between their gradients on the encoder, and how much of that is noise.
+"""How much the losses conflict: cosines between their gradients on the encoder, their norms, and how much is noise.
 
 The gradient of a small batch is mostly noise, which shrinks every cosine: two losses whose expected gradients have a
 cosine of -0.5 may read -0.04 at batches of 8. So each loss is also compared with itself on another batch. Without noise
@@ -9,7 +9,7 @@ geometric mean of their own.
 import time
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NotRequired
 
 import torch
 from pydantic import AfterValidator, Field
@@ -18,12 +18,14 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import TypedDict
 
-from modeling_ser_mtl import SerMtlOutput
+from modeling_ser_mtl import SerMtlOutput, loss_weights
 from ser_mtl.evaluation.cosine_figure import mean_cosines, plot_gradient_cosines
 from ser_mtl.files import read_json, write_json
 from ser_mtl.research.gradients import gradients_of, inner_products, shared_parameters
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.callbacks import Stopwatch
+
+if TYPE_CHECKING:
+    from ser_mtl.training.trainer import SerMtlTrainer
 
 UPDATES_PER_LOSS = 25
 """Cosines are measured every 25 updates for each loss. With k losses a measurement costs 2 k backward passes, about
@@ -31,19 +33,21 @@ UPDATES_PER_LOSS = 25
 
 
 class Measurement(TypedDict):
-    """The cosines of one update, by pair of losses and group of parameters."""
+    """The cosines of one update by pair of losses, and the norms by loss, of each group of parameters."""
 
     update: int
     epoch: Annotated[float, Field(ge=0, le=1e6)]
     cosines: dict[
         Annotated[str, Field(pattern=r"^\S+ \S+$")], list[Annotated[float, Field(ge=-1.001, le=1.001)] | None]
     ]
+    norms: NotRequired[dict[str, list[Annotated[float, Field(ge=0, le=1e30)]]]]
 
 
 def _each_group(record: dict) -> dict:
     groups = len(record["groups"])
-    if any(len(values) != groups for one in record["measurements"] for values in one["cosines"].values()):
-        raise ValueError("must have a cosine for each of its groups")
+    kinds = [one.get(kind, {}) for one in record["measurements"] for kind in ("cosines", "norms")]
+    if any(len(values) != groups for by_name in kinds for values in by_name.values()):
+        raise ValueError("must have a cosine and a norm for each of its groups")
     return record
 
 
@@ -61,7 +65,7 @@ Gradients = tuple[Tensor, ...]
 
 
 class GradientCosines(TrainerCallback):
-    """Measure the cosine between the gradients of every two losses on the shared parameters, layer by layer.
+    """Measure the cosines between the gradients of the losses on the shared parameters, and their norms, by layer.
 
     They are measured on the first batch of every n-th update (`UPDATES_PER_LOSS`), in the first process on its own part
     of the batch. The gradients are then kept for the next batch of the training, on which each loss is compared with
@@ -70,17 +74,18 @@ class GradientCosines(TrainerCallback):
     `gradient_cosines.png`:
 
         {"every_updates", "seconds", "training_seconds", "groups": ["encoder", "layer 1", ...],
-         "measurements": [{"update", "epoch", "cosines": {"emotion asr": [one for each group], ...,
-                                                          "emotion emotion": [...], ...}}]}
+         "measurements": [{"update", "epoch", "norms": {"emotion": [one for each group], ...},
+                           "cosines": {"emotion asr": [one for each group], ..., "emotion emotion": [...], ...}}]}
 
     "seconds" is the time that measuring took out of "training_seconds". The group "encoder" is all shared parameters.
     "emotion emotion" is a loss with itself on the next batch. A cosine is null if a gradient is zero, as for a task
     that no utterance of the batch is annotated for, and with itself also if the run stopped before the next batch.
+    A norm is that of the batch's part of the update's loss, with the weight of the task.
     """
 
-    def __init__(self, folder: Path | str, stopwatch: Stopwatch):
+    def __init__(self, folder: Path | str, trainer: "SerMtlTrainer"):
         self.file = Path(folder) / "gradient_cosines.json"
-        self.stopwatch = stopwatch
+        self.trainer, self.stopwatch = trainer, trainer.stopwatch
         self.measurements: list[dict] = []
         self.seconds = 0.0
         self.armed = False
@@ -93,7 +98,7 @@ class GradientCosines(TrainerCallback):
         if not state.is_world_process_zero:
             return
         config = unwrap(model).config
-        self.groups = shared_parameters(model)
+        self.groups, self.weights = shared_parameters(model), loss_weights(config)
         self.every = UPDATES_PER_LOSS * (len(config.tasks) + (config.scl != "none"))
         if state.global_step and self.file.is_file():
             saved = read_json(self.file, Cosines)
@@ -120,14 +125,18 @@ class GradientCosines(TrainerCallback):
             self.measurements[-1]["cosines"] |= cosines_with_itself(losses, self.kept, self.groups)
             self.kept = {}
         else:
-            self.kept, cosines = gradient_cosines(losses, self.groups)
+            self.kept, cosines, norms = gradient_cosines(losses, self.groups)
             cosines |= {f"{name} {name}": [None] * (1 + len(self.groups)) for name in losses}
-            self.measurements.append(
-                {"update": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 4), "cosines": cosines}
-            )
+            place = {"update": self.state.global_step, "epoch": round(self.state.epoch or 0.0, 4)}
+            self.measurements.append(place | {"cosines": cosines, "norms": self._weighted(norms)})
         self.armed = False
         synchronise()
         self.seconds += time.perf_counter() - start
+
+    def _weighted(self, norms: dict[str, list[float]]) -> dict[str, list[float]]:
+        """Norms of gradients of sums over utterances, as the update weighs these losses."""
+        factors = {name: self.weights[name] / max(1.0, float(self.trainer.counts[name])) for name in norms}
+        return {name: [float(f"{factors[name] * norm:.5g}") for norm in values] for name, values in norms.items()}
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         """Write the measurements: the run may be resumed from here."""
@@ -163,22 +172,23 @@ class GradientCosines(TrainerCallback):
 
 def gradient_cosines(
     losses: dict[str, Tensor], groups: dict[str, list[nn.Parameter]]
-) -> tuple[dict[str, Gradients], dict[str, list[float | None]]]:
-    """Cosine between the gradients of every two losses, on all parameters and on those of each group.
+) -> tuple[dict[str, Gradients], dict[str, list[float | None]], dict[str, list[float]]]:
+    """Cosine between the gradients of every two losses, and their norms, on all parameters and those of each group.
 
     Args:
         losses: by name, scalars.
         groups: parameters by name.
 
     Returns:
-        The gradients by loss, and `{"emotion asr": [on all, on the first group, ...], ...}`; None if one of the
-        gradients is zero.
+        The gradients by loss; `{"emotion asr": [on all, on the first group, ...], ...}`, None if one of the gradients
+        is zero; and `{"emotion": [on all, on the first group, ...], ...}`.
     """
     parameters = [parameter for group in groups.values() for parameter in group]
     gradients = {name: gradients_of(loss, parameters) for name, loss in losses.items()}
-    matrices = _cosine_matrices(list(gradients.values()), groups)
+    matrices, norms = _cosine_matrices(list(gradients.values()), groups)
     pairs = combinations(enumerate(losses), 2)
-    return gradients, {f"{one} {other}": _rounded(matrices[:, i, j]) for (i, one), (j, other) in pairs}
+    cosines = {f"{one} {other}": _rounded(matrices[:, i, j]) for (i, one), (j, other) in pairs}
+    return gradients, cosines, dict(zip(losses, norms.T.tolist(), strict=True))
 
 
 def cosines_with_itself(
@@ -193,18 +203,21 @@ def cosines_with_itself(
     """
     parameters = [parameter for group in groups.values() for parameter in group]
     return {
-        f"{name} {name}": _rounded(_cosine_matrices([kept[name], gradients_of(loss, parameters)], groups)[:, 0, 1])
+        f"{name} {name}": _rounded(_cosine_matrices([kept[name], gradients_of(loss, parameters)], groups)[0][:, 0, 1])
         for name, loss in losses.items()
     }
 
 
-def _cosine_matrices(gradients: list[Gradients], groups: dict[str, list[nn.Parameter]]) -> Tensor:
-    """Cosines between every two of `gradients`: (1 + groups, gradients, gradients), NaN where one is zero."""
+def _cosine_matrices(gradients: list[Gradients], groups: dict[str, list[nn.Parameter]]) -> tuple[Tensor, Tensor]:
+    """Cosines between every two of `gradients`, NaN where one is zero, and the norm of each.
+
+    (1 + groups, gradients, gradients) and (1 + groups, gradients).
+    """
     each = [iter(parts) for parts in gradients]
     products = [inner_products([[next(parts) for _ in group] for parts in each]) for group in groups.values()]
     products = torch.stack([sum(products), *products])
     norms = products.diagonal(dim1=1, dim2=2).sqrt()
-    return products / (norms.unsqueeze(1) * norms.unsqueeze(2))
+    return products / (norms.unsqueeze(1) * norms.unsqueeze(2)), norms
 
 
 def _rounded(cosines: Tensor) -> list[float | None]:

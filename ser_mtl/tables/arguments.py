@@ -26,12 +26,12 @@ from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 
 _STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # Settings of a run that the rows, or flags of run_tables.py itself, decide.
-_SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl")
+_SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl", "emotion_head")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class TablesArguments:
 
     tables: list[int] = HfArg(
         default_factory=list,
-        help="Tables of the paper, any of 1 2 3 4, or 5, PCGrad in one stage. [1 2 3, without --rows]",
+        help="Tables of the paper, any of 1 2 3 4; 5, the scale of CTC; 6, the rivals. [1 2 3, without --rows]",
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
     folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
@@ -135,13 +135,9 @@ class TablesArguments:
             raise UserError(
                 f"--folds {missing[0]}: the corpus has no such test set; use --folds {' '.join(map(str, held))}"
             )
-        stages = [
-            stage
-            for row in choose_rows(self.tables, self.rows, self.leave_out)
-            for stage in (row.stage1, row.stage2)
-            if stage
-        ]
-        tasks = {task for stage in stages for task in stage.tasks.split()}
+        rows = choose_rows(self.tables, self.rows, self.leave_out)
+        runs = plan(rows, self.folds[:1], self.seeds[:1], self.output_dir)
+        tasks = {task for run in runs for task in run.settings.tasks.split()}
         if lacking := list(unusable_tasks(DatasetDict({"train": corpus}), tasks)):
             raise UserError(f"--corpus {self.corpus}: has no labels for {lacking[0]}; --leave_out {' '.join(lacking)}")
 
@@ -149,12 +145,13 @@ class TablesArguments:
         """The command line of a run, after the name of its script."""
         corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
         encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
-        oracle = ["--measure_oracle"] if self.measure_oracle else []
-        start = ["--stage1", str(run.start.folder)] if run.start else []
+        oracle = ["--measure_oracle"] if self.measure_oracle and run.settings.tasks else []
+        start = [word for flag, one in run.starts for word in (flag, str(one.folder))]
         place = ["--fold", str(run.fold), "--seed", str(run.seed), "--output_dir", str(run.folder)]
         stage_flags = self.stage1_flags if run.stage == 1 else self.stage2_flags
         kind_flags = {"adapters": self.adapters_flags, "all": self.full_flags, "heads": self.heads_flags}
-        row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name == run.name for word in words]
+        names = {run.name, *run.rows}
+        row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name in names for word in words]
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
         more = [*_without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
         cell = [f"--{pair}" for pair in run.flags]
@@ -204,7 +201,8 @@ def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], scr
 def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
     """Check that each begins with a row of the plan, followed by flags of its script."""
     rows = choose_rows(args.tables, args.rows, args.leave_out)
-    stages = {run.name: run.stage for run in plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)}
+    runs = plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)
+    stages = {name: run.stage for run in runs for name in (run.name, *run.rows)}
     for text in args.row_flags:
         name, *words = _words("--row_flags", text) or [""]
         if name not in stages:
@@ -243,7 +241,7 @@ def _without(words: list[str], names: Collection[str]) -> list[str]:
 def idle_in(settings: RowStage) -> list[str]:
     """Flags that do nothing in a row, which its script would refuse: those of all rows are for the other ones."""
     stage = SimpleNamespace(trainable=settings.trainable, scl=settings.scl, tasks=settings.tasks.split())
-    return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY) if not works(stage) for name in names]
+    return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY, CTC) if not works(stage) for name in names]
 
 
 def _as_reported(words: list[str]) -> str:

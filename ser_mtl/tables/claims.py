@@ -25,12 +25,19 @@ class CheckedClaim(NamedTuple):
 
 
 def check_claims(rows: list[FinishedRow]) -> list[CheckedClaim]:
-    """Test every claim whose two rows have runs, on the folds that both have; with Holm-corrected p-values."""
+    """Test every claim whose two rows have runs, on the folds that both have; with Holm-corrected p-values.
+
+    A claim about the same runs as an earlier one is the same test, and is left out.
+    """
     by_id = {row.id: row for row in rows}
     tests: list[tuple[Claim, Comparison, float, float]] = []
+    compared_runs: set[tuple[str, str]] = set()
     for claim in CLAIMS:
         if claim.better in by_id and claim.worse in by_id:
             better, worse = by_id[claim.better], by_id[claim.worse]
+            if (pair := (better.row.run, worse.row.run)) in compared_runs:
+                continue
+            compared_runs.add(pair)
             if folds := better.folds & worse.folds:
                 first, second = (counts(row.predictions(folds)) for row in (better, worse))
                 try:

@@ -2,7 +2,7 @@
 
 from itertools import cycle
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ser_mtl.evaluation.drawing import LEGEND, WIDTH, blank_figure, line_style, 
 from ser_mtl.evaluation.intervals import Interval, ends
 from ser_mtl.tasks import TASKS
 
+_MOST_CHARACTERS = 68  # of a row's title and id, on one line
 _MOST_POINTS = 150  # utterances in a panel of embeddings
 
 
@@ -54,7 +55,8 @@ def plot_ua(
         papers = [paper.get(name, np.nan) for name in intervals]
         axes.plot(papers, places, "D", markerfacecolor="white", color="#D55E00", label="the paper")
     for place, name in zip(places, intervals, strict=True):
-        axes.annotate(titles[name], (0.01, place), **_ABOVE, fontsize=9)
+        title = shorten(titles[name], _MOST_CHARACTERS - len(name), placeholder=" ...")
+        axes.annotate(title, (0.01, place), **_ABOVE, fontsize=9)
         axes.annotate(name, (1, place), **_ABOVE, fontsize=8, color="0.35", ha="right")
     axes.set(xlim=axes.get_xlim(), ylim=(len(intervals) - 0.5, -0.9), yticks=[])
     _draw_references(axes, {name: 100 * value for name, value in (references or {}).items()})

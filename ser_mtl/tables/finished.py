@@ -117,7 +117,7 @@ class FinishedRow:
     @property
     def tasks(self) -> list[str]:
         """The tasks of the row's last stage."""
-        return (self.row.stage2 or self.row.stage1).tasks.split()
+        return self.row.last.tasks.split()
 
     @property
     def folds(self) -> set[int]:
@@ -165,6 +165,16 @@ class FinishedRow:
                         measured.setdefault(pair, []).append(values)
         return {pair: np.array(values) for pair, values in measured.items()}
 
+    def norms(self) -> dict[str, np.ndarray]:
+        """All measured norms of weighted gradients on the whole encoder, by loss, where they are not zero: (times,)."""
+        measured: dict[str, list[float]] = {}
+        for run in self.runs:
+            for measurement in run.cosines["measurements"] if run.cosines else []:
+                for loss, values in measurement.get("norms", {}).items():
+                    if values[0]:  # 0: no utterance of the batch was annotated for the task
+                        measured.setdefault(loss, []).append(values[0])
+        return {loss: np.array(values) for loss, values in measured.items()}
+
     def by_epochs(self) -> "dict[float, FinishedRow]":
         """The row's runs by the number of epochs that they were trained for."""
         groups: dict[float, list[FinishedRun]] = {}
@@ -198,14 +208,15 @@ def style_of(prediction: dict) -> str | None:
 
 
 def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
-    """The finished runs of a plan."""
-    return [FinishedRun(run.fold, run.seed, run.folder) for run in runs if run.state == "finished"]
+    """The finished runs of a plan that have figures."""
+    done = [run for run in runs if run.state == "finished" and run.settings.tasks]
+    return [FinishedRun(run.fold, run.seed, run.folder) for run in done]
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
-    """The rows with finished runs, in the order of the paper."""
+    """The rows with finished runs, in the order of the paper: those asked for, and those that they started from."""
     by_name: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        if run.state == "finished":
-            by_name.setdefault(run.name, []).append(FinishedRun(run.fold, run.seed, run.folder))
+        for name in (run.rows or (run.name,)) if run.state == "finished" else ():
+            by_name.setdefault(name, []).append(FinishedRun(run.fold, run.seed, run.folder))
     return [FinishedRow(row, by_name[row.id]) for row in ROWS if row.id in by_name]

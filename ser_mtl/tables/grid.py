@@ -40,7 +40,7 @@ def cells(grid: Iterable[str]) -> list[Cell]:
         if not name or "" in values_of or len(set(values_of)) < len(values_of):
             raise UserError(f"--grid {text}: must be name=value,value with different values, learning_rate=5e-5,1e-4")
         if name in values:
-            raise UserError(f"--grid {text}: {name} is there twice")
+            raise UserError(f"--grid {text}: {name} appears twice")
         values[name] = [f"{name}={value}" for value in values_of]
     return list(product(*values.values()))
 
@@ -66,27 +66,29 @@ def plan_grid(
     def in_cell(run: Run, cell: Cell) -> Run:
         idle = idle_in(run.settings)
         own = tuple(pair for pair in cell if pair.split("=")[0] not in idle)
-        start = run.start and in_cell(run.start, cell)
-        shown = ",".join(pair for pair in cell if pair in {*own, *(start.flags if start else ())}) or "as planned"
-        place = folder / shown.replace("/", "_") / run.folder.relative_to(folder)
-        return replace(run, start=start, flags=own, folder=place)
+        made = replace(run, starts=tuple((flag, in_cell(one, cell)) for flag, one in run.starts), flags=own)
+        shown = ",".join(_differing(made, cell)) or "as planned"
+        return replace(made, folder=folder / shown.replace("/", "_") / run.folder.relative_to(folder))
 
     found: dict[str, dict[Cell, list[Run]]] = {row.id: {} for row in rows}
     for cell in cells(grid):
         for run in plan(rows, folds, seeds, folder):
-            if run.name in found:
-                run = in_cell(run, cell)
-                # Named by what makes a difference to it.
-                setting = tuple(pair for pair in cell if pair in {*run.flags, *(run.start.flags if run.start else ())})
-                runs = found[run.name].setdefault(setting, [])
-                runs += [run] if run not in runs else []
+            for name in run.rows:
+                one = in_cell(run, cell)
+                runs = found[name].setdefault(_differing(one, cell), [])
+                runs += [one] if one not in runs else []
     return found
 
 
+def _differing(run: Run, cell: Cell) -> Cell:
+    """The part of a cell that makes a difference to a run, or to one that it starts from."""
+    return tuple(pair for pair in cell if any(pair in one.flags for one in (run, *run.needed())))
+
+
 def runs_in(planned: dict[str, dict[Cell, list[Run]]]) -> list[Run]:
-    """All runs of a grid, each once, a stage-1 run before those that start from it."""
+    """All runs of a grid, each once, before those that start from it."""
     last = [run for by_cell in planned.values() for runs in by_cell.values() for run in runs]
-    return list(dict.fromkeys([run.start for run in last if run.start] + last))
+    return list(dict.fromkeys([one for run in last for one in run.needed()] + last))
 
 
 class Score(NamedTuple):

@@ -140,11 +140,12 @@ def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> d
     under_way: dict[Run, Job] = {}
     failed: dict[Run, str] = {}
     while waiting or under_way:
-        for run, start in [(run, run.start) for run in waiting if run.start is not None and run.start in failed]:
-            waiting.remove(run)
-            failed[run] = f"skipped, because {start.name} failed"
-            _report(bar, run, failed[run])
-        ready = [run for run in waiting if run.start is None or run.start.state == "finished"]
+        for run in waiting.copy():
+            if cause := next((start for _, start in run.starts if start in failed), None):
+                waiting.remove(run)
+                failed[run] = f"skipped, because {cause.name} failed"
+                _report(bar, run, failed[run])
+        ready = [run for run in waiting if all(start.state == "finished" for _, start in run.starts)]
         for run in ready[: machine.at_once - len(under_way)]:
             waiting.remove(run)
             try:
@@ -175,7 +176,8 @@ def launch(
     """
     processes = 1 if run.settings.one_process else processes
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    script = str(_SCRIPTS / f"run_stage{run.stage}.py")
+    program = run.settings.program
+    script = ["--module", program] if program else [str(_SCRIPTS / f"run_stage{run.stage}.py")]
     inherited = {name: value for name, value in os.environ.items() if not _of_a_launcher(name)}
     with open(run.log, "a+", encoding="utf-8", errors="replace") as log:
         while not (_locked(log) or _is_set(stopping)):
@@ -186,7 +188,7 @@ def launch(
             return None
         begin = log.seek(0, os.SEEK_END)
         code = subprocess.run(
-            [*_LAUNCH, "--num_processes", str(processes), script, *flags],
+            [*_LAUNCH, "--num_processes", str(processes), *script, *flags],
             stdout=log, stderr=subprocess.STDOUT, env=inherited | environment,
         ).returncode  # fmt: skip
         log.seek(begin)
@@ -196,7 +198,7 @@ def launch(
 def reason_in(log: str, code: int) -> str:
     """Why a run failed: the line of its script, or else the last line of its log."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip() and "%|" not in line]
-    reasons = [line for line in lines if re.match(r"run_stage\d\.py: ", line)] or lines[-1:] or ["it printed nothing"]
+    reasons = [line for line in lines if re.match(r"\w+\.py: ", line)] or lines[-1:] or ["it printed nothing"]
     return f"{printable(reasons[-1])} (exit code {code})"
 
 

@@ -1,7 +1,7 @@
 """From rows to runs: the trainings the rows need for each fold and seed, their folders, and their state."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, mode
 from typing import Annotated
@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Amount
 from ser_mtl.files import read_json
-from ser_mtl.tables.rows import ROWS, Row, Stage
+from ser_mtl.tables.rows import ROWS, Before, Row, Stage
 
 
 class _Training(TypedDict):
@@ -38,8 +38,13 @@ class Run:
     fold: int
     seed: int
     folder: Path
-    start: "Run | None" = None  # the stage-1 run whose model it starts from
+    starts: "tuple[tuple[str, Run], ...]" = ()  # flags, and the runs whose folders they name
     flags: tuple[str, ...] = ()  # of its cell of a grid, `name=value`
+    rows: tuple[str, ...] = field(default=(), compare=False)  # those asked for whose metrics it gives
+
+    def needed(self) -> "list[Run]":
+        """The runs that it starts from, directly or not, each after those that it needs itself."""
+        return list(dict.fromkeys(one for _, start in self.starts for one in (*start.needed(), start)))
 
     @property
     def log(self) -> Path:
@@ -66,48 +71,57 @@ def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list
     """The rows of these tables and of these ids, in the order of the paper, less the tasks to leave out.
 
     Raises:
-        UserError: no such row, or two rows that would be the same without these tasks.
+        UserError: no such row, a row that needs one of these tasks, or two rows that would be the same without them.
     """
     if unknown := sorted(set(ids) - {row.id for row in ROWS}):
         raise UserError(f"--rows {unknown[0]}: no such row; there are {', '.join(row.id for row in ROWS)}")
-    chosen: dict[tuple, Row] = {}
-    for row in ROWS:
-        if row.table in tables or row.id in ids:
-            row = row.without(leave_out)
-            twin = chosen.setdefault((row.stage1, row.stage2), row)
-            if twin is not row:
-                raise UserError(
-                    f"--leave_out {' '.join(leave_out)}: {row.id} is then the same as {twin.id}; name --rows without it"
-                )
-    return list(chosen.values())
+    chosen: list[Row] = []
+    twins: dict[tuple, Row] = {}
+    for whole in ROWS:
+        if whole.table in tables or whole.id in ids:
+            if needed := set(whole.needs.split()) & set(leave_out):
+                raise UserError(f"--leave_out {min(needed)}: {whole.id} needs that task; name --rows without it")
+            row = whole.without(leave_out)
+            twin = twins.setdefault((row.stage1, row.stage2), row)
+            wrong = f"is then the same as {twin.id}" if twin.run != row.run else ""
+            if any(before.tasks and not now.tasks for before, now in zip(whole.stages(), row.stages(), strict=True)):
+                wrong = "has then a stage without a task"
+            if wrong:
+                raise UserError(f"--leave_out {' '.join(leave_out)}: {row.id} {wrong}; name --rows without it")
+            chosen.append(row)
+    return chosen
 
 
 def plan(rows: Iterable[Row], folds: Iterable[int], seeds: Iterable[int], folder: Path) -> list[Run]:
-    """The runs that these rows need, each once, a stage-1 run before those that start from it."""
+    """The runs that these rows need, each once, before those that start from it."""
     runs: dict[tuple, Run] = {}
     rows = list(rows)
     for seed in seeds:
         for fold in folds:
             for row in rows:
                 for run in runs_of(row, fold, seed, folder):
-                    runs.setdefault((run.name, fold, seed), run)
+                    known = runs.setdefault((run.name, fold, seed), run)
+                    if more := [name for name in run.rows if name not in known.rows]:
+                        runs[run.name, fold, seed] = replace(known, rows=(*known.rows, *more))
     return list(runs.values())
 
 
 def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
-    """The one or two runs of a row; the last one gives the row's metrics."""
+    """The runs of a row, each after those that it starts from; the last one gives the row's metrics."""
     place = Path(folder) / f"seed{seed}" / f"fold{fold}"
-    name = _name_of_stage1(row)
-    first = Run(name, 1, row.stage1, fold, seed, place / name)
-    return [first, Run(row.id, 2, row.stage2, fold, seed, place / row.id, first)] if row.stage2 else [first]
+
+    def run(name: str, number: int, stage: Stage, before: Iterable[Before]) -> Run:
+        starts = tuple((one.flag, run(_name_of(one), 1, one.stage, one.stage.before)) for one in before)
+        return Run(name, number, stage, fold, seed, place / name, starts)
+
+    last = run(row.run, 2 if row.stage2 else 1, row.last, row.runs_before())
+    return [*last.needed(), replace(last, rows=(row.id,))]
 
 
-def _name_of_stage1(row: Row) -> str:
-    """The row that consists of this stage 1 alone, if the tables have one."""
-    if row.stage2 is None:
-        return row.id
-    same = (candidate.id for candidate in ROWS if candidate.stage2 is None and candidate.stage1 == row.stage1)
-    return next(same, f"{row.id}-stage1")
+def _name_of(before: Before) -> str:
+    """The row that consists of this stage alone, if the tables have one; else the run's own name."""
+    same = (candidate.id for candidate in ROWS if candidate.stage2 is None and candidate.stage1 == before.stage)
+    return next(same, before.name)
 
 
 def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
@@ -119,13 +133,18 @@ def minutes_of(run: Run, finished: list[tuple[Run, dict]]) -> float | None:
         run: a run, finished or not.
         finished: finished runs, each with its `results.json` and its `epochs`.
     """
-    same_stage = [(one, results) for one, results in finished if one.stage == run.stage]
+    same_stage = [(one, results) for one, results in finished if _what_runs(one) == _what_runs(run)]
     same_kind = [(one, results) for one, results in same_stage if one.settings.trainable == run.settings.trainable]
     same_name = [(one, results) for one, results in same_kind if one.name == run.name]
     similar = [results for _, results in same_name or same_kind or same_stage]
     if not similar:
         return None
     return mode(one["epochs"] for one in similar) * mean(one["minutes"] / one["epochs"] for one in similar)
+
+
+def _what_runs(run: Run) -> str:
+    """Its stage, or the last part of its program's name."""
+    return run.settings.program.rpartition(".")[2] or str(run.stage)
 
 
 def plan_table(runs: list[Run], jobs: int) -> str:
@@ -137,14 +156,17 @@ def plan_table(runs: list[Run], jobs: int) -> str:
         states = [one.state for one in runs if one.name == run.name]
         estimate = minutes_of(run, finished)
         lines[run.name] = {
-            "stage": run.stage,
-            "starts from": run.start.name if run.start else "the encoder",
+            "stage": _what_runs(run),
+            "starts from": ", ".join(start.name for _, start in run.starts) or "the encoder",
             **{state: states.count(state) for state in ("finished", "interrupted", "to do")},
             "minutes each": "" if estimate is None else f"{estimate:.1f}",
+            "is also": ", ".join(name for name in run.rows if name != run.name),
         }
-    table = pd.DataFrame.from_dict(lines, orient="index").to_string()
+    table = pd.DataFrame.from_dict(lines, orient="index")
+    table = table if table["is also"].any() else table.drop(columns="is also")
     number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return f"{table}\n\n{number}, {len(finished)} finished, {len(minutes)} to do{_hours(minutes.values(), jobs)}"
+    hours = _hours(minutes.values(), jobs)
+    return f"{table.to_string()}\n\n{number}, {len(finished)} finished, {len(minutes)} to do{hours}"
 
 
 def _hours(minutes: Iterable[float | None], jobs: int) -> str:

@@ -35,7 +35,9 @@ from ser_mtl.tables.sections import (
     leaks_table,
     line_table,
     losses_table,
+    norms_table,
     papers_tables,
+    quoted_table,
     rules_table,
     style_table,
     words_table,
@@ -118,6 +120,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
         "tests": tests_table(tested, rows),
         "tables": {number: papers_tables(rows, number) for number in sorted({row.row.table for row in rows})},
         "titles": TITLES,
+        "quoted": quoted_table(),
         "certainty": certainty_table(rows, emotion_counts),
         "styles": style_table(rows),
         "rules": rules_table(rows),
@@ -128,6 +131,7 @@ def _tables(rows: list[FinishedRow], emotion_counts: dict[str, Counts], baseline
         "leaks": leaks_table(rows),
         "calibration": calibration_table(rows),
         "cosines": cosines_table(rows),
+        "norms": norms_table(rows),
         "losses": losses_table(rows),
     }
 
@@ -258,12 +262,12 @@ def _draw_embeddings(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
 
 def _draw_cosines(folder: Path, rows: list[FinishedRow]) -> dict[str, str]:
     """Cosines of all tasks in one stage, and of the two stages of the proposed system."""
-    chosen = [row for row in rows if row.id in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
+    chosen = [row for row in rows if row.row.run in ("t1-full-all", "t1-full-ser-asr", "t3-scl-cos")]
     means = {}
     for row in chosen:
         records = [run.cosines for run in row.runs if run.cosines]
         if measurements := [one for record in records for one in record["measurements"]]:
-            means[row.id] = mean_cosines(records[0]["groups"], measurements)
+            means[row.row.run] = mean_cosines(records[0]["groups"], measurements)
     if not means:
         return {}
     plot_gradient_cosines(means, folder / "cosines.png")

@@ -4,6 +4,7 @@ Cells are plain text, and shown as it is; those of type `Markup` are Markdown.
 """
 
 from collections.abc import Iterable
+from dataclasses import astuple
 
 import numpy as np
 from markupsafe import Markup
@@ -11,8 +12,9 @@ from markupsafe import Markup
 from ser_mtl.evaluation.intervals import Counts, counts, interval, ua, wa, with_ends
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.tables.agreement import model_scores, rater_scores
+from ser_mtl.tables.convergence import logs_of, mark, three_quarters, unconverged
 from ser_mtl.tables.finished import FinishedRow, style_of
-from ser_mtl.tables.rows import ROWS
+from ser_mtl.tables.rows import NOT_REBUILT, ROWS, Paper, Protocol
 from ser_mtl.tables.statistics import spread
 from ser_mtl.tables.text import Table, percent, with_spread
 from ser_mtl.tasks import TASKS
@@ -32,7 +34,7 @@ def papers_tables(rows: list[FinishedRow], number: int) -> list[Table]:
 def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Table:
     """Our metrics; next to those that the paper reports at all, its numbers and the differences."""
     header = ["row", "trained"]
-    lines: list[list[str]] = [[row.code, Markup(row.row.name)] for row in rows]
+    lines: list[list[str]] = [[row.code, Markup(row.row.name + mark(row))] for row in rows]
     for metric in metrics:
         reported = any(row.paper.value(metric.name) is not None for row in ROWS)
         header += [metric.title.removeprefix("emotion "), *(["paper", "difference"] if reported else [])]
@@ -44,6 +46,19 @@ def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Tabl
                 line.append("" if paper is None else f"{paper:.2f}")
                 line.append(f"{100 * ours.mean - paper:+.1f}" if ours and paper is not None else "")
     return Table(header, lines)
+
+
+def quoted_table() -> Table:
+    """The figures that Table 4 quotes, and how they came about."""
+    systems: list[tuple[str, Paper, Protocol]] = [
+        (Markup(f"`{row.id}`"), row.paper, row.quoted) for row in ROWS if row.quoted
+    ]
+    systems += [(name, paper, quoted) for name, (paper, quoted) in NOT_REBUILT.items()]
+    lines = [
+        [name, *("" if value is None else f"{value:.2f}" for value in (paper.ua, paper.wa)), *astuple(quoted)]
+        for name, paper, quoted in systems
+    ]
+    return Table(["system", "UA", "WA", "speaker-independent", "checkpoint chosen on"], lines)
 
 
 def certainty_table(rows: list[FinishedRow], emotion_counts: dict[str, Counts]) -> Table:
@@ -175,17 +190,38 @@ def cosines_table(rows: list[FinishedRow]) -> Table | None:
     return Table([*header, "below zero, % of times"], lines) if lines else None
 
 
+def norms_table(rows: list[FinishedRow]) -> Table | None:
+    """Mean norm of each loss's weighted gradient on the encoder, and times emotion's; None if it was not measured."""
+    norms = {row.code: {loss: values.mean() for loss, values in row.norms().items()} for row in rows}
+    losses = list(dict.fromkeys(loss for by_loss in norms.values() for loss in by_loss))
+
+    def rounded(number: float) -> str:
+        return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+    def shown(by_loss: dict[str, float], loss: str) -> str:
+        if loss not in by_loss:
+            return ""
+        times = (
+            f" ({rounded(by_loss[loss] / by_loss['emotion'])} x)" if "emotion" in by_loss and loss != "emotion" else ""
+        )
+        return rounded(by_loss[loss]) + times
+
+    lines = [[code, *(shown(by_loss, loss) for loss in losses)] for code, by_loss in norms.items() if by_loss]
+    return Table(["row", *losses], lines) if lines else None
+
+
 def losses_table(rows: list[FinishedRow]) -> Table | None:
     """Each task's training loss at the end of the runs: mean and highest, and the mean before; None without any."""
     lines, tasks = [], [task.name for task in TASKS.values() if task.kind != "value"]  # no row trains values
     for row in rows:
-        logs = [log for run in row.runs if (log := [entry for entry in run.history if "loss" in entry])]
-        if logs:
-            ends = [(log[-1], log[(3 * len(log) - 1) // 4]) for log in logs]
+        if logs := logs_of(row):
+            ends = [(log[-1], three_quarters(log)) for log in logs]
             epochs = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
             shown = ", ".join(f"{last:g} ({before:g})" for last, before in epochs)
-            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in tasks)])
-    return Table(["row", "epoch", *tasks], lines) if lines else None
+            falling = unconverged(row)
+            told = "too short to tell" if falling is None else f"no: {', '.join(falling)}" if falling else "yes"
+            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in tasks), told])
+    return Table(["row", "epoch", *tasks, "converged"], lines) if lines else None
 
 
 def _final_loss(ends: list[tuple[dict, dict]], name: str) -> str:

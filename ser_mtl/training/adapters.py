@@ -97,7 +97,9 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
             parameter.requires_grad_(False)
     if model.ctc_head is not None and "asr" not in model.config.tasks:
         model.ctc_head.requires_grad_(False)
-    if model.layer_weights is not None and model.has_last_norm():  # the average is of the layers before it
+    # What follows the last layer is seen by no head on all layers; only CTC looks at it, if not at their average.
+    of_layers = model.layer_weights is not None or (model.config.layer_statistics and "asr" not in model.config.tasks)
+    if of_layers and model.has_last_norm():
         model.encoder.get_submodule(model.family.stack).layer_norm.requires_grad_(False)
     masked = getattr(model.encoder, "masked_spec_embed", None)
     if masked is not None and not model.config.encoder_config.mask_time_prob:

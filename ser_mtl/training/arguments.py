@@ -164,7 +164,7 @@ class SerMtlArguments(TrainingArguments):
     )
     augment: list[str] | None = flag(
         None,
-        "Vary training utterances in each epoch: noise, reverb, speed.",
+        "Vary training utterances: noise, reverb, speed; or none.",
     )
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
     # Without it, torchrun's processes on a CPU would each believe that they are alone.

@@ -93,7 +93,7 @@ def check_whole(checkpoint: Path) -> None:
         UserError: it is missing or damaged.
     """
     if wrong := damage(checkpoint) if checkpoint.is_dir() else "it is missing":
-        raise UserError(f"--resume_from_checkpoint {checkpoint}: is no whole checkpoint ({wrong})")
+        raise UserError(f"--resume_from_checkpoint {checkpoint}: is not a complete checkpoint ({wrong})")
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -107,8 +107,6 @@ def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments) -> D
         frames = int(model.frame_lengths(torch.tensor([samples])))
         return frames >= needed and samples <= (model.longest_input or samples)
 
-    if args.process_index == 0:
-        notice(f"--augment {' '.join(args.augment)}: the front end runs in every step, not once per utterance")
     return Augmented(rows, args.augment, seed_of_order(args), fits)
 
 

@@ -27,6 +27,8 @@ class ExactLossTrainer(ScheduledTrainer):
     divergence: Divergence
     values: list[str]
     """The trained tasks that give a value."""
+    counts: dict[str, Tensor]
+    """What each loss of the update under way is divided by."""
 
     def settle_loss(self) -> None:
         """Settle what the loss of each task compares with, once the model is on its device."""
@@ -61,7 +63,7 @@ class ExactLossTrainer(ScheduledTrainer):
         if self.args.world_size > 1:
             counts = self.accelerator.reduce(counts)
         self._value_sums = sums_of_update(self, batches)
-        by_name = dict(zip(names, counts, strict=False))
+        by_name = self.counts = dict(zip(names, counts, strict=False))
         if self.loss_targets:
             totals = zip(sums, counts[len(names) :], strict=True)
             scales = {task: by_name[task] / total.clamp(min=1e-12) for task, total in totals}

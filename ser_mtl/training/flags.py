@@ -221,6 +221,7 @@ SCL: Needs = (("scl_weight",), lambda stage: stage.scl != "none", "--scl cos or 
 AUXILIARY: Needs = (
     ("aux_weight",), lambda stage: "emotion" in stage.tasks and len(stage.tasks) > 1, "emotion and another of --tasks"
 )  # fmt: skip
+CTC: Needs = (("ctc_scale",), lambda stage: "asr" in stage.tasks, "asr among --tasks")
 WEIGHTS: Needs = (
     ("class_weights",), lambda stage: any(TASKS[task].kind == "classes" for task in stage.tasks), "a task with classes"
 )  # fmt: skip

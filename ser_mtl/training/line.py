@@ -14,6 +14,7 @@ from transformers.utils import cached_file
 from typing_extensions import TypedDict
 
 from modeling_ser_mtl import SerMtlModel, masked_mean
+from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.corpora.batching import Collator
 from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
@@ -131,7 +132,7 @@ def _layers(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pooled_layers(
-    model: SerMtlModel, inputs: Dataset, collator: Collator, batch_size: int, pool: Pool = _layers
+    model: SerMtlModel, inputs: Dataset | Augmented, collator: Collator, batch_size: int, pool: Pool = _layers
 ) -> np.ndarray:
     """What `pool` makes of each utterance, by default (utterances, layers + 1, d), in float32 and without dropout.
 
@@ -142,7 +143,8 @@ def pooled_layers(
         batch_size: utterances of similar length in each.
         pool: see there.
     """
-    order = np.argsort(inputs["length"][:], kind="stable")
+    rows = inputs.rows if isinstance(inputs, Augmented) else inputs
+    order = np.argsort(rows["length"][:], kind="stable")
     training = model.training
     model.eval()
     pooled = []

@@ -65,7 +65,11 @@ def method_config(
         vocab_size=vocab_size,
         pad_token_id=tokenizer.pad_token_id,
         frame_heads=stage.trainable == "heads",
-        **method | {"layer_weights": bool(stage.layer_weights) or stage.trainable == "heads"},
+        **method
+        | {
+            "layer_weights": bool(stage.layer_weights) or stage.trainable == "heads",
+            "layer_statistics": bool(stage.layer_statistics),
+        },
     )
 
 

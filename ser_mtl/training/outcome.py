@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 
 HELP_BELOW_THE_LINE = """\
-Below the line of the frozen encoder. What usually helps: {speakers}neither too few updates nor too many (--min_updates,
---learning_rate), recordings of more speakers. See docs/small_corpora.md, "Below the line"."""
+Below the line of the frozen encoder. What usually helps: {speakers}all layers, from their probe (--layer_statistics,
+--probe_start, --augment speed), neither too few updates nor too many (--min_updates, --learning_rate), recordings of
+more speakers. See docs/small_corpora.md, "Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
@@ -107,6 +108,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "selection": record["training"]["selection"],
         **({"refit": True} if record["corpus"].get("refit") else {}),
         **({"augment": trainer.args.augment} if trainer.args.augment else {}),
+        **({"research": trainer.research} if trainer.research else {}),
         **progress_of(trainer),
         **({"class_weights": record["class_weights"]} if "class_weights" in record else {}),
         **({"leaks": leaks} if leaks else {}),
@@ -217,7 +219,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and results["corpus"] != "demo":  # nobody's own recordings
+    known = results["corpus"] != "demo" and "research" not in results  # nobody's own recordings; not to be loaded
+    if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and known:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
     if results["test"].get("all", {}).get("emotion"):
         print(f"Look at {Path(args.output_dir) / 'confusion_matrix.png'}: which emotions are confused")

@@ -50,7 +50,7 @@ def encoder_behind(name: str) -> Pretrained:
         name, revision = base, adapters.revision
     if config.bottleneck_dim:
         raise UserError(
-            f"{flag}: has bottleneck adapters, which fit into no encoder; name the model that they were trained on"
+            f"{flag}: has bottleneck adapters, which do not fit into an encoder; name the model they were trained on"
         )
     return Pretrained(name, revision or commit_on_hub(name), own=True)
 

@@ -10,28 +10,35 @@ import torch
 from torch import Tensor
 
 from modeling_ser_mtl import SerMtlModel, TaskHead, masked_mean
+from ser_mtl.corpora.augmentation import Augmented
 from ser_mtl.errors import UserError
-from ser_mtl.evaluation.line import choose, classifier
+from ser_mtl.evaluation.line import Pooled, classifier
 from ser_mtl.training.adapters import unwrap
-from ser_mtl.training.line import pooled_parts
+from ser_mtl.training.line import pooled_layers
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
 
+STRENGTH = 0.01
+"""C of the logistic regression, scikit-learn's inverse strength of regularisation."""
+COPIES = 3
+"""Changed copies of each augmented utterance, as in the first epochs of training."""
+MOST = 4000
+"""Utterances and copies that the probe is fitted on at most."""
+
 
 def start_from_probe(trainer: "SerMtlTrainer") -> None:
-    """Set the emotion head of a model that has not trained yet. C is chosen as for the line.
+    """Set the emotion head of a model that has not trained yet; without two emotions in train it stays random.
 
     Every process does so: they need the same head, and the probe is the same everywhere.
 
     Raises:
-        UserError: there is nothing to learn it from, or the head is too narrow.
+        UserError: the head is too narrow.
     """
-    parts = pooled_parts(trainer, _frames)
-    if parts is None:
-        raise UserError("--probe_start: needs training utterances of two emotions; drop it")
-    c, layer, _ = choose(parts["train"], parts.get("dev"))
-    scaler, regression = classifier(parts["train"], layer, c)
+    train = _training_set(trainer)
+    if len(set(train.emotions)) < 2:
+        return
+    scaler, regression = classifier(train, 0, STRENGTH)
     head = unwrap(trainer.accelerator.unwrap_model(trainer.model)).heads["emotion"]
     head = head.modules_to_save["default"] if hasattr(head, "modules_to_save") else head
     weight, bias = _by_class(regression.coef_, regression.intercept_, regression.classes_, trainer.labels["emotion"])
@@ -39,10 +46,34 @@ def start_from_probe(trainer: "SerMtlTrainer") -> None:
     set_head(head, weight, bias - weight @ scaler.mean_)
 
 
-def _frames(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
+def _training_set(trainer: "SerMtlTrainer") -> Pooled:
+    """What the heads see of the training utterances with an emotion and, if they are augmented, of changed copies."""
+    rows = trainer.rows_of_parts["train"]
+    emotions = np.array(trainer.corpus["emotion"][:], dtype=object)[np.asarray(rows["row"])]
+    known = np.flatnonzero(emotions != None)  # noqa: E711 (of each element)
+    known = np.sort(np.random.default_rng(0).permutation(known)[:MOST])
+    rows, emotions = rows.select(known), emotions[known].astype(str)
+    model = unwrap(trainer.accelerator.unwrap_model(trainer.model))
+    precision = trainer.accelerator.autocast
+
+    def seen(*inputs) -> Tensor:
+        with precision():
+            return seen_by_heads(*inputs)
+
+    settings = trainer.data_collator, trainer.args.per_device_eval_batch_size, seen
+    pooled = [pooled_layers(model, rows, *settings)] if len(known) else []
+    if isinstance(training := trainer.train_dataset, Augmented):
+        changed = Augmented(rows, training.transforms, training.seed, training.fits)
+        for epoch in range(min(COPIES, MOST // max(1, len(known)) - 1)):
+            changed.begin_epoch(epoch)
+            pooled.append(pooled_layers(model, changed, *settings))
+    emotions = np.tile(emotions, len(pooled))
+    return Pooled(np.concatenate(pooled or [np.zeros((0, 1, 1))]), emotions, emotions)
+
+
+def seen_by_heads(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
     """The mean over real frames of what the heads see, (batch, 1, d)."""
-    frames, mask, _ = model.encode(features, lengths)
-    return masked_mean(frames, mask)[:, None]
+    return masked_mean(*model.seen_by_heads(*model.encode(features, lengths)))[:, None]
 
 
 def _by_class(

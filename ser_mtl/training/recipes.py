@@ -5,13 +5,21 @@ from typing import Any
 RECIPES: dict[str, dict[int, dict[str, Any]]] = {
     "paper": {1: {}, 2: {}},
     "small": {
-        1: {"num_train_epochs": 15.0, "min_updates": 400, "refit": True},
-        2: {"num_train_epochs": 6.0, "min_updates": 200, "learning_rate": 5e-4, "refit": True},
+        1: {
+            "num_train_epochs": 3.0,
+            "min_updates": 200,
+            "refit": True,
+            "layer_statistics": True,
+            "probe_start": True,
+            "augment": ["speed"],
+        },
+        2: {"num_train_epochs": 3.0, "min_updates": 100, "learning_rate": 5e-4, "refit": True},
     },
 }
 """What each stage has in place of the paper's defaults, by flag."""
 
-FLAGS_OF_RECIPES = frozenset(name for stages in RECIPES.values() for values in stages.values() for name in values)
+FLAGS_OF_RECIPES = {stage: frozenset(name for recipe in RECIPES.values() for name in recipe[stage]) for stage in (1, 2)}
+"""Those that any recipe sets, by stage."""
 
 _INSTEAD = {"num_train_epochs": ("min_updates",), "max_steps": ("num_train_epochs", "min_updates")}
 """Values of a recipe that a flag of the command line replaces along with its own."""
@@ -34,6 +42,12 @@ def defaults_of(recipe: str, stage: int, given: dict[str, Any]) -> dict[str, Any
     for name in given:
         for other in _INSTEAD.get(name, ()):
             values.pop(other, None)
-    if given.get("dev") == "none" or given.get("selection", "dev") != "dev":
-        values.pop("refit", None)
-    return values
+    other_heads = given.get("trainable") == "heads" or given.get("emotion_head", "none") != "none"
+    no_new_head = given.get("merge_emotion") or "emotion" not in (given.get("tasks") or ["emotion"])
+    contradicted = {
+        "refit": given.get("dev") == "none" or given.get("selection", "dev") != "dev",
+        "layer_statistics": given.get("layer_weights") or other_heads,
+        "augment": given.get("front_end_cache") == "always",
+        "probe_start": other_heads or no_new_head,
+    }
+    return {name: value for name, value in values.items() if not contradicted.get(name)}

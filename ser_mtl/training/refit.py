@@ -10,9 +10,13 @@ from pathlib import Path
 from datasets import DatasetDict, concatenate_datasets
 
 from ser_mtl.errors import UserError
+from ser_mtl.tasks import TASKS
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.checkpoints import search_folder
+from ser_mtl.training.heard import check_never_heard
+from ser_mtl.training.method import Earlier
 from ser_mtl.training.stage import Stage, Stage2
+from ser_mtl.training.stage2_start import check_fits, read_stage1
 from ser_mtl.training.trainer import SerMtlTrainer
 
 Build = Callable[[Stage, SerMtlArguments, DatasetDict, dict | None], SerMtlTrainer]
@@ -65,19 +69,29 @@ def _best_step(first: SerMtlTrainer) -> int:
     scores = {entry["step"]: entry[name] for entry in first.history or [] if name in entry}
     if not first.args.greater_is_better:
         return first.state.best_global_step
-    return last_of_the_best(scores, len(first.parts["dev"]))
+    return last_of_the_best(scores, _measured(first, name), ccc=name.endswith("ccc"))
 
 
-def last_of_the_best(scores: dict[int, float], utterances: int) -> int:
+def _measured(first: SerMtlTrainer, name: str) -> int:
+    """The development utterances that a metric is of; of a mean over tasks, those of the task with the fewest."""
+    tasks = [task for task in first.stage.tasks if name.startswith(f"eval_{task}_")] or first.values
+    annotated = (len([one for one in first.parts["dev"][TASKS[task].column] if one is not None]) for task in tasks)
+    return min(annotated, default=len(first.parts["dev"]))
+
+
+def last_of_the_best(scores: dict[int, float], utterances: int, ccc: bool = False) -> int:
     """The last step whose score is within one standard error of the best: chance must not cut a training short.
 
+    The error is that of a share of the utterances; of a CCC, that of Lin (1989) for values without bias, which is that
+    of a correlation.
+
     Args:
-        scores: by step, fractions; more is better.
+        scores: by step; more is better.
         utterances: that each score is of.
+        ccc: whether they are concordance correlations, not fractions.
     """
     best = max(scores.values())
-    share = min(1.0, max(0.0, best))  # a CCC may be negative
-    error = (share * (1 - share) / utterances) ** 0.5
+    error = (1 - best**2) / max(1, utterances - 2) ** 0.5 if ccc else (best * (1 - best) / utterances) ** 0.5
     return max(step for step, score in scores.items() if score >= best - error)
 
 
@@ -87,7 +101,15 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     args.output_dir = str(search_folder(Path(args.output_dir)))
     args.resume_from_checkpoint = None  # it is of the second training
     if isinstance(stage, Stage2) and stage.stage1 and (before := search_folder(Path(stage.stage1))).is_dir():
+        _check_stage1(stage.stage1, stage, parts)
         stage.stage1 = str(before)
     trainer = build(stage, args, parts, None)
+    trainer.shows_line = False
     trainer.train()
     return trainer
+
+
+def _check_stage1(named: str, stage: Stage2, parts: DatasetDict) -> None:
+    """Check the run that the flag names, so that a message does not name the first training of it, which nobody did."""
+    check_fits(stage, read_stage1(named))
+    check_never_heard(Earlier("--stage1", named), with_dev_in_train(parts))

@@ -36,7 +36,7 @@ NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
                 "per_device_train_batch_size", "gradient_accumulation_steps")  # fmt: skip
 
 
-_DEFAULTS: dict[str, object] = {"gradient_surgery": "none"} | {
+_DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned", "emotion_head": "none"} | {
     flag.name: flag.default
     for arguments in (CorpusArguments, Stage, SerMtlArguments)
     for flag in fields(arguments)
@@ -64,7 +64,7 @@ class Record(TypedDict):
 
 
 def run_record(
-    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str
+    stage: Stage, args: SerMtlArguments, corpus: dict, script: str | None = None, **experiments: str | bool | None
 ) -> dict:
     """Every setting of a run, resolved: the content of `args.json`.
 
@@ -73,7 +73,7 @@ def run_record(
         args: of training.
         corpus: name, folders, fold and development set of the corpus.
         script: the script that runs it and will write its results; None for a Trainer used from Python.
-        **experiments: settings of `ser_mtl.research` that change the result.
+        **experiments: settings of `ser_mtl.research`.
     """
     return {
         "stage": stage.number,
@@ -113,7 +113,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
         # An interruption may come before anything else is written.
         if folder.is_dir() and any(not path.name.startswith((".lock", ".partial.")) for path in folder.iterdir()):
             raise UserError(
-                f"--output_dir {folder}: holds files that are not of a run; name another folder or empty it"
+                f"--output_dir {folder}: holds files that do not belong to a run; name another folder or empty it"
             )
         check_unlocked(folder)
         return None

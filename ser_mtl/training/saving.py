@@ -1,6 +1,8 @@
 """Saving a trained model so that `from_pretrained` finds all it needs."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft import PeftModel
@@ -13,7 +15,14 @@ from ser_mtl.training.adapters import unwrap
 
 
 def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
-    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file.
+    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file."""
+    with saving(folder) as partial:
+        _write(model, processor, partial)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to, whose files are then moved to `folder`.
 
     Weights come last and whole: they are the sign that the model is there.
     """
@@ -22,7 +31,7 @@ def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, fol
     partial.mkdir(parents=True)
     try:
         with writing(folder):
-            _write(model, processor, partial)
+            yield partial
             for file in sorted(partial.iterdir(), key=lambda file: file.suffix == ".safetensors"):
                 file.replace(folder / file.name)
     finally:

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from modeling_ser_mtl import SCL_FORMS, emotion_weight
+from modeling_ser_mtl import CTC_SCALES, SCL_FORMS, emotion_weight
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.checks import check_values, flag, local_or_hub
-from ser_mtl.training.flags import ADAPTERS, AUXILIARY, SCL, WEIGHTS, refuse_without
+from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL, WEIGHTS, refuse_without
 
 _FUSION = "concat: the emotion classifier sees x_e, x_g and x_s."
 _SCL = "Self-contrastive loss: cos (eq. 7) or norm (eq. 6)."
@@ -44,6 +44,7 @@ class Stage:
     tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
     aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
+    ctc_scale: str = flag("characters", "What CTC is a mean over, else a sum.", choices=CTC_SCALES)
     fusion: str = flag("none", _FUSION, choices=("none", "concat"))
     scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
@@ -53,6 +54,7 @@ class Stage:
     )
     soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
     layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
+    layer_statistics: bool | None = flag(False, "The heads see mean and deviation over time of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
     lora_rank: int = flag(64, "Rank of LoRA in the attention's four projections.")
     lora_alpha: int = flag(64, "Scale of LoRA: its output times alpha / rank.")
@@ -109,7 +111,7 @@ class Stage:
                     )
             self.fusion = self.scl = "none"
         self.fusion, self.scl = self.fusion or "concat", self.scl or "cos"
-        refuse_without(self, (SCL, AUXILIARY, WEIGHTS))
+        refuse_without(self, (SCL, AUXILIARY, CTC, WEIGHTS))
 
 
 @dataclass
@@ -139,6 +141,9 @@ class Stage1(Stage):
         super().__post_init__()
         self.encoder = self.encoder and local_or_hub(self.encoder)
         refuse_without(self, (ADAPTERS,))
+        if self.layer_statistics and (self.layer_weights or self.trainable == "heads"):
+            other = "--layer_weights" if self.layer_weights else "--trainable heads"
+            raise UserError(f"--layer_statistics: {other} is another view of the layers; drop one of the two")
         if self.probe_start and (self.trainable == "heads" or "emotion" not in self.tasks):
             raise UserError("--probe_start: needs emotion among --tasks, and --trainable all or adapters")
         if self.trainable == "heads":  # a frozen encoder gives the same output for an utterance every time
@@ -163,6 +168,7 @@ class Stage2(Stage):
     fusion: str = flag(None, f"{_FUSION} [concat {_WITH_TASKS}]", choices=("none", "concat"))
     scl: str = flag(None, f"{_SCL} [cos {_WITH_TASKS}]", choices=("none", *SCL_FORMS))
     layer_weights: bool | None = flag(None, "The heads see a learned average of all layers. [as stage 1]")
+    layer_statistics: bool | None = flag(None, "Mean and deviation over time of all layers. [as stage 1]")
 
     def __post_init__(self):
         super().__post_init__()

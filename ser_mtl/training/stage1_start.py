@@ -1,5 +1,7 @@
 """Where stage 1 starts: a pretrained encoder under new heads."""
 
+from pathlib import Path
+
 from datasets import DatasetDict
 from transformers import (
     AutoConfig,
@@ -46,7 +48,8 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
         freeze_encoder(model)
     else:
         freeze_for_full_finetuning(model, stage.train_front_end)
-    earlier = Earlier("--encoder", encoder.name) if encoder.own else None
+    trained_here = encoder.own or (Path(encoder.name) / "split.json").is_file()
+    earlier = Earlier("--encoder", encoder.name) if trained_here else None
     return Start(model, processor, labels, encoder.name, earlier=earlier)
 
 

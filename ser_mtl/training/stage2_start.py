@@ -20,6 +20,9 @@ from ser_mtl.training.flags import ADAPTERS, refuse_without
 from ser_mtl.training.method import Earlier, Start, check_pretrained, commit_on_hub, method_config
 from ser_mtl.training.stage import Stage2
 
+_VIEWS = ("layer_weights", "layer_statistics")
+"""What the heads see: in stage 2 as in stage 1."""
+
 
 @dataclass
 class SavedStage1:
@@ -58,7 +61,8 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
     transcribes = stage1.config.vocab_size is not None
     vocab_size = stage1.config.vocab_size or (len(processor.tokenizer) if "asr" in stage.tasks else None)
     config = method_config(stage, labels, stage1.config.encoder_config, vocab_size, processor.tokenizer, scales)
-    config.layer_weights = stage1.config.layer_weights
+    for view in _VIEWS:
+        setattr(config, view, getattr(stage1.config, view))
     if stage1.lora is not None:
         config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
@@ -140,7 +144,7 @@ def check_fits(stage: Stage2, stage1: SavedStage1) -> None:
     """
     saved = stage1.config
     sizes: dict[str, Any] = {"embedding_dim": saved.embedding_dim}
-    sizes |= {} if stage.layer_weights is None else {"layer_weights": saved.layer_weights}
+    sizes |= {view: getattr(saved, view) for view in _VIEWS if getattr(stage, view) is not None}
     if stage1.lora is None:
         refuse_without(stage, (ADAPTERS,))
     else:

@@ -83,7 +83,9 @@ class SerMtlTrainer(ExactLossTrainer):
     history: list[dict] | None = None
     line: dict | None = None
     dev_predictions: list[dict] | None = None
+    shows_line = True  # the first of two trainings has no reader
     seconds_before = 0.0  # of an earlier training that belongs to this one
+    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
 
     def __init__(
         self,
@@ -173,7 +175,7 @@ class SerMtlTrainer(ExactLossTrainer):
         with nothing_made(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
-                self.line = line_of(self)
+                self.line = line_of(self) if self.shows_line else None
                 if begin is None and getattr(self.stage, "probe_start", False):
                     start_from_probe(self)
                 with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:

@@ -15,10 +15,10 @@ from ser_mtl import cli
 HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "soundfile", "peft", "sklearn", "numpy")
 
 
-def command(*words: str, code: str | None = None) -> subprocess.CompletedProcess:
+def command(*words: str, code: str | None = None, python: str = sys.executable) -> subprocess.CompletedProcess:
     program = ["-c", code] if code else ["-m", "ser_mtl"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, env=environment)
+    return subprocess.run([python, *program, *words], capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], *([verb, "--help"] for verb in cli.VERBS)], ids=str)
@@ -58,8 +58,8 @@ def test_help_and_mistakes_answer_in_half_a_second():
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, said):
-    ended = command(*words)
+def test_a_mistake_is_one_line_and_exit_code_2(python, words, said):
+    ended = command(*words, python=python)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(said)
     assert ended.stderr.count("\n") == 1
@@ -93,9 +93,9 @@ def test_importing_the_package_imports_no_library():
     assert ended.stdout.startswith("[] "), ended.stderr
 
 
-def test_the_public_names_are_there():
+def test_the_public_names_are_there(python):
     code = "import ser_mtl; print([name for name in ser_mtl.__all__ if getattr(ser_mtl, name).__name__ != name])"
-    assert command(code=code).stdout.strip() == "[]"
+    assert command(code=code, python=python).stdout.strip() == "[]"
 
 
 # ------------------------------------------------------------------------------------------------------------- corpus

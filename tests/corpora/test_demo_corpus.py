@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -52,10 +51,10 @@ def test_an_unknown_voice_is_refused():
         espeak.speak("hello", espeak.Manner("no-such-voice"))
 
 
-def test_same_seed_gives_the_same_bytes_in_another_process(folder, tmp_path):
+def test_same_seed_gives_the_same_bytes_in_another_process(folder, python, tmp_path):
     again = tmp_path / "again"
     code = f"from ser_mtl.corpora.demo.corpus import make_demo_corpus; make_demo_corpus({str(again)!r}, 3, {SIZE})"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([python, "-c", code], cwd=ROOT, check=True)
     assert digest(again) == digest(folder)
 
 
@@ -167,14 +166,14 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path, marker):
     (tmp_path / "notes.txt").write_text("mine")
     if marker is not None:
         (tmp_path / demo_corpus.MARKER).write_text(marker)
-    with pytest.raises(UserError, match="is no demo corpus"):
+    with pytest.raises(UserError, match="is not a demo corpus"):
         make_demo_corpus(tmp_path, utterances=20)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "demo").write_text("mine")
-    with pytest.raises(UserError, match="is no demo corpus"):
+    with pytest.raises(UserError, match="is not a demo corpus"):
         make_demo_corpus(tmp_path / "demo", utterances=20)
 
 
@@ -200,11 +199,11 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_at_once_make_one_complete_corpus(tmp_path):
+def test_two_processes_at_once_make_one_complete_corpus(python, tmp_path):
     code = (
         f"from ser_mtl.corpora.demo.corpus import make_demo_corpus; make_demo_corpus({str(tmp_path / 'demo')!r}, 0, 20)"
     )
-    both = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
+    both = [subprocess.Popen([python, "-c", code], cwd=ROOT) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert len(read_iemocap(tmp_path / "demo", check_counts=False)) == 20

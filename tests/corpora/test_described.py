@@ -314,13 +314,13 @@ def test_two_files_of_one_id_and_different_labels_are_no_copies(tmp_path):
 @pytest.mark.parametrize(
     ("page", "said"),
     [
-        ("audio = ", "is no TOML"),
+        ("audio = ", "is not valid TOML"),
         ('adio = "x"', "adio is unknown; known: address, audio"),
         ('[columns]\nmood = "{x}"', "columns.mood is unknown; known: activation, dialog"),
         ('[[tables]]\nfile = "x"', "tables.file is unknown"),
         ('[[tables]]\nfiles = "x"', "another form"),
         ('audio = "{emotion!}"', r"pattern '\{emotion!\}': \{emotion!\} is no part"),
-        ('[[tables]]\nfiles = "x"\naudio = "{a}"\nline = "("', "is no regular expression"),
+        ('[[tables]]\nfiles = "x"\naudio = "{a}"\nline = "("', "is not a valid regular expression"),
         ("maps = 3", "another form"),
         ('audio = "{speaker}"\n[maps.emotion]\na = 3', "another form"),
     ],

@@ -173,7 +173,7 @@ def test_a_damaged_label_is_named_with_its_line(tmp_path, right, wrong):
     labels = tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
     labels.parent.mkdir(parents=True)
     labels.write_text(f"% [START_TIME - END_TIME]\n\n{LABEL.replace(right, wrong)}C-E2:\tNeutral;\t()\n")
-    with pytest.raises(UserError, match=r"Ses02F_impro01\.txt, line 3: .*_F001.* is no label; ") as stop:
+    with pytest.raises(UserError, match=r"Ses02F_impro01\.txt, line 3: .*_F001.* is not a label; ") as stop:
         read_iemocap(tmp_path, check_counts=False)
     assert str(stop.value).isprintable()
 

@@ -21,9 +21,9 @@ def tree(tmp_path_factory) -> Path:
     return root
 
 
-def run_program(cwd: Path, *argv: object) -> subprocess.CompletedProcess:
+def run_program(python: str, cwd: Path, *argv: object) -> subprocess.CompletedProcess:
     """Run the program in `cwd`. PYTHONPATH stands in for an installed package."""
-    command = [sys.executable, str(ROOT / "data/iemocap_loader.py"), *map(str, argv)]
+    command = [python, str(ROOT / "data/iemocap_loader.py"), *map(str, argv)]
     return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
@@ -36,7 +36,7 @@ def error_line(ended: subprocess.CompletedProcess) -> str:
 
 
 def test_a_partial_copy_is_compared_with_the_release_and_refused(tree, tmp_path):
-    ended = run_program(tmp_path, tree)
+    ended = run_program(sys.executable, tmp_path, tree)
     rows = [" ".join(line.split()) for line in ended.stdout.splitlines()]
     assert "1 16 / 384 32 / 278 16 / 229 16 / 194 80 / 1085" in rows
     assert "all 80 / 1708 160 / 1636 80 / 1103 80 / 1084 400 / 5531" in rows
@@ -45,13 +45,13 @@ def test_a_partial_copy_is_compared_with_the_release_and_refused(tree, tmp_path)
     assert "Session1 neutral: 384 expected, 16 found" in line and "--no_check_counts" in line
 
 
-def test_a_copy_is_written_as_a_folder_corpus(tree, tmp_path):
-    ended = run_program(tree, ".", "--no_check_counts", "--write", "metadata.csv")
+def test_a_copy_is_written_as_a_folder_corpus(python, tree):
+    ended = run_program(python, tree, ".", "--no_check_counts", "--write", "metadata.csv")
     assert ended.returncode == 0, ended.stderr
     assert "Written to metadata.csv" in ended.stdout
     written = load_corpus("folder", tree)
     assert len(written) == 400
-    error_line(run_program(tree, ".", "--no_check_counts", "--write", "metadata.csv"))  # it exists now
+    error_line(run_program(python, tree, ".", "--no_check_counts", "--write", "metadata.csv"))  # it exists now
     (tree / "metadata.csv").unlink()
 
 
@@ -59,8 +59,8 @@ def test_a_copy_is_written_as_a_folder_corpus(tree, tmp_path):
     ("argv", "said"),
     [([], "data_dir"), (["nowhere"], "nowhere: no IEMOCAP here"), (["nowhere", "--fold", "1"], "--fold 1")],
 )
-def test_a_mistake_is_one_line(tmp_path, argv, said):
-    ended = run_program(tmp_path, *argv)
+def test_a_mistake_is_one_line(python, tmp_path, argv, said):
+    ended = run_program(python, tmp_path, *argv)
     assert said in error_line(ended)
     assert ended.stderr.count("\n") == 1
 

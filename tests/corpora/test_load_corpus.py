@@ -83,9 +83,9 @@ def test_the_demo_is_in_data_dir_or_else_in_runs(tmp_path, monkeypatch):
     for folder in ("runs/demo/corpus", "mine"):
         Path(folder).mkdir(parents=True)
         Path(folder, "notes.txt").write_text("not a demo corpus")
-    with pytest.raises(UserError, match=f"^{tmp_path}/runs/demo/corpus: exists and is no demo corpus"):
+    with pytest.raises(UserError, match=f"^{tmp_path}/runs/demo/corpus: exists and is not a demo corpus"):
         load_corpus("demo")
-    with pytest.raises(UserError, match=f"^{tmp_path}/mine: exists and is no demo corpus"):
+    with pytest.raises(UserError, match=f"^{tmp_path}/mine: exists and is not a demo corpus"):
         load_corpus("demo", "mine")
 
 

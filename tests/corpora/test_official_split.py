@@ -159,7 +159,7 @@ def test_a_map_leaves_the_folds_as_they_are(tmp_path):
     [
         (["anger"], "--map anger: write OLD=NEW"),
         (["=x"], "names no label"),
-        (["anger=a", "Anger=b"], "'Anger' is there twice"),
+        (["anger=a", "Anger=b"], "'Anger' appears twice"),
         (["angre=angry"], r"no utterance has this emotion \(did you mean anger\?\); it has anger, disgust, joy"),
         (["anger=", "joy=", "disgust="], "leaves no utterance"),
     ],

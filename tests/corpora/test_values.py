@@ -73,7 +73,7 @@ def test_a_column_of_words_is_named_and_not_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("columns", "named"),
-    [("activation,arousal", "'activation' is there twice"), ("x,Arousal", "did you mean 'arousal'")],
+    [("activation,arousal", "'activation' appears twice"), ("x,Arousal", "did you mean 'arousal'")],
 )
 def test_a_column_that_is_there_twice_or_misspelt_stops(tmp_path, columns, named):
     folder = folder_of(tmp_path / "mine", f"file_name,speaker,{columns}\na.wav,x,1,2\n")

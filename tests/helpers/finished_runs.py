@@ -66,7 +66,7 @@ def history(run: Run, ua: float, oracle: bool) -> list[dict]:
     tasks = [*run.settings.tasks.split(), *(["scl"] if run.settings.scl != "none" else [])]
     log = []
     for epoch in range(1, EPOCHS + 1):
-        losses = {f"loss_{task}": 2 * 0.6**epoch * (1 + i) for i, task in enumerate(tasks)}
+        losses = {f"loss_{task}": 2 * 0.5**epoch * (1 + i) for i, task in enumerate(tasks)}
         log.append({"epoch": float(epoch), "step": 10 * epoch, "loss": sum(losses.values()) / len(losses)} | losses)
         log.append({"epoch": float(epoch), "step": 10 * epoch, "eval_emotion_ua": 0.7 - 0.02 * abs(epoch - 3)})
         if oracle:

@@ -88,8 +88,8 @@ def write_encoder(folder: Path) -> Path:
 def run_script(script: str, argv: Iterable[object]) -> Ended:
     """Run a script, or a command of `ser-mtl`, as its command line does, without the seconds of a new process."""
     set_verbosity_warning()  # as in a new process: what failed to load may have left it at errors
-    by_script = script.startswith("run_")
-    name = f"{script}.py" if by_script else "ser-mtl"
+    by_script = script.startswith(("run_", "ser_mtl."))  # the latter as `python -m`
+    name = f"{script.rpartition('.')[2]}.py" if by_script else "ser-mtl"
     words = [str(word) for word in argv]
     main = importlib.import_module(script).main if by_script else partial(cli.run, script, words)
     stdout, stderr = StringIO(), StringIO()
@@ -123,7 +123,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def check_one_line(ended: Ended, script: str, *named: object) -> None:
     """Exit code 2, and on standard error nothing of ours but one line that names all of these."""
-    name = f"{script}.py" if script.startswith("run_") else f"ser-mtl {script}"
+    name = f"{script}.py" if script.startswith(("run_", "pretrain")) else f"ser-mtl {script}"
     lines = [line for line in ended.stderr.splitlines() if "taken for the same people" not in line]  # a notice
     ours = [line for line in lines if line.startswith(f"{name}: ")]
     # What else is there are progress bars of steps that went well until then.

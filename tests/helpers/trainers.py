@@ -50,12 +50,12 @@ def noise_trainer(
 ) -> SerMtlTrainer:
     """A Trainer of all tasks on `noises`, all of them in training; of those in `SCALES` if `values`.
 
-    `class_weights` is of the stage.
+    `class_weights` and `ctc_scale` are of the stage.
     """
-    class_weights = flags.pop("class_weights", "none")
+    class_weights, ctc_scale = flags.pop("class_weights", "none"), flags.pop("ctc_scale", "characters")
     tokenizer = character_tokenizer(["ab ba"])
     torch.manual_seed(0)
-    config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer))
+    config = all_tasks_config(scl="cos", fusion="concat", vocab_size=len(tokenizer), ctc_scale=ctc_scale)
     if values:
         config.tasks, config.value_scales = [*config.tasks, *SCALES], SCALES
     config.encoder_config.mask_time_prob = 0.0

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_with_group_norm_they_agree_without_padding():
     torch.testing.assert_close(stock_ctc(model)(waveform).logits, model(waveform).asr_logits, atol=1e-5, rtol=0)
 
 
-def test_an_exported_run_loads_with_transformers_alone(finished, tmp_path):
+def test_an_exported_run_loads_with_transformers_alone(finished, python, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     ended = run_script("export", [run, "--to", "wav2vec2"])
     assert ended.code == 0, ended.stderr
@@ -89,7 +88,7 @@ with torch.inference_mode():
 """
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
 def test_the_exported_models_work_in_the_stock_pipelines(finished, tmp_path):
@@ -120,8 +119,15 @@ def test_another_encoder_family_is_named(finished, tmp_path):
     check_one_line(run_script("export", [run, "--to", "wav2vec2"]), "export", "hubert")
 
 
-@pytest.mark.parametrize(("changed", "named"), [({"layer_weights": True}, "layers"), ({"tasks": ["asr"]}, "emotion")])
-def test_models_of_earlier_systems_are_not_exported(finished, tmp_path, changed, named):
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"layer_weights": True}, "layers"),
+        ({"layer_statistics": True}, "--recipe paper"),
+        ({"tasks": ["asr"]}, "emotion"),
+    ],
+)
+def test_models_with_other_heads_are_not_exported(finished, tmp_path, changed, named):
     run = shutil.copytree(finished, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | changed))

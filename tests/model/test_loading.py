@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +65,18 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], to
         torch.testing.assert_close(value, other[name], atol=tolerance, rtol=0)
 
 
-def elsewhere(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+def run_elsewhere(python: str, code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run a program in `folder`, in a process of its own that finds nothing of this project."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", code]
+    command = [python, "-c", code]
     ended = subprocess.run(command, cwd=folder, env=inherited | environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return ended
+
+
+@pytest.fixture(scope="module")
+def elsewhere(python) -> Callable[..., subprocess.CompletedProcess]:
+    return partial(run_elsewhere, python)
 
 
 def publish(run: Path, repo_id: str, *more: object) -> None:
@@ -119,7 +126,7 @@ torch.save(found, "found.pt")
 """
     write_recordings(folder)
     folders = {name: str(runs[name]) for name in ("stage1", "stage2")}
-    elsewhere(PREAMBLE + f"folders = {folders!r}\n" + RECORDINGS + code, folder)
+    run_elsewhere(sys.executable, PREAMBLE + f"folders = {folders!r}\n" + RECORDINGS + code, folder)
     return torch.load(folder / "found.pt")
 
 
@@ -193,7 +200,7 @@ def check_same(answer: dict, expected: dict) -> None:
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2", "stage2-merged", "adapters1"])
-def test_the_programs_of_the_card_run_as_they_stand(runs, tmp_path, name):
+def test_the_programs_of_the_card_run_as_they_stand(runs, elsewhere, tmp_path, name):
     card = Path(hf_hub_download(f"ada/{name}", "README.md")).read_text()
     programs = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(programs) == {"stage1": 2, "stage2": 3, "stage2-merged": 2, "adapters1": 1}[name]
@@ -206,18 +213,18 @@ def test_the_programs_of_the_card_run_as_they_stand(runs, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
-def test_the_run_folder_itself_loads_as_its_card_says(runs, tmp_path, name):
+def test_the_run_folder_itself_loads_as_its_card_says(runs, elsewhere, tmp_path, name):
     elsewhere(PREAMBLE + f"torch.save(outputs(auto({str(runs[name])!r})), 'found.pt')", tmp_path)
     assert_same(torch.load(tmp_path / "found.pt"), outputs(SerMtlModel.from_pretrained(runs[name])))
 
 
 def test_what_was_loaded_once_loads_without_the_network(runs, loaded, tmp_path):
     code = PREAMBLE + "torch.save(outputs(auto('ada/stage2')), 'found.pt')"
-    elsewhere(code, tmp_path, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    run_elsewhere(sys.executable, code, tmp_path, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert_same(torch.load(tmp_path / "found.pt"), loaded["stage2"])
 
 
-def test_adapters_keep_the_base_they_were_trained_on_when_that_moves_on(hub_server, runs, tmp_path):
+def test_adapters_keep_the_base_they_were_trained_on_when_that_moves_on(hub_server, runs, elsewhere, tmp_path):
     before = outputs(SerMtlModel.from_pretrained("ada/stage2"))
     repository = hub_server.repositories["ada/stage1"]
     trained_on = repository.branches["main"]
@@ -231,7 +238,7 @@ def test_adapters_keep_the_base_they_were_trained_on_when_that_moves_on(hub_serv
     repository.branches["main"] = trained_on
 
 
-def test_a_revision_that_is_asked_for_is_the_one_of_the_adapters(runs, tmp_path):
+def test_a_revision_that_is_asked_for_is_the_one_of_the_adapters(runs, elsewhere, tmp_path):
     """By its commit, though the adapters have been trained on since, and though their base has no such commit."""
     before = HfApi().repo_info("ada/stage2").sha
     expected = outputs(SerMtlModel.from_pretrained("ada/stage2"))

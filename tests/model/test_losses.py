@@ -56,6 +56,9 @@ def test_ctc_sums_over_all_paths_and_divides_by_the_characters():
         0.0,
     ]
     torch.testing.assert_close(ctc_loss(logits, lengths, labels, blank=0), torch.tensor(by_hand))
+    sums = torch.tensor(by_hand) * torch.tensor([3, 2, 1])
+    for scale in ("utterance", "batch"):
+        torch.testing.assert_close(ctc_loss(logits, lengths, labels, 0, scale), sums)
 
 
 def test_ctc_of_a_target_longer_than_its_frames_is_zero():

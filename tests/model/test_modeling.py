@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -236,7 +235,7 @@ def test_the_encoder_half_of_moonshine_is_read_from_the_whole(tmp_path):
     assert all(torch.equal(v, whole.encoder.state_dict()[k]) for k, v in model.encoder.state_dict().items())
 
 
-def test_a_saved_model_gives_the_same_logits_in_a_new_process(tmp_path):
+def test_a_saved_model_gives_the_same_logits_in_a_new_process(python, tmp_path):
     model = random_model(all_tasks_config(fusion="concat"))
     model.save_pretrained(tmp_path / "model")
     waveforms, mask = padded_batch()
@@ -248,8 +247,8 @@ def test_a_saved_model_gives_the_same_logits_in_a_new_process(tmp_path):
         "model = SerMtlModel.from_pretrained(sys.argv[1] + '/model').eval()\n"
         "with torch.inference_mode(): assert torch.equal(model(waveforms, mask).logits, expected)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, env=environment)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([python, "-c", script, str(tmp_path)], check=True, env=environment)
 
 
 def test_the_saved_folder_says_how_to_load_it(tmp_path):

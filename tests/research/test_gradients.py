@@ -1,7 +1,8 @@
-"""Pins the gradients' cosines against computations by hand, and PCGrad against its definition."""
+"""Pins the gradients' cosines against computations by hand, and gradient surgery against its definitions."""
 
 import json
 import math
+from functools import partial
 from itertools import combinations, combinations_with_replacement
 
 import pytest
@@ -17,7 +18,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.research.arguments import ResearchArguments
 from ser_mtl.research.cosines import GradientCosines, cosines_with_itself, gradient_cosines
 from ser_mtl.research.gradients import inner_products, shared_parameters
-from ser_mtl.research.pcgrad import GradientSurgery, PcgradTrainer, pcgrad_weights
+from ser_mtl.research.surgery import GradientSurgery, SurgeryTrainer, projection_onto_cone, weighting_of
 from ser_mtl.training.adapters import attach_adapters
 from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.stage import Stage1
@@ -33,7 +34,8 @@ def test_cosines_are_those_computed_by_hand():
         "style": 0 * one.sum(),
     }
     groups = {"layer 1": [one], "layer 2": [two, three]}
-    gradients, found = gradient_cosines(losses, groups)
+    gradients, found, norms = gradient_cosines(losses, groups)
+    assert norms["emotion"] == pytest.approx([math.sqrt(29), 5, 2]) and norms["style"] == [0, 0, 0]
     assert found["emotion asr"] == pytest.approx([-2 / math.sqrt(29 * 26), 0.0, -1.0], abs=1e-5)
     assert found["emotion style"] == found["asr style"] == [None] * 3
     other_batch = {"emotion": 5 * one[0], "asr": 4 * one[0] - 3 * one[1] - two[1], "style": one.sum()}
@@ -55,7 +57,7 @@ def test_cosines_with_itself_tell_a_conflict_from_noise():
 
     found = []
     for _ in range(200):
-        gradients, cosines = gradient_cosines(batch(), {"layer 1": [parameter]})
+        gradients, cosines, _ = gradient_cosines(batch(), {"layer 1": [parameter]})
         found.append(cosines | cosines_with_itself(batch(), gradients, {"layer 1": [parameter]}))
     between, emotion, asr = (sum(one[pair][0] for one in found) / 200 for pair in
                              ("emotion asr", "emotion emotion", "asr asr"))  # fmt: skip
@@ -105,13 +107,14 @@ def test_with_adapters_the_shared_parameters_are_those_of_the_layers(tmp_path):
 
 
 def test_the_callback_measures_what_separate_passes_give(tmp_path):
-    made = noise_trainer(tmp_path, per_device_train_batch_size=N)
+    made = noise_trainer(tmp_path, per_device_train_batch_size=N, ctc_scale="batch")
     groups = shared_parameters(made.model)
-    expected = []
+    expected, norms = [], []
     for parameters in [[p for group in groups.values() for p in group], *groups.values()]:
         vectors = flat_gradients(made, parameters)
         expected.append([torch.cosine_similarity(vectors[a], vectors[b], dim=0).item() for a, b in pairs()])
-    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+        norms.append([vectors[name].norm().item() for name in LOSSES])
+    made.add_callback(GradientCosines(tmp_path, made))
     made.train()
     record = json.loads((tmp_path / "gradient_cosines.json").read_text())
     assert record["groups"] == ["encoder", *groups]
@@ -121,6 +124,8 @@ def test_the_callback_measures_what_separate_passes_give(tmp_path):
     assert all(measured["cosines"][f"{name} {name}"] == [None] * 4 for name in LOSSES)  # there was one batch
     found = [measured["cosines"].get(f"{a} {b}") or measured["cosines"][f"{b} {a}"] for a, b in pairs()]
     torch.testing.assert_close(torch.tensor(found).T, torch.tensor(expected), atol=2e-3, rtol=0)
+    found = torch.tensor([measured["norms"][name] for name in LOSSES]).T  # those of the weighted losses, as trained
+    torch.testing.assert_close(found, torch.tensor(norms), rtol=1e-3, atol=1e-5)
     assert 0 < record["seconds"] < record["training_seconds"]
     assert (tmp_path / "gradient_cosines.png").read_bytes().startswith(b"\x89PNG")
 
@@ -136,7 +141,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
         made = noise_trainer(tmp_path / str(measured), per_device_train_batch_size=2, num_train_epochs=2.0)
         made.model.config.encoder_config.mask_time_prob = 0.3  # so that random numbers count
         if measured:
-            made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+            made.add_callback(GradientCosines(tmp_path, made))
         made.train()
         trained.append({name: value.clone() for name, value in made.model.state_dict().items()})
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
@@ -151,7 +156,7 @@ def test_measuring_changes_nothing_in_the_training(tmp_path, monkeypatch):
 def test_a_loss_is_compared_with_itself_on_the_next_batch(tmp_path):
     # Without a step of the parameters the same batch has the same gradients.
     made = noise_trainer(tmp_path, per_device_train_batch_size=N, num_train_epochs=2.0, learning_rate=0.0)
-    made.add_callback(GradientCosines(tmp_path, made.stopwatch))
+    made.add_callback(GradientCosines(tmp_path, made))
     made.train()
     (measured,) = json.loads((tmp_path / "gradient_cosines.json").read_text())["measurements"]
     for name in LOSSES:
@@ -163,7 +168,7 @@ def test_a_resumed_run_keeps_what_was_measured_before_its_checkpoint(tmp_path):
     saved = {"every_updates": 50, "seconds": 1.0, "training_seconds": 40.0, "groups": ["layer 1"]}
     measurements = [{"update": update, "epoch": 0.0, "cosines": {}} for update in (0, 50, 100, 150)]
     (tmp_path / "gradient_cosines.json").write_text(json.dumps(saved | {"measurements": measurements}))
-    callback = GradientCosines(tmp_path, made.stopwatch)
+    callback = GradientCosines(tmp_path, made)
     kept = {"Stopwatch": {"args": {}, "attributes": {"seconds": 40.0}}}
     state = TrainerState(global_step=100, is_world_process_zero=True, stateful_callbacks=kept)
     made.stopwatch.on_train_begin(made.args, state, TrainerControl())
@@ -188,22 +193,24 @@ def pcgrad(vectors: list[Tensor]) -> Tensor:
     return total
 
 
-def test_two_conflicting_gradients_lose_the_part_that_conflicts():
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_two_conflicting_gradients_lose_the_part_that_conflicts(method):
     one, other = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     parameter = nn.Parameter(torch.zeros(2))
-    surgery = GradientSurgery([parameter])
+    surgery = GradientSurgery([parameter], method)
     surgery.collect({"emotion": one @ parameter, "asr": other @ parameter})
     surgery.operate()
     # [1, 0] without its part along [-1, 1] is [0.5, 0.5]; [-1, 1] without its part along [1, 0] is [0, 1].
     torch.testing.assert_close(parameter.grad, torch.tensor([0.5, 1.5]))
 
 
-def test_gradients_that_do_not_conflict_are_added():
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_gradients_that_do_not_conflict_are_added(method):
     parameter = nn.Parameter(torch.zeros(2))
-    surgery = GradientSurgery([parameter])
+    surgery = GradientSurgery([parameter], method)
     surgery.collect({"emotion": 2 * parameter[0], "asr": parameter.sum()})
     surgery.operate()
-    assert parameter.grad.tolist() == [3, 1]
+    assert parameter.grad.tolist() == pytest.approx([3, 1])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -212,18 +219,36 @@ def test_many_gradients_are_projected_as_the_algorithm_says(seed):
     torch.manual_seed(seed)
     expected = pcgrad(list(vectors))
     torch.manual_seed(seed)
-    weights = pcgrad_weights(inner_products([[v] for v in vectors]).double())
+    weights = weighting_of("pcgrad", 5)(inner_products([[v] for v in vectors]).double())
     torch.testing.assert_close(weights @ vectors, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_loss_without_gradient_is_left_out_of_it():
-    assert pcgrad_weights(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist() == [1, 1]
+@pytest.mark.parametrize("size", [1.0, 1e-9, 1e6])
+def test_upgrad_adds_the_projections_onto_the_directions_without_conflict(size):
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    vectors *= size * torch.tensor([[1.0], [1e-2], [3.0], [1e2], [0.0]], dtype=torch.float64)
+    products = vectors @ vectors.T
+    weights = projection_onto_cone(torch.eye(5, dtype=torch.float64), products)
+    lengths = vectors.norm(dim=1)
+    for u, w in zip(torch.eye(5, dtype=torch.float64), weights, strict=True):
+        own, projected = u @ vectors, w @ vectors
+        tolerance = 1e-9 * own.norm()
+        assert (w - u).min() >= 0  # what is added lies in the cone of the gradients, and
+        assert (vectors @ projected >= -tolerance * lengths).all()  # the projection in the dual one: no conflict,
+        assert abs((projected - own) @ projected) <= tolerance * own.norm()  # at right angles: it is the nearest point
+    torch.testing.assert_close(weighting_of("upgrad", 5)(products), weights.sum(dim=0))
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "upgrad"])
+def test_a_loss_without_gradient_is_left_out_of_it(method):
+    for products in ([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]):
+        assert weighting_of(method, 2)(torch.tensor(products, dtype=torch.float64)).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(("per_device", "accumulation"), [(8, 1), (4, 2)])
 def test_an_update_projects_the_encoders_gradients_but_not_the_heads(tmp_path, per_device, accumulation):
     flags = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation}
-    made = noise_trainer(tmp_path, trainer_class=PcgradTrainer, **flags)
+    made = noise_trainer(tmp_path, trainer_class=partial(SurgeryTrainer, method="pcgrad"), **flags)
     shared = [p for group in shared_parameters(made.model).values() for p in group]
     vectors = flat_gradients(made, shared)
     torch.manual_seed(3)
@@ -248,7 +273,7 @@ def test_an_update_projects_the_encoders_gradients_but_not_the_heads(tmp_path, p
 
 
 def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished, tmp_path):
-    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, gradient_surgery="pcgrad")
+    flags = run_flags(good_corpus, tmp_path / "out", stage1=finished, gradient_surgery="upgrad")
     ended = run_script("run_stage2", [*flags, "--gradient_cosines"])
     assert ended.code == 0, ended.stderr
     record = json.loads((tmp_path / "out/gradient_cosines.json").read_text())
@@ -257,6 +282,12 @@ def test_a_stage_with_adapters_is_operated_on_and_measured(good_corpus, finished
         ("emotion", "gender", "style", "scl"), 2
     )}  # fmt: skip
     assert "Gradient cosines: measured once," in ended.stdout
+
+
+def test_without_torchjd_surgery_names_what_to_install(monkeypatch):
+    monkeypatch.setattr("ser_mtl.research.arguments.find_spec", lambda name: None)
+    with pytest.raises(UserError, match='--gradient_surgery upgrad: needs the extra "research"; pip install torchjd'):
+        ResearchArguments(gradient_surgery="upgrad").settle(Stage1(), SerMtlArguments(output_dir="out", use_cpu=True))
 
 
 def test_several_processes_are_refused(monkeypatch):

@@ -42,7 +42,7 @@ def test_all_combinations_are_planned_and_each_training_once(tmp_path):
     assert len({run.folder for run in runs}) == len(runs)
     seen = set()
     for run in runs:
-        assert run.start is None or run.start in seen
+        assert {one for _, one in run.starts} <= set(seen)
         seen.add(run)
 
 
@@ -55,8 +55,8 @@ def test_a_run_gets_the_flags_of_its_setting_and_they_win(tmp_path):
         rates = [word for word in flags if word.startswith("--learning_rate=")]
         assert rates == [flags[-2] if run.stage == 2 else flags[-1]] and flags.index("--learning_rate") < len(flags) - 2
         assert any(word.startswith("--scl_weight=") for word in flags) == (run.stage == 2)
-        if run.start:
-            assert str(run.start.folder) in flags and rates[0].removeprefix("--") in run.start.flags
+        for _, start in run.starts:
+            assert str(start.folder) in flags and rates[0].removeprefix("--") in start.flags
 
 
 def test_dev_chooses_and_no_other_test_figure_is_shown(tmp_path):

@@ -17,6 +17,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from ser_mtl.errors import UserError
 from ser_mtl.files import write_json
+from ser_mtl.tables import launch as launching
 from ser_mtl.tables.arguments import parse_arguments
 from ser_mtl.tables.launch import Cluster, ThisMachine, launch, reason_in, run_all, shares
 from ser_mtl.tables.plan import Run, choose_rows, plan
@@ -74,6 +75,14 @@ def test_runs_that_depend_on_a_failed_run_are_skipped(tmp_path):
     assert [run.name for run in machine.submitted] == ["t1-adapters-ser-asr", "t2-adapters-adapters", "t1-full-ser-asr"]
 
 
+def test_a_row_whose_step_cannot_be_trained_is_skipped_and_the_others_go_on(tmp_path):
+    runs = plan(choose_rows([], ["t4-chen-tapt", "t4-chen-ptapt"], []), [1], [0], tmp_path)
+    failed = run_all(runs, Machine(failing=("t4-chen-tapt-pretrain",)))
+    assert {run.name for run in failed} == {"t4-chen-tapt-pretrain", "t4-chen-tapt"}
+    line = "pretrain.py: --encoder m: is moonshine, which transformers cannot pretrain"
+    assert reason_in(f"10%|x\n{line}\nUserWarning: leaked\n", 2) == f"{line} (exit code 2)"
+
+
 def test_a_failed_run_is_tried_again_the_next_time(tmp_path):
     runs = plan(choose_rows([2], [], []), [1], [0], tmp_path)
     run_all(runs, Machine(failing=("t2-full-full",)))
@@ -98,7 +107,7 @@ def test_runs_at_a_time_are_limited_and_stage_1_comes_first(tmp_path, at_once):
     machine = Machine(at_once)
 
     def submit(run, submit=machine.submit):
-        assert run.start is None or run.start.state == "finished"
+        assert all(one.state == "finished" for _, one in run.starts)
         return submit(run)
 
     machine.submit = submit
@@ -139,7 +148,7 @@ def test_the_number_of_threads_of_accelerate_is_not_the_users(monkeypatch):
 
 def test_a_row_of_one_process_gets_one_on_any_machine(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("ser_mtl.tables.launch._LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
+    monkeypatch.setattr(launching, "_LAUNCH", (sys.executable, "-c", "import sys; print(sys.argv[1:])"))
     for name in ("t5-full-all-pcgrad", "t1-full-all"):
         (run,) = plan(choose_rows([], [name], []), [1], [0], tmp_path)
         launch(run, [], processes=4, environment={})
@@ -220,7 +229,9 @@ def only_run(flags: list[str]) -> tuple[Run, ThisMachine]:
     return run, ThisMachine(1, args.flags_of)
 
 
-def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(good_corpus, encoder, tmp_path):
+def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(
+    good_corpus, encoder, python, tmp_path, monkeypatch
+):
     flags = tables_flags(good_corpus, encoder, tmp_path, "--num_train_epochs", "30")
     script = """if True:
         import sys, test_launch
@@ -245,6 +256,7 @@ def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(g
     assert not [process for process in runs if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert run.state == "interrupted"
     assert "run_stage1.py: stopped by SIGTERM" in run.log.read_text()
+    monkeypatch.setattr(launching, "_LAUNCH", (python, *launching._LAUNCH[1:]))
     assert run_all([run], machine) == {}
     history = json.loads((run.folder / "history.json").read_text())
     losses = [entry for entry in history if "loss" in entry]
@@ -254,7 +266,8 @@ def test_a_stopped_program_ends_its_runs_which_resume_and_a_finished_one_stays(g
     assert written == ((run.folder / "results.json").stat().st_mtime_ns, run.log.stat().st_size)
 
 
-def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, tmp_path):
+def test_jobs_of_a_cluster_end_with_their_reason(good_corpus, encoder, python, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", python)
     flags = tables_flags(good_corpus, tmp_path / "no-encoder", tmp_path / "out", "--num_train_epochs", "1")
     args = parse_arguments([*flags, "--rows", "t2-full-adapters"])
     runs = plan(choose_rows([], args.rows, []), args.folds, args.seeds, args.output_dir)

@@ -11,17 +11,20 @@ from helpers.tiny import ROOT
 from ser_mtl.errors import UserError
 from ser_mtl.files import read_json, write_json
 from ser_mtl.recipe import StageParser
+from ser_mtl.research.pretraining import Pretraining
 from ser_mtl.tables.arguments import keep_settings, parse_arguments
+from ser_mtl.tables.finished import finished_rows
 from ser_mtl.tables.plan import choose_rows, minutes_of, plan, plan_table, runs_of
 from ser_mtl.tables.rows import CLAIMS, ROWS
+from ser_mtl.tables.sections import quoted_table
 from ser_mtl.training.stage import Stage1, Stage2
 
 ALL = choose_rows([1, 2, 3], [], [])
 
 
 def documented_rows() -> dict[str, tuple[str, list[float]]]:
-    """The last command and the paper's numbers of each row in docs/tables.md and docs/earlier_systems.md."""
-    text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md"))
+    """The last command and the paper's numbers of each row in the three pages with tables of rows."""
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("tables.md", "earlier_systems.md", "rivals.md"))
     lines = re.findall(r"^\| (t\d-\S+) \| .*?`([^`]+?)` \|(.*)\|$", text, re.MULTILINE)
     return {
         name: (command, [float(cell) for cell in cells.split("|") if cell.strip(" -")])
@@ -43,24 +46,54 @@ def test_the_flags_of_a_row_mean_what_its_documented_command_means(row):
     command = documented_rows()[row.id][0].replace("<run>", "somewhere")
     stage = Stage1 if "run_stage1" in command else Stage2
     parser = StageParser(stage)
-    last = row.stage2 or row.stage1
     given, documented = (
-        parser.parse_args(["--fold", "1", *words]) for words in (last.flags(), shlex.split(command)[1:])
+        parser.parse_args(["--fold", "1", *words]) for words in (row.last.flags(), shlex.split(command)[1:])
     )
     # `Stage` turns fusion off if there is nothing to fuse.
-    method = {field.name for field in fields(stage)} - {"stage1"}
+    method = {field.name for field in fields(stage)} - {"stage1", "encoder"}
     assert stage(**{name: getattr(given, name) for name in method}) == stage(
         **{name: getattr(documented, name) for name in method}
     )
-    for name in ("num_train_epochs", "per_device_train_batch_size"):
+    for name in ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "emotion_head"):
         assert getattr(given, name) == getattr(documented, name)
 
 
 def test_the_earlier_system_has_its_own_first_stage():
     first, second = plan(choose_rows([], ["t4-gao-2023"], []), [1], [0], Path("x"))
     assert (first.name, first.settings.tasks) == ("t4-gao-2023-stage1", "asr gender")
-    assert second.start is first
-    assert len(plan(choose_rows([1, 2, 3, 4], [], []), [1], [0], Path("x"))) == 17
+    assert second.starts == (("--stage1", first),)
+
+
+def test_a_row_has_the_runs_that_it_starts_from_first():
+    runs = plan(choose_rows([], ["t4-chen-ptapt"], []), [1], [0], Path("x"))
+    frames, units, last = runs
+    assert [run.name for run in runs] == ["t4-chen-ptapt-frames", "t4-chen-ptapt-units", "t4-chen-ptapt"]
+    assert (last.starts, units.starts) == ((("--encoder", units),), (("--frames", frames),))
+    args = parse_arguments(["--tables", "4", "--measure_oracle", "--encoder", "e"])
+    words = {run.name: args.flags_of(run) for run in runs}
+    assert (
+        "--measure_oracle" in words[frames.name] and "--measure_oracle" not in words[units.name]
+    )  # nothing to measure
+    assert words[last.name][words[last.name].index(str(units.folder)) - 1] == "--encoder"
+    assert StageParser(Stage1).parse_args(words[last.name]).encoder == str(units.folder)
+    parsed = StageParser(Pretraining).parse_args(words[units.name])
+    assert (parsed.encoder, parsed.frames, parsed.objective) == ("e", str(frames.folder), "units")
+
+
+def test_table_4_has_all_systems_but_one_and_says_how_their_figures_came_about():
+    rows = choose_rows([4], [], [])
+    assert len(plan(rows, [1], [0], Path("x"))) == 13
+    assert all(row.quoted for row in rows)
+    text = " ".join(cell for line in quoted_table().rows for cell in line)
+    assert "Fang et al. 2023 (not rebuilt: its text was not at hand)" in text
+    assert all(f"`{row.id}`" in text for row in rows) and "the test" in text
+
+
+def test_runs_of_one_name_are_the_same():
+    stages: dict[str, object] = {}
+    for row in ROWS:
+        for run in runs_of(row, 1, 0, Path("x")):
+            assert stages.setdefault(run.name, run.settings) == run.settings
 
 
 def test_the_three_tables_need_14_trainings_per_fold():
@@ -78,13 +111,13 @@ def test_rows_share_the_stage_1_of_their_fold_and_seed():
         ("t1-full-ser-asr", 2), ("t2-full-full", 2), ("t3-scl-cos", 2),
     ]  # fmt: skip
     for run in runs:
-        assert run.start is None or (run.start.fold == run.fold and runs.index(run.start) < runs.index(run))
+        assert all(one.fold == run.fold and runs.index(one) < runs.index(run) for _, one in run.starts)
 
 
 def test_adapters_in_stage_2_start_from_adapters_in_stage_1():
     first, second = plan(choose_rows([], ["t2-adapters-adapters"], []), [3], [7], Path("x"))
     assert (first.name, first.settings.trainable) == ("t1-adapters-ser-asr", "adapters")
-    assert second.start is first
+    assert second.starts == (("--stage1", first),)
     assert second.folder == Path("x/seed7/fold3/t2-adapters-adapters")
 
 
@@ -117,7 +150,48 @@ def test_claims_name_existing_rows_and_agree_with_the_paper():
     papers = [claim for claim in CLAIMS if claim.of_paper]
     assert len(papers) == 12
     assert all(paper[claim.better] > paper[claim.worse] for claim in papers)
-    assert {row.id for row in ROWS if not row.paper.ua} == {"t5-full-all-pcgrad"}
+    assert not [row.id for row in ROWS if not row.paper.ua and row.table < 4]
+
+
+def test_rows_of_the_same_settings_are_trained_once_and_both_reported(tmp_path):
+    by_id = {row.id: row for row in ROWS}
+    for row in ROWS:
+        same = by_id[row.run]
+        assert (same.stage1, same.stage2) == (row.stage1, row.stage2)
+        twins = [one for one in ROWS if (one.stage1, one.stage2) == (row.stage1, row.stage2)]
+        assert {one.run for one in twins} == {row.run}, row.id
+    rows = choose_rows([3, 6], [], [])
+    runs = plan(rows, [1], [0], tmp_path)
+    assert [run.rows for run in runs if run.name == "t3-scl-cos"] == [("t3-scl-cos", "t6-two-stages")]
+    table = plan_table(runs, 1)
+    assert "t3-scl-cos" in table and "t6-two-stages" in table
+    for run in runs:
+        write_json(run.folder / "results.json", {})
+    shown = [row.id for row in finished_rows(plan(choose_rows([6], [], []), [1], [0], tmp_path))]
+    # Those asked for, under their own ids alone, and the stage 1 and the parent that are rows themselves.
+    assert shown == ["t1-full-ser", "t1-full-ser-asr", *(row.id for row in ROWS if row.table == 6)]
+
+
+def test_the_two_models_to_be_merged_are_trained_first():
+    runs = plan(choose_rows([], ["t6-merge", "t6-merge-half"], []), [1], [0], Path("x"))
+    assert [run.name for run in runs] == ["t6-merge-asr", "t1-full-ser", "t6-merge", "t6-merge-half"]
+    asr, emotion, merged, half = runs
+    assert (asr.settings.tasks, emotion.settings.tasks) == ("asr", "emotion")
+    assert merged.starts == half.starts == (("--merge_asr", asr), ("--merge_emotion", emotion))
+    words = parse_arguments(["--tables", "6"]).flags_of(half)
+    assert words[words.index("--merge_asr") + 1] == str(asr.folder) and words[words.index("--merge") + 1] == "half"
+    with pytest.raises(UserError, match="--leave_out asr gender: t4-gao-2023 has then a stage without a task"):
+        choose_rows([], ["t4-gao-2023"], ["asr", "gender"])
+    with pytest.raises(UserError, match="--leave_out asr: t6-merge needs that task"):
+        choose_rows([], ["t6-merge"], ["asr"])
+
+
+def test_the_scale_of_ctc_goes_to_the_stage_that_has_it():
+    first, second = plan(choose_rows([], ["t5-scl-cos-batch"], []), [1], [0], Path("x"))
+    assert first.name == "t5-full-ser-asr-batch" and "batch" in first.settings.more and not second.settings.more
+    args = parse_arguments(["--rows", "t3-scl-cos", "--ctc_scale", "utterance"])
+    first, second = plan(choose_rows([], ["t3-scl-cos"], []), [1], [0], Path("x"))
+    assert "--ctc_scale" in args.flags_of(first) and "--ctc_scale" not in args.flags_of(second)
 
 
 def test_hours_are_those_of_the_epochs_of_finished_runs(tmp_path):
@@ -223,10 +297,12 @@ def test_the_flags_of_a_row_override_all_others():
         (["--stage2_flags", "--encoder e"], "run_stage2.py: unrecognized arguments: --encoder"),
         (["--seed", "3"], "--seed: each row sets it"),
         (["--stage1_flags", "--tasks emotion"], "--tasks: each row sets it"),
-        (["--tables", "6"], "--tables 6: must be among 1, 2, 3, 4, 5"),
+        (["--tables", "7"], "--tables 7: must be among 1, 2, 3, 4, 5, 6"),
         (["--folds", "6"], "--folds 6: must be among"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
+        (["--tables", "4", "--leave_out", "asr"], "--leave_out asr: t4-cai needs that task; name --rows without it"),
+        (["--emotion_head", "linear"], "--emotion_head: each row sets it"),
         (["--launcher", "slurm", "--slurm_options", "gpus"], "--slurm_options gpus: must be name=value"),
         (["--stage1_flags", "--learning_rate '1"], "--stage1_flags: No closing quotation"),
         (["--full_flags", "'"], "--full_flags: No closing quotation"),

@@ -16,6 +16,7 @@ from ser_mtl.evaluation.predictions import write_predictions
 from ser_mtl.files import read_json, read_json_lines, write_json, write_json_lines
 from ser_mtl.metrics import METRICS
 from ser_mtl.tables.claims import CheckedClaim, check_claims, verdict
+from ser_mtl.tables.convergence import mark, unconverged
 from ser_mtl.tables.figures import plot_embeddings, plot_ua
 from ser_mtl.tables.finished import FinishedRow, FinishedRun, finished_rows, finished_runs
 from ser_mtl.tables.plan import choose_rows, plan
@@ -27,6 +28,7 @@ from ser_mtl.tables.sections import (
     leaks_table,
     line_table,
     losses_table,
+    norms_table,
     papers_tables,
     rules_table,
     style_table,
@@ -167,14 +169,17 @@ def test_ua_by_rule_needs_measurements_of_the_test_fold(tmp_path):
 
 
 def test_a_row_that_the_paper_lacks_has_no_paper_numbers(tmp_path):
-    runs = plan(choose_rows([5], ["t1-full-all"], []), [1, 2, 3, 4, 5], [0], tmp_path)
+    rows = choose_rows([], ["t1-full-all", "t5-full-all-pcgrad", "t6-single", "t6-surgery-pcgrad"], [])
+    runs = plan(rows, [1, 2, 3, 4, 5], [0], tmp_path)
     write_runs(runs, {"t1-full-all": 0.5, "t5-full-all-pcgrad": 0.9})
     write_report(tmp_path, runs, "python run_tables.py --tables 5")
     assert line_of(tmp_path, "`t5-full-all-pcgrad` | all parameters")[3:5] == ["", ""]
     _, ours, others, _, papers, *_ = line_of(tmp_path, "`t5-full-all-pcgrad` against")
     assert papers == "-" and float(ours) > float(others)
     text = (tmp_path / "report.md").read_text()
-    assert "from its hypothesis:\n\n- PCGrad improves single-stage multi-task learning. **holds**" in text
+    assert "Not claimed by the paper:\n\n- PCGrad improves single-stage multi-task learning. **holds**" in text
+    assert text.count(" against `t") == 1  # the same runs under other ids are no further test
+    assert "`t6-single` | one stage of all tasks" in text
 
 
 def test_planted_differences_give_their_verdicts(folder):
@@ -346,11 +351,28 @@ def test_losses_are_those_at_the_end_and_at_three_quarters_of_each_run(tmp_path)
         log = [{"epoch": e, "loss": 1.0, "loss_emotion": 0.02 * e, "loss_asr": loss} for e, loss in enumerate(ctc, 1)]
         write_json(tmp_path / str(fold) / "history.json", [*log, {"epoch": len(ctc), "train_loss": 2.0}])
     table = losses_table([FinishedRow(ROWS[1], [FinishedRun(fold, 0, tmp_path / str(fold)) for fold in (1, 2)])])
-    assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr"]
-    losses = {"emotion": "0.120 (0.090) ≤ 0.160", "asr": "0.300 (2.000) ≤ 0.400"}
+    assert table.header == ["row", "epoch", "emotion", "gender", "style", "asr", "converged"]
+    losses = {"emotion": "0.120 (0.090) ≤ 0.160", "asr": "0.300 (2.000) ≤ 0.400", "converged": "no: asr"}
     assert table.rows == [["`t1-adapters-ser-asr`", "4 (3), 8 (6)", *(losses.get(one, "") for one in table.header[2:])]]
     write_json(tmp_path / "1" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
     assert losses_table([FinishedRow(ROWS[1], [FinishedRun(1, 0, tmp_path / "1")])]) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "found", "marked"),
+    [
+        ([1.0, 0.5, 0.2, 0.15, 0.1, 0.08, 0.06, 0.05], [], ""),  # the last quarter has 3 of 95 hundredths
+        ([1.0, 0.8, 0.6, 0.4, 0.3, 0.25, 0.2, 0.19], ["emotion"], " (**not converged**: emotion)"),  # 6 of 81
+        ([2.8, 2.79, 2.78, 2.77, 2.76, 2.75, 2.74, 2.73], ["emotion"], " (**not converged**: emotion)"),
+        ([0.5] * 8, [], ""),
+        ([1.0, 0.1, 0.0], None, ""),  # three epochs cannot tell
+    ],
+)
+def test_a_row_whose_loss_still_falls_at_the_end_is_marked(tmp_path, losses, found, marked):
+    log = [{"epoch": epoch, "loss": 1.0, "loss_emotion": loss} for epoch, loss in enumerate(losses, 1)]
+    write_json(tmp_path / "history.json", log)
+    row = FinishedRow(ROWS[0], [FinishedRun(1, 0, tmp_path)])
+    assert (unconverged(row), mark(row)) == (found, marked)
 
 
 def some_results(folder: Path) -> dict:
@@ -400,7 +422,15 @@ def test_cosines_are_averaged_over_all_measurements_that_have_one(tmp_path):
     groups = ["encoder", "layer 1", "layer 2"]
     row = row_with(tmp_path, [{}, {}], {"seconds": 1.0, "groups": groups, "measurements": measured})
     assert cosines_table([row]).rows == [["`t1-full-all`", "emotion and asr", "4", "-0.050", "+0.100", "-", "50.0"]]
-    assert cosines_table([row_with(tmp_path / "none", [{}])]) is None
+    assert cosines_table([row_with(tmp_path / "none", [{}])]) is norms_table([row]) is None
+
+
+def test_norms_are_means_beside_that_of_emotion(tmp_path):
+    norms = [{"emotion": [0.2, 0.1], "asr": [10.0, 1.0]}, {"emotion": [0.4, 0.1], "asr": [0.0, 0.0]}]  # no transcripts
+    measured = [{"update": 0, "epoch": 0.0, "cosines": {"emotion asr": [None] * 2}, "norms": one} for one in norms]
+    row = row_with(tmp_path, [{}], {"seconds": 1.0, "groups": ["encoder", "layer 1"], "measurements": measured})
+    assert norms_table([row]).header == ["row", "emotion", "asr"]
+    assert norms_table([row]).rows == [["`t1-full-all`", "0.3", "10 (33 x)"]]
 
 
 @pytest.mark.parametrize(

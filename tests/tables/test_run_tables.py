@@ -10,6 +10,7 @@ from helpers.tiny import check_one_line, run_script, write_corpus
 from test_launch import tables_flags
 
 from ser_mtl.errors import UserError
+from ser_mtl.tables import launch as launching
 from ser_mtl.tables.arguments import keep_settings, parse_arguments
 from ser_mtl.tables.plan import choose_rows, plan
 
@@ -21,9 +22,11 @@ def flags(corpus: Path, encoder: Path, output: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(good_corpus, encoder, tmp_path_factory) -> tuple[Path, str]:
+def trained(good_corpus, encoder, python, tmp_path_factory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp("run_tables") / "tables"
-    ended = run_script("run_tables", flags(good_corpus, encoder, output, "--measure_oracle"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(launching, "_LAUNCH", (python, *launching._LAUNCH[1:]))
+        ended = run_script("run_tables", flags(good_corpus, encoder, output, "--measure_oracle"))
     assert ended.code == 0, ended.stderr
     return output, ended.stdout
 

@@ -87,16 +87,16 @@ def test_a_folder_corpus_needs_a_folder(tmp_path, encoder):
     check_refused("run_stage1", flags, "--corpus folder", "--data_dir")
 
 
-def test_processes_of_their_own_end_the_same_way(tmp_path):
+def test_processes_of_their_own_end_the_same_way(python, tmp_path):
     processes = {
         script: subprocess.Popen(
-            [sys.executable, ROOT / f"{script}.py", "--fold", "6", "--output_dir", tmp_path / "out"],
+            [started, ROOT / f"{script}.py", "--fold", "6", "--output_dir", tmp_path / "out"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
         )
-        for script in ("run_stage1", "run_stage2")
+        for script, started in (("run_stage1", python), ("run_stage2", sys.executable))
     }
     for script, process in processes.items():
         stdout, stderr = process.communicate()

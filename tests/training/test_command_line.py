@@ -7,13 +7,13 @@ import sys
 
 from helpers.tiny import ROOT
 
-LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1")
+LAUNCH = ("-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1")
 LAUNCH = (*LAUNCH, "--mixed_precision", "no", "--dynamo_backend", "no")
 
 
-def test_both_stages_of_the_demo_by_their_defaults(tmp_path):
-    for stage in (1, 2):
-        command = [*LAUNCH, str(ROOT / f"run_stage{stage}.py"), "--fold", "1", "--corpus", "demo"]
+def test_both_stages_of_the_demo_by_their_defaults(python, tmp_path):
+    for stage, started in ((1, sys.executable), (2, python)):
+        command = [started, *LAUNCH, str(ROOT / f"run_stage{stage}.py"), "--fold", "1", "--corpus", "demo"]
         ended = subprocess.run(
             [*command, "--num_train_epochs", "1"],
             cwd=tmp_path,

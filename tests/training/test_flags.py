@@ -85,6 +85,7 @@ def test_a_flag_that_does_nothing_without_another_names_it(values, needed):
         (Stage1, {"scl_weight": 0.5}, "--scl cos"),
         (Stage2, {"scl": "none", "scl_weight": 0.5}, "--scl cos"),
         (Stage2, {"tasks": ["emotion"], "aux_weight": 0.2}, "another of --tasks"),
+        (Stage2, {"ctc_scale": "batch"}, "asr among --tasks"),
         (
             CorpusArguments,
             {"fold": 1, "corpus": "folder", "data_dir": ["a"], "distinct_speakers": True},

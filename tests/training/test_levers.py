@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoConfig
 
-from modeling_ser_mtl import SerMtlConfig, SerMtlModel, TaskHead
-from ser_mtl.evaluation.line import choose, classifier
+from modeling_ser_mtl import SerMtlConfig, SerMtlModel, TaskHead, layer_statistics
+from ser_mtl.evaluation.line import classifier
 from ser_mtl.training import probe
 from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.line import pooled_parts
@@ -46,18 +46,28 @@ def test_a_head_set_to_a_classifier_gives_its_logits(classes):
     assert (logits.argmax(dim=1) > 0).all()  # what train does not have is the answer to nothing
 
 
-@pytest.mark.parametrize("flags", [{}, {"layer_weights": True, "trainable": "adapters"}], ids=str)
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"layer_weights": True, "trainable": "adapters"}, {"layer_statistics": True, "augment": "speed"}],
+    ids=str,
+)
 def test_training_begins_at_the_probe(tmp_path, good_corpus, encoder, flags):
     """With a learning rate of nothing it stays there: the answers are those of scikit-learn."""
-    seen: list[dict] = []
+    heads_see = probe._training_set
+    seen: list = []
+
+    def training_set(trainer):
+        seen.extend((heads_see(trainer), pooled_parts(trainer, probe.seen_by_heads)["test"]))
+        return seen[0]
+
     flags = {"probe_start": True, "learning_rate": 1e-30, "selection": "last", "num_train_epochs": 1} | flags
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(probe, "pooled_parts", lambda *args: seen.append(pooled_parts(*args)) or seen[-1])
+        patched.setattr(probe, "_training_set", training_set)
         ended = run_script("run_stage1", run_flags(good_corpus, tmp_path / "run", encoder=encoder, **flags))
     assert ended.code == 0, ended.stderr
-    train, dev, test = (seen[0][part] for part in ("train", "dev", "test"))
-    c, *_ = choose(train, dev)
-    predicted = classifier(train, 0, c).predict(test.layers[:, 0])
+    train, test = seen
+    assert len(train.emotions) == (4 if "augment" in flags else 1) * 24  # as they are, and three times changed
+    predicted = classifier(train, 0, probe.STRENGTH).predict(test.layers[:, 0])
     rows = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
     answers = [(f"speaker {row['speaker']}", row["emotion"]["label"], row["emotion"]["predicted"]) for row in rows]
     assert sorted(answers) == sorted(zip(test.groups, test.emotions, predicted, strict=True))
@@ -70,7 +80,40 @@ def test_a_probe_that_has_no_room_or_no_use_is_refused(tmp_path, good_corpus, en
     check_refused("run_stage1", run_flags(good_corpus, tmp_path / "b", **flags, trainable="heads"), "--probe_start")
 
 
-# ------------------------------------------------------------------------------------------------- the layers' average
+# ------------------------------------------------------------------------------------------- other views of the layers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_are_those_of_the_real_frames_of_each_layer(dtype):
+    outputs = [4 + 3 * torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in (0, 1)]
+    seen = layer_statistics((*outputs,), torch.arange(6) < torch.tensor([[6], [4]]))
+    assert seen.shape == (2, 1, 32) and seen.dtype == dtype
+    for one, frames in enumerate((6, 4)):
+        normed = [(out[one, :frames].double() - out[one, :frames].double().mean(1, keepdim=True)) for out in outputs]
+        normed = [out / (out.square().mean(1, keepdim=True) + 1e-5).sqrt() for out in normed]
+        expected = torch.cat([out.mean(0) for out in normed] + [out.std(0, correction=0) for out in normed])
+        torch.testing.assert_close(
+            seen[one, 0].double(), expected, atol=1e-4 if dtype is torch.float32 else 0.02, rtol=0
+        )
+
+
+def test_heads_on_statistics_go_through_both_stages(tmp_path, good_corpus, encoder):
+    first, second = tmp_path / "stage1", tmp_path / "stage2"
+    flags = {"encoder": encoder, "layer_statistics": True, "tasks": ["emotion"]}
+    ended = run_script("run_stage1", run_flags(good_corpus, first, **flags))
+    assert ended.code == 0, ended.stderr
+    weights = load_file(first / "model.safetensors")
+    assert (
+        weights["heads.emotion.projection.weight"].shape[1]
+        == 2 * 3 * weights["encoder.encoder.layer_norm.weight"].shape[0]
+    )
+    flags = {"stage1": first, "learning_rate": 1e-30, "scl": "none", "selection": "last"}
+    ended = run_script("run_stage2", run_flags(good_corpus, second, **flags))
+    assert ended.code == 0, ended.stderr
+    assert answers(second) == answers(first)
+    flags = {"encoder": encoder, "layer_statistics": True}
+    for other in ({"layer_weights": True}, {"trainable": "heads"}):
+        check_refused("run_stage1", run_flags(good_corpus, tmp_path / "run", **flags, **other), "--layer_statistics")
 
 
 def test_the_average_goes_through_both_stages(tmp_path, good_corpus, encoder):

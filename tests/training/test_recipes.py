@@ -54,19 +54,38 @@ def test_a_flag_wins_over_the_recipe_even_with_the_papers_value(tmp_path):
     assert parsed.args.learning_rate == 1e-4 and parsed.args.min_updates == RECIPES["small"][1]["min_updates"]
 
 
-@pytest.mark.parametrize("recipe", ["paper", "small", None])
-def test_the_args_of_a_run_give_the_same_run(tmp_path, recipe):
-    words = ["--corpus", "folder", "--data_dir", tmp_path, *(["--recipe", recipe] if recipe else [])]
-    record = record_of(settings(tmp_path, *words, "--seed", 3))
+@pytest.mark.parametrize(
+    ("flags", "taken_away"),
+    [(["--layer_weights"], {"layer_statistics"}), (["--layer_weights", "False"], set()),
+     (["--trainable", "heads"], {"layer_statistics", "probe_start"}), (["--trainable", "adapters"], set()),
+     (["--tasks", "asr", "--selection", "last"], {"probe_start"}), (["--augment", "none"], {"augment"}),
+     (["--front_end_cache", "always"], {"augment"}),
+     (["--emotion_head", "linear"], {"layer_statistics", "probe_start"}),
+     (["--tasks", "emotion", "--merge_asr", "x", "--merge_emotion", "y"], {"probe_start"})],
+    ids=str,
+)  # fmt: skip
+def test_a_flag_takes_away_what_contradicts_it_in_the_recipe(tmp_path, flags, taken_away):
+    names = {"layer_statistics", "probe_start", "augment"}
+    parsed = values(settings(tmp_path, "--corpus", "folder", "--data_dir", "x", *flags))
+    assert {name for name in names if not parsed[name]} == taken_away
+
+
+@pytest.mark.parametrize("stage", [Stage1, Stage2])
+@pytest.mark.parametrize("flags", [["--recipe", "paper"], ["--recipe", "small"], [], ["--augment", "none"]], ids=str)
+def test_the_args_of_a_run_give_the_same_run(tmp_path, stage, flags):
+    record = record_of(
+        settings(tmp_path, "--corpus", "folder", "--data_dir", tmp_path, "--seed", 3, *flags, stage=stage)
+    )
     file = tmp_path / "args.json"
     file.write_text(json.dumps(record))
-    again = record_of(parse_settings(Stage1, [str(file), "--output_dir", str(tmp_path / "run")]))
+    again = record_of(parse_settings(stage, [str(file), "--output_dir", str(tmp_path / "run")]))
     assert again == record
 
 
 def test_the_args_of_a_run_from_before_recipes_are_the_papers(tmp_path):
     record = record_of(settings(tmp_path, "--corpus", "folder", "--data_dir", tmp_path, "--recipe", "paper"))
-    for part, names in (("corpus", ("recipe", "refit")), ("method", ("probe_start", "layer_weights")),
+    for part, names in (("corpus", ("recipe", "refit")),
+                        ("method", ("probe_start", "layer_weights", "layer_statistics")),
                         ("training", ("min_updates", "layer_decay"))):  # fmt: skip
         for name in names:
             del record[part][name]
@@ -75,3 +94,13 @@ def test_the_args_of_a_run_from_before_recipes_are_the_papers(tmp_path):
     parsed = parse_settings(Stage1, [str(file), "--output_dir", str(tmp_path / "run")])
     assert (parsed.args.num_train_epochs, parsed.args.learning_rate, parsed.args.min_updates) == (200, 1e-4, 0)
     assert not (parsed.stage.probe_start or parsed.stage.layer_weights or parsed.corpus.refit)
+
+
+def test_the_args_of_a_run_of_a_smaller_recipe_give_no_more_than_it_had(tmp_path):
+    record = record_of(settings(tmp_path, "--corpus", "folder", "--data_dir", tmp_path))
+    del record["method"]["layer_statistics"]
+    record["training"]["augment"] = None
+    file = tmp_path / "args.json"
+    file.write_text(json.dumps(record))
+    parsed = parse_settings(Stage1, [str(file), "--output_dir", str(tmp_path / "run")])
+    assert parsed.stage.probe_start and not (parsed.stage.layer_statistics or parsed.args.augment)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from helpers.tiny import check_refused, run_flags, run_script
 
-from ser_mtl.training import refit
+from ser_mtl.training import refit, trainer
+from ser_mtl.training.line import line_of
 from ser_mtl.training.refit import last_of_the_best
 from ser_mtl.training.trainer import SerMtlTrainer
 
@@ -23,10 +24,13 @@ def flags(corpus: Path, output: Path, **more: object) -> list[object]:
 @pytest.fixture(scope="module")
 def refitted(tmp_path_factory, good_corpus, encoder) -> Path:
     output = tmp_path_factory.mktemp("refit") / "stage1"
+    of_runs: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(SerMtlTrainer, "finish", lambda *_: 1 / 0)  # an interruption after both trainings
+        patched.setattr(trainer, "line_of", lambda run: of_runs.append(run.args.output_dir) or line_of(run))
         with pytest.raises(ZeroDivisionError):
             run_script("run_stage1", flags(good_corpus, output, encoder=encoder))
+    assert of_runs == [str(output)]  # nobody would see that of the first training
     before = read(output.with_name("stage1-search"), "config.json")
     ended = run_script("run_stage1", flags(good_corpus, output, encoder=encoder))
     assert ended.code == 0, ended.stderr
@@ -70,8 +74,15 @@ def test_training_ends_at_the_last_epoch_that_chance_cannot_tell_from_the_best(s
     assert last_of_the_best(dict(enumerate(scores, 1)), 100) == step  # the standard error of 0.9 is 0.03
 
 
+@pytest.mark.parametrize(
+    ("scores", "step"), [([0.6, 0.54], 2), ([0.6, 0.53], 1), ([-0.2, -0.29], 2), ([-0.2, -0.3], 1), ([1.0, 0.99], 1)]
+)
+def test_chance_moves_a_ccc_as_it_moves_a_correlation(scores, step):
+    assert last_of_the_best(dict(enumerate(scores, 1)), 102, ccc=True) == step  # (1 - 0.6 ** 2) / 10 is 0.064
+
+
 def test_a_training_that_is_cut_short_has_the_learning_rates_of_the_whole(good_corpus, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(refit, "last_of_the_best", lambda scores, utterances: min(scores))
+    monkeypatch.setattr(refit, "last_of_the_best", lambda scores, utterances, ccc: min(scores))
     output = tmp_path / "run"
     ended = run_script(
         "run_stage1", flags(good_corpus, output, encoder=encoder, logging_strategy="steps", logging_steps=1)
@@ -89,6 +100,13 @@ def test_stage_2_searches_on_the_stage_1_that_has_not_heard_dev(refitted, good_c
     assert ended.code == 0, ended.stderr
     assert read(tmp_path / "stage2-search", "args.json")["method"]["stage1"] == str(refitted.with_name("stage1-search"))
     assert read(tmp_path / "stage2", "results.json")["stage1"] == str(refitted)
+
+
+def test_a_stage_1_of_another_fold_is_refused_under_the_name_that_the_flag_has(refitted, good_corpus, tmp_path):
+    other = flags(good_corpus, tmp_path / "run", stage1=refitted, fold=2)
+    check_refused("run_stage2", other, f"--stage1 {refitted}: was trained", "of the same fold")
+    other = flags(good_corpus, tmp_path / "run", stage1=refitted, embedding_dim=7)
+    check_refused("run_stage2", other, f"that of --stage1 {refitted} is")
 
 
 @pytest.mark.parametrize("more", [{"dev": "none", "selection": "last"}, {"selection": "last"}], ids=str)

@@ -1,14 +1,12 @@
 """Both stages end to end: what a run leaves, what is frozen, what comes back, and which base an adapter accepts."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny import ROOT, TRAVELLING, check_refused, run_flags, run_script, write_corpus, write_encoder
+from helpers.tiny import ROOT, TRAVELLING, check_refused, run_flags, run_script
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -36,13 +34,9 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> dict[str, Path]:
+def world(good_corpus, encoder, finished, finished2) -> dict[str, Path]:
     """A corpus, an encoder, and a run of both stages with their defaults."""
-    root = tmp_path_factory.mktemp("stages")
-    paths = {"corpus": write_corpus(root / "corpus"), "encoder": write_encoder(root / "encoder")}
-    paths["stage1"] = stage(1, paths, root / "stage1")
-    paths["stage2"] = stage(2, paths, root / "stage2", "--stage1", paths["stage1"])
-    return paths
+    return {"corpus": good_corpus, "encoder": encoder, "stage1": finished, "stage2": finished2}
 
 
 def stage(number: int, paths: dict[str, Path], output: Path, *more: object) -> Path:
@@ -148,7 +142,7 @@ def test_stage_one_leaves_the_front_end_as_it_was_and_moves_all_else(world):
 
 
 @pytest.mark.parametrize("name", ["stage1", "stage2"])
-def test_a_run_gives_the_same_logits_in_a_new_process(world, name, tmp_path):
+def test_a_run_gives_the_same_logits_in_a_new_process(world, name, python, tmp_path):
     torch.save(logits(SerMtlModel.from_pretrained(world[name])), tmp_path / "expected.pt")
     script = (
         "import sys, torch; sys.path[:0] = sys.argv[1:4]\n"
@@ -156,9 +150,7 @@ def test_a_run_gives_the_same_logits_in_a_new_process(world, name, tmp_path):
         "assert_same(logits(SerMtlModel.from_pretrained(sys.argv[4])), torch.load(sys.argv[5]))\n"
     )
     argv = [ROOT, ROOT / "tests", ROOT / "tests/training", world[name], tmp_path / "expected.pt"]
-    subprocess.run(
-        [sys.executable, "-c", script, *map(str, argv)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    subprocess.run([python, "-c", script, *map(str, argv)], check=True)
 
 
 def test_the_loaded_model_gives_the_probabilities_of_the_run(world):

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.encoders import LABELS
 from helpers.trainers import N, noise_trainer, noises
 from helpers.waiting import Waiting
 from transformers import TrainerCallback
 
 from answers_ser_mtl import heard_characters, transcripts_of
-from modeling_ser_mtl import weighted_loss
+from modeling_ser_mtl import CTC_SCALES, weighted_loss
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import UserError
 from ser_mtl.training.arguments import SerMtlArguments
@@ -24,9 +25,10 @@ from ser_mtl.training.arguments import SerMtlArguments
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def gradients(folder: Path, per_device: int, accumulation: int) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(folder: Path, per_device: int, accumulation: int, **more) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the only update of an epoch."""
-    made = noise_trainer(folder, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    flags = {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": accumulation} | more
+    made = noise_trainer(folder, **flags)
     made.create_optimizer_and_scheduler(1)
     batches, counts = made.get_batch_samples(iter(made.get_train_dataloader()), accumulation, made.args.device)
     made.current_gradient_accumulation_steps = accumulation
@@ -34,13 +36,36 @@ def gradients(folder: Path, per_device: int, accumulation: int) -> tuple[float, 
     return float(loss), {name: p.grad for name, p in made.model.named_parameters() if p.grad is not None}
 
 
-def test_a_batch_of_eight_equals_two_of_four(tmp_path):
-    loss, whole = gradients(tmp_path, 8, 1)
-    accumulated_loss, parts = gradients(tmp_path, 4, 2)
+@pytest.mark.parametrize("scale", CTC_SCALES)
+def test_a_batch_of_eight_equals_two_of_four(tmp_path, scale):
+    loss, whole = gradients(tmp_path, 8, 1, ctc_scale=scale)
+    accumulated_loss, parts = gradients(tmp_path, 4, 2, ctc_scale=scale)
     assert accumulated_loss == pytest.approx(loss, rel=1e-5)
     assert set(parts) == set(whole)
     for name, gradient in whole.items():
-        torch.testing.assert_close(parts[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+        torch.testing.assert_close(parts[name], gradient, atol=1e-6 * max(1.0, loss), rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("scale", "reduction", "divided"),
+    [("characters", "mean", False), ("utterance", "sum", True), ("batch", "sum", False)],
+)
+def test_the_scales_of_ctc_are_the_reductions_of_torch_over_an_update(tmp_path, scale, reduction, divided):
+    made = noise_trainer(
+        tmp_path, ctc_scale=scale, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=0.0
+    )
+    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
+    labels = batch["asr_labels"]
+    with torch.no_grad():
+        output = made.model.train()(batch["input_values"], batch["attention_mask"])
+    there = (labels >= 0).any(dim=1)
+    expected = F.ctc_loss(
+        output.asr_logits.log_softmax(-1).transpose(0, 1)[:, there], labels[there].clamp(min=0),
+        output.frame_lengths[there], (labels[there] >= 0).sum(dim=1), reduction=reduction,
+    )  # fmt: skip
+    made.train()
+    found = made.state.log_history[0]["loss_asr"]
+    assert found == pytest.approx(float(expected) / (int(there.sum()) if divided else 1), rel=1e-4)
 
 
 def test_the_loss_of_an_update_is_the_weighted_loss_of_its_utterances(tmp_path):
@@ -100,7 +125,7 @@ def test_predictions_come_back_whole_and_beside_their_rows(tmp_path):
 
 ENDS_OF_EPOCHS = [(N, 1), (N + 2, 1), (N + 3, 2)]
 """Utterances and accumulation steps: epochs in whole updates of four, and with a last update of two or three."""
-WEIGHTED = {"class_weights": "balanced", "label_smoothing_factor": 0.1}
+WEIGHTED = {"class_weights": "balanced", "label_smoothing_factor": 0.1, "ctc_scale": "batch"}
 """Flags of the cases with accumulation."""
 
 
@@ -126,13 +151,13 @@ def two_epochs(folder: Path, utterances: int, accumulation: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> list[dict]:
+def two_processes(python, tmp_path_factory) -> list[dict]:
     """What two processes give for each of `ENDS_OF_EPOCHS`; they are started once, since that takes the longest."""
     folder = tmp_path_factory.mktemp("two")
     for utterances, _ in ENDS_OF_EPOCHS:
         noises(folder / f"{utterances}/noises", utterances)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [python, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     subprocess.run([*command, __file__, str(folder)], check=True, env=environment)
     return json.loads((folder / "out.json").read_text())
 

@@ -136,7 +136,7 @@ def _is_finished(folder: Path, settings: dict) -> bool:
     except (OSError, ValueError, TypeError, KeyError):
         is_demo = False
     if not is_demo:
-        raise UserError(f"{folder}: exists and is no demo corpus; name another folder or remove it")
+        raise UserError(f"{folder}: exists and is not a demo corpus; name another folder or remove it")
     if marker != settings:
         raise UserError(
             f"{folder}: holds a demo corpus of seed {marker.get('seed')} and {marker.get('utterances')} utterances, "

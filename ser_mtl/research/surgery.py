@@ -1,9 +1,15 @@
-"""PCGrad: gradients of different losses do not conflict on the encoder."""
+"""Gradient surgery: gradients of different losses do not conflict on the encoder. The projections are torchjd's.
 
-from collections.abc import Iterable
+torchjd is imported where it is used: it is an extra. Its solver for UPGrad would need two packages more, one of them
+under the GPL; `projection_onto_cone` solves the same problem with scipy.
+"""
+
+from collections.abc import Callable, Iterable
 from itertools import chain
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from modeling_ser_mtl import SerMtlOutput, weighted_loss
@@ -11,13 +17,53 @@ from ser_mtl.research.gradients import gradients_of, inner_products, shared_para
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.trainer import SerMtlTrainer
 
+Weighting = Callable[[Tensor], Tensor]
+"""Inner products of gradients (losses, losses) -> the weight of each in the sum that replaces theirs, (losses,)."""
 
-class PcgradTrainer(SerMtlTrainer):
-    """A `SerMtlTrainer` whose encoder gets PCGrad's gradients. Works in one process and without fp16."""
 
-    def __init__(self, *args, **kwargs):
+def weighting_of(method: str, losses: int) -> Weighting:
+    """The weights of PCGrad (Yu et al. 2020, algorithm 1) or UPGrad (Quinton and Rey 2024).
+
+    PCGrad takes from each gradient its part along each other one that it conflicts with, one after the other, in random
+    order. UPGrad projects each onto the cone of directions that conflict with none. Both add up the results, so that
+    gradients without conflict keep their plain sum.
+    """
+    from torchjd.aggregation import PCGradWeighting, UPGradWeighting
+
+    if method == "pcgrad":
+        return PCGradWeighting()
+    return UPGradWeighting(torch.ones(losses, dtype=torch.float64), projection_onto_cone)
+
+
+def projection_onto_cone(sums: Tensor, products: Tensor) -> Tensor:
+    """Project linear combinations of gradients onto the directions that have no negative product with any of them.
+
+    By duality the projection of J'u is J'(u + w), with the w >= 0 that makes its norm smallest: least squares with
+    non-negative unknowns.
+
+    Args:
+        sums: u of each combination, (combinations, losses).
+        products: J J', (losses, losses).
+
+    Returns:
+        u + w, (combinations, losses).
+    """
+    values, vectors = np.linalg.eigh(products.numpy())
+    root = np.sqrt(values.clip(min=0))[:, None] * vectors.T  # root' root = products
+    scale = np.sqrt(values.max()) or 1.0
+    return torch.stack([u + torch.from_numpy(nnls(root / scale, -(root / scale) @ u.numpy())[0]) for u in sums])
+
+
+class SurgeryTrainer(SerMtlTrainer):
+    """A `SerMtlTrainer` whose encoder gets gradients without conflicts. Works in one process and without fp16.
+
+    Args:
+        method: "pcgrad" or "upgrad".
+    """
+
+    def __init__(self, *args, method: str, **kwargs):
         super().__init__(*args, **kwargs)
-        self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()))
+        self.surgery = GradientSurgery(chain.from_iterable(shared_parameters(self.model).values()), method)
 
     def compute_loss(
         self,
@@ -46,17 +92,19 @@ class PcgradTrainer(SerMtlTrainer):
 
 
 class GradientSurgery:
-    """PCGrad (Yu et al. 2020, algorithm 1) on the shared parameters.
+    """Surgery on the gradients of the shared parameters.
 
     `collect` adds up each loss's gradient over the batches of an update; `operate` then replaces their sum, which
     backpropagation left in `.grad`, by the sum of the projected gradients. The heads keep their gradients.
 
     Args:
         parameters: the shared parameters.
+        method: "pcgrad" or "upgrad".
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]):
+    def __init__(self, parameters: Iterable[nn.Parameter], method: str):
         self.parameters = list(parameters)
+        self.method = method
         self.gradients: dict[str, list[Tensor]] = {}
 
     def collect(self, losses: dict[str, Tensor]) -> None:
@@ -71,28 +119,10 @@ class GradientSurgery:
     def operate(self) -> None:
         """Set `.grad` to the sum of the projected gradients of the update, and forget them."""
         names = list(self.gradients)
-        weights = pcgrad_weights(inner_products(self.gradients.values()).double().cpu()).tolist()
+        products = inner_products(self.gradients.values()).double().cpu()
+        weights = weighting_of(self.method, len(names))(products).tolist()
         for i, parameter in enumerate(self.parameters):
             parameter.grad = sum(
                 weight * self.gradients[name][i] for name, weight in zip(names, weights, strict=True)
             ).to(parameter.dtype)
         self.gradients = {}
-
-
-def pcgrad_weights(products: Tensor) -> Tensor:
-    """The weight of each gradient in PCGrad's sum of projected gradients, from their inner products.
-
-    Each gradient g_i is compared with the others g_j in a random order. If g_i . g_j < 0, the part of g_i along g_j is
-    removed: g_i <- g_i - (g_i . g_j / |g_j|^2) g_j. The result is a linear combination of the gradients, so their inner
-    products are all that is needed. (losses, losses) -> (losses,).
-    """
-    total = torch.zeros(len(products), dtype=products.dtype)
-    for i in range(len(products)):
-        weights = torch.zeros_like(total)
-        weights[i] = 1.0
-        for j in torch.randperm(len(products)).tolist():
-            along = weights @ products[:, j]
-            if j != i and along < 0:
-                weights[j] -= along / products[j, j]
-        total += weights
-    return total

@@ -1,0 +1,1 @@
+"""Programs that `run_tables.py` runs before a stage, as `python -m`."""

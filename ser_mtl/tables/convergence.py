@@ -1,0 +1,43 @@
+"""Whether the runs of a row have converged, from their training losses."""
+
+import numpy as np
+
+from ser_mtl.tables.finished import FinishedRow
+
+STILL_FALLING = 0.05
+"""A loss has not converged if the last quarter of the training has more than this share of its whole fall."""
+_FEWEST_EPOCHS = 4
+
+
+def logs_of(row: FinishedRow) -> list[list[dict]]:
+    """The entries of each run's history that have training losses, of the runs with any."""
+    logs = [[entry for entry in run.history if "loss" in entry] for run in row.runs]
+    return [log for log in logs if log]
+
+
+def three_quarters(log: list[dict]) -> dict:
+    """The entry after three quarters of the training."""
+    return log[(3 * len(log) - 1) // 4]
+
+
+def unconverged(row: FinishedRow) -> list[str] | None:
+    """The tasks whose training loss, as a mean over the runs, has not converged; None if too few epochs can tell.
+
+    The learning rate falls to zero, so a loss that has stopped falling may still be high.
+    """
+    logs = logs_of(row)
+    if not logs or min(map(len, logs)) < _FEWEST_EPOCHS:
+        return None
+    names = [name for name in logs[0][-1] if name.startswith("loss_") and all(name in log[0] for log in logs)]
+    found = []
+    for name in names:
+        first, later, last = np.mean([[log[0][name], three_quarters(log)[name], log[-1][name]] for log in logs], axis=0)
+        if later - last > STILL_FALLING * abs(first - last):
+            found.append(name.removeprefix("loss_"))
+    return found
+
+
+def mark(row: FinishedRow) -> str:
+    """What stands beside the name of a row that has not converged; empty for all others."""
+    names = unconverged(row)
+    return f" (**not converged**: {', '.join(names)})" if names else ""
