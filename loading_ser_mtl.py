@@ -257,7 +257,8 @@ def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> Non
     """Before adapter weights are loaded: raise if this model is not the base that they were trained on."""
     if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
-    saved = next((value for name, value in state.items() if name.startswith(f"{prefix}fingerprint.")), None)
+    names = [name for name in state if name.startswith(f"{prefix}fingerprint.")]
+    saved = next((state[name] for name in names if ".original_module." not in name), None)  # those are zeros of PEFT
     if saved is None:
         return  # adapters of the user's own
     if not hasattr(model, "fingerprint"):

@@ -2,7 +2,7 @@
 
 The method of "Enhancing two-stage finetuning for speech emotion recognition using adapters" (Gao, Shi, Chu, Kawahara,
 ICASSP 2024), with its equation numbers: config, output, adapters, heads, losses, model. The file travels to the Hub
-with the other `*_ser_mtl.py` beside it; the eight need nothing else of this project.
+with the other `*_ser_mtl.py` beside it; the nine need nothing else of this project.
 
 Padding never changes an utterance's result, adapters are exact no-ops until they are trained, and every loss is kept as
 one value per utterance, so that the mean over annotated utterances is exact for any batch.
@@ -26,20 +26,20 @@ try:
 except ImportError:  # transformers 4
     from torch.nn import init
 
-try:  # in a repository of the Hub, and in its copies here, the eight files are a package
-    from .answers_ser_mtl import infer  # noqa: F401, I001 (files that travel are those named here)
+try:  # in a repository of the Hub, and in its copies here, the nine files are a package
+    from .answers_ser_mtl import infer  # noqa: F401 (files that travel are those named here)
     from .config_ser_mtl import BaseConfig
-    from .encoders_ser_mtl import FAMILIES, LayerWeights, add_positions, front_end, layer_arguments, speech_encoder
-    from .encoders_ser_mtl import layer_statistics, masked_mean
+    from .encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+    from .layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
     from .loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     from .pipeline_ser_mtl import SpeechEmotionPipeline  # noqa: F401
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
     try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
-        from config_ser_mtl import BaseConfig  # noqa: I001
-        from encoders_ser_mtl import FAMILIES, LayerWeights, add_positions, front_end, layer_arguments, speech_encoder
-        from encoders_ser_mtl import layer_statistics, masked_mean
+        from config_ser_mtl import BaseConfig
+        from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
+        from layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
         from loading_ser_mtl import BaseFingerprint, ByTask, LoadableModel, refuse_wrong_base
     except ImportError:
         raise

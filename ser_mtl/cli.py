@@ -79,7 +79,8 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
         program: its name in front of the line; by default that of the script.
     """
     name = program or Path(sys.argv[0]).name
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # each process finds the mistake, one says it
+    rank = os.environ.get("LOCAL_RANK", "0")
+    first = rank == "0" or not rank.isdecimal()  # each process finds the mistake, one says it
     end_with_launcher()
     try:
         with on_signals(stop), _notices(name, first), _printed():

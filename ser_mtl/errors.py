@@ -38,8 +38,8 @@ class Notice(UserWarning):
 
 
 def notice(line: str) -> None:
-    """Tell the user; control characters of names are spelled out."""
-    warnings.warn(printable(line), Notice, stacklevel=3)
+    """Tell the user; as with a `UserError`, control characters of names are spelled out."""
+    warnings.warn(_one_line(line), Notice, stacklevel=3)
 
 
 @contextmanager
@@ -65,7 +65,9 @@ def write_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{what}: cannot be written ({error.strerror})") from error
+        file = str(error.filename2 or error.filename or "")
+        inside = f": {file}" if file and file not in what and ".partial." not in file else ""
+        raise UserError(f"{what}{inside}: cannot be written ({error.strerror})") from error
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -168,6 +170,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
+    if type(error).__name__ == "SafetensorError":
+        return f"its weights are damaged ({text}); copy or download them again"
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
 

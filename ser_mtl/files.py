@@ -23,11 +23,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It is renamed to `path` when the block ends, and removed if it fails.
 
     The block may write a file or a folder there. The suffix stays the same, because many writers choose the format by
-    it. Missing parent folders are created.
+    it. Missing parent folders are created. A pipe or a device is written into as it is.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = Path(path)
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if _is_open_ended(path):
+        with writing(path):
+            yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
+    # The longest names leave no room for a longer one.
+    partial = path.with_name(f".partial.{path.name if len(os.fsencode(path.name)) <= _ROOM else path.name[9:]}")
     try:
         with writing(path):
             yield partial
@@ -36,6 +46,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
+
+
+def _is_open_ended(path: Path) -> bool:
+    """Whether it is a pipe, a device, or a name of what is open, such as /dev/stdout: root could replace it."""
+    named = path.is_relative_to("/proc") or (path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm"))
+    return os.path.exists(path) and not path.is_dir() and (named or not path.is_file())
 
 
 @contextmanager
@@ -65,6 +81,7 @@ def _number(error: Exception, path: Path) -> int | None:
     return None
 
 
+_ROOM = 255 - len(".partial.")  # bytes
 _LITTLE = 2**22  # bytes free on a disk that is full
 
 
@@ -79,7 +96,7 @@ def read_json(path: str | Path, schema: Any = dict) -> Any:
     Raises:
         UserError: the file is missing or damaged, or does not fit the schema; the line names the key.
     """
-    return fitting(_parsed(path, _loads), schema, path)
+    return fitting(_parsed(path, loads), schema, path)
 
 
 def read_json_lines(path: str | Path, schema: Any = dict) -> list[Any]:
@@ -88,7 +105,7 @@ def read_json_lines(path: str | Path, schema: Any = dict) -> list[Any]:
     Raises:
         UserError: as `read_json`.
     """
-    lines = _parsed(path, lambda text: [_loads(line) for line in text.split("\n") if line])
+    lines = _parsed(path, lambda text: [loads(line) for line in text.split("\n") if line])
     return fitting(lines, list[schema], path)
 
 
@@ -176,7 +193,20 @@ def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
         raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
 
 
-def _loads(text: str) -> Any:
+def read_bytes(file: Path) -> bytes:
+    """The content of a file that a user or a stranger wrote, and that has an end.
+
+    Raises:
+        OSError: it is missing, a pipe or a device, or too large to be read whole.
+    """
+    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+        raise OSError(errno.EINVAL, "a pipe or a device")
+    if os.path.isfile(file) and os.path.getsize(file) > _LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST >> 20} MiB")
+    return file.read_bytes()
+
+
+def loads(text: str) -> Any:
     """Parse JSON. A number that is not finite, or has more than 64 bits, is null, as `write_json` writes it."""
     content = json.loads(text, parse_constant=lambda _: None, parse_float=_finite_number, parse_int=_whole_number)
     if "\\u" in text:

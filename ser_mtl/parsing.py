@@ -32,7 +32,15 @@ class OneLineErrors:
 
 
 class OneLineParser(OneLineErrors, argparse.ArgumentParser):
-    """A parser whose mistakes are a `UserError`."""
+    """A parser whose mistakes are a `UserError`. An empty word is one: what a script had no value for."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Refuse empty words, which would mean the folder of now, or the default."""
+        words = list(args or ())
+        for before, word in zip([self.prog, *words], words, strict=False):
+            if not word or (word.endswith("=") and word[:-1] in self._option_string_actions):
+                self.error(f"{word[:-1] or before}: is followed by nothing; give a value, or leave it out")
+        return super().parse_args(args, namespace)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

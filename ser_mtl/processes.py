@@ -5,7 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from ser_mtl import stopping
@@ -32,7 +32,7 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("fork")
-    place, running = context.Value("q", 0), dict[Connection, Any]()
+    place, running = context.Value("q", 0), dict[Any, Any]()
     for _ in range(min(processes, len(jobs))):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(jobs, work, place, sender, os.getpid()), daemon=True)
@@ -41,9 +41,8 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
         running[receiver] = process
     try:
         while running:
-            ready = wait(list(running))
-            for receiver in [one for one in running if one in ready]:
-                yield from _received(receiver, running)
+            for ready in wait(list(running)):
+                yield from _received(ready, running)
     finally:
         for process in running.values():
             process.terminate()
@@ -51,7 +50,7 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
             process.join()
 
 
-def _received(receiver: Connection, running: dict) -> Iterator:
+def _received(receiver: Any, running: dict) -> Iterator:
     """The result that waits in a pipe; none if its process has come to its end."""
     try:
         result, caught = receiver.recv()
@@ -71,7 +70,7 @@ def _received(receiver: Connection, running: dict) -> Iterator:
     yield result
 
 
-def _work(jobs: Sequence, work: Callable, place: Any, sender: Connection, parent: int) -> None:
+def _work(jobs: Sequence, work: Callable, place: Any, sender: Any, parent: int) -> None:
     """Take one job after another, until none is left or one fails."""
     import torch
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from typing_extensions import TypedDict
 
+from ser_mtl import files
 from ser_mtl.errors import UserError
-from ser_mtl.files import read_json, read_json_lines, replacing, write_json, write_json_lines, write_text
+from ser_mtl.files import read_bytes, read_json, read_json_lines, replacing, write_json, write_json_lines, write_text
+from ser_mtl.hub.completion import read_completion
 
 
 class Results(TypedDict):
@@ -98,3 +101,16 @@ def test_a_folder_a_device_and_a_huge_file_are_not_read(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"much": "text"})
     with pytest.raises(UserError, match=r"a\.json: is larger than"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_a_device_or_a_file_of_gigabytes_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="a pipe or a device"):
+            read_bytes(path)
+    (tmp_path / "large").write_bytes(b"12")
+    monkeypatch.setattr(files, "_LARGEST", 1)
+    with pytest.raises(OSError, match="larger than"):
+        read_bytes(tmp_path / "large")
+    with pytest.raises(UserError, match=r"--card .*pipe: cannot be read"):
+        read_completion(None, None, None, tmp_path / "pipe")

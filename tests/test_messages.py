@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from helpers.tiny import check_one_line, run_script
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 
 from ser_mtl.errors import Notice, UserError, hub_errors, notice
+from ser_mtl.hub.push import make_repository
 from ser_mtl.model.base import base_of
 
 
@@ -40,6 +43,13 @@ def test_what_is_neither_folder_nor_repository_is_said_so():
     wrapped = OSError("Incorrect path_or_model_id")
     wrapped.__cause__ = cause
     assert line(cause) == line(wrapped) == said
+
+
+def test_damaged_weights_and_names_of_no_repository_say_what_to_do():
+    damaged = SafetensorError("Error while deserializing header: header too small")
+    assert line(damaged) == f"model x: its weights are damaged ({damaged}); copy or download them again"
+    with pytest.raises(UserError, match=r"^repository a/b/c: is no name of one; write namespace/name"):
+        make_repository(HfApi(), "a/b/c")
 
 
 @pytest.fixture

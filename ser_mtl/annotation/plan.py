@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NotRequired
 
 from typing_extensions import TypedDict
 
@@ -40,6 +41,8 @@ class Plan(TypedDict):
     settings: Settings
     shards: list[list[str]]
     sha256: str
+    first_bytes: NotRequired[list[int]]
+    """The size of each shard's first recording, by which other recordings of the same names are known."""
 
 
 def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, settings: Settings) -> Plan:
@@ -63,6 +66,7 @@ def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, setting
         before: Plan | None = read_json(path, Plan) if path.exists() else None
         if before is not None:
             _check(before, path, model, settings)
+            _check_same(before, path, data_dir)
         shards = before["shards"] if before else []
         known = {file for shard in shards for file in shard}
         if known and known.isdisjoint(files):
@@ -71,7 +75,11 @@ def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, setting
         if before is not None and not new:
             return before
         name = before["model"] if before else model
-        whole = Plan(model=name, settings=settings, shards=shards + new, sha256=digest_of(shards + new))
+        unknown = [-1] * len(shards)
+        sizes = before.get("first_bytes", unknown) if before else unknown
+        sizes = sizes + [_size(data_dir / shard[0]) for shard in new]
+        shards = shards + new
+        whole = Plan(model=name, settings=settings, shards=shards, sha256=digest_of(shards), first_bytes=sizes)
         write_json(path, whole)
         return whole
 
@@ -115,6 +123,9 @@ def digest_of(shards: list[list[str]]) -> str:
 def _check(before: Plan, path: Path, model: str, settings: Settings) -> None:
     if digest_of(before["shards"]) != before["sha256"]:
         raise UserError(f"{path}: is damaged: its recordings do not have its sha256; name another --output_dir")
+    outside = next((file for shard in before["shards"] for file in shard if not _is_below(file)), None)
+    if outside is not None:
+        raise UserError(f"{path}: names {outside!r}, which is not below --data_dir; name another --output_dir")
     for name, value in settings.items():
         if (earlier := before["settings"][name]) == value:  # type: ignore[literal-required]
             continue
@@ -134,12 +145,39 @@ def _dealt(files: list[str], data_dir: Path, shard_files: int) -> Iterator[list[
             yield shard
             shard, total = [], 0
         shard.append(file)
-        try:
-            total += os.path.getsize(data_dir / file)
-        except OSError:
-            continue  # it went; its row will say so
+        total += max(0, _size(data_dir / file))
     if shard:
         yield shard
+
+
+def _check_same(before: Plan, path: Path, data_dir: Path) -> None:
+    """Check that the recordings are those of before, by the size of one of each shard."""
+    sizes = zip(before["shards"], before.get("first_bytes", []), strict=False)
+    looked = [(shard[0], size == now) for shard, size in sizes if -1 not in (size, now := _size(data_dir / shard[0]))]
+    changed = [file for file, same in looked if not same]
+    if len(changed) == len(looked) > 1:
+        raise UserError(
+            f"--data_dir {data_dir}: holds other recordings than {path} was begun with, under the same names: of all "
+            f"{len(looked)} that were compared, such as {changed[0]}, the sizes differ; name another --output_dir"
+        )
+    if changed:
+        notice(
+            f"{data_dir / changed[0]}: has changed since {path} was begun ({len(changed)} of the {len(looked)} that "
+            "were compared); delete the shards whose answers are to be new"
+        )
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; -1 if it is gone: its row will say so."""
+    try:
+        return os.path.getsize(file)
+    except OSError:
+        return -1
+
+
+def _is_below(file: str) -> bool:
+    """Whether a path of a plan, which somebody else may have written, stays in the folder of recordings."""
+    return bool(file) and "\0" not in file and not file.startswith("/") and ".." not in file.split("/")
 
 
 def _is_utf8(name: str) -> bool:

@@ -12,6 +12,11 @@ from ser_mtl.inference.recognizer import Recognizer
 
 _ROW_GROUP = 10_000
 """Rows and segments in memory."""
+_OF_ALL = (
+    pa.field("file", pa.string(), nullable=False),
+    pa.field("duration", pa.float64()),
+    pa.field("error", pa.string()),
+)
 
 
 def path_of(output_dir: Path, number: int) -> Path:
@@ -20,11 +25,13 @@ def path_of(output_dir: Path, number: int) -> Path:
 
 
 def is_whole(path: Path, rows: int) -> bool:
-    """Whether a shard is there, with all its rows."""
+    """Whether a shard is there, with all its rows and the columns that every shard has."""
     try:
-        return pq.read_metadata(path).num_rows == rows
+        known = pq.read_metadata(path)
     except (OSError, pa.ArrowException):
         return False
+    schema = known.schema.to_arrow_schema()
+    return known.num_rows == rows and all(field in schema for field in _OF_ALL)
 
 
 def schema_of(recognizer: Recognizer) -> pa.Schema:
@@ -38,8 +45,8 @@ def schema_of(recognizer: Recognizer) -> pa.Schema:
         tasks.append(pa.field("transcript", pa.string()))
     times = [pa.field(name, pa.float64()) for name in ("start", "end")]
     segments = pa.field("segments", pa.list_(pa.struct([*times, *tasks])))
-    begin = [pa.field("file", pa.string(), nullable=False), pa.field("duration", pa.float64())]
-    return pa.schema([*begin, *tasks, segments, pa.field("error", pa.string())])
+    file, duration, error = _OF_ALL
+    return pa.schema([file, duration, *tasks, segments, error])
 
 
 def _task(labels: list[str]) -> pa.DataType:

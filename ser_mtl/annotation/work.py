@@ -15,7 +15,7 @@ from ser_mtl.annotation import manifest
 from ser_mtl.annotation.plan import Plan, Settings, plan
 from ser_mtl.annotation.progress import Progress
 from ser_mtl.annotation.shards import is_whole, path_of, write_shard
-from ser_mtl.errors import write_errors
+from ser_mtl.errors import UserError, write_errors
 from ser_mtl.inference.recognizer import Recognizer, load_flagged
 from ser_mtl.lock import give_back, take, works_in
 from ser_mtl.model.front_end import weights_digest
@@ -44,9 +44,19 @@ class Place:
 
     @classmethod
     def of_launcher(cls) -> "Place":
-        """As `accelerate launch` or `torchrun` says; nothing of them is started."""
+        """As `accelerate launch` or `torchrun` says; nothing of them is started.
+
+        Raises:
+            UserError: a variable of the environment is no number, or they do not go together.
+        """
         names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK"}
-        return cls(**{field: int(os.environ[name]) for field, name in names.items() if name in os.environ})
+        given = {field: os.environ[name] for field, name in names.items() if name in os.environ}
+        if all(value.isdecimal() for value in given.values()):
+            place = cls(**{field: int(value) for field, value in given.items()})
+            if place.rank < place.world:
+                return place
+        said = ", ".join(f"{names[field]}={value}" for field, value in given.items())
+        raise UserError(f"{said}: are no places of a launcher; unset them, or start accelerate launch or torchrun")
 
     def order(self, shards: list[int], shared: bool) -> list[int]:
         """The shards in the order in which this process tries them: its share, then what others have left.

@@ -5,11 +5,13 @@ ser-mtl page --model me/xlsr-ser-stage1 --space me/demo
 """
 
 import importlib.util
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
 from ser_mtl.parsing import add_loading
+from ser_mtl.safe_text import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -80,8 +82,6 @@ def write(args: Namespace) -> None:
     folder = args.output_dir or Path(args.space)
     options = {"transcript": not args.no_transcript, "dtype": args.dtype}
     write_space(folder, args.space, args.model, args.base, Limits(args.max_seconds, args.max_megabytes), options)
-    print(f"written to {folder}; push it:")
-    print(
-        f"hf repos create {args.space} --type space --space-sdk gradio && "
-        f"hf upload {args.space} {folder} . --type space"
-    )
+    upload = shlex.join(["hf", "upload", args.space, str(folder), ".", "--type", "space"])
+    print(printable(f"written to {folder}; push it:"))
+    print(printable(f"hf repos create {args.space} --type space --space-sdk gradio && {upload}"))

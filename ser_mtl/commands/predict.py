@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
-    add("--output", help="File for the answers, or a folder for a file for each recording. [standard output]")
+    add("--output", help="File for the answers, or a folder for a file for each recording. [-, standard output]")
     add(
         "--segments",
         action="store_true",
@@ -73,6 +73,7 @@ def main(args: Namespace) -> None:
         raise UserError("the following arguments are required: paths; --help explains every flag")
     from ser_mtl.inference.finding import find_audio
 
+    args.output = None if args.output == str(STDIN) else args.output  # - is standard output there
     files, left_out, faults = find_audio(args.paths)
     if not files:
         raise UserError("; ".join(faults))
@@ -95,18 +96,45 @@ def check_places(args: Namespace, files: list[Path]) -> None:
     Raises:
         UserError: it has none.
     """
+    from ser_mtl.inference import writing
+
     if args.output is None and args.format in DOCUMENTS and len(files) > 1:
         raise UserError(f"--format {args.format}: has a file for each recording; name a folder with --output")
     if files.count(STDIN) > 1:
         raise UserError("-: standard input can be read once")
-    if args.plot:
-        from ser_mtl.inference.plot import places
-
-        places(args.plot, files)
+    if args.embeddings and (args.embeddings.endswith("/") or Path(args.embeddings).is_dir()):
+        raise UserError(f"--embeddings {args.embeddings}: is a folder; name a file, such as embeddings.npz")
+    writing.check_targets(targets_of(args, files), [file for file in files if file != STDIN])
     for flag in ("embeddings", "plot"):
         if path := getattr(args, flag):
             with write_errors(f"--{flag} {path}"):
                 (Path(path) if path.endswith("/") else Path(path).parent).mkdir(parents=True, exist_ok=True)
+
+
+def targets_of(args: Namespace, files: list[Path]) -> dict[str, list[Path]]:
+    """The files that are written, by flag.
+
+    Raises:
+        UserError: one figure for several recordings.
+    """
+    from ser_mtl.inference import plot
+
+    outputs = names_of(args, files) or ([Path(args.output)] if args.output else [])
+    figures = plot.places(args.plot, files) if args.plot else []
+    return {
+        "--output": outputs,
+        "--plot": figures,
+        "--embeddings": [Path(args.embeddings)] if args.embeddings else [],
+    }
+
+
+def names_of(args: Namespace, files: list[Path]) -> list[Path]:
+    """The file of each answer, if `--output` is a folder for them."""
+    from ser_mtl.inference import writing
+
+    if not args.output or not writing.is_folder(args.output, args.format in DOCUMENTS and len(files) > 1):
+        return []
+    return writing.names_in(Path(args.output), files, writing.suffix_of(args.format))
 
 
 def model_of(args: Namespace) -> "Recognizer":
@@ -156,8 +184,7 @@ def write(args: Namespace, files: list[Path], recognizer: "Recognizer", answered
     from ser_mtl.inference import writing
 
     labels = recognizer.labels
-    if args.output and writing.is_folder(args.output, args.format in DOCUMENTS and len(files) > 1):
-        names = writing.names_in(Path(args.output), files, writing.suffix_of(args.format))
+    if names := names_of(args, files):
         return writing.write_each(answered, args.format, labels, names, args.segments)
     pairs = ((file, answer) for _, file, answer in answered)
     with writing.line_writer(args.output and Path(args.output)) as write_line:

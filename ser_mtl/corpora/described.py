@@ -10,9 +10,9 @@ from pathlib import Path
 from datasets import Dataset
 
 from ser_mtl.corpora.dealing import assign_folds
-from ser_mtl.corpora.description import LEAVES_OUT, REST, Description, Table
+from ser_mtl.corpora.description import COLUMNS, LEAVES_OUT, REST, Description, Table
 from ser_mtl.corpora.names import alike_people, clean, cleaned, one_name_each, spelling
-from ser_mtl.corpora.patterns import compile_pattern, fill
+from ser_mtl.corpora.patterns import compile_pattern, fill, parts_in
 from ser_mtl.corpora.tables import rows_of
 from ser_mtl.corpora.tree import (
     AUDIO,
@@ -143,11 +143,13 @@ def _with_table(
             f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; put the "
             "folder with audio and labels behind --data_dir"
         )
-    index, known = AudioIndex(list(found)), dict[str, dict[str, str]]()
+    index, known, names = AudioIndex(list(found)), dict[str, dict[str, str]](), _names_read(description)
     for row in rows:
         wanted = fill(table.audio, row)
         files = index.find(wanted) if wanted else []
-        known.update({file: known.get(file, {}) | row for file in files})
+        for file in files:
+            _check_one_label(table, names, file, known.get(file, {}), row)
+            known[file] = known.get(file, {}) | row
         if wanted and not files and not table.optional:
             left_out.add("rows have no audio file", wanted)
     if table.optional:
@@ -159,6 +161,22 @@ def _with_table(
         )
     left_out.add("audio files have no row in a table", *(path for path in found if path not in known))
     return {path: known[path] | fields for path, fields in found.items() if path in known}
+
+
+def _names_read(description: Description) -> set[str]:
+    """The fields that may become a column."""
+    own = {part for templates in description.columns.values() for one in templates for part in parts_in(one)}
+    return own | {*COLUMNS, *SYNONYMS}
+
+
+def _check_one_label(table: Table, names: set[str], file: str, known: dict, row: dict) -> None:
+    """Check that two rows of a file do not contradict each other in what is read."""
+    for name in names & known.keys():
+        if known.get(name) and row.get(name) and known[name] != row[name]:
+            raise UserError(
+                f"{' or '.join(table.files)}: {file} has two rows, with {name} {known[name]!r} and {row[name]!r}; keep "
+                "one"
+            )
 
 
 def _rows_of_table(table: Table, folder: Path, paths: list[str]) -> Iterator[dict[str, str]]:

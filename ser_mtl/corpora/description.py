@@ -1,17 +1,20 @@
 """The page of data that describes a corpus: a TOML file, shipped with the package or written by a user."""
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
 
 from ser_mtl.corpora.names import spelling
-from ser_mtl.corpora.patterns import compile_pattern
+from ser_mtl.corpora.patterns import Pattern, compile_pattern
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError
+from ser_mtl.files import fitting, read_bytes
 
 FOLDER = Path(__file__).with_name("descriptions")
 
@@ -88,6 +91,52 @@ class Description:
     config: str | None = None
 
 
+Words = str | list[str]
+Patterns = Annotated[Words, Field(min_length=1)]
+
+
+class _Table(TypedDict, total=False):
+    files: Patterns
+    audio: str
+    line: str
+    encoding: str
+    fields: dict[str, str]
+    optional: bool
+
+
+def _of_columns(counts: Any) -> Any:
+    for name, numbers in counts.items() if isinstance(counts, dict) else ():
+        if name not in ("of", "utterances", "speakers"):
+            if name not in COLUMNS:
+                raise ValueError(f"has {name!r}, which is no column")
+            if not isinstance(numbers, dict) or not all(type(number) is int for number in numbers.values()):
+                raise ValueError(f"must have a number for each {name}")
+    return counts
+
+
+class _Counts(TypedDict):
+    of: NotRequired[str]
+    utterances: int
+    speakers: NotRequired[int]
+
+
+class _Content(TypedDict, total=False):
+    title: str
+    language: str
+    licence: str
+    address: str
+    odd: Words
+    audio: Patterns
+    id: str
+    tables: list[_Table]
+    columns: dict[str, Words]
+    maps: dict[str, dict[str, str]]
+    counts: list[Annotated[_Counts, BeforeValidator(_of_columns)]]
+    other_editions: bool
+    hub: str
+    config: str
+
+
 def is_described(name: str) -> bool:
     """Whether a name of a corpus means a description: a shipped one, or a TOML file."""
     return name in DESCRIBED or name.endswith(".toml")
@@ -101,24 +150,28 @@ def read_description(name: str) -> Description:
     """
     file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
         raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file}: is not valid TOML ({error})") from error
-    try:
-        return _description(file, content)
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"{file}: a value has another form than in docs/corpora.md ({error})") from error
+    return _description(file, content)
 
 
 def _description(file: Path, content: dict) -> Description:
     _check_keys(file, content, {one.name for one in fields(Description)} - {"name", "file"})
+    try:
+        fitting(content, _Content, file)
+    except UserError as error:
+        line = str(error).replace(": is damaged:", ": a value has another form than in docs/corpora.md:", 1)
+        raise UserError(line) from error
     for table in content.get("tables", []):
         _check_keys(file, table, {one.name for one in fields(Table)}, "tables.")
+        if lacking := [key for key in ("files", "audio") if key not in table]:
+            raise UserError(f"{file}: tables: each has another form than in docs/corpora.md: it has no {lacking[0]!r}")
     for section in ("columns", "maps"):
         _check_keys(file, content.get(section, {}), set(COLUMNS), f"{section}.")
-    tables = tuple(Table(**table | {"files": _words(table.get("files", ()))}) for table in content.get("tables", []))
+    tables = tuple(Table(**table | {"files": _words(table["files"])}) for table in content.get("tables", []))
     description = Description(
         name=file.stem,
         file=file,
@@ -142,12 +195,8 @@ def _check_patterns(description: Description) -> None:
         with _named(description.file):
             compile_pattern(pattern)
     for table in description.tables:
-        try:
-            re.compile(table.line or "")
-        except re.error as error:
-            raise UserError(
-                f"{description.file}: line {table.line!r} is not a valid regular expression ({error})"
-            ) from error
+        with _named(description.file):
+            Pattern(table.line or "", table.line or "")
 
 
 @contextmanager
@@ -159,7 +208,7 @@ def _named(file: Path) -> Iterator[None]:
         raise UserError(f"{file}: {error}") from None
 
 
-def _check_keys(file: Path, content: dict, known: set[str], section: str = "") -> None:
+def _check_keys(file: Path, content: Mapping, known: set[str], section: str = "") -> None:
     if unknown := [key for key in content if key not in known]:
         raise UserError(f"{file}: {section}{unknown[0]} is unknown; known: {', '.join(sorted(known))}")
 
@@ -169,6 +218,4 @@ def _words(value: str | list[str]) -> tuple[str, ...]:
 
 
 def _map(words: dict[str, str]) -> dict[str, str]:
-    if not all(isinstance(word, str) for word in words.values()):
-        raise TypeError(f"words must be in quotes: {words}")
     return {key if key == REST else spelling(key): word for key, word in words.items()}

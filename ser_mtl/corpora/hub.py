@@ -4,7 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import datasets
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from ser_mtl.corpora.cache import cache_folder
 from ser_mtl.corpora.dealing import part_named
@@ -15,6 +17,8 @@ from ser_mtl.corpora.tree import AUDIO, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import replacing
+
+_CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
 
 
 def read_hub(description: Description, name: str, check_counts: bool = True) -> tuple[Dataset, LeftOut]:
@@ -38,7 +42,9 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
     left_out, rows = LeftOut(), []
     for place, fields, path in _utterances(name, parts):
         row = row_of(description, fields)
-        if reason := row.pop("left out"):
+        if path is None:
+            left_out.add("rows have no audio in the dataset", place)
+        elif reason := row.pop("left out"):
             left_out.add(reason, place)
         else:
             rows.append(dict.fromkeys(FEATURES) | row | {"id": place, "path": path})
@@ -51,8 +57,8 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
     return finished(description, rows, name, left_out, check_counts)
 
 
-def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, str], str]]:
-    """The id, the fields and the audio file of each utterance."""
+def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, str], str | None]]:
+    """The id, the fields and the audio file of each utterance; None if there is none."""
     official = {part_named(part) for part in parts}
     official_split = {"train", "test"} <= official and None not in official and len(official) == len(parts)
     for part, rows in parts.items():
@@ -62,7 +68,7 @@ def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, 
         labels = {one: feature for one, feature in rows.features.items() if isinstance(feature, ClassLabel)}
         known: dict[str, str] = {"split": part} if official_split else {}
         for number, row in enumerate(rows.cast_column(column, Audio(decode=False))):
-            audio = row.pop(column)
+            audio = row.pop(column) or {"bytes": None, "path": None}
             row |= {one: feature.int2str(row[one]) for one, feature in labels.items() if (row[one] or 0) >= 0}
             stem = Path(audio["path"] or "").stem
             fields = {one: text for one, cell in row.items() if (text := as_text(cell))}
@@ -70,10 +76,15 @@ def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, 
             yield place, known | fields | {"stem": stem}, _file_of(name, audio)
 
 
-def _file_of(name: str, audio: dict) -> str:
-    """The audio as a file: its own, or one in the cache, under a name of what it holds."""
+def _file_of(name: str, audio: dict) -> str | None:
+    """The audio as a file: its own, or one in the cache, under a name of what it holds.
+
+    A repository may name any file of this machine: only what was downloaded is taken.
+    """
     if audio["bytes"] is None:
-        return audio["path"]
+        path = audio["path"]
+        downloaded = path and any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in _CACHES)
+        return path if path and (downloaded or Path(name).exists()) else None
     suffix = suffix_of(audio["path"] or "")
     digest = hashlib.sha256(audio["bytes"]).hexdigest()[:32]
     folder = cache_folder() / "hub" / name.strip("/").replace("/", "--")

@@ -17,6 +17,7 @@ from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.tree import AUDIO, AudioIndex, best_copy, files_below, suffix_of
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.errors import UserError, notice
+from ser_mtl.files import read_bytes
 
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}
 """Consensus codes of the four-class set. Excitement counts as happiness."""
@@ -207,7 +208,7 @@ def _find_audio(root: Path, rows: list[dict]) -> None:
 def _read_lines(path: Path, latin1_files: list[Path]) -> list[str]:
     """The lines of a text file. A file that is not UTF-8 is read as latin-1 and appended to `latin1_files`."""
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); unpack IEMOCAP again") from error
     try:

@@ -1,16 +1,54 @@
 """Patterns of paths with named parts, such as `{emotion}/{speaker}_{number:d}`, and templates that such parts fill."""
 
-import re
 from collections.abc import Mapping
+
+import regex as re
 
 from ser_mtl.errors import UserError
 
-_PART = re.compile(r"\{(?P<name>\w+)(?::(?P<length>\d*)(?P<kind>[da]?))?\}")
+_PART = re.compile(r"\{(?P<name>\w+)(?::(?P<length>\d{0,4})(?P<kind>[da]?))?\}")
 _TOKEN = re.compile(r"(\*\*/|\*|\{[^{}]*\})")
 _KINDS = {"d": r"\d", "a": r"[^\W\d_]", "": r"[^/]", None: r"[^/]"}
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+_SECONDS = 2.0  # for one name, which takes microseconds
+
+
+class Pattern:
+    """A regular expression of a user, which may be one that takes for ever.
+
+    Args:
+        said: as the user wrote it.
+        expression: for the whole of a text.
+        flags: of the expression.
+
+    Raises:
+        UserError: it is none.
+    """
+
+    def __init__(self, said: str, expression: str, flags: int = 0):
+        self.said = said
+        try:
+            self._compiled = re.compile(expression, flags)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise UserError(f"{said!r} is not a valid regular expression ({error})") from error
+
+    def fullmatch(self, text: str) -> "re.Match[str] | None":
+        """The match with the whole text.
+
+        Raises:
+            UserError: it takes too long.
+        """
+        try:
+            return self._compiled.fullmatch(text, timeout=_SECONDS)
+        except TimeoutError as error:
+            raise UserError(
+                f"pattern {self.said!r}: takes longer than {_SECONDS:g} seconds on {text[:80]!r}; leave parts out that "
+                "repeat one another"
+            ) from error
+
+
+def compile_pattern(pattern: str) -> Pattern:
     """A regular expression for the whole of a path, in any case of its letters.
 
     `{name}` is a part of a file or folder name, `{name:3}` three characters of it, `{name:d}` digits, `{name:2d}` two
@@ -21,7 +59,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         UserError: braces that hold something else.
     """
     seen: set[str] = set()
-    return re.compile("".join(_token(token, pattern, seen) for token in _TOKEN.split(pattern)), re.IGNORECASE)
+    expression = "".join(_token(token, pattern, seen) for token in _TOKEN.split(pattern))
+    return Pattern(pattern, expression, re.IGNORECASE)
 
 
 def _token(token: str, pattern: str, seen: set[str]) -> str:
@@ -42,9 +81,13 @@ def _token(token: str, pattern: str, seen: set[str]) -> str:
     return f"(?P<{name}>{_KINDS[part['kind']]}{times})"
 
 
+def parts_in(template: str) -> list[str]:
+    """The names of the parts of a template."""
+    return [name for name, *_ in _PART.findall(template)]
+
+
 def fill(template: str, fields: Mapping[str, str | None]) -> str | None:
     """The template with its parts filled in; None if one of them is missing or empty."""
-    names = _PART.findall(template)
-    if not all(fields.get(name) for name, *_ in names):
+    if not all(fields.get(name) for name in parts_in(template)):
         return None
     return _PART.sub(lambda part: str(fields[part["name"]]), template)

@@ -4,7 +4,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,6 +152,8 @@ def _source(file: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
     try:
         with ExitStack() as stack:
             source: Any = file if not isinstance(file, str | Path) else stack.enter_context(_regular_file(file))
+            if isinstance(source, BytesIO) and not source.getbuffer().nbytes:
+                raise UserError(f"{name}: cannot be read as audio: it is empty; replace or remove it")
             check_whole(source, name)
             yield source
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless audio (.raw)

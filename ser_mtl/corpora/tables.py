@@ -1,13 +1,13 @@
 """Rows of the tables that corpora come with: csv, tsv, json, jsonl, and lines of text."""
 
 import csv
-import json
-import re
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
+from ser_mtl.corpora.patterns import Pattern
 from ser_mtl.errors import UserError
+from ser_mtl.files import loads, read_bytes
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -25,17 +25,27 @@ def rows_of(file: Path, line: str | None = None, encoding: str = "latin-1") -> I
     """
     text = read_text(file, encoding)
     if line is not None:
-        found = filter(None, map(re.compile(line).fullmatch, (one.strip() for one in text.split("\n"))))
+        found = filter(None, map(Pattern(line, line).fullmatch, (one.strip() for one in text.split("\n"))))
         rows: Iterator[dict] = (match.groupdict() for match in found)
     elif file.suffix.lower() in (".json", ".jsonl"):
         rows = _objects(file, text)
     else:
         rows = csv.DictReader(StringIO(text, newline=""), delimiter=_separator(file, text), restkey="")
+        _check_header(file, rows)
     try:
         for row in rows:
             yield {str(name).strip(): cell for name, value in row.items() if (cell := as_text(value))}
     except csv.Error as error:
         raise UserError(f"{file}: is not a table ({error})") from error
+
+
+def _check_header(file: Path, rows: csv.DictReader) -> None:
+    try:
+        names = [name.strip() for name in rows.fieldnames or () if name.strip()]
+    except csv.Error as error:
+        raise UserError(f"{file}: is not a table ({error})") from error
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{file}: has the column {twice[0]!r} twice; rename one of them")
 
 
 def as_text(value: object) -> str:
@@ -52,15 +62,17 @@ def read_text(file: Path, encoding: str) -> str:
         UserError: it cannot be read.
     """
     try:
-        raw = file.read_bytes()
+        raw = read_bytes(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     known = [name for mark, name in _MARKS if raw.startswith(mark)] or ["utf-8"]
     for name in (*known, encoding):
         try:
             return raw.decode(name)
-        except (UnicodeDecodeError, LookupError):
+        except UnicodeDecodeError:
             continue
+        except (LookupError, ValueError) as error:
+            raise UserError(f"{file}: encoding {name!r} is none that Python reads text with") from error
     return raw.decode("latin-1")
 
 
@@ -71,11 +83,12 @@ def _separator(file: Path, text: str) -> str:
 
 def _objects(file: Path, text: str) -> Iterator[dict]:
     try:
+        text.encode()
         if file.suffix.lower() == ".jsonl":
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
+            content = [loads(line) for line in text.split("\n") if line.strip()]
         else:
-            content = json.loads(text)
-    except ValueError as error:
+            content = loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: is not valid JSON ({error})") from error
     if isinstance(content, dict):  # by key, as EmoBox has it
         content = [{"key": key} | row for key, row in content.items() if isinstance(row, dict)]

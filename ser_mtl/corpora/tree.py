@@ -83,7 +83,7 @@ def check_no_pointers(folder: Path, paths: list[str]) -> None:
 
 def _is_pointer(path: Path) -> bool:
     try:
-        if path.stat().st_size > _LARGEST_POINTER:
+        if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
             return False
         with path.open("rb") as file:
             return file.read(len(_POINTER)) == _POINTER

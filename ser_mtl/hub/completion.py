@@ -9,6 +9,7 @@ from typing import Any, Literal
 from huggingface_hub import HfApi, ModelCard
 
 from ser_mtl.errors import UserError, hub_errors, notice
+from ser_mtl.files import read_bytes
 
 _SIGNATURE = re.compile(r"<!-- ser-mtl card(, completed)? ([0-9a-f]{64}) -->\n\Z")
 
@@ -46,7 +47,7 @@ def read_completion(
     if card is None:
         return Completion(license, language, datasets)
     try:
-        text = card.read_text(encoding="utf-8-sig").replace("\r\n", "\n").strip() + "\n"
+        text = read_bytes(card).decode("utf-8-sig").replace("\r\n", "\n").strip() + "\n"
         own = ModelCard(text) if text.startswith("---\n") else None
     except Exception as error:  # of the file, of the encoding, or any of YAML's
         raise UserError(f"--card {card}: cannot be read: {' '.join(str(error).split())}") from error

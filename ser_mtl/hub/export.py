@@ -1,5 +1,6 @@
 """Export a run: adapters merged into their base, or as the stock classes of transformers."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from transformers import (
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from ser_mtl.errors import UserError, hub_errors
-from ser_mtl.files import replacing, write_json
+from ser_mtl.files import read_json, replacing, write_json
 from ser_mtl.hub.base import Base
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import read_results, size_of
@@ -25,6 +26,9 @@ from ser_mtl.model.base import base_of
 from ser_mtl.model.processor import load_processor
 from ser_mtl.model.quiet_peft import quiet_peft
 from ser_mtl.model.saved import check_saved
+
+_STOCK = ("emotion", "ctc")
+_OF_A_MODEL = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+_ser_mtl\.py")
 
 
 def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder: str | None = None) -> None:
@@ -50,6 +54,7 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
         raise UserError(
             f"publish --merge, export --to merged: {run} holds a whole model; there are no adapters to merge"
         )
+    check_place(folder, "results.json")
     with _replacing_folder(folder) as partial:
         merged_model(run, base_folder).save_pretrained(partial)
         for name in COMPANIONS:
@@ -95,6 +100,7 @@ def write_wav2vec2(run: Path, folder: Path) -> list[Path]:
         UserError: names the part of the model that the stock classes lack.
     """
     read_results(run)
+    check_place(folder, "emotion/config.json")
     with hub_errors(f"--to wav2vec2: {run} cannot be loaded"):
         check_saved(str(run))
         config = SerMtlConfig.from_pretrained(run)
@@ -176,9 +182,31 @@ def _stock_config(model: SerMtlModel, **more) -> Wav2Vec2Config:
     return Wav2Vec2Config(**encoder | more)
 
 
+def check_place(folder: Path, sign: str) -> None:
+    """Check that an export would replace nothing but an earlier one.
+
+    Args:
+        folder: where it is to be written.
+        sign: a file that an earlier one has: "emotion/config.json", or the "results.json" of a merged model.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; name a folder with --output_dir")
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    ours = set(_STOCK) if sign != "results.json" else {"README.md", "published.json", *COMPANIONS, sign}
+    earlier = (folder / sign).is_file() and (sign != "results.json" or read_json(folder / sign).get("merged") is True)
+    others = sorted(name for name in inside - ours if not (sign in inside and _OF_A_MODEL.fullmatch(name)))
+    if others or (inside and not earlier):
+        what = (others or sorted(inside))[0]
+        raise UserError(f"{folder}: holds what is no earlier export ({what}); name another folder with --output_dir")
+
+
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `folder`, an earlier form of the same run, when the block ends."""
+    folder = folder.resolve()  # what a link means is replaced, not the link
     with replacing(folder) as partial:
         partial.mkdir()
         yield partial

@@ -5,7 +5,8 @@ from collections.abc import Set
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from ser_mtl.errors import UserError, hub_errors, notice, status_of
 from ser_mtl.hub.access import refuse_public
@@ -71,6 +72,10 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     Raises:
         UserError: it is public, and `public` does not allow that.
     """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"repository {repo_id}: is no name of one; write namespace/name, as on the Hub") from error
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.

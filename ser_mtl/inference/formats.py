@@ -94,7 +94,9 @@ def _csv_line(cells: list[str]) -> str:
 
 def _escaped(text: str) -> str:
     """JSON without the characters that steer some terminals or that UTF-8 lacks; json escapes the others itself."""
-    return re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(
+        "[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text
+    )
 
 
 FORMATS: dict[str, Callable[..., Iterator[str]]] = {

@@ -70,6 +70,7 @@ def _moved(model: SerMtlModel, device: str | torch.device, dtype: str | torch.dt
     try:
         dtype = _fast_dtype(torch.device(device)) if dtype == "auto" else dtype
         dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
+        torch.zeros(1, device=device).cpu()  # "meta" holds no numbers
         return model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error

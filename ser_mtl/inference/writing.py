@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_mtl.errors import write_errors
+from ser_mtl.errors import UserError, write_errors
 from ser_mtl.files import replacing, write_text
 from ser_mtl.inference.documents import DOCUMENTS
 from ser_mtl.inference.formats import FORMATS, Answers
 
+_LONGEST_NAME = 255  # bytes
 _SUFFIXES = {"text": ".txt", "textgrid": ".TextGrid"}
 
 
@@ -37,11 +38,38 @@ def names_in(folder: Path, files: list[Path], suffix: str) -> list[Path]:
     names = []
     for file in absolute:
         below = file.relative_to(root)
-        numbered = (f"{below.stem}{suffix}" if n == 1 else f"{below.stem}-{n}{suffix}" for n in count(1))
+        numbered = (_fitting(below.stem, suffix if n == 1 else f"-{n}{suffix}") for n in count(1))
         name = next(name for name in map(below.with_name, numbered) if str(name).lower() not in taken)
         taken.add(str(name).lower())  # some disks do not tell A from a
         names.append(folder / name)
     return names
+
+
+def _fitting(stem: str, ending: str) -> str:
+    """The name of a file, its stem cut if it would be too long."""
+    while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + ending
+
+
+def check_targets(targets: dict[str, list[Path]], recordings: list[Path]) -> None:
+    """Check that nothing that is written takes the place of a recording, or of something else that is written.
+
+    Args:
+        targets: files by flag.
+        recordings: those that are read.
+
+    Raises:
+        UserError: names the flag and the file.
+    """
+    taken = dict.fromkeys(map(os.path.realpath, recordings), "one of the recordings")
+    for flag, paths in targets.items():
+        for path in paths:
+            real = os.path.realpath(path)
+            if real in taken:
+                raise UserError(f"{flag} {path}: is {taken[real]}, which it would replace; name another file")
+            if os.path.isfile(real) or not os.path.exists(real):  # else a device, which takes both
+                taken[real] = f"that of {flag}"
 
 
 def _common(paths: list[tuple[str, ...]]) -> tuple[str, ...]:

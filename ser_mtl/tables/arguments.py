@@ -116,6 +116,8 @@ class TablesArguments:
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         self.tables = self.tables or ([] if self.rows else [1, 2, 3])
         self.folds, self.seeds = sorted(set(self.folds)), sorted(set(self.seeds))
+        if self.cross and self.grid:
+            raise UserError("--grid: trains runs, and --cross starts none; drop one of the two")
         name = "cross" if self.cross else name_with_folders(self.corpus, self.data_dir)
         self.output_dir = self.output_dir or Path("runs/tables") / name
         if self.grid:
@@ -186,8 +188,19 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     return args
 
 
+_NOT_COMPARED = {one.name for one in fields(CorpusArguments)} - {"recipe", "refit", "fold"}
+_NOT_COMPARED |= {"metric_for_best_model", "greater_is_better", "max_seconds", "resume_from_checkpoint"}
+_NOT_COMPARED |= {"push_to_hub", "hub_model_id", "hub_token"}
+
+
 def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], script: str) -> None:
-    """Check that a grid has flags of both stages, and a development set to compare them on."""
+    """Check that a grid has flags of both stages, and one development set to compare them on."""
+    names = {pair.split("=")[0] for cell in cells(args.grid) for pair in cell}
+    if differing := sorted(names & _NOT_COMPARED):
+        raise UserError(
+            f"--grid {differing[0]}: settings are compared on one development set, by one metric, and are no secret; "
+            "give it as a flag of all runs"
+        )
     if args.measure_oracle:
         raise UserError("--measure_oracle: --grid never looks at the test; drop one of the two")
     for cell in cells(args.grid):

@@ -19,7 +19,7 @@ from ser_mtl.tables.figures import plot_cross
 from ser_mtl.training.run_folder import Record
 
 _SYSTEM = ("stage", "encoder", "trainable", "tasks")
-"""What tells two systems that were trained on the same corpus apart."""
+"""What tells two systems that were trained on the same corpus apart, and their classes."""
 
 
 class Tested(NamedTuple):
@@ -50,7 +50,8 @@ def read_tested(folder: Path) -> Tested:
     rows = read_predictions(folder / "predictions.jsonl", WithEmotion)
     if all(row["emotion"]["label"] is None for row in rows):
         raise UserError(f"{folder / 'predictions.jsonl'}: holds no utterance with a label of emotion")
-    return Tested(trained_on, tuple(_fact(about.get(name)) for name in _SYSTEM), tested_on, rows)
+    classes = ", ".join(rows[0]["emotion"]["probabilities"])
+    return Tested(trained_on, (*(_fact(about.get(name)) for name in _SYSTEM), classes), tested_on, rows)
 
 
 def _fact(value: object) -> str:
@@ -68,9 +69,15 @@ def write_cross(folder: Path, tested: Iterable[Path]) -> str:
 
     Returns:
         The table in Markdown.
+
+    Raises:
+        UserError: as `read_tested`, or a folder is there twice.
     """
     cells: dict[tuple[str, str], list[list[dict]]] = defaultdict(list)
-    models = [read_tested(one) for one in tested]
+    folders = list(tested)
+    if twice := [one for number, one in enumerate(folders) if one.resolve() in map(Path.resolve, folders[:number])]:
+        raise UserError(f"--cross {twice[0]}: is named twice, and would count twice")
+    models = [read_tested(one) for one in folders]
     titles = _titles(models)
     for model in models:
         cells[titles[model.trained_on, model.system], model.tested_on].append(model.rows)
@@ -115,10 +122,11 @@ def _details(cells: dict[tuple[str, str], list[list[dict]]], counted: dict[tuple
 
 def _titles(models: list[Tested]) -> dict[tuple[str, tuple[str, ...]], str]:
     """A title for each system: the corpus it was trained on, and what tells it from the others."""
-    differing = [place for place in range(len(_SYSTEM)) if len({model.system[place] for model in models}) > 1]
+    facts = (*_SYSTEM, "classes")
+    differing = [place for place in range(len(facts)) if len({model.system[place] for model in models}) > 1]
     return {
         (model.trained_on, model.system): ", ".join(
-            [model.trained_on, *(f"{_SYSTEM[place]} {model.system[place]}" for place in differing)]
+            [model.trained_on, *(f"{facts[place]} {model.system[place]}" for place in differing)]
         )
         for model in models
     }

@@ -35,14 +35,22 @@ def cells(grid: Iterable[str]) -> list[Cell]:
     values: dict[str, list[str]] = {}
     for text in grid:
         name, _, listed = text.partition("=")
-        name = name.removeprefix("--")
+        name = name.removeprefix("--").replace("-", "_")
         values_of = listed.split(",")
-        if not name or "" in values_of or len(set(values_of)) < len(values_of):
+        if not name or "" in values_of or len(set(map(_as_number, values_of))) < len(values_of):
             raise UserError(f"--grid {text}: must be name=value,value with different values, learning_rate=5e-5,1e-4")
         if name in values:
             raise UserError(f"--grid {text}: {name} appears twice")
         values[name] = [f"{name}={value}" for value in values_of]
     return list(product(*values.values()))
+
+
+def _as_number(value: str) -> float | str:
+    """The number, if it is one: 1e-4 and 0.0001 are one setting."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def plan_grid(

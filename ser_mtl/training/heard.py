@@ -106,13 +106,19 @@ def lineage(model: str, base: str | None = None, reachable: bool = False) -> Ite
         must_be = reachable and not seen
         seen.append(following)
         args, split = (file_of(following, name, must_be) for name in ("args.json", "split.json"))
-        yield following, Known(read_json(args, _Record)["corpus"], read_json(split, Split)) if args and split else None
+        yield following, _known(args, split) if args and split else None
         method = read_json(args, Record).get("method", {}) if args else {}
         places = [base, method.get("stage1") or method.get("encoder"), _base_of(following)]
         following = next((place for place in places if place and file_of(place, "split.json")), None)
         if following is None and method.get("stage1"):
             yield method["stage1"], None
         base = None
+
+
+def _known(args: Path, split: Path) -> Known | None:
+    """What the two files say; None if they say nothing of the training."""
+    record, parts = read_json(args, _Record), read_json(split, Split)
+    return Known(record["corpus"], parts) if "train" in parts else None
 
 
 def _base_of(model: str) -> str | None:
@@ -125,7 +131,8 @@ def _base_of(model: str) -> str | None:
 def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
     """What a model was trained ("train") and chosen on ("dev"), and the models that it was trained on from.
 
-    As of `Known.utterances`. None if the model does not come with a record of it; of those before it, none is expected.
+    As of `Known.utterances`. None if the model does not come with a whole record of it; of those before it, none is
+    expected.
     """
     heard: dict[str, set[str]] | None = None
     for _, known in lineage(model, reachable=True):

@@ -215,7 +215,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
     print(f"stage {results['stage']}, {part_of(results)}, {epoch}\n")
     if below_line(results):
-        lost = "dev" in results["sizes"]  # else all training speakers were trained on
+        lost = "dev" in results.get("sizes", {})  # else all training speakers were trained on
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")

@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -16,7 +17,7 @@ from helpers.untrained import write_clips, write_model
 
 from ser_mtl.annotation import jobs, plan, shards
 from ser_mtl.annotation.work import Place, Task, _settings
-from ser_mtl.errors import UserError
+from ser_mtl.errors import Notice, UserError, write_errors
 from ser_mtl.inference.recognizer import load
 
 
@@ -263,3 +264,60 @@ def test_jobs_of_a_cluster_write_the_same_shards(clips, model, undisturbed, tmp_
     assert contents(tmp_path) == contents(undisturbed)
     with pytest.raises(UserError, match=r"--model nowhere: .*\(2 of 2 jobs; "):
         jobs.annotate_by_jobs(Task(clips, tmp_path, "nowhere"), 2, {}, cluster="debug")
+
+
+BROKEN = [{"RANK": "a"}, {"WORLD_SIZE": "0"}, {"RANK": ""}, {"RANK": "2", "WORLD_SIZE": "2"}, {"LOCAL_RANK": "x"}]
+
+
+@pytest.mark.parametrize("given", BROKEN)
+def test_a_broken_launcher_is_one_line(clips, tmp_path, monkeypatch, given):
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    ended = run_script("annotate", flags(clips, tmp_path / "out", tmp_path))
+    check_one_line(ended, "annotate", ", ".join(f"{name}={value}" for name, value in given.items()))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_others_in_the_place_of_a_shard_is_replaced(undisturbed, tmp_path):
+    rows = pq.read_metadata(undisturbed / "shard-000000.parquet").num_rows
+    pq.write_table(pa.table({"duration": ["a"] * rows, "file": ["b"] * rows, "error": ["c"] * rows}), tmp_path / "a")
+    assert shards.is_whole(undisturbed / "shard-000000.parquet", rows) and not shards.is_whole(tmp_path / "a", rows)
+
+
+@pytest.mark.parametrize("outside", ["../secret.wav", "/etc/passwd", "a/../../b.wav", "", "a\0b"])
+def test_a_plan_of_others_reads_nothing_outside_the_folder(clips, tmp_path, outside):
+    begun(clips, tmp_path)
+    written = json.loads((tmp_path / "plan.json").read_text())
+    written["shards"][0][0] = outside
+    written["sha256"] = plan.digest_of(written["shards"])
+    (tmp_path / "plan.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match=r"plan.json: names '.*', which is not below --data_dir"):
+        begun(clips, tmp_path)
+
+
+def test_other_recordings_under_the_same_names_are_refused_and_a_changed_one_is_said(clips, tmp_path):
+    data, output = shutil.copytree(clips, tmp_path / "clips"), tmp_path / "out"
+    first = [shard[0] for shard in begun(data, output)["shards"]]
+    (data / first[0]).unlink()  # it went; its row says so
+    begun(data, output)
+    (data / first[1]).write_bytes(b"longer than before" * 10_000)
+    with pytest.warns(Notice, match=rf"{first[1]}: has changed .*1 of the {len(first) - 1} that were compared"):
+        begun(data, output)
+    for file in first[1:]:
+        (data / file).write_bytes(b"longer than before" * 10_000)
+    with pytest.raises(UserError, match=r"--data_dir .*: holds other recordings .* under the same names"):
+        begun(data, output)
+
+
+def begun(data: Path, output: Path) -> plan.Plan:
+    settings = plan.Settings(
+        dtype="float32", transcript=True, speech="energy", model="", labels={}, scales={}, temperature=1.0
+    )
+    return plan.plan(data, output, 5, "model", settings)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "x").mkdir()
+    said = rf"^--output_dir here: {tmp_path / 'x'}: cannot be written"
+    with pytest.raises(UserError, match=said), write_errors("--output_dir here"):
+        (tmp_path / "x").write_text("")

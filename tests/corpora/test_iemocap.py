@@ -1,5 +1,6 @@
 """Pins how IEMOCAP is read: speakers, labels, skipped files, and a clear message for each mistake."""
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -179,12 +180,14 @@ def test_a_damaged_label_is_named_with_its_line(tmp_path, right, wrong):
 
 
 @pytest.mark.parametrize("part", ["EmoEvaluation", "transcriptions"])
-@pytest.mark.parametrize("instead", ["folder", "broken link", "link to itself"])
+@pytest.mark.parametrize("instead", ["folder", "broken link", "link to itself", "pipe"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, part, instead):
     path = tmp_path / f"Session2/dialog/{part}/Ses02F_impro01.txt"
     path.parent.mkdir(parents=True)
     if instead == "folder":
         path.mkdir()
+    elif instead == "pipe":
+        os.mkfifo(path)
     else:
         path.symlink_to(path if instead == "link to itself" else tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"Ses02F_impro01\.txt: cannot be read \(.+\); unpack IEMOCAP again"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from datasets import Audio, ClassLabel, Dataset, DatasetDict
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
 from helpers import described_trees as trees
 from helpers.described_trees import write_names
 
@@ -214,6 +214,27 @@ def test_a_dataset_without_speakers_says_which_columns_it_has(tmp_path):
     page = tmp_path / "mine.toml"
     page.write_text(f'hub = "{saved}"\n[columns]\nspeaker = "{{who}}"\n[maps.emotion]\nsad = "blue"\n')
     assert read_corpus(str(page)).corpus["emotion"][:] == ["blue"] * 4
+
+
+def test_rows_without_audio_and_files_of_this_machine_are_left_out(tmp_path, monkeypatch):
+    saved = tmp_path / "made"
+    saved.mkdir()
+    rows = dataset(tmp_path, emotion=["sad", "angry"] * 2, speaker=["x", "y"] * 2).cast_column("audio", Audio(False))
+    own = {"bytes": (tmp_path / "0.wav").read_bytes(), "path": "0.wav"}
+    mine = {"bytes": None, "path": str(tmp_path / "1.wav")}
+    audio = [own, mine, None, {"bytes": None, "path": None}]
+    rows.remove_columns("audio").add_column("audio", audio).cast_column("audio", Audio(False)).to_parquet(
+        saved / "train.parquet"
+    )
+    reading = read_corpus("hub", str(saved), check_counts=False)  # a folder of one's own may name its own files
+    assert len(reading.corpus) == 2
+    made = load_dataset(str(saved))
+    monkeypatch.setattr("ser_mtl.corpora.hub.load_dataset", lambda *_: made)
+    reading = read_corpus("hub", "somebody/made", check_counts=False)
+    assert len(reading.corpus) == 1
+    assert reading.left_out == [
+        "3 rows have no audio in the dataset: made/train/000001, made/train/000002, made/train/000003"
+    ]
 
 
 def test_a_repository_that_is_not_there_is_one_line(hub):

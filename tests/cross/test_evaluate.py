@@ -20,8 +20,10 @@ from ser_mtl.cross.evaluate import tasks_to_score
 from ser_mtl.cross.heard import Heard, heard_by
 from ser_mtl.errors import Notice, UserError
 from ser_mtl.evaluation.predictions import read_predictions
+from ser_mtl.files import write_json
 from ser_mtl.hub.names import hashed, without_names_in_split
 from ser_mtl.inference.recognizer import load
+from ser_mtl.training.heard import utterances_heard
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +270,11 @@ def test_an_evaluation_is_not_taken_for_the_run_that_finished_last(finished, tmp
     (tmp_path / "runs/on/results.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert last_run() == "runs/folder/stage1/fold1"
+
+
+def test_a_record_that_says_nothing_of_the_training_is_none(tmp_path):
+    record = {"corpus": {"corpus": "folder", "data_dir": ["x"]}}
+    for split, found in (({}, None), ({"train": {"ids": ["a"], "sha256": ""}}, {"train": {"x/a"}, "dev": set()})):
+        write_json(tmp_path / "args.json", record)
+        write_json(tmp_path / "split.json", split)
+        assert utterances_heard(str(tmp_path), by_audio=False) == found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.encoders import ENCODERS, all_tasks_config
-from helpers.tiny import OWN, check_one_line, run_script
+from helpers.tiny import OWN, check_one_line, contents, run_script
 from transformers import Wav2Vec2Processor, pipeline
 
 from modeling_ser_mtl import SerMtlModel, ZeroLinear
@@ -143,3 +143,24 @@ def test_a_damaged_vocabulary_is_named_whatever_the_form(finished, tmp_path, for
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     (run / "vocab.json").write_text('{"a": "first"}')
     check_one_line(run_script("export", [run, "--to", form]), "export", run / "vocab.json", "is damaged")
+
+
+@pytest.mark.parametrize(("form", "kind"), [("merged", 2), ("wav2vec2", 1)])
+def test_an_export_replaces_nothing_but_an_earlier_one(finished, finished2, tmp_path, form, kind):
+    run = finished2 if kind == 2 else finished
+    mine = tmp_path / "models"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    for place in (mine, run, finished):
+        before = contents(place)
+        ended = run_script("export", [run, "--to", form, "--output_dir", place])
+        check_one_line(ended, "export", place, "no earlier export")
+        assert contents(place) == before
+    (tmp_path / "file").touch()
+    check_one_line(run_script("export", [run, "--to", form, "--output_dir", tmp_path / "file"]), "export", "is a file")
+    (tmp_path / "link").symlink_to(tmp_path / "exported")
+    for _ in range(2):  # it replaces the one of before, through a link too
+        assert run_script("export", [run, "--to", form, "--output_dir", tmp_path / "link"]).code == 0
+    (tmp_path / "exported/notes.txt").write_text("mine")
+    ended = run_script("export", [run, "--to", form, "--output_dir", tmp_path / "exported"])
+    check_one_line(ended, "export", "notes.txt")

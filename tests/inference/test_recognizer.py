@@ -199,7 +199,9 @@ def test_a_message_says_which_recording_of_a_list(recognizer, mono):
 
 
 @pytest.mark.parametrize(
-    "options", [{"device": "cuda:99"}, {"device": "phone"}, {"dtype": "float33"}, {"dtype": torch.int8}], ids=str
+    "options",
+    [{"device": "cuda:99"}, {"device": "phone"}, {"device": "meta"}, {"dtype": "float33"}, {"dtype": torch.int8}],
+    ids=str,
 )
 def test_a_device_or_type_that_does_not_exist_is_one_line(finished2, options):
     with pytest.raises(ser_mtl.UserError, match=r"\A[^\n]+\Z") as caught:

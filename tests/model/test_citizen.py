@@ -5,6 +5,7 @@ Loaded by our own class and through the Auto class, stage 1 and stage 2.
 
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,14 @@ def test_what_was_loaded_saves_and_loads_bitwise_the_same(folders, load, kind, t
     model.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").is_file()
     assert difference(outputs(load(tmp_path)), outputs(model)) == 0
+
+
+@STAGES
+def test_a_whole_state_dict_goes_back_into_a_copy(folders, kind):
+    model = SerMtlModel.from_pretrained(folders[kind])
+    copied = deepcopy(model)
+    copied.load_state_dict(model.state_dict())  # as Lightning, FSDP and averages of weights do
+    assert difference(outputs(copied), outputs(model)) == 0
 
 
 @STAGES

@@ -56,3 +56,16 @@ def test_systems_that_differ_have_rows_of_their_own(runs, tmp_path):
 
 def test_a_folder_that_is_neither_is_one_line(tmp_path):
     check_one_line(run_script("run_tables", ["--cross", tmp_path]), "run_tables", tmp_path, "results.json")
+
+
+def test_a_folder_counts_once_and_other_classes_are_another_system(runs, tmp_path):
+    first, second = (evaluation(tmp_path / name, run, "other") for name, run in zip("ab", runs, strict=True))
+    (tmp_path / "link").symlink_to(first)
+    ended = run_script("run_tables", ["--cross", first, tmp_path / "link", "--output_dir", tmp_path / "cross"])
+    check_one_line(ended, "run_tables", f"--cross {tmp_path / 'link'}", "named twice")
+    renamed = (second / "predictions.jsonl").read_text().replace('"angry"', '"calm"')
+    (second / "predictions.jsonl").write_text(renamed)
+    ended = run_script("run_tables", ["--cross", first, second, "--output_dir", tmp_path / "cross"])
+    assert "| iemocap, classes angry," in ended.stdout and "| iemocap, classes calm," in ended.stdout
+    ended = run_script("run_tables", ["--cross", first, "--grid", "learning_rate=1"])
+    check_one_line(ended, "run_tables", "--grid")

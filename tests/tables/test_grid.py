@@ -87,7 +87,18 @@ def test_a_run_without_a_figure_on_dev_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "grid", [["learning_rate"], ["learning_rate="], ["=1"], ["a=1,1"], ["a=1,"], ["a=1", "a=2"], ["--a=1", "a=2"]]
+    "grid",
+    [
+        ["learning_rate"],
+        ["learning_rate="],
+        ["=1"],
+        ["a=1,1"],
+        ["a=1,"],
+        ["a=1", "a=2"],
+        ["--a=1", "a=2"],
+        ["a=1e-4,0.0001"],
+        ["a-b=1", "a_b=2"],
+    ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(grid):
     with pytest.raises(UserError, match="--grid"):
@@ -99,6 +110,11 @@ def test_a_grid_that_makes_no_sense_is_refused(grid):
     [
         (["--grid", "no_such=1,2"], "--no_such"),
         (["--grid", "fold=1,2"], "--fold"),
+        (["--grid", "hub_token=hf_a,hf_b"], "--grid hub_token"),
+        (["--grid", "data_dir=a,b"], "--grid data_dir"),
+        (["--grid", "dev=session,dialog"], "--grid dev"),
+        (["--grid", "map=angry=sad,sad=angry"], "--grid map"),
+        (["--grid", "metric-for-best-model=emotion_ua,emotion_wa"], "--grid metric_for_best_model"),
         (["--grid", "learning_rate=a"], "learning_rate"),
         (["--grid", "learning_rate=1e-4", "--dev", "none"], "--dev none"),
         (["--grid", "selection=oracle,dev", "--dev", "dialog"], "--selection oracle"),
