@@ -49,6 +49,6 @@ def _prepare(stage: Stage, noise: Path, args: SerMtlArguments) -> Prepared:
     parts = split(load_corpus("folder", [noise]), 1, "none")
     start = start_of(stage, parts)
     begun = time.perf_counter()
-    lengths = model_inputs(joined(parts), start, stage, args)["length"]  # kept on disk, where the Trainer finds it
+    lengths = model_inputs(joined(parts), start, stage, args)["length"][:]  # kept on disk, where the Trainer finds it
     speed = sum(lengths) / SAMPLING_RATE / (time.perf_counter() - begun)
     return Prepared(SerMtlTrainer(stage, args, parts, start=start), start, speed)

@@ -20,8 +20,9 @@ from datasets import Dataset, DatasetDict
 
 from benchmarks.workload import EMOTIONS
 from ser_mtl.corpora import load_corpus
-from ser_mtl.corpora.folds import hash_of_annotations, split, split_record
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks
+from ser_mtl.corpora.split_record import hash_of_annotations, split_record
 from ser_mtl.corpora.targets import character_tokenizer, check_annotated, classes_table, label_sets, with_targets
 from ser_mtl.evaluation.calibration import calibration
 from ser_mtl.evaluation.embeddings import two_dimensions

@@ -14,7 +14,8 @@ from ser_mtl.errors import UserError
 
 def cores() -> int:
     """The cores that this process may use; 1 where processes are not forked, which would import everything anew."""
-    forks = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    forks = method == "fork" and not multiprocessing.current_process().daemon
     return len(os.sched_getaffinity(0)) if forks else 1
 
 
@@ -31,7 +32,7 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("fork")
-    place, running = context.Value("q", 0), {}
+    place, running = context.Value("q", 0), dict[Any, Any]()
     for _ in range(min(processes, len(jobs))):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(jobs, work, place, sender, os.getpid()), daemon=True)

@@ -23,14 +23,14 @@ def clip_notes(corpus: Dataset, frames: Iterable[int]) -> list[str]:
         frames: frames of the encoder, for each utterance.
     """
     ids = corpus["id"][:]
-    seconds = np.asarray(corpus["length"]) / SAMPLING_RATE
+    seconds = np.asarray(corpus["length"][:]) / SAMPLING_RATE
     kinds = {
-        "silent": np.asarray(corpus["peak"]) <= SILENT,
+        "silent": np.asarray(corpus["peak"][:]) <= SILENT,
         f"shorter than {SHORT:g} seconds": seconds < SHORT,
         f"longer than {MAX_SECONDS:g} seconds": seconds > MAX_SECONDS,
     }
     if "asr_labels" in corpus.column_names:
-        needed = np.array([_ctc_frames(labels) for labels in corpus["asr_labels"]])
+        needed = np.array([_ctc_frames(labels) for labels in corpus["asr_labels"][:]])
         kinds["with a transcript longer than their frames, which CTC cannot learn"] = needed > np.asarray(list(frames))
     return [
         f"{chosen.sum()} of {len(ids)} clips are {kind}: {_names([ids[row] for row in np.flatnonzero(chosen)])}"

@@ -23,7 +23,7 @@ def choose_dev(train: Dataset, fold: Fold) -> list[int]:
     A speaker drawn from one corpus is in dev with all corpora that speakers are drawn from.
     """
     rows_by_corpus = defaultdict(list)
-    for row, name in enumerate(train["corpus"]):
+    for row, name in enumerate(train["corpus"][:]):
         rows_by_corpus[name].append(row)
     unit_of: dict[int, tuple[str, str | None]] = {}
     dev_units: set[tuple[str, str | None]] = set()

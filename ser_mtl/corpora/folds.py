@@ -43,7 +43,7 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
         raise UserError("--fold: is required, 1 to 5: which fifth of the speakers is the test; no official split here")
     if fold not in FOLDS:
         raise UserError(f"--fold {fold!r}: must be one of 1 to 5, or all")
-    folds, fold = list(corpus["fold"]), int(fold)
+    folds, fold = list(corpus["fold"][:]), int(fold)
     test = rows_of_fold(folds, fold, f"--fold {fold}")
     train = sorted(set(range(len(folds))) - set(test))
     dev_rows = _dev_rows(corpus, train, fold, dev)
@@ -58,7 +58,7 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
 
 def _dev_rows(corpus: Dataset, train: list[int], fold: int, dev: DevChoice) -> list[int]:
     if dev == "session":
-        return rows_of_fold(list(corpus["fold"]), fold % len(FOLDS) + 1, "--dev session")
+        return rows_of_fold(list(corpus["fold"][:]), fold % len(FOLDS) + 1, "--dev session")
     return [train[row] for row in choose_dev(corpus.select(train), fold)] if dev == "dialog" else []
 
 
@@ -70,7 +70,7 @@ def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
         )
     dev_rows: list[int] = []
     if dev == "dialog":
-        dev_rows = [row for row, part in enumerate(corpus["split"]) if part == "dev"] if is_official(corpus) else []
+        dev_rows = [row for row, part in enumerate(corpus["split"][:]) if part == "dev"] if is_official(corpus) else []
         dev_rows = dev_rows or choose_dev(corpus, ALL)
     train = sorted(set(range(len(corpus))) - set(dev_rows))
     if not train:
@@ -92,7 +92,7 @@ def _official(corpus: Dataset, fold: Fold | None, dev: DevChoice) -> DatasetDict
         )
     if dev == "session":
         raise UserError("--dev session: the corpus has an official split and no sessions; leave --dev out")
-    parts = list(corpus["split"])
+    parts = list(corpus["split"][:])
     rows = {part: [row for row, name in enumerate(parts) if name == part] for part in PARTS}
     if dev == "dialog" and not rows["dev"]:
         rows["dev"] = [rows["train"][row] for row in choose_dev(corpus.select(rows["train"]), 1)]
@@ -103,9 +103,9 @@ def _official(corpus: Dataset, fold: Fold | None, dev: DevChoice) -> DatasetDict
 
 
 def _nothing_to_train_on(corpus: Dataset, fold: Fold, dev: DevChoice) -> str:
-    speakers = set(corpus["speaker"]) - {None}
-    if len(speakers) == 1 and None not in set(corpus["speaker"]):
-        more = "" if any(corpus["dialog"]) and fold != ALL else " --dev none --selection last"
+    speakers = set(corpus["speaker"][:]) - {None}
+    if len(speakers) == 1 and None not in set(corpus["speaker"][:]):
+        more = "" if any(corpus["dialog"][:]) and fold != ALL else " --dev none --selection last"
         return f"the corpus has one speaker, so nobody is left to test on; to train on everything, --fold all{more}"
     if len(speakers) == 2 and dev == "dialog":
         return (

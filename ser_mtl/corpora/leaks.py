@@ -25,11 +25,11 @@ def check_no_leak(splits: DatasetDict) -> None:
     """
     for column in ("speaker", "dialog"):
         key = same_person if column == "speaker" else str
-        values = {name: {key(value) for value in set(rows[column]) - {None}} for name, rows in splits.items()}
+        values = {name: {key(value) for value in set(rows[column][:]) - {None}} for name, rows in splits.items()}
         for first, second in combinations(splits, 2):
             shared = values[first] & values[second]
             if shared and (column == "dialog" or "test" in (first, second)):
-                example = min(value for value in splits[first][column] if value and key(value) in shared)
+                example = min(value for value in splits[first][column][:] if value and key(value) in shared)
                 different = " (people of the same name in joined folders: --distinct_speakers)"
                 raise UserError(
                     f"{column} {example!r} is in both {first} and {second} ({len(shared)} shared in all): "
@@ -59,7 +59,7 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """
     digests = audio_digests(decoded)
     utterances = {
-        name: {digests[one]: one for one in sorted(rows["id"], reverse=True) if one in digests}
+        name: {digests[one]: one for one in sorted(rows["id"][:], reverse=True) if one in digests}
         for name, rows in splits.items()
     }
     for first, second in combinations(splits, 2):
@@ -91,7 +91,7 @@ def find_leaks(splits: DatasetDict) -> dict:
     styles = np.array([style or "" for style in test.select(compared)["style"]])
     groups = {"all": duplicates} | {style: duplicates[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
-        "test_without_speaker": sum(speaker is None for speaker in test["speaker"]),
+        "test_without_speaker": sum(speaker is None for speaker in test["speaker"][:]),
         **_shared_speakers(test, train),
         "near_duplicates": {
             name: {"n": len(group), "share": round(float(group.mean()), 4)}
@@ -123,12 +123,12 @@ def speakers_line(leaks: dict) -> str:
 
 
 def _shared_speakers(test: Dataset, train: Dataset) -> dict[str, dict[str, int]]:
-    known = {same_person(speaker) for speaker in train["speaker"] if speaker}
-    shared = [key for speaker in test["speaker"] if speaker and (key := same_person(speaker)) in known]
+    known = {same_person(speaker) for speaker in train["speaker"][:] if speaker}
+    shared = [key for speaker in test["speaker"][:] if speaker and (key := same_person(speaker)) in known]
     counts = {"speakers": len(set(shared)), "utterances": len(shared)}
     return {"test_speakers_in_train": counts} if shared else {}
 
 
 def _words(rows: Dataset) -> list[list[str]]:
     """The words of every transcript; an empty list if there is none."""
-    return [normalise_text(text or "").split() for text in rows["text"]]
+    return [normalise_text(text or "").split() for text in rows["text"][:]]

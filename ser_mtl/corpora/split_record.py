@@ -39,7 +39,7 @@ def split_record(splits: DatasetDict, fold: Fold, dev: DevChoice) -> dict:
     """
     record: dict = {"fold": fold, "dev_choice": dev}
     for name, rows in splits.items():
-        ids = sorted(rows["id"])
+        ids = sorted(rows["id"][:])
         record[name] = {"ids": ids, "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     return record
 
@@ -57,7 +57,9 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]], v
         The record with {"labels": {task: [...]}, "annotations": the hash of `hash_of_annotations`}, and in each split
         "audio": a hash of the samples of each of its ids; and "speakers", sorted.
     """
-    digests, speakers = (dict(zip(decoded["id"], decoded[column], strict=True)) for column in ("digest", "speaker"))
+    digests, speakers = (
+        dict(zip(decoded["id"][:], decoded[column][:], strict=True)) for column in ("digest", "speaker")
+    )
     parts = {
         name: part
         | {

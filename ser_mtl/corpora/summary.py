@@ -46,7 +46,7 @@ def corpus_tables(
         UserError: the corpus has no such split, see `ser_mtl.corpora.folds.split`.
     """
     table = corpus.remove_columns("raters").to_pandas()
-    table["text"] = [normalise_text(text or "") or None for text in corpus["text"]]
+    table["text"] = [normalise_text(text or "") or None for text in corpus["text"][:]]
     with ThreadPoolExecutor() as threads:
         table["hours"] = np.array(list(threads.map(seconds_of, table["path"]))) / 3600
     shown = ["path", "corpus", "speaker", "dialog", *_CLASSES]
@@ -142,7 +142,7 @@ def _speakers(table: pd.DataFrame) -> str:
 def _sizes_of_all_folds(corpus: Dataset, dev: DevChoice) -> str:
     """Utterances in train, dev and test by test fold; instead of a fold that cannot be split, why not."""
     rows, problems = {}, {}
-    for fold in sorted(set(corpus["fold"])):
+    for fold in sorted(set(corpus["fold"][:])):
         try:
             rows[f"test fold {fold}"] = {name: len(part) for name, part in split(corpus, fold, dev).items()}
         except UserError as error:
@@ -254,12 +254,14 @@ def _names(names: Iterable[str]) -> str:
 
 def training_flags(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") -> str:
     """The flags that a training needs for this corpus, beside its name and place, with a blank before each."""
-    folds = sorted(set(corpus["fold"]) - {None})
-    alone = len(set(corpus["speaker"])) == 1 and None not in set(corpus["speaker"])
+    folds = sorted(set(corpus["fold"][:]) - {None})
+    alone = len(set(corpus["speaker"][:])) == 1 and None not in set(corpus["speaker"][:])
     if fold == ALL or (alone and not is_official(corpus)):
-        has_dev = dev != "none" and not (alone and not any(corpus["dialog"]) and "dev" not in set(corpus["split"]))
+        has_dev = dev != "none" and not (
+            alone and not any(corpus["dialog"][:]) and "dev" not in set(corpus["split"][:])
+        )
         return " --fold all" + ("" if has_dev else " --dev none --selection last")
-    two = not is_official(corpus) and len(set(corpus["speaker"]) - {None}) == 2 and not any(corpus["dialog"])
+    two = not is_official(corpus) and len(set(corpus["speaker"][:]) - {None}) == 2 and not any(corpus["dialog"][:])
     place = "" if is_official(corpus) else f" --fold {fold or folds[0]}"
     if two or dev == "none":
         return f"{place} --dev none --selection last"

@@ -50,7 +50,7 @@ def value_scales(train: Dataset, tasks: Iterable[str]) -> dict[str, list[float]]
     scales = {}
     for task in [task for task in tasks if TASKS[task].kind == "value"]:
         column = TASKS[task].column
-        values = np.array([value for value in train[column] if value is not None], dtype=np.float64)
+        values = np.array([value for value in train[column][:] if value is not None], dtype=np.float64)
         if len(set(values)) < 2:
             raise UserError(
                 f"--tasks {task}: the utterances of train have fewer than two different values (column {column!r}); "
@@ -69,7 +69,7 @@ def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
     reasons = {}
     for task in set(tasks) - {"emotion"}:
         column = TASKS[task].column
-        labels = set().union(*(set(rows[column]) for rows in splits.values())) - {None}
+        labels = set().union(*(set(rows[column][:]) for rows in splits.values())) - {None}
         if not labels:
             reasons[task] = f"no utterance of the corpus is annotated for it (column {column!r})"
         elif TASKS[task].kind == "classes" and len(labels) == 1:
@@ -104,7 +104,7 @@ def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
 def classes_table(splits: DatasetDict, tasks: Iterable[str]) -> str:
     """Utterances of each class by split, and a warning for each class that train lacks. For a terminal."""
     columns = [TASKS[task].column for task in tasks if TASKS[task].kind == "classes"]
-    counts = {name: {column: Counter(rows[column]) for column in columns} for name, rows in splits.items()}
+    counts = {name: {column: Counter(rows[column][:]) for column in columns} for name, rows in splits.items()}
     lines, warnings = [["", *splits]], []
     for column in columns:
         labels = sorted(set().union(*(counts[name][column] for name in splits)) - {None})
@@ -117,7 +117,7 @@ def classes_table(splits: DatasetDict, tasks: Iterable[str]) -> str:
             if not counts["train"][column][label]
         ]
     for task in [task for task in tasks if TASKS[task].kind == "value"]:
-        annotated = [sum(value is not None for value in rows[TASKS[task].column]) for rows in splits.values()]
+        annotated = [sum(value is not None for value in rows[TASKS[task].column][:]) for rows in splits.values()]
         lines.append([f"{task} (values)", *map(str, annotated)])
     width = max(len(line[0]) for line in lines)
     rows = [line[0].ljust(width) + "".join(cell.rjust(8) for cell in line[1:]) for line in lines]
@@ -135,7 +135,7 @@ def check_annotated(splits: DatasetDict, tasks: Iterable[str]) -> None:
     for name, rows in splits.items():
         for task in tasks if name == "train" else scored:
             column = TASKS[task].column
-            if not any(value not in (None, "") for value in rows[column]):
+            if not any(value not in (None, "") for value in rows[column][:]):
                 raise UserError(
                     f"--tasks {task}: none of the {len(rows)} utterances of {name} is annotated for it (column "
                     f"{column!r}); use another --fold or --dev"
@@ -178,16 +178,24 @@ def with_targets(
         index = {None: -100} | {label: i for i, label in enumerate(classes)}
         if unknown := sorted(set(corpus.unique(column)) - set(index)):
             raise UserError(f"{task} {unknown[0]!r} is not one of the model's labels: {', '.join(classes)}")
-        targets = [index[label] for label in corpus[column]]
-        soft = _soft_targets(targets, corpus["raters"], classes) if soft_labels and task == "emotion" else None
+        targets = [index[label] for label in corpus[column][:]]
+        soft = _soft_targets(targets, corpus["raters"][:], classes) if soft_labels and task == "emotion" else None
         corpus = corpus.add_column(f"{task}_labels", soft or targets)
     for task in values:
-        numbers = [math.nan if value is None else value for value in corpus[TASKS[task].column]]
+        numbers = [math.nan if value is None else value for value in corpus[TASKS[task].column][:]]
         corpus = corpus.add_column(f"{task}_labels", np.array(numbers, dtype=np.float32))
     if tokenizer is not None:
-        texts = [normalise_text(text or "") for text in corpus["text"]]
-        corpus = corpus.add_column("asr_labels", [tokenizer(text).input_ids if text else [] for text in texts])
+        texts = [normalise_text(text or "") for text in corpus["text"][:]]
+        corpus = corpus.add_column("asr_labels", encoded(texts, tokenizer))
     return corpus
+
+
+def encoded(texts: Iterable[str], tokenizer: Wav2Vec2CTCTokenizer) -> list[list[int]]:
+    """The ids of normalised transcripts, as `tokenizer` gives them, one text at a time and far slower."""
+    texts = list(texts)
+    letters = {letter: tokenizer(letter).input_ids for letter in set("".join(texts)) - {" "}}
+    letters[" "] = [tokenizer.convert_tokens_to_ids(tokenizer.word_delimiter_token)]
+    return [[number for letter in text for number in letters[letter]] for text in texts]
 
 
 def _soft_targets(hard_targets: list[int], raters: Iterable[list[dict]], labels: list[str]) -> list[list[float]]:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
@@ -53,6 +54,7 @@ def check_utterances(name: str, given: Any) -> None:
 _TAG = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
+@lru_cache(maxsize=2**18)  # a run asks several times for each transcript
 def normalise_text(text: str) -> str:
     """Reduce a transcript to the spoken words: lower-case letters, digits, inner apostrophes, single spaces.
 
@@ -76,7 +78,7 @@ def _spoken_characters(text: str) -> Iterator[str]:
 
 def is_official(rows: Dataset) -> bool:
     """Whether utterances come with an official split: their own train and test sets."""
-    return "split" in rows.column_names and any(rows["split"])
+    return "split" in rows.column_names and any(rows["split"][:])
 
 
 def joined(parts: DatasetDict) -> Dataset:

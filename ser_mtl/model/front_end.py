@@ -1,13 +1,16 @@
 """Features of a frozen front end: computed once per utterance, and kept on disk for later runs."""
 
 import hashlib
+import pickle
 import shutil
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 
+import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets.table import ConcatenationTable
 from torch import Tensor
 from transformers import SequenceFeatureExtractor
 
@@ -84,7 +87,7 @@ def _features_of(
 ) -> list[dict]:
     """The features of each row. Rows of like length go through the front end together."""
     found: list[dict] = [{}] * len(rows)
-    samples = [row.values.to_numpy() for row in rows.with_format("arrow")[:]["samples"]]
+    samples = _samples(rows)
     order = sorted(range(len(samples)), key=lambda row: -len(samples[row]))
     while order:
         count = max(1, _BATCH // max(1, len(samples[order[0]])))
@@ -95,6 +98,19 @@ def _features_of(
         for row, made, size in zip(chosen, features.float(), frames.tolist(), strict=True):
             found[row] = packed(made[:size])
     return found
+
+
+def _samples(rows: Dataset) -> list[np.ndarray]:
+    """The samples of each row, (samples,) int16.
+
+    From a mapping of the file that goes with them. In that of the corpus, what was read once stays in memory.
+    """
+    if rows._indices is not None:  # a selection, whose rows are not those of its table
+        return [row.values.to_numpy() for row in rows.with_format("arrow")[:]["samples"]]
+    blocks = getattr(rows.data, "blocks", [[rows.data]])
+    tables = [next(block for block in row if "samples" in block.column_names).select(["samples"]) for row in blocks]
+    again = pickle.loads(pickle.dumps(ConcatenationTable.from_tables(tables)))
+    return [row.values.to_numpy() for row in again["samples"]]
 
 
 def _has_room(model: SerMtlModel, absent: list[Part], device: torch.device, always: bool) -> bool:

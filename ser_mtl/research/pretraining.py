@@ -77,7 +77,7 @@ class Pretrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = False
         self.utterances, self.save = utterances, save
         self.rows_of_parts, self.seconds_before = {"train": rows}, 0.0
-        self._sampler = LengthGroupedSampler(np.asarray(rows["length"]), args.utterances_per_update, args.seed)
+        self._sampler = LengthGroupedSampler(np.asarray(rows["length"][:]), args.utterances_per_update, args.seed)
         self.stopwatch, self.stop_on_signal = Stopwatch(), StopOnSignal()
         checkpoints = SparingCheckpoints(args.save_minutes)
         for callback in (SamplerEpoch(self._sampler, rows), self.stopwatch, checkpoints, self.stop_on_signal):

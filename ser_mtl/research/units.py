@@ -81,7 +81,7 @@ def frames_of(
     model: SerMtlModel, rows: Dataset, collator: Collator, batch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The last layer's real frames of each utterance, with its row: (frames, d), in float32."""
-    order = np.argsort(rows["length"], kind="stable")
+    order = np.argsort(rows["length"][:], kind="stable")
     for first in range(0, len(order), batch_size):
         chosen = [int(row) for row in order[first : first + batch_size]]
         batch = {name: value.to(model.device) for name, value in collator([rows[row] for row in chosen]).items()}

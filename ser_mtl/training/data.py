@@ -83,10 +83,10 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
         corpus: of `model_inputs`.
         parts: the split corpus.
     """
-    row_of = {name: row for row, name in enumerate(corpus["id"])}
-    lengths = np.asarray(corpus["length"])
+    row_of = {name: row for row, name in enumerate(corpus["id"][:])}
+    lengths = np.asarray(corpus["length"][:])
     inputs = without_text(corpus)
-    rows = {name: np.array([row_of[utterance] for utterance in part["id"]]) for name, part in parts.items()}
+    rows = {name: np.array([row_of[utterance] for utterance in part["id"][:]]) for name, part in parts.items()}
     for name in rows.keys() - {"train"}:
         rows[name] = rows[name][np.argsort(lengths[rows[name]], kind="stable")]
     return DatasetDict({name: inputs.select(chosen) for name, chosen in rows.items()})

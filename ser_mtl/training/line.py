@@ -101,14 +101,14 @@ def pooled_parts(trainer: "SerMtlTrainer", pool: "Pool") -> dict[str, Pooled] | 
     inputs = without_text(trainer.corpus).select(chosen)
     layers = pooled_layers(model, inputs, trainer.data_collator, trainer.args.per_device_eval_batch_size, pool)
     utterances = trainer.corpus.select(chosen)
-    pooled = Pooled(layers, np.array(utterances["emotion"]), _groups(utterances))
+    pooled = Pooled(layers, np.array(utterances["emotion"][:]), _groups(utterances))
     return {part: pooled[np.searchsorted(chosen, those)] for part, those in rows.items() if len(those)}
 
 
 def _labelled(trainer: "SerMtlTrainer", part: str) -> np.ndarray:
     """Rows of a part's utterances with an emotion."""
     ids = set(trainer.parts[part]["id"]) if part in trainer.parts else ()
-    known = zip(trainer.corpus["id"], trainer.corpus["emotion"], strict=True)
+    known = zip(trainer.corpus["id"][:], trainer.corpus["emotion"][:], strict=True)
     return np.array(
         [row for row, (name, emotion) in enumerate(known) if name in ids and emotion is not None], dtype=int
     )
@@ -116,7 +116,7 @@ def _labelled(trainer: "SerMtlTrainer", part: str) -> np.ndarray:
 
 def _groups(utterances: Dataset) -> np.ndarray:
     """The speaker of each utterance; where it is not known, the fold, which keeps speakers apart too."""
-    known = zip(utterances["speaker"], utterances["fold"], strict=True)
+    known = zip(utterances["speaker"][:], utterances["fold"][:], strict=True)
     return np.array([f"fold {fold}" if speaker is None else f"speaker {speaker}" for speaker, fold in known])
 
 
@@ -144,7 +144,7 @@ def pooled_layers(
         pool: see there.
     """
     rows = inputs.rows if isinstance(inputs, Augmented) else inputs
-    order = np.argsort(rows["length"], kind="stable")
+    order = np.argsort(rows["length"][:], kind="stable")
     training = model.training
     model.eval()
     pooled = []

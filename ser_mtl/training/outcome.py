@@ -93,8 +93,8 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
     """
     record, parts = trainer.record, trainer.parts
     dev = trainer.dev_predictions
-    trained_on = set(parts["train"]["speaker"])
-    tested = set(parts["test"]["speaker"]) if "test" in parts else set()
+    trained_on = set(parts["train"]["speaker"][:])
+    tested = set(parts["test"]["speaker"][:]) if "test" in parts else set()
     return {
         "stage": record["stage"],
         "fold": record["corpus"]["fold"],
@@ -135,7 +135,7 @@ def progress_of(trainer: "SerMtlTrainer") -> dict:
     """The epoch that was kept, that of an early stop, the minutes of all training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
-    seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"])) / SAMPLING_RATE
+    seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"][:])) / SAMPLING_RATE
     seconds = trainer.stopwatch.seconds
     return {
         "epoch": round(step * state.epoch / state.global_step, 2),

@@ -34,7 +34,7 @@ def stage1_start(stage: Stage1, labels: dict[str, list[str]], parts: DatasetDict
     stage.encoder = stage.encoder or XLS_R
     encoder = encoder_behind(stage.encoder)
     encoder_config = pretrained_encoder_config(encoder.name, encoder.revision)
-    tokenizer = character_tokenizer(parts["train"]["text"])
+    tokenizer = character_tokenizer(parts["train"]["text"][:])
     with hub_errors(f"--encoder {encoder.name}: its feature extractor cannot be loaded"):
         processor = Wav2Vec2Processor(feature_extractor=feature_extractor_of(encoder.name), tokenizer=tokenizer)
     vocab_size, scales = len(tokenizer) if "asr" in stage.tasks else None, value_scales(parts["train"], stage.tasks)

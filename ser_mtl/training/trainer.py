@@ -125,7 +125,7 @@ class SerMtlTrainer(ExactLossTrainer):
         self.metric = SerMtlMetric(self.labels)
         self.settle_loss()
         self._add_callbacks()
-        self.before_dev = set(parts["train"]["speaker"])  # speakers of the training that dev was held out of
+        self.before_dev = set(parts["train"]["speaker"][:])  # speakers of the training that dev was held out of
 
     def _check_audio(self, known: bool) -> None:
         """Check that no recording is on two sides, nor, unless this is known, one that the start was trained on."""
@@ -140,7 +140,7 @@ class SerMtlTrainer(ExactLossTrainer):
 
     def _add_callbacks(self) -> None:
         self.stopwatch, self.divergence, self.progress = Stopwatch(), Divergence(self), EpochProgress()
-        lengths = np.asarray(self.rows_of_parts["train"]["length"])
+        lengths = np.asarray(self.rows_of_parts["train"]["length"][:])
         self._sampler = LengthGroupedSampler(lengths, self.args.utterances_per_update, seed_of_order(self.args))
         self.add_callback(SamplerEpoch(self._sampler, self.train_dataset))
         self.add_callback(self.stopwatch)
@@ -276,7 +276,7 @@ class SerMtlTrainer(ExactLossTrainer):
         if isinstance(utterances, Dataset) and "row" in utterances.column_names:
             return utterances
         check_utterances("evaluate, predict", utterances)
-        if not set(utterances["id"]) <= set(self.corpus["id"]):
+        if not set(utterances["id"][:]) <= set(self.corpus["id"][:]):
             other = model_inputs(utterances, self.start, self.stage, self.args)
             rows = [row + len(self.corpus) for row in other["row"]]
             other = other.remove_columns("row").add_column("row", rows)

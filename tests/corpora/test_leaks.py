@@ -1,10 +1,7 @@
 """Pins the leak check: planted leaks are found, near-duplicates counted as defined, and a run reports both."""
 
 import json
-import random
-import time
 
-import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from helpers.tiny import check_refused, run_flags, run_script, write_corpus
@@ -58,20 +55,6 @@ def test_near_duplicates_are_counted_by_style_from_five_words_on():
 )
 def test_near_duplicates_differ_in_one_word_in_five_at_most(transcript, near_duplicate):
     assert has_near_duplicate([transcript.split()], [["q"], list("abcde")]).tolist() == [near_duplicate]
-
-
-def test_all_pairs_of_iemocap_are_compared_in_seconds():
-    generator = random.Random(0)
-    words = [f"w{i}" for i in range(3000)]
-    transcripts = [[generator.choice(words) for _ in range(generator.randint(1, 20))] for _ in range(5531)]
-    train, test = transcripts[:4290], transcripts[4290:]
-    planted = {3, 600, 1240}
-    for i in planted:
-        train[generator.randrange(len(train))] = test[i] = [generator.choice(words) for _ in range(12)]
-    start = time.perf_counter()
-    found = set(np.flatnonzero(has_near_duplicate([t if len(t) > 4 else [*t, *"abcde"] for t in test], train)).tolist())
-    assert found == planted
-    assert time.perf_counter() - start < 10
 
 
 def decoded(*digests: str) -> Dataset:

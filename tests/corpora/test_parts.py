@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -83,7 +84,12 @@ def test_a_run_that_is_killed_loses_no_more_than_the_parts_in_the_making(folder,
 
     monkeypatch.setattr(cache.random, "sample", lambda parts, count: parts)  # the stuck ones are not the first
     monkeypatch.setattr(audio, "decode", stuck)
-    run = multiprocessing.get_context("fork").Process(target=with_samples, args=(corpus,))
+
+    def killed() -> None:
+        cache.tqdm.set_lock(threading.RLock())  # its own: killed, it would hold the one of this process for ever
+        with_samples(corpus)
+
+    run = multiprocessing.get_context("fork").Process(target=killed)
     run.start()
     while len(list(folder.glob("decoded-*.arrow"))) < 2:
         time.sleep(0.02)

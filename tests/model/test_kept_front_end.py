@@ -18,6 +18,7 @@ from ser_mtl.corpora.sixteen_bits import packed, unpacked
 from ser_mtl.errors import Notice, UserError
 from ser_mtl.model.fast_front_end import extract_features
 from ser_mtl.model.front_end import with_features
+from ser_mtl.training.arguments import SerMtlArguments
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 CPU = torch.device("cpu")
@@ -90,6 +91,20 @@ def test_auto_leaves_half_of_the_free_disk_alone_and_says_so(cache, monkeypatch)
     assert sum(kept.data.column(name).nbytes for name in ("features", "scales")) == pytest.approx(needed, rel=0.05)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Disk(0))
     assert "features" in with_features(corpus, model, EXTRACTOR, CPU).column_names  # they are there already
+
+
+@pytest.mark.filterwarnings("ignore::ser_mtl.errors.Notice")
+def test_rows_in_another_order_keep_their_features(cache):
+    model, order = model_of("wav2vec2, layer norm"), [3, 0, 5, 1]
+    whole, chosen = decoded(), decoded().select(order)
+    found = [with_features(one, model, EXTRACTOR, CPU).with_format("numpy") for one in (whole, chosen)]
+    for row, place in zip(found[1], order, strict=True):
+        np.testing.assert_allclose(row["features"], found[0][place]["features"], atol=2)
+
+
+def test_what_changes_in_every_step_cannot_be_kept_always(tmp_path):
+    with pytest.raises(UserError, match=r"^--front_end_cache always: --augment changes the audio in every step"):
+        SerMtlArguments(output_dir=str(tmp_path), augment=["noise"], front_end_cache="always")
 
 
 def test_always_stops_before_it_fills_the_disk(cache, monkeypatch):
