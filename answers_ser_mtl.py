@@ -221,10 +221,17 @@ def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer)
 
     Special tokens are left out, such as [UNK], a character of the training that was not in the vocabulary.
     """
-    special = {*tokenizer.all_special_tokens} - {tokenizer.word_delimiter_token}
-    alphabet = ["" if token in special else token for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    for special in special_characters(tokenizer):
+        alphabet[special] = ""
     words = ["".join(alphabet[character] for character in row if character >= 0) for row in characters]
     return [text.replace(tokenizer.word_delimiter_token, " ").strip() for text in words]
+
+
+def special_characters(tokenizer: Wav2Vec2CTCTokenizer) -> list[int]:
+    """The outputs of the CTC head that are no text: the blank, and what stands for an unknown character."""
+    special = {*tokenizer.all_special_tokens} - {tokenizer.word_delimiter_token}
+    return [i for i, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))) if token in special]
 
 
 def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:

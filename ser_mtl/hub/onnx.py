@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
-from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, transcribing
+from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, special_characters, transcribing
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
@@ -167,6 +167,7 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
     if transcribing(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}
+        content["special"] = special_characters(tokenizer)
     return content
 
 

@@ -191,6 +191,10 @@ def test_the_metadata_is_what_the_run_knows(exported, finished2):
     assert about["temperature"] == model.config.temperature != 1
     assert {token: i for i, token in enumerate(about["vocabulary"])} == processor.tokenizer.get_vocab()
     assert about["vocabulary"][about["blank"]] == processor.tokenizer.pad_token
+    assert {about["vocabulary"][i] for i in about["special"]} >= {
+        processor.tokenizer.pad_token,
+        processor.tokenizer.unk_token,
+    }
     assert about["word_delimiter"] == processor.tokenizer.word_delimiter_token
     assert (about["sampling_rate"], about["normalise"]) == (16_000, processor.feature_extractor.do_normalize)
     shortest = about["receptive_field"]
