@@ -9,7 +9,6 @@ one value per utterance, so that the mean over annotated utterances is exact for
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -409,13 +408,13 @@ class SerMtlModel(LoadableModel):
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if self.training and self.spec_augment is not None:
             hidden = self.spec_augment(hidden, frame_lengths)
-        states = deque([add_positions(encoder, family, hidden, frame_mask)], None if keep else 1)
+        states = [add_positions(encoder, family, hidden, frame_mask)]
         arguments = layer_arguments(encoder, family, states[0], frame_mask)
         for layer in self.transformer_layers():
             output = layer(states[-1], **arguments)
             if family.position_bias:
                 arguments["position_bias"] = output[1]
-            states.append(output[0] if isinstance(output, tuple) else output)
+            states = [*(states if keep else ()), output[0] if isinstance(output, tuple) else output]
         frames = encoder.get_submodule(family.stack).layer_norm(states[-1]) if self.has_last_norm() else states[-1]
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
@@ -453,7 +452,7 @@ class SerMtlModel(LoadableModel):
         flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         flags |= {"return_dict": return_dict}
         flags = {name: getattr(self.config, name) if flag is None else flag for name, flag in flags.items()}
-        keep = flags["output_hidden_states"] or self.config.layer_weights or self.config.layer_statistics
+        keep = flags["output_hidden_states"] or self.layer_weights is not None or self.config.layer_statistics
         with self._attentions(flags["output_attentions"]) as attentions:
             frames, frame_mask, states = self.encode(features, frame_lengths, keep)
         seen = self.seen_by_heads(frames, frame_mask, states)

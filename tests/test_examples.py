@@ -75,6 +75,7 @@ def test_examples_of_the_page_run_as_written(page, installed, published, finishe
     if not any("run_stage1.py" in code for _, code in examples(page)):  # else it makes its own
         for stage, run in enumerate((finished, finished2), 1):
             copy = shutil.copytree(run, tmp_path / f"runs/folder/stage{stage}/fold1")
+        shutil.copytree(finished, tmp_path / "runs/iemocap/stage1/fold1")
         adapter = (copy / "adapter_config.json").read_text()
         base = str(tmp_path / "runs/folder/stage1/fold1")
         (copy / "adapter_config.json").write_text(adapter.replace(str(finished), base))

@@ -28,6 +28,8 @@ from ser_mtl.model.fast_front_end import extract_features, receptive_field
 
 SHARE = 0.5
 """Of what is free on the disk: the most that the features take unless they are to be kept always."""
+SAID = 100e6
+"""Bytes from which on it is said what they take."""
 
 _PART = 1_000 * SAMPLING_RATE  # samples of the utterances whose features are kept in one file
 _BATCH = 60 * SAMPLING_RATE  # samples that go through the front end at once
@@ -129,7 +131,8 @@ def _has_room(model: SerMtlModel, absent: list[Part], device: torch.device, alwa
     if always and needed > free:
         raise UserError(f"--front_end_cache always: takes {sizes}; free some, set HF_DATASETS_CACHE, or use auto")
     if always or needed <= SHARE * free:
-        notice(f"front end: its output is kept, {sizes}")
+        if needed >= SAID:
+            notice(f"front end: its output is kept, {sizes}")
         return True
     notice(
         f"front end: runs in every step; its output would take {sizes} (--front_end_cache auto takes up to "
