@@ -322,6 +322,7 @@ class SerMtlModel(LoadableModel):
 
     def __init__(self, config: SerMtlConfig):
         super().__init__(config)
+        config._check()  # again: transformers sets what `from_pretrained` is given after the config is made
         if "asr" in config.tasks and not config.vocab_size:
             raise ValueError("tasks 'asr': needs vocab_size")
         if "emotion" in config.tasks and [*config.id2label.values()] != config.labels["emotion"]:
