@@ -54,7 +54,7 @@ def with_features(
 
     Everything after the front end, SpecAugment and dropout included, is unchanged. The features are kept under names
     made of the samples and of the front end's weights, code and libraries, so that a later run with the same front end
-    opens them. Their size is said before they are written.
+    opens them. A size from `SAID` on is announced before.
 
     Args:
         corpus: with `samples`, `length` and `digest`, see `ser_mtl.corpora.audio.with_samples`.

@@ -13,6 +13,13 @@ from transformers import SEWConfig
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 
 
+@pytest.mark.parametrize("values", [{"temperature": 0.0}, {"scl": "Norm"}, {"aux_weight": 0.5}])
+def test_nonsense_given_to_from_pretrained_is_refused_too(values, tmp_path):
+    SerMtlModel(all_tasks_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^{next(iter(values))} "):
+        SerMtlModel.from_pretrained(tmp_path, **values)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
