@@ -62,7 +62,7 @@ def test_a_flag_wins_over_the_recipe_even_with_the_papers_value(tmp_path):
      (["--front_end_cache", "always"], {"augment"}),
      (["--emotion_head", "linear"], {"layer_statistics", "probe_start"}),
      (["--tasks", "emotion", "--merge_asr", "x", "--merge_emotion", "y"], {"probe_start"})],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "nothing",
 )  # fmt: skip
 def test_a_flag_takes_away_what_contradicts_it_in_the_recipe(tmp_path, flags, taken_away):
     names = {"layer_statistics", "probe_start", "augment"}
