@@ -143,6 +143,7 @@ def training_part(encoder: Path, folder: Path, noise: Noise, ours: dict[str, Pre
         "bf16": CUDA,
         "remove_unused_columns": False,
     }
+    del args["selection"]  # a flag of our Trainer alone
     vocabulary = stage1.start.model.config.vocab_size
     trainers: dict[str, Trainer] = {
         name: other_trainer(name, encoder, rows, vocabulary, TrainingArguments(**args)) for name in OTHERS

@@ -1,5 +1,9 @@
 """The speed benchmark's workload: lengths as IEMOCAP's, shares of padding, and operations that torch counts alike."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -58,3 +62,10 @@ def test_an_epoch_is_timed_without_a_run_folder(tmp_path):
     assert train_an_epoch(trainer, clock, warming_up=False) > 0
     assert trainer.state.global_step == 1
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.slow
+def test_the_speed_benchmark_runs_to_its_end(tmp_path):
+    file = tmp_path / "speed.json"
+    subprocess.run([sys.executable, "-m", "benchmarks.throughput", "--quick", "--json", file], check=True)
+    assert all(row["ratio_to_stock"] > 0 for found in json.loads(file.read_text()) for row in found["rows"])
