@@ -280,7 +280,14 @@ def _asked_through_auto(config: PretrainedConfig | None, arguments: dict) -> dic
         arguments.setdefault("attn_implementation", implementation)
     flags = ("output_hidden_states", "output_attentions")
     emotion = {"labels": {"emotion": config.labels["emotion"]}} if "emotion" in config.labels else {}
-    return emotion | {flag: True for flag in flags if getattr(config, flag, False)}
+    asked = emotion | {flag: True for flag in flags if getattr(config, flag, False)}
+    if config.name_or_path:  # a value that is not the one saved there was given
+        hub = _hub_arguments(arguments) | {"revision": getattr(config, "_commit_hash", None), "subfolder": ""}
+        saved = type(config).from_pretrained(config.name_or_path, **hub)
+        for name in type(config).__annotations__.keys() - {"encoder_config", "labels"}:
+            if (value := getattr(config, name)) != getattr(saved, name):
+                asked[name] = value
+    return asked
 
 
 def _hub_arguments(arguments: dict) -> dict:
