@@ -165,7 +165,8 @@ class LoadableModel(PreTrainedModel):
             of_base = hub | {"revision": getattr(asked, "_commit_hash", None)}
             of_base.pop("subfolder", None)
             saved = cls.config_class.from_pretrained(base, **of_base)
-        given = _asked_through_config(asked, saved, arguments) | given
+        known_source = asked is not None and asked.name_or_path in (name, base)
+        given = _asked_through_config(asked, saved, known_source, arguments) | given
         return cls.config_class.from_pretrained(name, **hub, **given), trained.labels
 
     def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
@@ -294,18 +295,24 @@ def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> Non
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
 
 
-def _asked_through_config(config: PretrainedConfig | None, saved: PretrainedConfig, arguments: dict) -> dict:
-    """What was asked of an Auto class for an adapter: where a config differs from the saved one that it was."""
+def _asked_through_config(
+    config: PretrainedConfig | None, saved: PretrainedConfig, is_of_saved: bool, arguments: dict
+) -> dict:
+    """What was asked of an Auto class for an adapter: where a config differs from the saved one that it was.
+
+    Of a config that is of neither the adapter nor its base, only the labels.
+    """
     if config is None:
         return {}
     config.check_label_names()
     if implementation := getattr(config, "_attn_implementation_internal", None):
         arguments.setdefault("attn_implementation", implementation)
-    flags = {flag: getattr(config, flag) for flag in ("output_hidden_states", "output_attentions", "return_dict")}
+    flags = {"output_hidden_states", "output_attentions", "return_dict"}
+    known = {*flags, *type(config).__annotations__} - {"encoder_config", "labels"}
+    compared = known if is_of_saved else ()
+    asked = {key: getattr(config, key) for key in compared if getattr(config, key) != getattr(saved, key)}
     labels = {task: names for task, names in config.labels.items() if names != saved.labels.get(task)}
-    return {flag: value for flag, value in flags.items() if value != getattr(saved, flag)} | (
-        {"labels": labels} if labels else {}
-    )
+    return asked | ({"labels": labels} if labels else {})
 
 
 def _hub_arguments(arguments: dict) -> dict:

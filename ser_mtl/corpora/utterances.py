@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, List, Value
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, DatasetInfo, Features, List, Value
 
 from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS
@@ -83,5 +84,5 @@ def is_official(rows: Dataset) -> bool:
 
 def joined(parts: DatasetDict) -> Dataset:
     """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
-    rows = [row for part in parts.values() for row in part.to_list()]
-    return Dataset.from_list(sorted(rows, key=lambda row: row["id"]), features=next(iter(parts.values())).features)
+    table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).sort_by("id")
+    return Dataset(table, info=DatasetInfo(features=next(iter(parts.values())).features))

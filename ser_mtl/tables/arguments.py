@@ -26,6 +26,7 @@ from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
+from ser_mtl.training.checks import check_number
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 
@@ -266,12 +267,14 @@ def _as_reported(words: list[str]) -> str:
 
 def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> CorpusArguments:
     """The corpus arguments among a script's flags; all other flags are checked too."""
-    given = {word.removeprefix("--").split("=")[0] for word in words if word.startswith("--")}
+    given = {word.removeprefix("--").split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
     if taken := sorted(given & set(_SET_BY_ROWS)):
         raise UserError(f"--{taken[0]}: each row sets it; see --rows, --folds, --seeds and --output_dir")
     parser = StageParser(stage)
     try:
         values = vars(parser.parse_args(["--fold", "1", *words]))
+        for name in given & values.keys():
+            check_number(name, values[name])
     except UserError as error:
         raise UserError(f"{script}: {error}") from None
     return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})

@@ -88,8 +88,8 @@ def run_record(
 
 def corpus_record(parts: DatasetDict) -> dict:
     """Where utterances come from and which fold is the test, as far as they say it themselves."""
-    names = sorted({str(name) for part in parts.values() for name in part.unique("corpus")})
-    folds = parts["test"].unique("fold") if "test" in parts else [ALL]
+    names = sorted({str(name) for part in parts.values() for name in set(part["corpus"][:])})
+    folds = list(set(parts["test"]["fold"][:])) if "test" in parts else [ALL]
     known = names[0] if len(names) == 1 and names[0] in CORPORA else None
     corpus = {"corpus": known, "data_dir": None} if known else {"corpus": "folder", "data_dir": names}
     return corpus | {"fold": folds[0] if len(folds) == 1 else None, "dev": "dialog" if "dev" in parts else "none"}

@@ -42,6 +42,25 @@ def load(request):
 
 STAGES = pytest.mark.parametrize("kind", ["stage 1", "stage 2"])
 
+# ------------------------------------------------------------------------------------------------------------- values
+
+
+def calibrated(model):
+    return model.eval()(torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))).logits
+
+
+@STAGES
+def test_values_of_the_config_are_applied_or_refused(folders, load, kind):
+    assert load(folders[kind], temperature=2.5, scl_weight=3.0).config.scl_weight == 3.0
+    hot = load(folders[kind], temperature=2.5)
+    plain = load(folders[kind])
+    assert hot.config.temperature == 2.5 != plain.config.temperature
+    torch.testing.assert_close(*(calibrated(model) * model.config.temperature for model in (hot, plain)))
+    for wrong in ({"temperature": 0.0}, {"scl": "Norm"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} "):
+            load(folders[kind], **wrong)
+
+
 # ------------------------------------------------------------------------------------------------------------- labels
 
 

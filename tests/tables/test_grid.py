@@ -46,6 +46,14 @@ def test_all_combinations_are_planned_and_each_training_once(tmp_path):
         seen.add(run)
 
 
+@pytest.mark.parametrize("flag", ["--grid={}", "--stage1_flags=--{}", "--row_flags=t3-scl-cos --{}"])
+@pytest.mark.parametrize("wrong", ["learning_rate=-1", "num_train_epochs=0", "lora_rank=x", "no_such_flag=1"])
+def test_a_value_that_every_run_would_refuse_is_refused_first(tmp_path, flag, wrong):
+    words = ["--rows", "t3-scl-cos", "--corpus", "demo", "--output_dir", str(tmp_path), flag.format(wrong)]
+    with pytest.raises(UserError, match=wrong.split("=")[0]):
+        parse_arguments(words)
+
+
 def test_a_run_gets_the_flags_of_its_setting_and_they_win(tmp_path):
     words = ["--rows", "t3-scl-cos", "--corpus", "demo", "--output_dir", str(tmp_path), "--learning_rate", "3e-4"]
     args = parse_arguments([*words, "--grid", *GRID])
