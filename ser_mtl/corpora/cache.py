@@ -6,6 +6,7 @@ processes, or machines that share the file system, can each make some of them: n
 
 import hashlib
 import inspect
+import os
 import random
 import time
 import zlib
@@ -156,11 +157,11 @@ def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
     Raises:
         UserError: a file is missing.
     """
-    files = [Path(path) for path in corpus["path"]]
-    if missing := [path for path in files if not path.is_file()]:
+    paths = list(corpus["path"][:])
+    if missing := [path for path in paths if not os.path.isfile(path)]:
         raise UserError(f"{missing[0]}: no such audio file ({len(missing)} missing in all)")
-    stats = [path.stat() for path in files]
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, stats, strict=True)]
+    stats = map(os.stat, paths)
+    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
 
 
 def cache_folder() -> Path:

@@ -19,17 +19,15 @@ from ser_mtl.cross.choice import Chosen, Part, choose, known_by_audio
 from ser_mtl.cross.heard import Heard, heard_by
 from ser_mtl.errors import UserError, notice
 from ser_mtl.evaluation.calibration import BINS, calibrated, emotion_probabilities, reliability
-from ser_mtl.evaluation.metric_intervals import metric_intervals
+from ser_mtl.evaluation.metric_intervals import intervals_over_speakers
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
-from ser_mtl.evaluation.results import Calibration, Count, Leaks, Results, Scores, Text, has_all
+from ser_mtl.evaluation.results import Calibration, Count, Intervals, Leaks, Results, Scores, Text, has_all
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import read_json
 from ser_mtl.inference.recognizer import Recognizer, load, transcribing
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.heard import file_of
 from ser_mtl.training.run_folder import PACKAGES, Record, commit
-
-_Intervals = dict[str, dict[str, dict[str, list[float]]]]
 
 
 class System(TypedDict):
@@ -62,7 +60,7 @@ class Evaluation(TypedDict):
     commit: Text | None
     versions: dict[Text, Text]
     test: Annotated[dict[Text, Scores], AfterValidator(has_all)]
-    intervals: _Intervals
+    intervals: Intervals
 
 
 class Evaluated(NamedTuple):
@@ -229,7 +227,6 @@ def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float
         temperature: of the model, which is in the probabilities of `rows`.
     """
     references, predictions = references_and_predictions(rows)
-    speakers = [row["speaker"] or f"utterance {row['id']}" for row in rows]
     present = {row["emotion"] for row in references}
     return {
         "utterances": len(rows),
@@ -237,7 +234,7 @@ def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float
         "absent": [label for label in labels.get("emotion", []) if label not in present],
         **({"calibration": _calibration(rows, temperature)} if "emotion" in labels else {}),
         "test": metrics_by_group(SerMtlMetric(labels), predictions, references),
-        "intervals": metric_intervals(references, predictions, speakers),
+        "intervals": intervals_over_speakers(rows),
     }
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from ser_mtl.cross.evaluate import uncalibrated
 from ser_mtl.errors import UserError
+from ser_mtl.evaluation.interval_lines import interval_lines, intervals_of, over_whom
 from ser_mtl.evaluation.predictions import write_predictions
-from ser_mtl.evaluation.results import percent, results_frame, results_table
+from ser_mtl.evaluation.results import results_table
 from ser_mtl.files import write_json, write_text
 from ser_mtl.hub.card_metrics import explanation, markdown_table, metrics_table
 from ser_mtl.hub.links import hub_id
-from ser_mtl.metrics import METRICS
 from ser_mtl.safe_text import markdown, printable
 from ser_mtl.training.outcome import plot_emotion
 from ser_mtl.training.run_folder import check_writable
@@ -31,7 +31,7 @@ def title_of(results: dict) -> str:
 
 def terminal_table(results: dict) -> str:
     """The metrics of all utterances and of each style, their intervals, and what to know about them."""
-    lines = [title_of(results), results_table(results), *_with_intervals(results)]
+    lines = [title_of(results), results_table(results), *filter(None, [interval_lines(results)])]
     lines += [textwrap.fill(note, _WIDTH) for note in notes(results)]
     return "\n\n".join(map(_printable_lines, lines))
 
@@ -39,30 +39,6 @@ def terminal_table(results: dict) -> str:
 def _printable_lines(text: str) -> str:
     """Each line of the text, safe for a terminal."""
     return "\n".join(map(printable, text.split("\n")))
-
-
-def _with_intervals(results: dict) -> list[str]:
-    lines = [f"{title:18} {shown}" for title, shown in intervals_of(results)]
-    return [f"{over_whom(results)}\n" + "\n".join(lines)] if lines else []
-
-
-def intervals_of(results: dict) -> list[tuple[str, str]]:
-    """Each metric of the table that has an interval: its title, and both as the table shows them, of all utterances."""
-    scores, intervals = results["test"]["all"], results["intervals"]["all"]
-    shown, found = results_frame(results).columns, []
-    for metric in METRICS:
-        ends = intervals.get(metric.group, {}).get(metric.key)
-        if ends and metric.title in shown:
-            low, high = (percent({metric.group: {metric.key: end}}, metric) for end in ends)
-            found.append((metric.title, f"{percent(scores, metric)} ({low} to {high})"))
-    return found
-
-
-def over_whom(results: dict) -> str:
-    """What the intervals are over."""
-    if results["speakers"]:
-        return f"95 % intervals over speakers, {results['speakers']} in all (jackknife, Student's t)"
-    return "95 % intervals over utterances, since the speakers are unknown: too narrow"
 
 
 def notes(results: dict) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ser_mtl.corpora.names import ALL
 from ser_mtl.evaluation.intervals import Interval, Statistic, over_units, ua, wa
+from ser_mtl.evaluation.predictions import references_and_predictions
 from ser_mtl.metrics import METRIC
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
@@ -41,6 +42,12 @@ _OF_CONFUSION: dict[str, Statistic] = {"ua": _recalls(ua), "wa": _recalls(wa), "
 _OF_VALUES: dict[str, Statistic] = {"ccc": ccc, "rmse": rmse}
 _BOUNDS = {"ccc": (-1.0, 1.0), "rmse": (0.0, np.inf)}
 _OF_EDITS = {"wer": jiwer.process_words, "cer": jiwer.process_characters}
+
+
+def intervals_over_speakers(rows: list[dict]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """`metric_intervals` of prediction rows."""
+    references, predictions = references_and_predictions(rows)
+    return metric_intervals(references, predictions, [row["speaker"] or f"utterance {row['id']}" for row in rows])
 
 
 def metric_intervals(

@@ -102,6 +102,9 @@ def has_all(groups: dict) -> dict:
     return groups
 
 
+Intervals = dict[str, dict[str, dict[str, list[float]]]]
+"""`intervals`: low and high by group of utterances, task and metric."""
+
 Groups = Annotated[dict[Text, Scores], AfterValidator(has_all)]
 
 
@@ -163,6 +166,8 @@ class _Results(TypedDict):
     folds: NotRequired[Folds]
     dev: NotRequired[Groups]
     test: dict[Text, Scores]
+    intervals: NotRequired[Intervals]
+    speakers: NotRequired[Count]  # of the test
 
 
 def _tested_unless_all(results: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from markupsafe import Markup
 
+from ser_mtl.evaluation.interval_lines import intervals_of, over_whom
 from ser_mtl.evaluation.results import NO_TEST, line_note, results_frame, shared_speakers_note, transcription_note
 from ser_mtl.hub.complete import selection_of
 from ser_mtl.hub.names import NOTE
@@ -50,6 +51,7 @@ def metrics(results: dict) -> str:
         f"Checkpoint: {selection_of(results)}.",
         REFIT if results.get("refit") else None,
         _held_out(results),
+        _intervals(results),
         _near_duplicates(results),
         _calibration(results),
         transcription_note(results),
@@ -73,6 +75,11 @@ def explanation(results: dict) -> str:
     words = {word for title in results_frame(results).columns for word in title.replace(",", "").split()}
     explained = [f"{name} {text}" for name, text in _EXPLAINED.items() if name in words]
     return f"{', '.join(explained).replace(' ', ' is ', 1)}.\n\n" if explained else ""
+
+
+def _intervals(results: dict) -> str | None:
+    shown = ", ".join(f"{title} {both}" for title, both in intervals_of(results))
+    return f"{over_whom(results)}: {shown}." if shown else None
 
 
 def _held_out(results: dict) -> str | None:

@@ -16,6 +16,8 @@ from ser_mtl.errors import UserError
 from ser_mtl.evaluation.calibration import calibrated, calibration, emotion_probabilities
 from ser_mtl.evaluation.embeddings import two_dimensions
 from ser_mtl.evaluation.figures import plot_confusion_matrix, plot_reliability
+from ser_mtl.evaluation.interval_lines import interval_lines
+from ser_mtl.evaluation.metric_intervals import intervals_over_speakers
 from ser_mtl.evaluation.predictions import references_and_predictions, write_predictions
 from ser_mtl.evaluation.results import below_line, part_of, results_table
 from ser_mtl.evaluation.scores import metrics_by_group
@@ -122,6 +124,7 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
         "base_transcribes": trainer.start.base_transcribes,
         **({"dev": metrics_of(trainer, dev)} if dev else {}),
         "test": metrics_of(trainer, rows) if rows else {},
+        **({"intervals": intervals_over_speakers(rows), "speakers": len(tested - {None})} if rows else {}),
     }
 
 
@@ -208,7 +211,7 @@ def show(results: dict, args: SerMtlArguments) -> None:
     if args.process_index != 0:
         return
     clear_up(Path(args.output_dir))
-    print(f"\n{results_table(results)}\n")
+    print("", *filter(None, [results_table(results), interval_lines(results)]), "", sep="\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     if "stopped_at_epoch" in results:
         epoch += f"\nstopped early, after epoch {results['stopped_at_epoch']:g} (--early_stopping_patience)"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, fields
 from functools import cache
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired
 
+from accelerate.utils import gather_object
 from datasets import DatasetDict
 from typing_extensions import TypedDict
 
@@ -19,6 +21,7 @@ from ser_mtl.corpora.split_record import Split
 from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
+from ser_mtl.lock import NAME as LOCK
 from ser_mtl.lock import check_unlocked, lock, release
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments
 from ser_mtl.training.checkpoints import check_whole
@@ -187,6 +190,26 @@ def take_run_folder(folder: Path, record: dict) -> None:
     if check_run_folder(folder, record) is not None:
         release(folder)
         raise UserError(f"--output_dir {folder}: holds this run, finished; load it, or name another folder")
+
+
+def check_shared(folder: Path, patience: float = 60) -> None:
+    """Check that all processes see the folder that the first one has taken: machines may each have one of that name.
+
+    Args:
+        folder: of the run.
+        patience: seconds until a network file system must show what another machine has written.
+
+    Raises:
+        UserError: in all processes; names those that do not see it.
+    """
+    end = time.monotonic() + patience
+    while not (seen := (folder / LOCK).is_file()) and time.monotonic() < end:
+        time.sleep(0.2)
+    if blind := [str(number) for number, sees in enumerate(gather_object([seen])) if not sees]:
+        raise UserError(
+            f"--output_dir {folder}: is not the same folder for all processes (process {', '.join(blind)} has another "
+            "one); name one on a file system that all machines share"
+        )
 
 
 def check_writable(folder: Path) -> None:

@@ -7,6 +7,7 @@ from datasets import DatasetDict
 from ser_mtl.corpora.targets import check_annotated, label_sets, unusable_tasks, value_scales
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError, notice
+from ser_mtl.tasks import TASKS
 from ser_mtl.training.arguments import SerMtlArguments, check_together
 from ser_mtl.training.heard import check_never_heard
 from ser_mtl.training.method import Start
@@ -35,7 +36,8 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
         UserError: a model that cannot be loaded or does not fit the corpus or the flags, or a corpus without the
             annotations that a task needs.
     """
-    labels = label_sets(joined(parts), stage.tasks)
+    columns = {TASKS[task].column for task in stage.tasks}
+    labels = label_sets(joined(parts.select_columns(["id", *sorted(columns)])), stage.tasks)
     if isinstance(stage, Stage2):
         start = stage2_start(stage, labels, value_scales(parts["train"], stage.tasks))
     else:

@@ -48,7 +48,7 @@ from ser_mtl.training.method import Start
 from ser_mtl.training.outcome import finish_run
 from ser_mtl.training.probe import start_from_probe
 from ser_mtl.training.publication import publish
-from ser_mtl.training.run_folder import check_same_corpus, corpus_record, run_record, take_run_folder
+from ser_mtl.training.run_folder import check_same_corpus, check_shared, corpus_record, run_record, take_run_folder
 from ser_mtl.training.saving import save_model
 from ser_mtl.training.stage import Stage
 from ser_mtl.training.start import check_given, start_of
@@ -227,6 +227,11 @@ class SerMtlTrainer(ExactLossTrainer):
         begin, refusal = broadcast_object_list([begin, refusal])
         if refusal:
             raise UserError(refusal)
+        try:
+            check_shared(folder)
+        except UserError:
+            release(folder)
+            raise
         return begin
 
     def _write_record(self) -> None:

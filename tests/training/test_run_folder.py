@@ -13,8 +13,9 @@ from helpers.tiny import check_refused, contents, run_flags, run_script, write_c
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
+from ser_mtl.lock import lock, release
 from ser_mtl.training import line, run_folder
-from ser_mtl.training.run_folder import check_run_folder
+from ser_mtl.training.run_folder import check_run_folder, check_shared
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,12 @@ def test_a_run_of_a_script_goes_on_from_python(finished):
     assert check_run_folder(finished, from_python) is not None
     with pytest.raises(UserError, match="--data_dir"):
         check_run_folder(finished, from_python | {"script": "run_stage1.py"})
+
+
+def test_a_process_that_sees_another_folder_stops_all_before_training(tmp_path):
+    """As on two machines with folders of one name."""
+    with pytest.raises(UserError, match=f"--output_dir {tmp_path}: is not the same folder .*process 0"):
+        check_shared(tmp_path, patience=0)
+    lock(tmp_path)
+    check_shared(tmp_path, patience=0)
+    release(tmp_path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.iemocap_tree import write_tree
 from helpers.tiny import check_refused, run_flags, run_script, tone, write_corpus
+from scipy import stats
 from soundfile import write
 
 from ser_mtl.errors import UserError
@@ -67,6 +68,19 @@ def test_values_alone_are_scored_on_iemocaps_consensus(stage1):
     assert evaluations and json.loads((stage1 / "args.json").read_text())["training"]["metric_for_best_model"] == (
         "mean_ccc"
     )
+
+
+def test_results_have_the_jackknife_interval_over_speakers(stage1):
+    rows = [json.loads(line) for line in (stage1 / "predictions.jsonl").read_text().splitlines()]
+    results = json.loads((stage1 / "results.json").read_text())
+    speakers = sorted({row["speaker"] for row in rows})
+    assert results["speakers"] == len(speakers) > 1
+    for task in VALUES:
+        without = np.array([ccc([row for row in rows if row["speaker"] != one], task) for one in speakers])
+        reach = stats.t.ppf(0.975, len(speakers) - 1) * np.sqrt((len(speakers) - 1) * without.var())
+        ends = [max(-1, ccc(rows, task) - reach), min(1, ccc(rows, task) + reach)]
+        assert results["intervals"]["all"][task]["ccc"] == pytest.approx(ends, abs=1e-4)
+    assert "95 % intervals over speakers, 2 in all" in (stage1 / "README.md").read_text()
 
 
 def test_the_scale_is_that_of_training(stage1):
