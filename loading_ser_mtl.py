@@ -162,9 +162,8 @@ class LoadableModel(PreTrainedModel):
         given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
         saved = trained = cls.config_class.from_pretrained(name, **hub)
         if asked is not None and asked.name_or_path == base != name:  # of an Auto class, from the Hub
-            of_base = hub | {"revision": getattr(asked, "_commit_hash", None)}
-            of_base.pop("subfolder", None)
-            saved = cls.config_class.from_pretrained(base, **of_base)
+            # Not at its `_commit_hash`: before transformers 5.23 that is the adapter's.
+            saved = cls.config_class.from_pretrained(base, **hub | {"revision": None, "subfolder": ""})
         known_source = asked is not None and asked.name_or_path in (name, base)
         given = _asked_through_config(asked, saved, known_source, arguments) | given
         return cls.config_class.from_pretrained(name, **hub, **given), trained.labels
