@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -21,7 +22,7 @@ import ser_mtl
 from answers_ser_mtl import adapters_off, transcribing
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.hub import onnx as exporting
-from ser_mtl.hub.onnx import OnnxModel, export, quantize, write_onnx
+from ser_mtl.hub.onnx import OnnxModel, export, quantize, set_metadata, write_onnx
 
 EXAMPLE = re.search(r"^```python\n(.*?)^```$", (ROOT / "docs/onnx.md").read_text(), re.MULTILINE | re.DOTALL)[1]
 BLOCKED = """
@@ -152,6 +153,16 @@ def test_the_example_of_the_docs_answers_as_the_recognizer_without_torch(exporte
         ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         check_answer(ended.stdout, ser_mtl.load(finished2, device="cpu")(tmp_path / name))
+
+
+def test_the_example_refuses_what_is_longer_than_the_encoder_has_positions_for(exported, tmp_path):
+    file = Path(shutil.copy(exported, tmp_path / "whisper.onnx"))
+    set_metadata(file, {"sampling_rate": SAMPLING_RATE, "longest_input": 4800})
+    (tmp_path / "answer.py").write_text(EXAMPLE)
+    soundfile.write(tmp_path / "tone.wav", tone(440, 0.4), SAMPLING_RATE)
+    words = [sys.executable, "answer.py", file, "tone.wav"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "tone.wav: resample it to 16000 Hz, or cut it to 4800 samples\n")
 
 
 def check_answer(printed: str, answer: dict) -> None:
