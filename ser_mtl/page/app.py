@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -27,6 +28,7 @@ from gradio_client.utils import is_http_url_like
 
 _PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
 _WAITING = 20  # clips; one is answered at a time
+_NOT_THERE = "--host {host}, --port {port}: the page cannot be served there ({error})"
 _FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
 _FONTS = ["system-ui", "sans-serif"]  # of the reader's machine: none is fetched
 
@@ -115,6 +117,7 @@ def running(
     Raises:
         UserError: the server cannot listen there.
     """
+    _check_free(host, port)
     warm_up(recognizer, limits)
     ended = Event()
     logging.getLogger("uvicorn.error").addFilter(_not_gone)
@@ -126,10 +129,24 @@ def running(
             _, url, _ = page.launch(**_launch(limits), server_name=host, server_port=port)
             yield url
         except OSError as error:
-            raise UserError(f"--host {host}, --port {port}: the page cannot be served there ({error})") from error
+            raise UserError(_NOT_THERE.format(host=host, port=port, error=error)) from error
         finally:
             ended.set()
             page.close(verbose=False)
+
+
+def _check_free(host: str | None, port: int | None) -> None:
+    """Check that the server can listen there, of which Gradio would say no reason, after several of its own lines.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        if host is not None:
+            socket.create_server((host, port or 0)).close()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(_NOT_THERE.format(host=host, port=port, error=reason)) from error
 
 
 def _ask_directly(*hosts: str) -> None:
