@@ -49,7 +49,7 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
             left_out.add(reason, place)
         else:
             rows.append(dict.fromkeys(FEATURES) | row | {"id": place, "path": path})
-    if not any(row["speaker"] or row["split"] or row["fold"] for row in rows):
+    if rows and not any(row["speaker"] or row["split"] or row["fold"] for row in rows):
         columns = next(iter(parts.values())).column_names
         raise UserError(
             f"{name}: of its columns ({', '.join(columns)}) none is known to hold speakers, who must not be in train "

@@ -108,6 +108,8 @@ class TablesArguments:
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
         trained = [task for task in TASKS if task != "emotion" and task not in VALUE_TASKS]
+        for seed in self.seeds:
+            check_number("seed", seed)
         if unknown := sorted(set(self.leave_out) - set(trained)):
             raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(trained)}")
         self.options_of_slurm()
