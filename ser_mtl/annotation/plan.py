@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError, notice, write_errors
@@ -40,7 +41,7 @@ class Plan(TypedDict):
 
     model: str
     settings: Settings
-    shards: list[list[str]]
+    shards: list[Annotated[list[str], Field(min_length=1)]]
     sha256: str
     first_bytes: NotRequired[list[int]]
     """The size of each shard's first recording, by which other recordings of the same names are known."""

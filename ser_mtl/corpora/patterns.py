@@ -33,7 +33,7 @@ class Pattern:
     def __init__(self, said: str, expression: str, flags: int = 0):
         self.said = said
         if _size(expression) > _LARGEST:
-            raise UserError(f"{said!r} is too large with its repetitions written out; repeat less")
+            raise UserError(f"{said!r} is not a valid regular expression (its repetitions make it too large)")
         try:
             self._compiled = re.compile(expression, flags)
         except (re.error, OverflowError, RecursionError) as error:
