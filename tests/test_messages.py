@@ -11,9 +11,11 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
 from ser_mtl.cli import command_line
+from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import Notice, UserError, hub_errors, notice
 from ser_mtl.hub.push import make_repository
 from ser_mtl.model.base import base_of
+from ser_mtl.training.run_folder import check_writable
 
 
 def line(error: Exception) -> str:
@@ -57,6 +59,13 @@ def test_what_cannot_be_encoded_is_one_line(capsys, text, codec, said):
         command_line(lambda: text.encode(codec) and None, "program")
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.startswith(f"program: {said}") and error.count("\n") == 1
+
+
+def test_a_folder_or_label_that_files_cannot_hold_is_refused_first(tmp_path):
+    with pytest.raises(UserError, match=r"--output_dir .*\\udcff: is not UTF-8"):
+        check_writable(tmp_path / "\udcff")
+    with pytest.raises(UserError, match=r"--map a=\\udcff: is not UTF-8"):
+        parse_map(["a=\udcff"])
 
 
 def test_places_that_are_printed_cannot_steer_a_terminal(finished, tmp_path):
