@@ -68,7 +68,8 @@ class LoadableModel(PreTrainedModel):
             return super().from_pretrained(None, *args, config=config, **kwargs)
         name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
         if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
-            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
+            of_base = {"_base_revision": kwargs.get("revision"), "revision": adapter.get("revision")}
+            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | of_base
         if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, base, config, is_trainable, kwargs)
         kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
@@ -155,7 +156,7 @@ class LoadableModel(PreTrainedModel):
 
         Its own values are taken out of the arguments of `from_pretrained`. An adapter of a user's own has no config.
         """
-        hub = _hub_arguments(arguments)
+        hub, of_base = _hub_arguments(arguments), {"revision": arguments.pop("_base_revision", None), "subfolder": ""}
         if not cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
             return asked, {}
         known = vars(cls.config_class()).keys() | {*LABEL_NAMES, "output_attentions"}
@@ -163,7 +164,7 @@ class LoadableModel(PreTrainedModel):
         saved = trained = cls.config_class.from_pretrained(name, **hub)
         if asked is not None and asked.name_or_path == base != name:  # of an Auto class, from the Hub
             # Not at its `_commit_hash`: before transformers 5.23 that is the adapter's.
-            saved = cls.config_class.from_pretrained(base, **hub | {"revision": None, "subfolder": ""})
+            saved = cls.config_class.from_pretrained(base, **hub | of_base)
         known_source = asked is not None and asked.name_or_path in (name, base)
         given = _asked_through_config(asked, saved, known_source, arguments) | given
         return cls.config_class.from_pretrained(name, **hub, **given), trained.labels
