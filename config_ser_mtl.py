@@ -71,6 +71,8 @@ class BaseConfig(PretrainedConfig):
         unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
         names.pop("format", None)
         names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
+        if not isinstance(names.get("auto_map"), dict | None):
+            raise ValueError(f"auto_map {names['auto_map']!r}: must be a dict")
         if unknown and not of_a_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
