@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -82,7 +82,16 @@ def is_official(rows: Dataset) -> bool:
     return "split" in rows.column_names and any(rows["split"][:])
 
 
+def chosen(corpus: Dataset, rows: Sequence[int]) -> Dataset:
+    """These rows of a corpus, in a table of their own.
+
+    `Dataset.select` leaves them where they are, and cuts out each on its own whenever a column is read.
+    """
+    table = corpus.with_format("arrow")[:].take(pa.array(rows, pa.int64()))
+    return Dataset(table, info=DatasetInfo(features=corpus.features))
+
+
 def joined(parts: DatasetDict) -> Dataset:
     """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
-    table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).sort_by("id")
+    table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).combine_chunks().sort_by("id")
     return Dataset(table, info=DatasetInfo(features=next(iter(parts.values())).features))
