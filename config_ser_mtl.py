@@ -71,6 +71,8 @@ class BaseConfig(PretrainedConfig):
         unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
         names.pop("format", None)
         names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
+        if not isinstance(names.get("auto_map"), dict | None):
+            raise ValueError(f"auto_map {names['auto_map']!r}: must be a dict")
         if unknown and not of_a_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
@@ -113,6 +115,9 @@ class BaseConfig(PretrainedConfig):
         id2label, label2id, num_labels = given.values()
         if not -1 < (num_labels or 0) <= _MOST_LABELS:
             raise ValueError(f"num_labels {num_labels}: must be from 0 to {_MOST_LABELS}")
+        for numbers in ([*map(int, id2label or ())], [*(label2id or {}).values()]):
+            if sorted(numbers) != [*range(len(numbers))]:
+                raise ValueError(f"id2label, label2id: {numbers} must be 0, 1, 2 and so on, each once")
         indices = label2id or {}
         by_name = [(self.labels or {}).get("emotion"), sorted(indices, key=indices.__getitem__)]
         by_name.append([id2label[i] for i in sorted(id2label, key=int)] if id2label else None)
@@ -122,6 +127,11 @@ class BaseConfig(PretrainedConfig):
         if names or ((self.labels or self.value_scales) and "emotion" not in self.tasks):
             return names[0] if names else None
         return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
+
+    def check_label_names(self) -> None:
+        """Refuse names of labels that have been changed since, under one of their names alone; a ValueError."""
+        if "emotion" in self.labels and [*self.id2label.values()] != self.labels["emotion"]:
+            raise ValueError(f"labels {self.labels}, id2label {self.id2label}: disagree")
 
     def impossible_scales(self) -> list[str]:
         """The tasks in `value_scales` that have labels, or whose scale is no mean and standard deviation."""

@@ -68,13 +68,16 @@ class LoadableModel(PreTrainedModel):
             return super().from_pretrained(None, *args, config=config, **kwargs)
         name, hub = str(pretrained_model_name_or_path), _hub_arguments(kwargs)
         if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
-            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | {"revision": adapter.get("revision")}
+            of_base = {"_base_revision": kwargs.get("revision"), "revision": adapter.get("revision")}
+            name, kwargs = str(adapter["_adapter_model_path"]), kwargs | of_base
         if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
             return cls._from_adapter(name, base, config, is_trainable, kwargs)
         kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
         if config is not None and kind != cls.config_class.model_type:
             return cls._from_encoder(name, config, kwargs)
         saved = cls.config_class.from_pretrained(name, **hub)
+        if saved.encoder_config is None:
+            raise ValueError(f"{name}: has no config.json of such a model; under new heads, an encoder needs config=")
         with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
             own = {key for key in cls(saved).state_dict() if not key.startswith(in_adapter)}
         loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
@@ -111,22 +114,18 @@ class LoadableModel(PreTrainedModel):
     ):
         from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
-        hub, config, trained = _hub_arguments(arguments), asked, {}
+        hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
+        named = peft_config.base_model_name_or_path
         if isinstance(modules := peft_config.target_modules, str) and modules not in (
             cls.adapted_modules,
             "all-linear",
         ):
             raise ValueError("adapter_config.json: has a pattern as target_modules that could take for ever to match")
         peft_config.inference_mode = not trainable
-        if cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
-            known = vars(cls.config_class()).keys() | {*LABEL_NAMES, "output_attentions"}
-            given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
-            trained = cls.config_class.from_pretrained(name, **hub).labels
-            config = cls.config_class.from_pretrained(name, **hub, **_asked_through_auto(asked, arguments) | given)
+        config, trained = cls._config_of_adapter(name, named, asked, arguments)
         # The very commit that the adapter was trained on, whatever has become of the base since.
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
-        named = peft_config.base_model_name_or_path
         arguments |= {"revision": peft_config.revision if base in (None, named) else None}
         # What the adapter brings along, its heads, may be of other shapes and labels in the base.
         brought = tuple(peft_config.modules_to_save or ())
@@ -144,7 +143,31 @@ class LoadableModel(PreTrainedModel):
         new = model._new_classifiers(trained, arguments)
         set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
         model.eval()
+        if isinstance(loaded, tuple):
+            missing = loaded[1]["missing_keys"]
+            loaded[1]["missing_keys"] = {key for key in missing if key not in own or key.startswith(new)}
         return loaded
+
+    @classmethod
+    def _config_of_adapter(
+        cls, name: str, base: str, asked: PretrainedConfig | None, arguments: dict
+    ) -> tuple[PretrainedConfig | None, dict]:
+        """The config of the adapter `name`, with what is asked for in the place of its own; and its trained labels.
+
+        Its own values are taken out of the arguments of `from_pretrained`. An adapter of a user's own has no config.
+        """
+        hub, of_base = _hub_arguments(arguments), {"revision": arguments.pop("_base_revision", None), "subfolder": ""}
+        if not cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
+            return asked, {}
+        known = vars(cls.config_class()).keys() | {*LABEL_NAMES, "output_attentions"}
+        given = {key: arguments.pop(key) for key in known - {"dtype", "torch_dtype"} if key in arguments}
+        saved = trained = cls.config_class.from_pretrained(name, **hub)
+        if asked is not None and asked.name_or_path == base != name:  # of an Auto class, from the Hub
+            # Not at its `_commit_hash`: before transformers 5.23 that is the adapter's.
+            saved = cls.config_class.from_pretrained(base, **hub | of_base)
+        known_source = asked is not None and asked.name_or_path in (name, base)
+        given = _asked_through_config(asked, saved, known_source, arguments) | given
+        return cls.config_class.from_pretrained(name, **hub, **given), trained.labels
 
     def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
         """Names of the classifiers whose labels are not the trained ones.
@@ -166,7 +189,7 @@ class LoadableModel(PreTrainedModel):
         if not getattr(self, "_hf_peft_config_loaded", False):
             return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
         if push_to_hub:
-            return self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         from peft import get_peft_model_state_dict
 
         Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -272,22 +295,24 @@ def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> Non
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
 
 
-def _asked_through_auto(config: PretrainedConfig | None, arguments: dict) -> dict:
-    """What was asked of an Auto class for an adapter: it is in the config of the base, where it was put."""
+def _asked_through_config(
+    config: PretrainedConfig | None, saved: PretrainedConfig, is_of_saved: bool, arguments: dict
+) -> dict:
+    """What was asked of an Auto class for an adapter: where a config differs from the saved one that it was.
+
+    Of a config that is of neither the adapter nor its base, only the labels.
+    """
     if config is None:
         return {}
+    config.check_label_names()
     if implementation := getattr(config, "_attn_implementation_internal", None):
         arguments.setdefault("attn_implementation", implementation)
-    flags = ("output_hidden_states", "output_attentions")
-    emotion = {"labels": {"emotion": config.labels["emotion"]}} if "emotion" in config.labels else {}
-    asked = emotion | {flag: True for flag in flags if getattr(config, flag, False)}
-    if config.name_or_path:  # a value that is not the one saved there was given
-        hub = _hub_arguments(arguments) | {"revision": getattr(config, "_commit_hash", None), "subfolder": ""}
-        saved = type(config).from_pretrained(config.name_or_path, **hub)
-        for name in type(config).__annotations__.keys() - {"encoder_config", "labels"}:
-            if (value := getattr(config, name)) != getattr(saved, name):
-                asked[name] = value
-    return asked
+    flags = {"output_hidden_states", "output_attentions", "return_dict"}
+    known = {*flags, *type(config).__annotations__} - {"encoder_config", "labels"}
+    compared = known if is_of_saved else ()
+    asked = {key: getattr(config, key) for key in compared if getattr(config, key) != getattr(saved, key)}
+    labels = {task: names for task, names in config.labels.items() if names != saved.labels.get(task)}
+    return asked | ({"labels": labels} if labels else {})
 
 
 def _hub_arguments(arguments: dict) -> dict:

@@ -325,8 +325,7 @@ class SerMtlModel(LoadableModel):
         config._check()  # again: transformers sets what `from_pretrained` is given after the config is made
         if "asr" in config.tasks and not config.vocab_size:
             raise ValueError("tasks 'asr': needs vocab_size")
-        if "emotion" in config.tasks and [*config.id2label.values()] != config.labels["emotion"]:
-            raise ValueError(f"labels {config.labels}, id2label {config.id2label}: disagree")
+        config.check_label_names()
         self.family = FAMILIES[config.encoder_config.model_type]
         self.encoder = speech_encoder(config.encoder_config)
         dim, layers = config.encoder_config.hidden_size, self.transformer_layers()

@@ -14,6 +14,7 @@ from ser_mtl.cli import command_line
 from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.model.demo_encoder import demo_encoder
+from ser_mtl.safe_text import printable
 from ser_mtl.tables.arguments import TablesArguments, idle_in, keep_settings, parse_arguments
 from ser_mtl.tables.baselines import write_baselines
 from ser_mtl.tables.cross import write_cross
@@ -30,7 +31,7 @@ def main() -> None:
         return
     args = parse_arguments()
     if args.cross:
-        return print(f"{write_cross(args.output_dir, args.cross)}\n\n{args.output_dir / 'cross.md'}")
+        return print(f"{write_cross(args.output_dir, args.cross)}\n\n{printable(str(args.output_dir / 'cross.md'))}")
     rows = choose_rows(args.tables, args.rows, args.leave_out)
     grid = plan_grid(rows, args.folds, args.seeds, args.output_dir, args.grid, idle_in) if args.grid else None
     runs = runs_in(grid) if grid else plan(rows, args.folds, args.seeds, args.output_dir)
@@ -51,7 +52,7 @@ def main() -> None:
     elif finished_rows(runs):
         print(f"\n{write_report(args.output_dir, runs, args.command)}")
     for run, reason in failed.items():
-        print(f"failed: {run.folder}: {reason}; its log is {run.log}", file=sys.stderr)
+        print(printable(f"failed: {run.folder}: {reason}; its log is {run.log}"), file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from ser_mtl.errors import Notice, UserError, system_error
+from ser_mtl.errors import Notice, UserError, encoding_error, system_error
 from ser_mtl.parsing import OneLineParser, did_you_mean
 from ser_mtl.stopping import EXIT_CODE, Stopped, end_with_launcher, on_signals, stop
 
@@ -93,6 +93,8 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
         _end(EXIT_CODE, f"{name}: stopped by {stopped.by}" if first else None)
     except BrokenPipeError:  # `... | head`: nobody reads the rest
         _end(1)
+    except UnicodeEncodeError as error:
+        _end(2, f"{name}: {encoding_error(error)}" if first else None)
     except OSError as error:
         line = system_error(error)
         if line is None:

@@ -82,8 +82,17 @@ def system_error(error: OSError) -> str | None:
     return _one_line(f"{file}{error.strerror}{full}")
 
 
+def encoding_error(error: UnicodeEncodeError) -> str:
+    """One line on a text that cannot be written: a name or a word of other bytes than UTF-8, or a poor terminal."""
+    around = error.object[max(0, error.start - 80) : error.end + 40]
+    if "\ud800" <= error.object[error.start] <= "\udfff":
+        return _one_line(f"{around}: holds bytes that are not UTF-8; rename it, or write it in UTF-8")
+    return _one_line(f"{around}: cannot be written as {error.encoding}; set PYTHONIOENCODING=utf-8")
+
+
 _OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
 
+OFFLINE = "HF_HUB_OFFLINE forbids the network; unset it"
 NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
 _STATUS = {
     401: "the Hub does not accept the token: `hf auth login` again, or set HF_TOKEN",
@@ -135,7 +144,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except LocalTokenNotFoundError as error:
         raise UserError(f"{what}: {NO_TOKEN}") from error
     except OfflineModeIsEnabled as error:
-        raise UserError(f"{what}: HF_HUB_OFFLINE forbids the network; unset it") from error
+        raise UserError(f"{what}: {OFFLINE}") from error
     # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
     # A damaged file of others fails in them with whatever error.
     except Exception as error:
@@ -148,7 +157,8 @@ def _reason(error: BaseException) -> str:
     of_repository = "Repo id must" in str(error) or "Incorrect path_or_model_id" in str(error)
     if of_repository or isinstance(error, HFValidationError) or isinstance(error.__cause__, HFValidationError):
         return "there is no such folder, and it is no Hub id (namespace/name)"
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading", and no more
+    vague = isinstance(error, RuntimeError) or type(error).__name__ == "DatasetGenerationError"
+    if vague and error.__cause__ is not None:  # "Error while uploading", "An error occurred", and no more
         error = error.__cause__
     response = error.response if isinstance(error, HfHubHTTPError) else None
     status = status_of(error)
@@ -170,8 +180,12 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     text = unsigned(" ".join(str(error).split())) or type(error).__name__
+    if "not valid UTF-8" in text:  # safetensors opens no other
+        return "its path is not UTF-8; rename its folder"
     if type(error).__name__ == "SafetensorError":
         return f"its weights are damaged ({text}); copy or download them again"
+    if "OfflineModeIsEnabled" in text:  # of datasets, which keeps no more than its name
+        return OFFLINE
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
 

@@ -52,7 +52,12 @@ def take(path: Path) -> str | None:
 
     Returns:
         Who else has it; None if it is taken.
+
+    Raises:
+        UserError: it is a pipe or a device.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is a pipe or a device; remove it")
     while path not in _held:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it would release the lock)
         if not _locked(file, fcntl.LOCK_EX):

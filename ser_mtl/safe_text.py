@@ -20,6 +20,15 @@ def printable(text: str, keep: str = "") -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _code(found[0]), text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: names of files and words of a command line may hold any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _code(character: str) -> str:
     return character.encode("unicode_escape").decode()
 

@@ -10,9 +10,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
+from ser_mtl.cli import command_line
+from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import Notice, UserError, hub_errors, notice
 from ser_mtl.hub.push import make_repository
 from ser_mtl.model.base import base_of
+from ser_mtl.training.run_folder import check_writable
 
 
 def line(error: Exception) -> str:
@@ -35,6 +38,39 @@ def test_no_retry_is_advised_where_it_cannot_help(error):
 )
 def test_a_retry_is_advised_for_the_network(error):
     assert line(error) == f"model x: {error}: run this again"
+
+
+def test_what_libraries_leave_vague_is_said_with_its_reason():
+    vague = type("DatasetGenerationError", (Exception,), {})("An error occurred while generating the dataset")
+    vague.__cause__ = ValueError("no such column")
+    assert line(vague) == "model x: no such column"
+    offline = ConnectionError("Couldn't reach 'x' on the Hub (OfflineModeIsEnabled)")
+    assert line(offline) == "model x: HF_HUB_OFFLINE forbids the network; unset it"
+    path = SafetensorError("Path a/model.safetensors is not valid UTF-8")
+    assert line(path) == "model x: its path is not UTF-8; rename its folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "said"),
+    [("a\udcff", "utf-8", r"a\udcff: holds bytes"), ("é", "ascii", "é: cannot be written as")],
+)
+def test_what_cannot_be_encoded_is_one_line(capsys, text, codec, said):
+    with pytest.raises(SystemExit) as ended:
+        command_line(lambda: text.encode(codec) and None, "program")
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith(f"program: {said}") and error.count("\n") == 1
+
+
+def test_a_folder_or_label_that_files_cannot_hold_is_refused_first(tmp_path):
+    with pytest.raises(UserError, match=r"--output_dir .*\\udcff: is not UTF-8"):
+        check_writable(tmp_path / "\udcff")
+    with pytest.raises(UserError, match=r"--map a=\\udcff: is not UTF-8"):
+        parse_map(["a=\udcff"])
+
+
+def test_places_that_are_printed_cannot_steer_a_terminal(finished, tmp_path):
+    ended = run_script("export", [finished, "--to", "wav2vec2", "--output_dir", tmp_path / "\x1b[31m"])
+    assert ended.code == 0 and r"\x1b[31m/emotion" in ended.stdout and "\x1b" not in ended.stdout
 
 
 def test_what_is_neither_folder_nor_repository_is_said_so():

@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError, notice, write_errors
 from ser_mtl.files import json_text, read_json, write_json
 from ser_mtl.inference.finding import find_audio
 from ser_mtl.lock import give_back, take
+from ser_mtl.safe_text import is_utf8
 
 NAME = "plan.json"
 _LOCK = ".plan.lock"
@@ -39,7 +41,7 @@ class Plan(TypedDict):
 
     model: str
     settings: Settings
-    shards: list[list[str]]
+    shards: list[Annotated[list[str], Field(min_length=1)]]
     sha256: str
     first_bytes: NotRequired[list[int]]
     """The size of each shard's first recording, by which other recordings of the same names are known."""
@@ -98,7 +100,7 @@ def recordings_in(data_dir: Path) -> list[str]:
     for fault in found.faults:
         notice(fault)
     names = [file.relative_to(data_dir).as_posix() for file in found.files]
-    odd = [name for name in names if not _is_utf8(name)]
+    odd = [name for name in names if not is_utf8(name)]
     if odd:
         notice(f"{data_dir / odd[0]}: left out, because its name is not UTF-8 ({len(odd)} such files); rename it")
     return sorted(set(names) - set(odd))
@@ -178,10 +180,3 @@ def _size(file: Path) -> int:
 def _is_below(file: str) -> bool:
     """Whether a path of a plan, which somebody else may have written, stays in the folder of recordings."""
     return bool(file) and "\0" not in file and not file.startswith("/") and ".." not in file.split("/")
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from answers_ser_mtl import transcribing
+from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 from ser_mtl.inference.recognizer import Recognizer
 
@@ -25,7 +26,13 @@ def path_of(output_dir: Path, number: int) -> Path:
 
 
 def is_whole(path: Path, rows: int) -> bool:
-    """Whether a shard is there, with all its rows and the columns that every shard has."""
+    """Whether a shard is there, with all its rows and the columns that every shard has.
+
+    Raises:
+        UserError: something else is, which would be waited for.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is a pipe or a device; remove it")
     try:
         known = pq.read_metadata(path)
     except (OSError, pa.ArrowException):

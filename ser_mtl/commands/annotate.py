@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ser_mtl.errors import UserError
 from ser_mtl.parsing import add_loading
+from ser_mtl.safe_text import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -71,4 +72,4 @@ def main(args: Namespace) -> None:
     else:
         line = annotate(task, Place.of_launcher())
     if line:
-        print(line)
+        print(printable(line))

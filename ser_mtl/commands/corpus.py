@@ -9,9 +9,13 @@ import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError
 from ser_mtl.safe_text import printable
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,7 +63,7 @@ def main(args: Namespace) -> None:
         raise UserError("name the folder of the corpus; --help explains every flag")
     from ser_mtl.corpora.folder import write_metadata
     from ser_mtl.corpora.loading import not_in_table, read_corpus
-    from ser_mtl.corpora.summary import corpus_tables, training_flags
+    from ser_mtl.corpora.summary import corpus_tables
 
     try:
         corpus, left_out = read_corpus(
@@ -70,8 +74,7 @@ def main(args: Namespace) -> None:
     if args.corpus == "folder":
         left_out += [line for folder in args.folders for line in not_in_table(Path(folder), corpus)]
     print(about(args.corpus) + corpus_tables(corpus, args.fold, args.dev, left_out))
-    flags = _flags(args) + training_flags(corpus, args.fold, args.dev)
-    print(f"\nTrain on it\n-----------\naccelerate launch run_stage1.py {flags}")
+    print(f"\nTrain on it\n-----------\n{_training(args, corpus)}")
     if args.write:
         path = place_to_write(args.write, args.folders, corpus["path"])
         write_metadata(corpus, path)
@@ -98,6 +101,18 @@ def place_to_write(path: Path, folders: list[str], audio: list[str]) -> Path:
     """Where the table goes: a bare file name is one in the corpus's folder, unless the audio is below this one."""
     here = all(Path(os.path.abspath(file)).is_relative_to(Path.cwd()) for file in audio)
     return path if here or path.name != str(path) or len(folders) != 1 else Path(folders[0]) / path
+
+
+def _training(args: Namespace, corpus: "Dataset") -> str:
+    """The command that trains on the corpus, or why none does."""
+    from ser_mtl.corpora.summary import training_flags
+    from ser_mtl.corpora.targets import NEEDS_EMOTION, lack_of_emotion
+
+    why, values = lack_of_emotion([corpus]) or (None, [])
+    if why and not values:
+        return f"Not as it is: {printable(why)}; {NEEDS_EMOTION}"
+    tasks = f" --tasks {' '.join(values)}" if values else ""
+    return f"accelerate launch run_stage1.py {_flags(args)}{training_flags(corpus, args.fold, args.dev)}{tasks}"
 
 
 def _flags(args: Namespace) -> str:

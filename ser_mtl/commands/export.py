@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ser_mtl.errors import UserError
 from ser_mtl.parsing import add_base
+from ser_mtl.safe_text import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,10 +37,11 @@ def main(args: Namespace) -> None:
 
     folder = args.output_dir or args.run_folder / args.to
     if args.to == "onnx":
-        print(f"written to {write_onnx(args.run_folder, folder, args.int8, args.base)}")
+        written = [write_onnx(args.run_folder, folder, args.int8, args.base)]
     elif args.to == "merged":
         write_merged(args.run_folder, folder, base_folder=args.base)
-        print(f"written to {folder}")
+        written = [folder]
     else:
-        for written in write_wav2vec2(args.run_folder, folder):
-            print(f"written to {written}")
+        written = write_wav2vec2(args.run_folder, folder)
+    for place in written:
+        print(printable(f"written to {place}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
     from ser_mtl.hub.base import Base
@@ -81,7 +82,7 @@ def merge(args: Namespace) -> tuple[Path, "Base | None"]:
     merged = args.run_folder / "merged"
     base = find_base(args.run_folder, args.base_repo_id)
     write_merged(args.run_folder, merged, base, args.base_repo_id)
-    print(f"written to {merged}")
+    print(printable(f"written to {merged}"))
     return merged, base
 
 

@@ -27,6 +27,7 @@ from ser_mtl.corpora.tree import (
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.corpora.values import SYNONYMS, VALUES, as_number
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import is_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ def read_described(description: Description, folder: Path, check_counts: bool = 
     """
     if not folder.is_dir():
         raise UserError(f"--data_dir: no such folder: {folder}; {_how_to_get(description)}")
-    paths, left_out = list(files_below(folder)), LeftOut()
+    found_there, left_out = list(files_below(folder)), LeftOut()
+    paths = [path for path in found_there if is_utf8(path)]
+    left_out.add("files have names that are not UTF-8", *(path for path in found_there if not is_utf8(path)))
     audio = [path for path in paths if suffix_of(path) in AUDIO]
     if not audio:
         raise UserError(_no_audio(description, folder, paths))

@@ -31,6 +31,9 @@ REST = "*"
 """In a map: every label that it does not name."""
 
 
+_MOST_DOTS = 200
+
+
 @dataclass(frozen=True)
 class Table:
     """Files with a row for each utterance: csv, tsv, json, jsonl, or lines of text.
@@ -150,7 +153,10 @@ def read_description(name: str) -> Description:
     """
     file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
     try:
-        content = tomllib.loads(read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n"))
+        text = read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n")
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):  # a.b.c: memory with the square of them
+            raise UserError(f"{file}: has a line of more than {_MOST_DOTS} dots; shorten it")
+        content = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"--corpus {name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from ser_mtl.corpora.cache import cache_folder
@@ -19,6 +19,7 @@ from ser_mtl.errors import UserError, hub_errors
 from ser_mtl.files import replacing
 
 _CACHES = (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+_LONGEST_NAME = 60  # characters, of up to four bytes each
 
 
 def read_hub(description: Description, name: str, check_counts: bool = True) -> tuple[Dataset, LeftOut]:
@@ -36,7 +37,7 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
         UserError: the dataset cannot be loaded, or has no audio, or nobody's name.
     """
     with hub_errors(f"--data_dir {name}: cannot be loaded as a dataset"):
-        parts = load_dataset(name, description.config)
+        parts = load_from_disk(name) if _is_saved(Path(name)) else load_dataset(name, description.config)
     if not isinstance(parts, DatasetDict):
         parts = DatasetDict({"all": parts})
     left_out, rows = LeftOut(), []
@@ -48,13 +49,18 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
             left_out.add(reason, place)
         else:
             rows.append(dict.fromkeys(FEATURES) | row | {"id": place, "path": path})
-    if not any(row["speaker"] or row["split"] or row["fold"] for row in rows):
+    if rows and not any(row["speaker"] or row["split"] or row["fold"] for row in rows):
         columns = next(iter(parts.values())).column_names
         raise UserError(
             f"{name}: of its columns ({', '.join(columns)}) none is known to hold speakers, who must not be in train "
             f"and test; copy {description.file}, name the column there under [columns], and pass it as --corpus my.toml"
         )
     return finished(description, rows, name, left_out, check_counts)
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` wrote."""
+    return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, str], str | None]]:
@@ -69,11 +75,22 @@ def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, 
         known: dict[str, str] = {"split": part} if official_split else {}
         for number, row in enumerate(rows.cast_column(column, Audio(decode=False))):
             audio = row.pop(column) or {"bytes": None, "path": None}
-            row |= {one: feature.int2str(row[one]) for one, feature in labels.items() if (row[one] or 0) >= 0}
+            row |= {
+                one: _label(feature, row[one], f"{name}: {part} {number}: {one}") for one, feature in labels.items()
+            }
             stem = Path(audio["path"] or "").stem
             fields = {one: text for one, cell in row.items() if (text := as_text(cell))}
             place = f"{Path(name).name}/{part}/{number:06d}"  # ids of two datasets differ
             yield place, known | fields | {"stem": stem}, _file_of(name, audio)
+
+
+def _label(feature: ClassLabel, number: int | None, place: str) -> str | None:
+    """The name of a label; None for none, which datasets of the Hub also write as -1."""
+    if number is None or number == -1:
+        return None
+    if not 0 <= number < len(feature.names):
+        raise UserError(f"{place}: is the label {number}, and the dataset has names for 0 to {len(feature.names) - 1}")
+    return feature.names[number]
 
 
 def _file_of(name: str, audio: dict) -> str | None:
@@ -83,11 +100,14 @@ def _file_of(name: str, audio: dict) -> str | None:
     """
     if audio["bytes"] is None:
         path = audio["path"]
+        if path and "\0" in path:
+            return None
         downloaded = path and any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in _CACHES)
         return path if path and (downloaded or Path(name).exists()) else None
     suffix = suffix_of(audio["path"] or "")
     digest = hashlib.sha256(audio["bytes"]).hexdigest()[:32]
-    folder = cache_folder() / "hub" / name.strip("/").replace("/", "--")
+    # The end of a long path: no folder's name has room for more.
+    folder = cache_folder() / "hub" / name.strip("/").replace("/", "--")[-_LONGEST_NAME:].lstrip(".")
     file = folder / f"{digest}{suffix if suffix in AUDIO else '.wav'}"
     if not file.is_file():
         with replacing(file) as partial:

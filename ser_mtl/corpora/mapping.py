@@ -8,6 +8,7 @@ from datasets import Dataset
 from ser_mtl.corpora.names import cleaned
 from ser_mtl.corpora.utterances import chosen
 from ser_mtl.errors import UserError
+from ser_mtl.safe_text import is_utf8
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 _COLUMNS = [TASKS[task].column for task in CLASSIFICATION_TASKS]
@@ -25,6 +26,8 @@ def parse_map(words: Iterable[str] | Mapping[str, str]) -> dict[tuple[str, str],
         prefix, colon, label = old.partition(":")
         column, label = (prefix, label) if colon and prefix in _COLUMNS else ("emotion", old)
         key = column, (cleaned(label, set()) or "").casefold()
+        if not is_utf8(old + new):
+            raise UserError(f"--map {old}={new}: is not UTF-8; write it in UTF-8")
         if not key[1]:
             raise UserError(f"--map {old}={new}: names no label; write OLD=NEW, or OLD= to leave it out")
         if key in found:

@@ -12,6 +12,10 @@ _KINDS = {"d": r"\d", "a": r"[^\W\d_]", "": r"[^/]", None: r"[^/]"}
 
 
 _SECONDS = 2.0  # for one name, which takes microseconds
+_LARGEST = 100_000  # characters of an expression with its repetitions written out, which is how it is compiled
+_PIECE = re.compile(
+    r"(?P<nothing>(?:\s|\(\?#[^)]*\))+)|\{(?P<least>\d+)(?:,\d*)?\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL
+)
 
 
 class Pattern:
@@ -28,6 +32,8 @@ class Pattern:
 
     def __init__(self, said: str, expression: str, flags: int = 0):
         self.said = said
+        if _size(expression) > _LARGEST:
+            raise UserError(f"{said!r} is not a valid regular expression (its repetitions make it too large)")
         try:
             self._compiled = re.compile(expression, flags)
         except (re.error, OverflowError, RecursionError) as error:
@@ -41,11 +47,29 @@ class Pattern:
         """
         try:
             return self._compiled.fullmatch(text, timeout=_SECONDS)
-        except TimeoutError as error:
+        except (TimeoutError, MemoryError) as error:
             raise UserError(
-                f"pattern {self.said!r}: takes longer than {_SECONDS:g} seconds on {text[:80]!r}; leave parts out that "
-                "repeat one another"
+                f"pattern {self.said!r}: takes longer than {_SECONDS:g} seconds, or too much memory, on {text[:80]!r}; "
+                "leave parts out that repeat one another"
             ) from error
+
+
+def _size(expression: str) -> int:
+    """About how many characters an expression has with its repetitions written out."""
+    sizes, last = [0], 0
+    for piece in _PIECE.finditer(expression):
+        if piece["nothing"]:
+            continue
+        if piece["least"]:
+            last *= min(int(piece["least"][:9]), _LARGEST + 1)
+        elif piece[0] == "(":
+            sizes, last = [*sizes, 0], 0
+        elif piece[0] == ")" and len(sizes) > 1:
+            last = sizes.pop()
+        else:
+            last = 1
+        sizes[-1] += last
+    return sum(sizes)
 
 
 def compile_pattern(pattern: str) -> Pattern:

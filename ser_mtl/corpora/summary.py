@@ -87,7 +87,7 @@ def _size(table: pd.DataFrame) -> str:
 def _emotions_by_place(table: pd.DataFrame) -> dict[str, str]:
     """Utterances of each emotion by part of an official split, or else by fold."""
     place = "split" if table["split"].notna().any() else "fold"
-    emotions = table["emotion"].fillna(_MISSING)
+    emotions = table["emotion"].astype(object).fillna(_MISSING)
     counts = pd.crosstab(table[place], emotions, margins=True, margins_name="all")
     hours = table.groupby(place)["hours"].sum()
     hours["all"] = hours.sum()
@@ -130,7 +130,7 @@ def _speakers(table: pd.DataFrame) -> str:
         "utterances": groups.size(),
         "hours": groups["hours"].sum(),
     }
-    emotions = pd.crosstab(table["speaker"], table["emotion"].fillna(_MISSING))
+    emotions = pd.crosstab(table["speaker"], table["emotion"].astype(object).fillna(_MISSING))
     rows = pd.DataFrame(columns).join(emotions)
     if len(rows) <= _MOST_SPEAKERS:
         return _text(rows)
@@ -192,6 +192,8 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
         yield f"text: {len(empty)} transcripts are a word for nothing, such as {empty.iloc[0]!r}"
     if table["text"].notna().any() and table["text"].isna().any():
         yield f"text: missing in {table['text'].isna().sum()} rows, or without words"
+    if table["emotion"].isna().all():
+        yield "emotion: missing in all rows"
     if table["text"].isna().all():
         yield "text: missing in all rows; speech recognition cannot be trained"
     yield from _fold_warnings(table)

@@ -68,8 +68,10 @@ def read_text(file: Path, encoding: str) -> str:
     known = [name for mark, name in _MARKS if raw.startswith(mark)] or ["utf-8"]
     for name in (*known, encoding):
         try:
-            return raw.decode(name)
-        except UnicodeDecodeError:
+            text = raw.decode(name)
+            text.encode()  # unicode_escape makes halves of characters, which no file could hold
+            return text
+        except (UnicodeDecodeError, UnicodeEncodeError):
             continue
         except (LookupError, ValueError) as error:
             raise UserError(f"{file}: encoding {name!r} is none that Python reads text with") from error

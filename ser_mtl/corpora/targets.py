@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,10 @@ from ser_mtl.corpora.names import number_notation, shown, spelling, spellings
 from ser_mtl.corpora.raters import emotion_distribution
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
-from ser_mtl.tasks import TASKS
+from ser_mtl.tasks import TASKS, VALUE_TASKS
+
+NEEDS_EMOTION = "name a folder that has emotions too (--data_dir A B), or annotate them"
+"""What to do with a corpus that has neither emotions nor values."""
 
 
 def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
@@ -75,6 +78,16 @@ def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
         elif TASKS[task].kind == "classes" and len(labels) == 1:
             reasons[task] = f"all utterances have the same label, {min(labels)!r}"
     return {task: reasons[task] for task in TASKS if task in reasons}
+
+
+def lack_of_emotion(parts: Sequence[Dataset]) -> tuple[str, list[str]] | None:
+    """Why emotion cannot be trained, and the values that can be in its place; None if emotion can be."""
+    found = {task: set().union(*(set(part[TASKS[task].column][:]) for part in parts)) - {None} for task in TASKS}
+    if len(found["emotion"]) > 1:
+        return None
+    same = f"all utterances have the same emotion, {min(found['emotion'])!r}" if found["emotion"] else None
+    values = [task for task in VALUE_TASKS if len(found[task]) > 1]
+    return same or "no utterance has an emotion (column 'emotion')", values
 
 
 def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:

@@ -7,9 +7,10 @@ from ser_mtl.metrics import METRICS
 def intervals_of(results: dict) -> list[tuple[str, str]]:
     """Each metric of the table that has an interval: its title, and both as the table shows them, of all utterances."""
     intervals = results.get("intervals", {}).get("all", {})
-    if not intervals:
+    scores = results["test"].get("all")
+    if not intervals or not scores:
         return []
-    scores, shown, found = results["test"]["all"], results_frame(results).columns, []
+    shown, found = results_frame(results).columns, []
     for metric in METRICS:
         ends = intervals.get(metric.group, {}).get(metric.key)
         if ends and metric.title in shown:
@@ -20,7 +21,7 @@ def intervals_of(results: dict) -> list[tuple[str, str]]:
 
 def over_whom(results: dict) -> str:
     """What the intervals are over."""
-    if results["speakers"]:
+    if results.get("speakers"):
         return f"95 % intervals over speakers, {results['speakers']} in all (jackknife, Student's t)"
     return "95 % intervals over utterances, since the speakers are unknown: too narrow"
 

@@ -1,7 +1,7 @@
 """Intervals over speakers of all metrics of a set of predictions: emotion, the other tasks, transcripts."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jiwer
@@ -32,6 +32,24 @@ def ccc(sums: np.ndarray) -> np.ndarray:
 def rmse(sums: np.ndarray) -> np.ndarray:
     """The root of the mean squared error, from the same sums."""
     return np.sqrt(np.maximum(sums[..., 3] + sums[..., 4] - 2 * sums[..., 5], 0) / sums[..., 0])
+
+
+def ccc_over_speakers(runs: Iterable[list[dict]], task: str) -> Interval:
+    """The CCC of a value over all runs of one system, of any folds and seeds, with its 95 % interval over speakers.
+
+    An utterance predicted by several seeds counts once: its sums are averaged.
+
+    Args:
+        runs: the rows of each run's `predictions.jsonl` that have a label of the task.
+        task: a value that was trained.
+    """
+    pairs: dict[str, Pairs] = defaultdict(list)
+    speakers: dict[str, str] = {}
+    for row in (row for rows in runs for row in rows):
+        pairs[row["id"]].append((row[task]["label"], row[task]["predicted"]))
+        speakers[row["id"]] = row["speaker"] or row["id"]
+    cells = np.stack([_moments(np.array(found)) / len(found) for found in pairs.values()])
+    return over_units(cells, list(speakers.values()), ccc, _BOUNDS["ccc"])
 
 
 def _recalls(metric: Any) -> Statistic:

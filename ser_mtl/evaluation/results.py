@@ -102,7 +102,8 @@ def has_all(groups: dict) -> dict:
     return groups
 
 
-Intervals = dict[str, dict[str, dict[str, list[float]]]]
+_Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
+Intervals = dict[Text, dict[Text, dict[Text, _Ends]]]
 """`intervals`: low and high by group of utterances, task and metric."""
 
 Groups = Annotated[dict[Text, Scores], AfterValidator(has_all)]

@@ -73,7 +73,8 @@ def _moved(model: SerMtlModel, device: str | torch.device, dtype: str | torch.dt
         torch.zeros(1, device=device).cpu()  # "meta" holds no numbers
         return model.eval().to(device=device, dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:
-        raise UserError(f"device {device}, dtype {dtype}: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split()).partition(". ")[0]  # the rest lists all devices that there could be
+        raise UserError(f"device {device}, dtype {dtype}: {reason}") from error
 
 
 def load_flagged(name: str | Path, **options) -> "Recognizer":

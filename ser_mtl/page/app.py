@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -9,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import time
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -19,6 +21,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.inference.recognizer import Recognizer
 from ser_mtl.page import rendering
 from ser_mtl.page.clips import Limits, samples_of, take
+from ser_mtl.safe_text import printable
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 
@@ -27,7 +30,9 @@ from gradio_client.utils import is_http_url_like
 
 _PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
 _WAITING = 20  # clips; one is answered at a time
+_NOT_THERE = "--host {host}, --port {port}: the page cannot be served there ({error})"
 _FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
+_LONGEST_LINE = 500  # characters, in the log
 _FONTS = ["system-ui", "sans-serif"]  # of the reader's machine: none is fetched
 
 
@@ -97,6 +102,7 @@ def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
         )
         gradio.HTML(rendering.page_foot(labels))
         gradio.on([clip.upload, clip.stop_recording], respond, clip, [answer, clip], api_name="answer")
+    refuse_quietly(page)
     return page.queue(max_size=_WAITING, default_concurrency_limit=1)
 
 
@@ -115,9 +121,10 @@ def running(
     Raises:
         UserError: the server cannot listen there.
     """
+    _check_free(host, port)
     warm_up(recognizer, limits)
     ended = Event()
-    logging.getLogger("uvicorn.error").addFilter(_not_gone)
+    logging.getLogger("uvicorn.error").addFilter(_short)
     _ask_directly("127.0.0.1", "localhost", *([host] if host else []))
     with _uploads() as folder:
         page = build(recognizer, limits)
@@ -126,10 +133,24 @@ def running(
             _, url, _ = page.launch(**_launch(limits), server_name=host, server_port=port)
             yield url
         except OSError as error:
-            raise UserError(f"--host {host}, --port {port}: the page cannot be served there ({error})") from error
+            raise UserError(_NOT_THERE.format(host=host, port=port, error=error)) from error
         finally:
             ended.set()
             page.close(verbose=False)
+
+
+def _check_free(host: str | None, port: int | None) -> None:
+    """Check that the server can listen there, of which Gradio would say no reason, after several of its own lines.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        if host is not None:
+            socket.create_server((host, port or 0)).close()
+    except (OSError, TypeError) as error:  # TypeError: no name of a host
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        raise UserError(_NOT_THERE.format(host=host, port=port, error=reason)) from error
 
 
 def _ask_directly(*hosts: str) -> None:
@@ -179,9 +200,31 @@ def _launch(limits: Limits) -> dict:
     }
 
 
-def _not_gone(record: logging.LogRecord) -> bool:
-    """Whether a line of the server's log is about anything but the clip just sent: browsers ask for it, to draw it."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FileNotFoundError))
+def _short(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is shown: not for a clip just sent, which browsers ask for, to draw it.
+
+    A request that Gradio cannot answer is one line there, without the traceback.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        line = printable(f"a request failed: {type(error).__name__}: {error}")
+        record.msg, record.args, record.exc_info, record.exc_text = line[:_LONGEST_LINE], (), None, None
+    return not isinstance(error, FileNotFoundError)
+
+
+def refuse_quietly(page: gradio.Blocks) -> None:
+    """Make what somebody sends in the place of a clip an error of theirs, not a traceback in the server's log."""
+    preprocess = page.preprocess_data
+
+    async def preprocess_or_refuse(*args: Any, **options: Any) -> list:
+        try:
+            return await preprocess(*args, **options)
+        except UserError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        except Exception as error:
+            raise gradio.Error("send a recording to this page, and name it", print_exception=False) from error
+
+    page.preprocess_data = preprocess_or_refuse
 
 
 def _tidy(folder: Path, ended: Event) -> None:

@@ -108,6 +108,9 @@ class TablesArguments:
         if unknown := sorted(set(self.folds) - set(FOLDS)):
             raise UserError(f"--folds {unknown[0]}: must be among 1 to 5")
         trained = [task for task in TASKS if task != "emotion" and task not in VALUE_TASKS]
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UserError(f"--seeds {seed}: must be from 0 to {2**32 - 1}")
         if unknown := sorted(set(self.leave_out) - set(trained)):
             raise UserError(f"--leave_out {unknown[0]}: must be among {', '.join(trained)}")
         self.options_of_slurm()

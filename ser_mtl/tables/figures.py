@@ -114,13 +114,16 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
     return figure
 
 
-def plot_cross(intervals: dict[tuple[str, str], Interval], rows: list[str], columns: list[str], path: Path) -> Figure:
-    """Draw the UA of each train corpus on each test corpus, with its 95 % interval.
+def plot_cross(
+    intervals: dict[tuple[str, str], Interval], rows: list[str], columns: list[str], metric: str, path: Path
+) -> Figure:
+    """Draw a metric of each train corpus on each test corpus, with its 95 % interval.
 
     Args:
-        intervals: UA by train and test corpus, fractions.
+        intervals: the metric by train and test corpus, fractions.
         rows: the train corpora, from top to bottom.
         columns: the test corpora.
+        metric: its title.
         path: where the figure is written (PNG).
     """
     figure = blank_figure(1.3 + 0.75 * len(rows), max(WIDTH, 1.6 + 1.15 * len(columns)))
@@ -136,6 +139,6 @@ def plot_cross(intervals: dict[tuple[str, str], Interval], rows: list[str], colu
     axes.set_yticks(range(len(rows)), [fill(literal(row), 24) for row in rows])
     axes.set(xlabel="Tested on", ylabel="Trained on")
     axes.tick_params(length=0)
-    figure.suptitle("Emotion UA (%)", fontsize="medium")
+    figure.suptitle(f"{metric} (%)", fontsize="medium")
     save_figure(figure, path)
     return figure

@@ -6,6 +6,7 @@ Only the test figure of the chosen setting is ever shown.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
+from math import prod
 from operator import attrgetter
 from pathlib import Path
 from statistics import mean
@@ -21,6 +22,8 @@ from ser_mtl.safe_text import printable
 from ser_mtl.tables.plan import Run, plan
 from ser_mtl.tables.rows import Row
 from ser_mtl.tables.rows import Stage as RowStage
+
+_MOST = 1000  # settings
 
 Cell = tuple[str, ...]
 """One setting: `name=value` of each flag of the grid."""
@@ -42,6 +45,8 @@ def cells(grid: Iterable[str]) -> list[Cell]:
         if name in values:
             raise UserError(f"--grid {text}: {name} appears twice")
         values[name] = [f"{name}={value}" for value in values_of]
+    if (number := prod(map(len, values.values()))) > _MOST:
+        raise UserError(f"--grid: makes {number} settings, each of which is trained; {_MOST} at most")
     return list(product(*values.values()))
 
 

@@ -23,6 +23,7 @@ from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.lock import NAME as LOCK
 from ser_mtl.lock import check_unlocked, lock, release
+from ser_mtl.safe_text import is_utf8
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments
 from ser_mtl.training.checkpoints import check_whole
 from ser_mtl.training.stage import Stage
@@ -218,6 +219,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: it is not, and why.
     """
+    if not is_utf8(str(folder)):  # safetensors and Arrow write no other
+        raise UserError(f"--output_dir {folder}: is not UTF-8; name another folder")
     there = Path("/")
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,5 +1,6 @@
 """Saving a trained model so that `from_pretrained` finds all it needs."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from transformers.dynamic_module_utils import custom_object_save
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.files import writing
 from ser_mtl.training.adapters import unwrap
+
+NO_AUTO_PEFT = "nothing: AutoPeftModel has no class for audio, use AutoModelForAudioClassification of transformers"
+"""The library that `AutoPeftModel` is told to import: its message then says what to use. A dot would cut it off."""
 
 
 def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
@@ -40,6 +44,11 @@ def saving(folder: Path) -> Iterator[Path]:
 
 def _write(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
     model.save_pretrained(folder)
+    if isinstance(model, PeftModel):
+        file = folder / "adapter_config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config["auto_mapping"] = {"base_model_class": type(unwrap(model)).__name__, "parent_library": NO_AUTO_PEFT}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
     custom_object_save(unwrap(model), folder, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(folder)

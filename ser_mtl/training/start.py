@@ -4,7 +4,14 @@ from collections.abc import Iterable
 
 from datasets import DatasetDict
 
-from ser_mtl.corpora.targets import check_annotated, label_sets, unusable_tasks, value_scales
+from ser_mtl.corpora.targets import (
+    NEEDS_EMOTION,
+    check_annotated,
+    label_sets,
+    lack_of_emotion,
+    unusable_tasks,
+    value_scales,
+)
 from ser_mtl.corpora.utterances import check_utterances, joined
 from ser_mtl.errors import UserError, notice
 from ser_mtl.tasks import TASKS
@@ -20,9 +27,15 @@ def leave_out_unusable(stage: Stage, parts: DatasetDict, tasks: Iterable[str]) -
     """Leave out those of these tasks that nobody asked for and that the corpus has no labels for; name each in a line.
 
     Raises:
-        UserError: fusion or SCL was asked for, and has too few tasks left.
+        UserError: the corpus has no emotions, or fusion or SCL was asked for, and has too few tasks left.
     """
-    reasons = unusable_tasks(parts, tasks) if isinstance(stage.tasks, DefaultTasks) else {}
+    if not isinstance(stage.tasks, DefaultTasks):
+        return []
+    if lack := lack_of_emotion(list(parts.values())):
+        why, values = lack
+        remedy = f"to train its values: --tasks {' '.join(values)}" if values else NEEDS_EMOTION
+        raise UserError(f"{why}; {remedy}")
+    reasons = unusable_tasks(parts, tasks)
     stage.leave_out(reasons)
     for task, reason in reasons.items():
         notice(f"--tasks: {task} is left out: {reason}")

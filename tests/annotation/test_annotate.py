@@ -16,6 +16,7 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, to
 from helpers.untrained import write_clips, write_model
 
 from ser_mtl.annotation import jobs, plan, shards
+from ser_mtl.annotation.manifest import unfinished
 from ser_mtl.annotation.work import Place, Task, _settings
 from ser_mtl.errors import Notice, UserError, write_errors
 from ser_mtl.inference.recognizer import load
@@ -213,7 +214,8 @@ def test_mistakes_are_one_line(clips, model, tmp_path):
 def test_a_damaged_plan_is_named(clips, model, undisturbed, tmp_path):
     output = shutil.copytree(undisturbed, tmp_path / "out")
     text = (output / "plan.json").read_text()
-    for damaged in (text.replace("00010", "00011"), text[:100]):
+    empty = json.dumps(json.loads(text) | {"shards": [[]], "sha256": plan.digest_of([[]])})
+    for damaged in (text.replace("00010", "00011"), text[:100], empty):
         (output / "plan.json").write_text(damaged)
         check_one_line(run_script("annotate", flags(clips, output, model)), "annotate", "plan.json", "damaged")
 
@@ -293,6 +295,14 @@ def test_a_plan_of_others_reads_nothing_outside_the_folder(clips, tmp_path, outs
     (tmp_path / "plan.json").write_text(json.dumps(written))
     with pytest.raises(UserError, match=r"plan.json: names '.*', which is not below --data_dir"):
         begun(clips, tmp_path)
+
+
+@pytest.mark.parametrize("name", [".plan.lock", "shard-000000.parquet"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(clips, tmp_path, name):
+    written = begun(clips, tmp_path)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: is a pipe or a device"):
+        unfinished(begun(clips, tmp_path) if name.endswith("lock") else written, tmp_path)
 
 
 def test_other_recordings_under_the_same_names_are_refused_and_a_changed_one_is_said(clips, tmp_path):

@@ -84,5 +84,5 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
 
 def test_audio_that_the_table_does_not_name_is_left_out_and_counted(tmp_path):
     root = write_names(tmp_path / "mine", ["a.wav", "b.wav", "more/c.flac"])
-    (root / "metadata.csv").write_text("file_name,speaker\n./a.wav,x\nb.wav,y\n")
+    (root / "metadata.csv").write_text("file_name,speaker,emotion\n./a.wav,x,sad\nb.wav,y,angry\n")
     assert "1 audio files are not in metadata.csv: more/c.flac" in shown(root)[0]

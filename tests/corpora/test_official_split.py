@@ -1,6 +1,8 @@
 """Official splits as they are, labels renamed, and the one hint for corpora with few speakers or none."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_dataset
@@ -9,6 +11,7 @@ from helpers.described_trees import write_names
 
 from ser_mtl.corpora.folder import read_folder, write_metadata
 from ser_mtl.corpora.folds import split
+from ser_mtl.corpora.hub import _file_of
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.loading import load_corpus, read_corpus
 from ser_mtl.corpora.mapping import with_map
@@ -235,6 +238,31 @@ def test_rows_without_audio_and_files_of_this_machine_are_left_out(tmp_path, mon
     assert reading.left_out == [
         "3 rows have no audio in the dataset: made/train/000001, made/train/000002, made/train/000003"
     ]
+
+
+def test_labels_without_a_name_are_none_or_named(tmp_path):
+    rows = dataset(tmp_path, emotion=[0, None, -1, 1], speaker=list("abcd"))
+    rows = rows.cast_column("emotion", ClassLabel(names=["sad", "angry"]))
+    file = tmp_path / "made/train.parquet"
+    file.parent.mkdir()
+    rows.to_parquet(file)
+    assert load_corpus("hub", str(file.parent))["emotion"][:] == ["sad", None, None, "angry"]
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(1, table.schema.field(1), pa.array([0, 1, 7, 0])), file)
+    with pytest.raises(UserError, match=r"train 2: emotion: is the label 7, .* names for 0 to 1"):
+        load_corpus("hub", str(file.parent))
+
+
+def test_a_dataset_saved_to_disk_is_read_however_long_its_path(tmp_path):
+    saved = tmp_path / ("long " * 30) / ("path " * 30)
+    rows = dataset(tmp_path, emotion=["sad", "angry"] * 2, speaker=list("abcd")).cast_column("audio", Audio(False))
+    audio = [{"bytes": (tmp_path / "0.wav").read_bytes(), "path": None}] * 4
+    rows.remove_columns("audio").add_column("audio", audio).cast_column("audio", Audio(False)).save_to_disk(saved)
+    assert load_corpus("hub", str(saved))["emotion"][:] == ["sad", "angry", "sad", "angry"]
+
+
+def test_a_name_that_no_file_can_have_is_no_audio():
+    assert _file_of("ada/talks", {"bytes": None, "path": "a\0b.wav"}) is None
 
 
 def test_a_repository_that_is_not_there_is_one_line(hub):

@@ -7,7 +7,7 @@ import pytest
 from helpers.described_trees import write_names
 
 from ser_mtl.corpora import patterns
-from ser_mtl.corpora.loading import load_corpus
+from ser_mtl.corpora.loading import load_corpus, read_corpus
 from ser_mtl.errors import UserError
 
 OWN = 'audio = "{emotion}/{speaker:a}_{number:d}"'
@@ -75,6 +75,26 @@ def test_a_pipe_in_the_place_of_a_page_or_a_recording_ends(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(UserError, match="a pipe or a device"):
         load_corpus(str(tmp_path / "pipe.toml"), root)
+
+
+def test_a_pattern_or_key_that_takes_all_memory_is_named(tmp_path):
+    for expression in ("(((a{1000}){1000}){1000})", "a{1000000000}", "(?x)((a{999}) {999})(?#c){9}"):
+        with pytest.raises(UserError, match="its repetitions make it too large"):
+            patterns.Pattern(expression, expression)
+    assert patterns.Pattern("", r"(\d{4}-[)]{2}){9}a{0,4000000000}").fullmatch("1234-))" * 9)
+    page, root = own(tmp_path, "a." * 1000 + "a = 1", ["a.wav"])
+    with pytest.raises(UserError, match="more than 200 dots"):
+        load_corpus(page, root)
+
+
+def test_names_and_cells_that_are_not_utf_8_stop_nothing(tmp_path):
+    page = '[[tables]]\nfiles = "t.csv"\naudio = "{clip}"\nencoding = "unicode_escape"\n[columns]\ntext = "{said}"\n'
+    page, root = own(tmp_path, page, ["a.wav", "b.wav"])
+    (root / "t.csv").write_bytes(b"clip,said,speaker\na,\\ud800,x\nb,\xff,y\n")
+    (root / os.fsdecode(b"\xff.wav")).write_bytes(b"")
+    reading = read_corpus(page, root)
+    assert reading.corpus["text"][:] == ["\\ud800", "ÿ"]
+    assert any("files have names that are not UTF-8" in line for line in reading.left_out)
 
 
 def test_a_pattern_that_takes_for_ever_is_named(monkeypatch):

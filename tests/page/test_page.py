@@ -1,6 +1,7 @@
 """The page, end to end: a real server, and a browser where one is installed."""
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -196,7 +197,7 @@ def test_an_address_is_not_fetched():
         clip_of(LIMITS).async_move_resource_to_block_cache("http://127.0.0.1/a.wav").send(None)  # its first step
 
 
-def test_files_of_the_machine_are_not_read(url, tmp_path):
+def test_files_of_the_machine_are_not_read(url, tmp_path, capfd):
     httpx = pytest.importorskip("httpx")
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
@@ -204,9 +205,14 @@ def test_files_of_the_machine_are_not_read(url, tmp_path):
         answer = httpx.get(f"{url}/gradio_api/file={path}")
         assert answer.status_code in (403, 404) and "secret" not in answer.text.replace(str(secret), "")
     meta = {"_type": "gradio.FileData"}
-    for clip in (str(secret), {"path": str(secret), "meta": meta}, {"path": f"{url}/theme.css", "meta": meta}):
+    named = [{"path": path, "meta": meta} for path in (str(secret), f"{url}/theme.css", "a\0b", "x" * 5000)]
+    for clip in (str(secret), 3, *named):
         event = httpx.post(f"{url}/gradio_api/call/answer", json={"data": [clip]}).json()["event_id"]
-        assert httpx.get(f"{url}/gradio_api/call/answer/{event}").text.startswith("event: error")
+        answer = httpx.get(f"{url}/gradio_api/call/answer/{event}").text
+        assert answer.startswith("event: error") and re.search("send a recording|fetches nothing", answer)
+    unknown = {"data": [None], "fn_index": 99, "session_hash": "a"}
+    assert httpx.post(f"{url}/gradio_api/queue/join", json=unknown).status_code == 500
+    assert "Traceback" not in capfd.readouterr().err
     assert secret.exists() and kept() == []
 
 
@@ -230,6 +236,8 @@ def test_a_port_that_is_taken_is_one_line(small_model, temporary):
     with socket.create_server((HERE, 0)) as taken:
         port = taken.getsockname()[1]
         check_one_line(run_script("page", ["--model", small_model, "--port", port]), "page", f"--port {port}")
+    for host in ("999.1.1.1", "é" * 300):
+        check_one_line(run_script("page", ["--model", small_model, "--host", host]), "page", "cannot be served there")
     assert set(temporary.iterdir()) == before
 
 

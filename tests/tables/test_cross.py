@@ -1,14 +1,17 @@
-"""Train corpus against test corpus: each cell is the UA of its predictions, folds are put together."""
+"""Train corpus against test corpus: each cell is the UA or CCC of its predictions, folds are put together."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.finished_runs import LABELS, prediction_rows, write_runs
 from helpers.tiny import check_one_line, run_script
+from scipy import stats
 
 from ser_mtl.cross.evaluate import scores_of
 from ser_mtl.evaluation.intervals import counts, interval, with_ends
 from ser_mtl.evaluation.predictions import read_predictions, write_predictions
+from ser_mtl.evaluation.scores import ccc
 from ser_mtl.files import write_json
 from ser_mtl.tables.plan import Run, choose_rows, plan
 
@@ -69,3 +72,53 @@ def test_a_folder_counts_once_and_other_classes_are_another_system(runs, tmp_pat
     assert "| iemocap, classes angry," in ended.stdout and "| iemocap, classes calm," in ended.stdout
     ended = run_script("run_tables", ["--cross", first, "--grid", "learning_rate=1"])
     check_one_line(ended, "run_tables", "--grid")
+
+
+def with_values(folder: Path, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Give each utterance of a folder a valence, but for every fifth, which has no label; what is compared."""
+    rows = read_predictions(folder / "predictions.jsonl")
+    random = np.random.default_rng(seed)
+    for number, row in enumerate(rows):
+        truth = random.uniform(1, 5)
+        row["valence"] = {"label": truth if number % 5 else None, "predicted": truth + random.normal()}
+    write_predictions(folder / "predictions.jsonl", rows)
+    pairs = [tuple(row["valence"].values()) for row in rows if row["valence"]["label"] is not None]
+    return *np.array(pairs).T, [row["speaker"] for row in rows if row["valence"]["label"] is not None]
+
+
+def test_a_value_has_a_matrix_of_its_ccc(runs, tmp_path):
+    tested = [evaluation(tmp_path / f"on{run.fold}", run, "other") for run in runs]
+    parts = [with_values(folder, seed) for seed, folder in enumerate(tested)]
+    ended = run_script(
+        "run_tables", ["--cross", *(run.folder for run in runs), *tested, "--output_dir", tmp_path / "x"]
+    )
+    assert ended.code == 0, ended.stderr
+    y, x = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
+    speakers = np.array([speaker for part in parts for speaker in part[2]])
+    without = np.array([ccc(y[speakers != one], x[speakers != one]) for one in sorted(set(speakers))])
+    reach = stats.t.ppf(0.975, len(without) - 1) * np.sqrt((len(without) - 1) * without.var())
+    cell = f"{100 * ccc(y, x):.1f} ({100 * (ccc(y, x) - reach):.1f} to {100 * min(1, ccc(y, x) + reach):.1f})"
+    text = (tmp_path / "x/cross.md").read_text()
+    assert f"| iemocap | {cell} |" in text.split("## Valence CCC")[1] and cell in ended.stdout
+    assert f"| iemocap, other | 2 | {len(y)} | 4 | {cell} |" in text
+    assert (tmp_path / "x/cross-valence.png").is_file() and (tmp_path / "x/cross.png").is_file()
+
+
+def test_a_system_of_values_alone_is_compared_and_seeds_count_once(runs, tmp_path):
+    first, second = (evaluation(tmp_path / name, runs[0], "other") for name in "ab")
+    once = with_values(first, 3)
+    (second / "predictions.jsonl").write_bytes((first / "predictions.jsonl").read_bytes())
+    for folder in (first, second):
+        rows = [row | {"emotion": None} for row in read_predictions(folder / "predictions.jsonl")]
+        write_predictions(folder / "predictions.jsonl", rows)
+    kept = [row for row in rows if row["valence"]["label"] is not None][::3]  # the second seed predicts a third
+    for row in kept:
+        row["valence"]["predicted"] += 1
+    write_predictions(second / "predictions.jsonl", kept)
+    ended = run_script("run_tables", ["--cross", first, second, "--output_dir", tmp_path / "x"])
+    assert ended.code == 0, ended.stderr
+    twice = np.arange(len(once[0])) % 3 > 0  # what one seed predicted has the weight of two predictions
+    y, x = (np.concatenate([values, values[twice], values[~twice]]) for values in once[:2])
+    x[-len(kept) :] += 1
+    text = (tmp_path / "x/cross.md").read_text()
+    assert f"| iemocap, other | 2 | {len(once[0])} | 2 | {100 * ccc(y, x):.1f} (" in text and "Emotion UA" not in text

@@ -106,6 +106,7 @@ def test_a_run_without_a_figure_on_dev_is_named(tmp_path):
         ["--a=1", "a=2"],
         ["a=1e-4,0.0001"],
         ["a-b=1", "a_b=2"],
+        [f"{flag}=1,2,3,4,5,6,7,8" for flag in "abcdefghijkl"],
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(grid):

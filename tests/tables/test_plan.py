@@ -299,6 +299,8 @@ def test_the_flags_of_a_row_override_all_others():
         (["--stage1_flags", "--tasks emotion"], "--tasks: each row sets it"),
         (["--tables", "7"], "--tables 7: must be among 1, 2, 3, 4, 5, 6"),
         (["--folds", "6"], "--folds 6: must be among"),
+        (["--seeds", "-1"], "--seeds -1: must be from 0"),
+        (["--seeds", "0", "9" * 20], "--seeds 99999"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--leave_out", "emotion"], "--leave_out emotion: must be among"),
         (["--tables", "4", "--leave_out", "asr"], "--leave_out asr: t4-cai needs that task; name --rows without it"),

@@ -56,6 +56,20 @@ def test_a_task_that_was_asked_for_stops(plain, encoder, stage1, tmp_path):
     check_refused("run_stage2", [*flags], "--scl norm", "needs emotion and another task")
 
 
+def test_a_corpus_without_emotions_names_the_tasks_that_it_has(tmp_path):
+    folder = write_corpus(tmp_path / "values", leave_out=["emotion"])
+    table = pd.read_csv(folder / "metadata.csv").assign(arousal=range(40), valence=3)
+    table.to_csv(folder / "metadata.csv", index=False)
+    for script in ("run_stage1", "run_stage2"):
+        flags = run_flags(folder, tmp_path / "out", **SHORT)
+        check_refused(script, flags, "no utterance has an emotion (column 'emotion')", "--tasks activation")
+    shown = run_script("corpus", [folder]).stdout
+    assert "emotion: missing in all rows" in shown and shown.rstrip().endswith("--fold 1 --tasks activation")
+    table.drop(columns="arousal").assign(emotion="sad").to_csv(folder / "metadata.csv", index=False)
+    check_refused("run_stage1", flags, "all utterances have the same emotion, 'sad'", "--data_dir A B")
+    assert "Not as it is: all utterances have the same emotion" in run_script("corpus", [folder]).stdout
+
+
 def test_only_what_nobody_asked_for_follows_the_corpus():
     stage = Stage2()
     stage.leave_out({"style"})
