@@ -93,5 +93,5 @@ def chosen(corpus: Dataset, rows: Sequence[int]) -> Dataset:
 
 def joined(parts: DatasetDict) -> Dataset:
     """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
-    table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).combine_chunks().sort_by("id")
+    table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).sort_by("id")
     return Dataset(table, info=DatasetInfo(features=next(iter(parts.values())).features))
