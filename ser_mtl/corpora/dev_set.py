@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 
 from ser_mtl.corpora.dealing import ALL, Fold, most_frequent_values
-from ser_mtl.corpora.utterances import is_official
+from ser_mtl.corpora.utterances import chosen, is_official
 from ser_mtl.errors import UserError
 
 _DRAWS = 20  # dev is drawn this often; the draw with the most emotions wins
@@ -28,7 +28,7 @@ def choose_dev(train: Dataset, fold: Fold) -> list[int]:
     unit_of: dict[int, tuple[str, str | None]] = {}
     dev_units: set[tuple[str, str | None]] = set()
     for name in sorted(rows_by_corpus, key=str):
-        rows = train.select(rows_by_corpus[name])
+        rows = chosen(train, rows_by_corpus[name])
         columns = rows.select_columns(["dialog", "speaker", "style", "gender", "emotion"])[:]
         if any(columns["dialog"]):
             kind, groups = "scenario", columns["style"]

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from ser_mtl.corpora.dealing import ALL, FOLDS, PARTS, DevChoice, Fold
 from ser_mtl.corpora.dev_set import choose_dev
 from ser_mtl.corpora.leaks import check_no_leak
-from ser_mtl.corpora.utterances import check_utterances, is_official
+from ser_mtl.corpora.utterances import check_utterances, chosen, is_official
 from ser_mtl.errors import UserError
 
 
@@ -51,7 +51,7 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
     if not train:
         raise UserError(_nothing_to_train_on(corpus, fold, dev))
     rows = {"train": train, "dev": dev_rows, "test": test}
-    splits = DatasetDict({name: corpus.select(rows[name]) for name in rows if (name, dev) != ("dev", "none")})
+    splits = DatasetDict({name: chosen(corpus, rows[name]) for name in rows if (name, dev) != ("dev", "none")})
     check_no_leak(splits)
     return splits
 
@@ -59,7 +59,7 @@ def split(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") 
 def _dev_rows(corpus: Dataset, train: list[int], fold: int, dev: DevChoice) -> list[int]:
     if dev == "session":
         return rows_of_fold(list(corpus["fold"][:]), fold % len(FOLDS) + 1, "--dev session")
-    return [train[row] for row in choose_dev(corpus.select(train), fold)] if dev == "dialog" else []
+    return [train[row] for row in choose_dev(chosen(corpus, train), fold)] if dev == "dialog" else []
 
 
 def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
@@ -75,9 +75,9 @@ def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
     train = sorted(set(range(len(corpus))) - set(dev_rows))
     if not train:
         raise UserError(_nothing_to_train_on(corpus, ALL, dev))
-    splits = DatasetDict({"train": corpus.select(train)})
+    splits = DatasetDict({"train": chosen(corpus, train)})
     if dev != "none":
-        splits["dev"] = corpus.select(dev_rows)
+        splits["dev"] = chosen(corpus, dev_rows)
     if not is_official(corpus):
         check_no_leak(splits)
     return splits
@@ -95,11 +95,11 @@ def _official(corpus: Dataset, fold: Fold | None, dev: DevChoice) -> DatasetDict
     parts = list(corpus["split"][:])
     rows = {part: [row for row, name in enumerate(parts) if name == part] for part in PARTS}
     if dev == "dialog" and not rows["dev"]:
-        rows["dev"] = [rows["train"][row] for row in choose_dev(corpus.select(rows["train"]), 1)]
+        rows["dev"] = [rows["train"][row] for row in choose_dev(chosen(corpus, rows["train"]), 1)]
         rows["train"] = sorted(set(rows["train"]) - set(rows["dev"]))
         if not rows["train"]:
             raise UserError(_nothing_to_train_on(corpus, 1, dev))
-    return DatasetDict({part: corpus.select(rows[part]) for part in PARTS if (part, dev) != ("dev", "none")})
+    return DatasetDict({part: chosen(corpus, rows[part]) for part in PARTS if (part, dev) != ("dev", "none")})
 
 
 def _nothing_to_train_on(corpus: Dataset, fold: Fold, dev: DevChoice) -> str:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from datasets import Dataset
 
 from ser_mtl.corpora.names import cleaned
+from ser_mtl.corpora.utterances import chosen
 from ser_mtl.errors import UserError
 from ser_mtl.safe_text import is_utf8
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
@@ -70,7 +71,7 @@ def with_map(corpus: Dataset, words: Iterable[str] | Mapping[str, str]) -> tuple
                 for old, new in wanted.items()
                 if not new
             ]
-            corpus = corpus.select([row for row, new in enumerate(changed) if new != ""])
+            corpus = chosen(corpus, [row for row, new in enumerate(changed) if new != ""])
     if len(corpus) == 0:
         raise UserError("--map: leaves no utterance; keep at least two emotions")
     return corpus, left_out

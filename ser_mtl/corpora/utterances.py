@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -80,6 +80,15 @@ def _spoken_characters(text: str) -> Iterator[str]:
 def is_official(rows: Dataset) -> bool:
     """Whether utterances come with an official split: their own train and test sets."""
     return "split" in rows.column_names and any(rows["split"][:])
+
+
+def chosen(corpus: Dataset, rows: Sequence[int]) -> Dataset:
+    """These rows of a corpus, in a table of their own.
+
+    `Dataset.select` leaves them where they are, and cuts out each on its own whenever a column is read.
+    """
+    table = corpus.with_format("arrow")[:].take(pa.array(rows, pa.int64()))
+    return Dataset(table, info=DatasetInfo(features=corpus.features))
 
 
 def joined(parts: DatasetDict) -> Dataset:

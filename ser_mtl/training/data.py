@@ -41,11 +41,11 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
             "--front_end_cache always: the front end is trained, so its output changes; drop one of the two"
         )
     tokenizer = start.processor.tokenizer if "asr" in model.config.tasks else None
-    with args.main_process_first(desc="decoding"):
-        corpus = with_samples(utterances, args.max_seconds)
-    check_lengths(corpus, model.longest_input)
-    corpus = corpus.add_column("row", list(range(len(corpus))))
+    corpus = utterances.add_column("row", list(range(len(utterances))))
     corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels, model.config.value_tasks)
+    with args.main_process_first(desc="decoding"):
+        corpus = with_samples(corpus, args.max_seconds)  # last: every column after it takes long with many files
+    check_lengths(corpus, model.longest_input)
     if args.process_index == 0:
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
         for note in clip_notes(corpus, frames):

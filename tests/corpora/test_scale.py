@@ -4,10 +4,13 @@ import random
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from rapidfuzz.distance import Levenshtein
 
+from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.near_duplicates import NEAR_DUPLICATE, Index, has_near_duplicate
 from ser_mtl.corpora.targets import character_tokenizer, encoded
+from ser_mtl.corpora.utterances import FEATURES, chosen, joined
 
 
 def changed(words: list[str], vocabulary: list[str], generator: random.Random) -> list[str]:
@@ -51,3 +54,30 @@ def test_transcripts_are_encoded_as_the_tokenizer_does():
     texts = ["it's a dog", "grüße", "नमस्ते दुनिया", "a", "", "42 km"]
     tokenizer = character_tokenizer([*texts[:3], "x"])  # "4", "k" and others are not in it
     assert encoded(texts, tokenizer) == [tokenizer(text).input_ids if text else [] for text in texts]
+
+
+def corpus_with(utterances: int) -> Dataset:
+    rows = [{"id": f"{n:03d}", "fold": n % 5 + 1, "speaker": f"s{n % 10}", "raters": []} for n in range(utterances)]
+    empty = dict.fromkeys(FEATURES) | {"corpus": "c", "emotion": "sad", "gender": "female"}
+    return Dataset.from_list([empty | row for row in rows], features=FEATURES)
+
+
+def pieces(rows: Dataset) -> int:
+    """In how many pieces a column is read."""
+    return rows.with_format("arrow")[:]["id"].num_chunks
+
+
+@pytest.mark.parametrize("rows", [[3, 1, 4, 1], [], range(2, 7)], ids=str)
+@pytest.mark.parametrize("start", [0, 10])
+def test_chosen_rows_are_those_that_select_gives(rows, start):
+    corpus = corpus_with(40).select(range(start, 40, 3))  # itself a selection
+    found, expected = chosen(corpus, rows), corpus.select(rows)
+    assert (found.to_list(), found.features) == (expected.to_list(), expected.features)
+
+
+@pytest.mark.parametrize(("fold", "dev"), [(2, "dialog"), (2, "session"), ("all", "dialog"), ("all", "none")])
+def test_the_parts_of_a_corpus_are_not_read_row_by_row(fold, dev):
+    corpus = corpus_with(100)
+    parts = split(corpus, fold, dev)
+    assert {name: pieces(part) for name, part in parts.items()} == dict.fromkeys(parts, 1)
+    assert joined(parts).to_list() == corpus.to_list()
