@@ -120,12 +120,12 @@ def test_a_missing_iemocap_says_what_was_looked_for_and_how_to_get_it(tmp_path, 
 
 def test_a_corpus_without_an_emotion_is_refused(tmp_path, encoder):
     corpus = write_corpus(tmp_path / "mine", leave_out=["emotion"])
-    check_stage1_refused(tmp_path, corpus, encoder, "--tasks emotion", "'emotion'")
+    check_stage1_refused(tmp_path, corpus, encoder, "no utterance has an emotion", "'emotion'", "--data_dir")
 
 
 def test_a_single_emotion_is_refused(tmp_path, encoder):
     corpus = write_corpus(tmp_path / "mine", emotions=["sad"])
-    check_stage1_refused(tmp_path, corpus, encoder, "--tasks emotion", "'sad'")
+    check_stage1_refused(tmp_path, corpus, encoder, "all utterances have the same emotion", "'sad'", "--data_dir")
 
 
 @pytest.mark.parametrize(("task", "column"), [("asr", "text"), ("gender", "gender"), ("style", "style")])
