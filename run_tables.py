@@ -17,6 +17,7 @@ from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.safe_text import printable
 from ser_mtl.tables.arguments import TablesArguments, idle_in, keep_settings, parse_arguments
 from ser_mtl.tables.baselines import write_baselines
+from ser_mtl.tables.checks import check_runs
 from ser_mtl.tables.cross import write_cross
 from ser_mtl.tables.finished import finished_rows
 from ser_mtl.tables.grid import plan_grid, runs_in, write_grid
@@ -35,6 +36,8 @@ def main() -> None:
     rows = choose_rows(args.tables, args.rows, args.leave_out)
     grid = plan_grid(rows, args.folds, args.seeds, args.output_dir, args.grid, idle_in) if args.grid else None
     runs = runs_in(grid) if grid else plan(rows, args.folds, args.seeds, args.output_dir)
+    if not args.report_only:
+        check_runs(args, runs)
     if args.dry_run:
         return print(plan_table(runs, args.jobs))
 

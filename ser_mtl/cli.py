@@ -4,6 +4,7 @@ import ast
 import os
 import pkgutil
 import sys
+import time
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from ser_mtl.errors import Notice, UserError, encoding_error, system_error
 from ser_mtl.parsing import OneLineParser, did_you_mean
 from ser_mtl.stopping import EXIT_CODE, Stopped, end_with_launcher, on_signals, stop
 
+_SECONDS_FOR_THE_FIRST = 3
 _COMMANDS = Path(__file__).with_name("commands")
 VERBS = [module.name for module in pkgutil.iter_modules([str(_COMMANDS)])]
 """Verbs of the command: the modules of `ser_mtl.commands`."""
@@ -80,13 +82,13 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     """
     name = program or Path(sys.argv[0]).name
     rank = os.environ.get("LOCAL_RANK", "0")
-    first = rank == "0" or not rank.isdecimal()  # each process finds the mistake, one says it
+    first = rank == "0" or not rank.isdecimal()
     end_with_launcher()
     try:
         with on_signals(stop), _notices(name, first), _printed():
             main()
     except UserError as error:
-        _end(2, f"{name}: {error}" if first else None)
+        _end(2, f"{name}: {error}", first)
     except KeyboardInterrupt:
         _end(130, f"{name}: stopped" if first else None)
     except Stopped as stopped:
@@ -99,7 +101,7 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
         line = system_error(error)
         if line is None:
             raise
-        _end(2, f"{name}: {line}" if first else None)
+        _end(2, f"{name}: {line}", first)
 
 
 @contextmanager
@@ -127,7 +129,13 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end(code: int, line: str | None = None) -> NoReturn:
+def _end(code: int, line: str | None = None, first: bool = True) -> NoReturn:
+    """End the program with a line. All processes find most mistakes: others wait, and speak if the first one has not.
+
+    The first one ends, and its launcher then ends the others.
+    """
+    if not first:
+        time.sleep(_SECONDS_FOR_THE_FIRST)
     with suppress(OSError):  # nobody can be told
         if line:
             print(line, file=sys.stderr)

@@ -66,11 +66,16 @@ def take(path: Path) -> str | None:
         if _is_there(file, path):  # else its owner released and removed it just now
             _held[path] = file
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.write(me())
             file.flush()
         else:
             file.close()
     return None
+
+
+def me() -> str:
+    """This process, as its locks name it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def give_back(path: Path) -> None:
@@ -78,6 +83,11 @@ def give_back(path: Path) -> None:
     if path in _held:
         path.unlink(missing_ok=True)
         _held.pop(path).close()
+
+
+def has(path: Path, owner: str) -> bool:
+    """Whether a file is the lock of this owner, in another process. Its owner may not ask: to read it would free it."""
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace") == owner
 
 
 def works_in(folder: Path) -> bool:

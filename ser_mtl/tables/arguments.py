@@ -26,11 +26,10 @@ from ser_mtl.tables.rows import TITLES
 from ser_mtl.tables.rows import Stage as RowStage
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 from ser_mtl.training.arguments import CorpusArguments
-from ser_mtl.training.checks import check_number
 from ser_mtl.training.flags import ADAPTERS, AUXILIARY, CTC, SCL
 from ser_mtl.training.stage import Stage, Stage1, Stage2
 
-_STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
+STAGES: dict[int, type[Stage]] = {1: Stage1, 2: Stage2}
 # Settings of a run that the rows, or flags of run_tables.py itself, decide.
 _SET_BY_ROWS = ("fold", "seed", "output_dir", "stage1", "tasks", "trainable", "fusion", "scl", "emotion_head")
 
@@ -159,7 +158,7 @@ class TablesArguments:
         names = {run.name, *run.rows}
         row_flags = [word for name, *words in map(shlex.split, self.row_flags) if name in names for word in words]
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
-        more = [*_without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
+        more = [*without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
         cell = [f"--{pair}" for pair in run.flags]
         return [*place, "--recipe", "paper", *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
 
@@ -185,10 +184,10 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
                   for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
     for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)):
         words = [*corpus_flags, *rest, *_words(f"--stage{stage}_flags", stage_flags), *kind_flags]
-        args.corpus_arguments = _corpus_arguments(_STAGES[stage], words, f"run_stage{stage}.py")
+        args.corpus_arguments = _corpus_arguments(STAGES[stage], words, f"run_stage{stage}.py")
     _check_row_flags(args, corpus_flags)
     for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)) if args.grid else ():
-        _check_grid(args, _STAGES[stage], [*corpus_flags, *rest, *shlex.split(stage_flags)], f"run_stage{stage}.py")
+        _check_grid(args, STAGES[stage], [*corpus_flags, *rest, *shlex.split(stage_flags)], f"run_stage{stage}.py")
     return args
 
 
@@ -224,7 +223,7 @@ def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
         name, *words = _words("--row_flags", text) or [""]
         if name not in stages:
             raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
-        _corpus_arguments(_STAGES[stages[name]], [*corpus_flags, *words], f"run_stage{stages[name]}.py")
+        _corpus_arguments(STAGES[stages[name]], [*corpus_flags, *words], f"run_stage{stages[name]}.py")
 
 
 def _words(flag: str, text: str) -> list[str]:
@@ -240,18 +239,20 @@ def _words(flag: str, text: str) -> list[str]:
 
 def _without_token(words: list[str]) -> list[str]:
     """A command line without the token for the Hub."""
-    return _without(words, ["hub_token"])
+    return without(words, ["hub_token"])
 
 
-def _without(words: list[str], names: Collection[str]) -> list[str]:
-    """A command line without these flags, which take one value."""
-    left, rest = [], iter(words)
-    for word in rest:
-        name = word.split("=")[0]
-        if not (name.startswith("--") and name[2:].replace("-", "_") in names):
-            left.append(word)
-        elif "=" not in word:
-            next(rest, None)
+def without(words: list[str], names: Collection[str]) -> list[str]:
+    """A command line without these flags, which take one value or, if they mean yes or no, none."""
+    left, dropping = [], False
+    for word in words:
+        if word.startswith("--"):
+            named = word[2:].split("=")[0].replace("-", "_") in names
+            dropping = named and "=" not in word
+            left += [] if named else [word]
+        else:
+            left += [] if dropping else [word]
+            dropping = False
     return left
 
 
@@ -276,8 +277,6 @@ def _corpus_arguments(stage: type[Stage], words: list[str], script: str) -> Corp
     parser = StageParser(stage)
     try:
         values = vars(parser.parse_args(["--fold", "1", *words]))
-        for name in given & values.keys():
-            check_number(name, values[name])
     except UserError as error:
         raise UserError(f"{script}: {error}") from None
     return CorpusArguments(**{one.name: values[one.name] for one in fields(CorpusArguments)})

@@ -9,9 +9,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -217,6 +217,16 @@ def shares(jobs: int, gpus: list[str], cores: int) -> list[dict]:
 def _visible_gpus() -> list[str]:
     numbers = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     return numbers.split(",")[: torch.cuda.device_count()] if torch.cuda.device_count() else []
+
+
+@contextmanager
+def without_launcher() -> Iterator[None]:
+    """Hide what a launcher has told this process: arguments of training would wait for its other processes."""
+    hidden = {name: os.environ.pop(name) for name in [*os.environ] if _of_a_launcher(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _of_a_launcher(name: str) -> bool:

@@ -62,25 +62,16 @@ def check_values(arguments: Any) -> None:
             continue
         if not isinstance(value, _classes_of(annotation)):
             raise UserError(f"--{one.name} {value!r}: must be {_in_words(annotation)}, not {type(value).__name__}")
+        flag_and_value = f"--{one.name} {value!r}" if isinstance(value, str) else f"--{one.name} {value}"
         choices = one.metadata.get("choices") or (get_args(annotation) if get_origin(annotation) is Literal else ())
         if choices and value not in choices:
-            said = f"{value!r}" if isinstance(value, str) else f"{value}"
-            raise UserError(f"--{one.name} {said}: must be one of {', '.join(choices)}")
+            raise UserError(f"{flag_and_value}: must be one of {', '.join(choices)}")
         if value == "" or (isinstance(value, list) and "" in value):
             raise UserError(f"--{one.name} '': is empty; give a value or drop it")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"--{one.name}: holds a NUL character")
-        check_number(one.name, value)
-
-
-def check_number(name: str, value: Any) -> None:
-    """Check that a number is one that its flag takes.
-
-    Raises:
-        UserError: names the flag and the numbers that it takes.
-    """
-    if wanted := _wanted_instead(name, value):
-        raise UserError(f"--{name} {value!r}: must be {wanted}")
+        if wanted := _wanted_instead(one.name, value):
+            raise UserError(f"{flag_and_value}: must be {wanted}")
 
 
 def _classes_of(annotation: Any) -> tuple[type, ...]:

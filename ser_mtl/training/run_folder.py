@@ -22,7 +22,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 from ser_mtl.lock import NAME as LOCK
-from ser_mtl.lock import check_unlocked, lock, release
+from ser_mtl.lock import check_unlocked, has, lock, me, release
 from ser_mtl.safe_text import is_utf8
 from ser_mtl.training.arguments import CorpusArguments, SerMtlArguments
 from ser_mtl.training.checkpoints import check_whole
@@ -193,20 +193,21 @@ def take_run_folder(folder: Path, record: dict) -> None:
         raise UserError(f"--output_dir {folder}: holds this run, finished; load it, or name another folder")
 
 
-def check_shared(folder: Path, patience: float = 60) -> None:
-    """Check that all processes see the folder that the first one has taken: machines may each have one of that name.
+def check_shared(folder: Path, owner: str, patience: float = 60) -> None:
+    """Check that all processes see the folder that `owner`, the first one, has taken: each machine may have one.
 
     Args:
         folder: of the run.
+        owner: as the lock names it, since a killed run may have left one in another folder.
         patience: seconds until a network file system must show what another machine has written.
 
     Raises:
         UserError: in all processes; names those that do not see it.
     """
     end = time.monotonic() + patience
-    while not (seen := (folder / LOCK).is_file()) and time.monotonic() < end:
+    while not (sees := owner == me() or has(folder / LOCK, owner)) and time.monotonic() < end:
         time.sleep(0.2)
-    if blind := [str(number) for number, sees in enumerate(gather_object([seen])) if not sees]:
+    if blind := [str(number) for number, seen in enumerate(gather_object([sees])) if not seen]:
         raise UserError(
             f"--output_dir {folder}: is not the same folder for all processes (process {', '.join(blind)} has another "
             "one); name one on a file system that all machines share"
@@ -225,7 +226,7 @@ def check_writable(folder: Path) -> None:
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         # Only making one tells: permissions say nothing in /proc, on a full disk, or about the length of a name.
-        with tempfile.TemporaryDirectory(prefix=".ser-mtl-", dir=there) as probe:
+        with tempfile.TemporaryDirectory(prefix=".partial.probe-", dir=there) as probe:
             Path(probe, *folder.absolute().relative_to(there.absolute()).parts).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -24,7 +24,7 @@ from ser_mtl.evaluation.calibration import emotion_probabilities, fit_temperatur
 from ser_mtl.evaluation.predictions import prediction_rows, references_and_predictions
 from ser_mtl.evaluation.scores import SerMtlMetric
 from ser_mtl.files import write_json
-from ser_mtl.lock import release
+from ser_mtl.lock import me, release
 from ser_mtl.metrics import MEAN_CCC, METRICS
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
@@ -224,11 +224,11 @@ class SerMtlTrainer(ExactLossTrainer):
             except UserError as error:
                 release(folder)
                 refusal = str(error)
-        begin, refusal = broadcast_object_list([begin, refusal])
+        begin, refusal, owner = broadcast_object_list([begin, refusal, me()])
         if refusal:
             raise UserError(refusal)
         try:
-            check_shared(folder)
+            check_shared(folder, owner)
         except UserError:
             release(folder)
             raise

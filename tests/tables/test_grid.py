@@ -1,6 +1,9 @@
 """A search over settings: all combinations, shared trainings, and a choice by the development set alone."""
 
+import os
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,12 +49,53 @@ def test_all_combinations_are_planned_and_each_training_once(tmp_path):
         seen.add(run)
 
 
-@pytest.mark.parametrize("flag", ["--grid={}", "--stage1_flags=--{}", "--row_flags=t3-scl-cos --{}"])
-@pytest.mark.parametrize("wrong", ["learning_rate=-1", "num_train_epochs=0", "lora_rank=x", "no_such_flag=1"])
-def test_a_value_that_every_run_would_refuse_is_refused_first(tmp_path, flag, wrong):
-    words = ["--rows", "t3-scl-cos", "--corpus", "demo", "--output_dir", str(tmp_path), flag.format(wrong)]
-    with pytest.raises(UserError, match=wrong.split("=")[0]):
-        parse_arguments(words)
+IN_RUNS = ("--grid {}", "'--stage1_flags=--{}'", "'--row_flags=t3-scl-cos --{}'", "'--full_flags=--{}'")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        *((flag.format("learning_rate=-1"), "--learning_rate -1") for flag in IN_RUNS),
+        *((flag.format("neftune_noise_alpha=5"), "--neftune_noise_alpha 5") for flag in IN_RUNS),
+        ("--grid lora_rank=8,x", "lora_rank"),
+        ("--grid lora_rank=8,0", "--lora_rank 0"),
+        ("--grid augment=noise,hiss", "hiss"),
+        ("--grid lr_scheduler_type=linear,greedy head_start=0,0.1", "--head_start 0.1"),
+        ("'--row_flags=t3-scl-cos --fp16'", "--fp16"),
+        ("'--row_flags=t3-scl-cos --ddp_timeout 9'", "several processes"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused_before_any_starts(tmp_path, monkeypatch, flags, named):
+    monkeypatch.chdir(tmp_path)
+    words = ["--rows", "t3-scl-cos", "--corpus", "demo", "--dry_run", *shlex.split(flags)]
+    check_one_line(run_script("run_tables", words), "run_tables", named)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_plan_does_not_wait_for_the_other_processes_of_its_launcher(tmp_path, python):
+    """They have ended: one process plans for all."""
+    words = ["--rows", "t1-full-ser", "--corpus", "folder", "--data_dir", "x", "--encoder", "y", "--dry_run"]
+    others = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29512"}
+    script = Path(__file__).parents[2] / "run_tables.py"
+    ended = subprocess.run(
+        [python, script, *words], cwd=tmp_path, env=os.environ | others, capture_output=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_what_depends_on_the_machine_is_left_to_runs_on_another(tmp_path):
+    words = [
+        "--corpus",
+        "demo",
+        "--launcher",
+        "slurm",
+        "--fp16",
+        "--ddp_timeout",
+        "9",
+        "--output_dir",
+        tmp_path / "out",
+    ]
+    assert run_script("run_tables", [*words, "--tables", "1", "4", "6", "--dry_run"]).code == 0
 
 
 def test_a_run_gets_the_flags_of_its_setting_and_they_win(tmp_path):

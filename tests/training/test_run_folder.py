@@ -5,6 +5,8 @@ interrupted one goes on.
 import json
 import shutil
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from helpers.tiny import check_refused, contents, run_flags, run_script, write_c
 
 from ser_mtl.corpora.batching import LengthGroupedSampler
 from ser_mtl.errors import UserError
-from ser_mtl.lock import lock, release
+from ser_mtl.lock import lock, me, release
 from ser_mtl.training import line, run_folder
 from ser_mtl.training.run_folder import check_run_folder, check_shared
 
@@ -232,10 +234,28 @@ def test_a_run_of_a_script_goes_on_from_python(finished):
         check_run_folder(finished, from_python | {"script": "run_stage1.py"})
 
 
+def test_processes_that_look_at_an_empty_folder_do_not_disturb_each_other(tmp_path):
+    with ThreadPoolExecutor(4) as processes:
+        looks = [processes.submit(check_run_folder, tmp_path, {"training": {}}) for _ in range(200)]
+    assert [look.result() for look in looks] == [None] * 200 and not [*tmp_path.iterdir()]
+
+
 def test_a_process_that_sees_another_folder_stops_all_before_training(tmp_path):
-    """As on two machines with folders of one name."""
-    with pytest.raises(UserError, match=f"--output_dir {tmp_path}: is not the same folder .*process 0"):
-        check_shared(tmp_path, patience=0)
+    """As on two machines with folders of one name, one of which may have the lock of an earlier run."""
+    first = "process 7 on the first machine"
+    for there in (None, "process 7 on this machine"):
+        if there:
+            (tmp_path / ".lock").write_text(there)
+        with pytest.raises(UserError, match=f"--output_dir {tmp_path}: is not the same folder .*process 0"):
+            check_shared(tmp_path, first, patience=0)
+    (tmp_path / ".lock").write_text(first)
+    check_shared(tmp_path, first, patience=0)
+
+
+def test_the_process_that_has_a_folder_keeps_it_as_it_looks(tmp_path):
     lock(tmp_path)
-    check_shared(tmp_path, patience=0)
+    check_shared(tmp_path, me(), patience=0)
+    program = "import sys; from pathlib import Path; from ser_mtl.lock import lock; lock(Path(sys.argv[1]))"
+    other = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert f"a run is at work there ({me()})" in other.stderr
     release(tmp_path)
