@@ -28,6 +28,7 @@ os.environ["HF_DATASETS_CACHE"] = _CACHE.name
 os.environ["HF_HOME"] = _CACHE.name + "/home"
 os.environ["HF_ENDPOINT"] = _HUB.url
 os.environ["HF_TOKEN"] = "hf_made_up_of_ada"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "True"  # as Gradio sets it, so that importing it changes nothing
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # else the client would want a Xet store, which the test Hub is not
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

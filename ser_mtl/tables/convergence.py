@@ -28,10 +28,12 @@ def unconverged(row: FinishedRow) -> list[str] | None:
     logs = logs_of(row)
     if not logs or min(map(len, logs)) < _FEWEST_EPOCHS:
         return None
-    names = [name for name in logs[0][-1] if name.startswith("loss_") and all(name in log[0] for log in logs)]
     found = []
-    for name in names:
-        first, later, last = np.mean([[log[0][name], three_quarters(log)[name], log[-1][name]] for log in logs], axis=0)
+    for name in [name for name in logs[0][-1] if name.startswith("loss_")]:
+        losses = [[entry.get(name) for entry in (log[0], three_quarters(log), log[-1])] for log in logs]
+        if any(None in of_run for of_run in losses):  # no utterance of that epoch had the task
+            continue
+        first, later, last = np.mean(losses, axis=0)
         if later - last > STILL_FALLING * abs(first - last):
             found.append(name.removeprefix("loss_"))
     return found

@@ -67,6 +67,7 @@ FINDINGS += [
     ("encoder", ("config.json", ("value", ("intermediate_size",), 2**40))),
     ("args.json", ("args.json", ("value", ("training",), 0))),
     ("args.json", ("args.json", ("value", ("training", "neftune_noise_alpha"), ["x" * 5000]))),
+    ("report", (f"{_RUN}/history.json", ("value", (0, "loss_emotion"), None), False)),
     ("report", (f"{_RUN}/predictions.jsonl", ("gone", (1, "style")), False)),
     ("report", (f"{_RUN}/predictions.jsonl", ("value", (1, "emotion"), None), False)),
     ("report", (f"{_RUN}/history.json", ("value", (17, "test_emotion_ua"), float("nan")), False)),
