@@ -33,7 +33,7 @@ def unconverged(row: FinishedRow) -> list[str] | None:
         losses = [[entry.get(name) for entry in (log[0], three_quarters(log), log[-1])] for log in logs]
         if any(None in of_run for of_run in losses):  # no utterance of that epoch had the task
             continue
-        first, later, last = np.mean(losses, axis=0)
+        first, later, last = np.array(losses, dtype=float).mean(axis=0)
         if later - last > STILL_FALLING * abs(first - last):
             found.append(name.removeprefix("loss_"))
     return found
