@@ -12,9 +12,13 @@ DEMO := --corpus demo --fold 1 --seed $(SEED) --per_device_train_batch_size 8 --
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt requirements.lock pyproject.toml
+define CHECK_PYTHON
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=..." >&2; exit 2; }
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13" >&2; exit 2; }
+endef
+
+.venv/installed: requirements.txt requirements-dev.txt requirements.lock pyproject.toml
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -22,6 +26,7 @@ install: .venv/installed
 
 # The same without CUDA. The CPU builds of torch are other files with other hashes, so this goes without the lock.
 install-cpu:
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --index-url https://download.pytorch.org/whl/cpu \
 	  $$(grep -oE "^(torch|torchaudio)==[0-9.]+" requirements.lock)

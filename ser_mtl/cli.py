@@ -96,7 +96,7 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
     except BrokenPipeError:  # `... | head`: nobody reads the rest
         _end(1)
     except UnicodeEncodeError as error:
-        _end(2, f"{name}: {encoding_error(error)}" if first else None)
+        _end(2, f"{name}: {encoding_error(error)}", first)
     except OSError as error:
         line = system_error(error)
         if line is None:

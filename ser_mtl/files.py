@@ -199,7 +199,7 @@ def read_bytes(file: Path) -> bytes:
     Raises:
         OSError: it is missing, a pipe or a device, or too large to be read whole.
     """
-    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+    if _is_special(file):
         raise OSError(errno.EINVAL, "a pipe or a device")
     if os.path.isfile(file) and os.path.getsize(file) > _LARGEST:
         raise OSError(errno.EFBIG, f"it is larger than {_LARGEST >> 20} MiB")
@@ -254,3 +254,17 @@ def _finite(obj: object) -> object:
     if isinstance(obj, list | tuple):
         return [_finite(value) for value in obj]
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a pipe or a device in the place of a file: to open it would wait for ever.
+
+    Raises:
+        UserError: it is one.
+    """
+    if _is_special(path):
+        raise UserError(f"{path}: is a pipe or a device; remove it")
+
+
+def _is_special(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

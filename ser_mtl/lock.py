@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ser_mtl.errors import UserError
+from ser_mtl.files import refuse_special
 
 NAME = ".lock"
 _held: dict[Path, TextIO] = {}
@@ -56,8 +57,7 @@ def take(path: Path) -> str | None:
     Raises:
         UserError: it is a pipe or a device.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: is a pipe or a device; remove it")
+    refuse_special(path)
     while path not in _held:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it would release the lock)
         if not _locked(file, fcntl.LOCK_EX):

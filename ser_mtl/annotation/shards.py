@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from answers_ser_mtl import transcribing
-from ser_mtl.errors import UserError
-from ser_mtl.files import replacing
+from ser_mtl.files import refuse_special, replacing
 from ser_mtl.inference.recognizer import Recognizer
 
 _ROW_GROUP = 10_000
@@ -31,8 +30,7 @@ def is_whole(path: Path, rows: int) -> bool:
     Raises:
         UserError: something else is, which would be waited for.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: is a pipe or a device; remove it")
+    refuse_special(path)
     try:
         known = pq.read_metadata(path)
     except (OSError, pa.ArrowException):

@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict
 
 from ser_mtl.corpora.names import same_person
 from ser_mtl.corpora.near_duplicates import has_near_duplicate
-from ser_mtl.corpora.utterances import chosen, is_official, normalise_text
+from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError, notice
 from ser_mtl.safe_text import printable
 
@@ -88,7 +88,8 @@ def find_leaks(splits: DatasetDict) -> dict:
     transcripts = _words(test)
     compared = [row for row, words in enumerate(transcripts) if len(words) >= FEWEST_WORDS]
     duplicates = has_near_duplicate([transcripts[row] for row in compared], _words(train))
-    styles = np.array([style or "" for style in chosen(test, compared)["style"]])
+    style_of = test["style"][:]
+    styles = np.array([style_of[row] or "" for row in compared])
     groups = {"all": duplicates} | {style: duplicates[styles == style] for style in sorted(set(styles.tolist()) - {""})}
     return {
         "test_without_speaker": sum(speaker is None for speaker in test["speaker"][:]),

@@ -82,7 +82,8 @@ def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
 
 def lack_of_emotion(parts: Sequence[Dataset]) -> tuple[str, list[str]] | None:
     """Why emotion cannot be trained, and the values that can be in its place; None if emotion can be."""
-    found = {task: set().union(*(set(part[TASKS[task].column][:]) for part in parts)) - {None} for task in TASKS}
+    columns = {task: TASKS[task].column for task in ("emotion", *VALUE_TASKS)}
+    found = {task: set().union(*(set(part[column][:]) for part in parts)) - {None} for task, column in columns.items()}
     if len(found["emotion"]) > 1:
         return None
     same = f"all utterances have the same emotion, {min(found['emotion'])!r}" if found["emotion"] else None

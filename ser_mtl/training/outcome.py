@@ -211,7 +211,8 @@ def show(results: dict, args: SerMtlArguments) -> None:
     if args.process_index != 0:
         return
     clear_up(Path(args.output_dir))
-    print("", *filter(None, [results_table(results), interval_lines(results)]), "", sep="\n")
+    blocks = filter(None, [results_table(results), interval_lines(results)])
+    print("\n" + "\n\n".join(blocks) + "\n")
     epoch = f"epoch {results['epoch']:g} kept by --selection {results['selection']}, {results['minutes']} min"
     if "stopped_at_epoch" in results:
         epoch += f"\nstopped early, after epoch {results['stopped_at_epoch']:g} (--early_stopping_patience)"
