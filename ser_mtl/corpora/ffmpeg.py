@@ -34,6 +34,10 @@ _STREAMED = 2**31 - 2**20  # bytes; a wav file in a pipe promises this or more
 _EXTENSIBLE = 0xFFFE  # form of a wav file whose samples are described further down
 _TYPES = {(1, 16): "<i2", (3, 32): "<f4"}
 _AS_WAV = ("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1")
+# What it says of a file, and ends well nevertheless, with what it could decode.
+_CUT_OFF = re.compile("ended prematurely|partial file|incomplete frame")
+_LOST = re.compile("Error (?:while decoding|submitting packet).*: *(.*)")
+_NO_SOUND = "matches no streams"
 
 
 def installed() -> bool:
@@ -65,6 +69,7 @@ def needed(names: list[str]) -> str:
 
 def convert(name: str) -> str:
     """A command that converts a file."""
+    name = f"./{name}" if re.match("-|[^/]*:", name) else name  # neither a flag nor a protocol
     return f"ffmpeg -i {quote(name)} {quote(f'{name}.wav')}"
 
 
@@ -195,12 +200,17 @@ def _too_slow(name: str) -> str:
 
 
 def _check_ended(failed: bool, code: int, said: bytes, name: str) -> None:
-    lines = said.decode(errors="replace").strip().splitlines()
+    text = said.decode(errors="replace").strip()
+    lines = text.splitlines()
+    if _NO_SOUND in text:
+        raise UserError(f"{name}: holds no sound; replace or remove it")
     if failed:
-        reason = re.sub(r"^\[[^]]*\]\s*", "", lines[-1]) if lines else f"exit code {code}"
+        reason = re.sub(r"^(?:\[[^]]*\]\s*)*(?:file:/dev/fd/\d+: )?", "", lines[-1]) if lines else f"exit code {code}"
         raise UserError(f"{name}: cannot be read as audio (ffmpeg: {reason}); replace or remove it")
-    if any("ended prematurely" in line for line in lines):
+    if _CUT_OFF.search(text):
         raise UserError(f"{name}: is cut off; replace or remove it")
+    if lost := _LOST.search(text):
+        raise UserError(f"{name}: ffmpeg cannot decode all of it ({lost[1]}); replace it, or convert it in another way")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files that end before their header says so, where libsndfile does not tell: MP3, Ogg and NIST SPHERE."""
+"""Files that end before their header says so, where no decoder tells: MP3, Ogg, NIST SPHERE and WMA."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from ser_mtl.errors import UserError
 
 _HEAD = 4096  # bytes that are looked at after an ID3 tag
 _PAGE = 27 + 255 + 255 * 255  # bytes of the largest page of Ogg
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # a part of the header of WMA
 _SLACK = 0.99  # of the bytes: some encoders count them before they write the last tag
 
 
@@ -25,7 +26,7 @@ def check_whole(file: BinaryIO, name: str) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(_HEAD)
-    promised = _promised_by_ogg(file, size) if head.startswith(b"OggS") else _promised_by_sphere(head)
+    promised = _promised_by_ogg(file, size) if head.startswith(b"OggS") else _promised_by_sphere(head) or _promised_by_asf(head)
     if promised == 0 and (head.startswith(b"ID3") or head[:1] == b"\xff"):
         promised = _promised_by_mp3(file, head)
     file.seek(place)
@@ -67,3 +68,10 @@ def _promised_by_sphere(head: bytes) -> int:
     fields = dict(re.findall(rb"(\w+) -i (\d{1,18})", head)) if found and b"embedded" not in head else {}
     numbers = [int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
     return int(found[1]) + numbers[0] * numbers[1] * numbers[2] if found and all(numbers) else 0
+
+
+def _promised_by_asf(head: bytes) -> int:
+    """The bytes of a WMA file; 0 for another file, or a broadcast, whose length was not known yet."""
+    place = head.find(_ASF_PROPERTIES)
+    part = head[place : place + 96] if place >= 0 else b""
+    return int.from_bytes(part[40:48], "little") if len(part) == 96 and not part[88] & 1 else 0

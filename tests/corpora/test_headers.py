@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def test_opus_is_read_and_half_of_it_is_cut_off(tmp_path):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match=r"a\.opus: is cut off"):
         read_audio(file)
+
+
+def test_half_a_wma_is_cut_off(tmp_path):
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + struct.pack("<Q16xQ", 104, 5000)
+    for broadcast in (False, True):
+        head = bytes(30) + properties + struct.pack("<40xI12x", broadcast)
+        check_whole(BytesIO(head.ljust(5000)), "a")
+        with nullcontext() if broadcast else pytest.raises(UserError, match="a: is cut off: 2500 of the 5000 bytes"):
+            check_whole(BytesIO(head.ljust(2500)), "a")
 
 
 def id3(size: int) -> bytes:
@@ -161,6 +171,9 @@ def test_without_ffmpeg_the_message_has_the_command_that_converts(tmp_path, prog
         (tmp_path / name).write_bytes(b"ftypM4A ")
         with pytest.raises(UserError, match=r"needs ffmpeg, which is not installed; .* ffmpeg -i '?/.*'?\Z"):
             read_audio(tmp_path / name)
+    for name in ("-a.m4a", "a:b.m4a"):  # neither a flag nor a protocol
+        assert ffmpeg.convert(name) == f"ffmpeg -i ./{name} ./{name}.wav"
+    assert ffmpeg.convert("b/a:b.m4a") == "ffmpeg -i b/a:b.m4a b/a:b.m4a.wav"
 
 
 def test_ffmpeg_that_fails_or_takes_too_long_is_one_line(tmp_path, program, monkeypatch):
@@ -187,6 +200,33 @@ def test_ffmpeg_gives_the_recording_that_was_encoded(tmp_path, suffix):
     assert found == rate and len(samples) == pytest.approx(2 * rate, abs=1500)
     spectrum = np.abs(np.fft.rfft(samples[:, 0]))
     assert spectrum.argmax() * rate / len(samples) == pytest.approx(440, abs=5)
+
+
+@pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg")
+@pytest.mark.parametrize("suffix", ["m4a", "webm", "wma", "ac3"])
+def test_half_of_what_ffmpeg_reads_is_refused(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    noise = ("-f", "lavfi", "-i", "anoisesrc=d=2:r=48000:a=0.1", "-movflags", "+faststart")
+    if subprocess.run(["ffmpeg", "-v", "error", *noise, file], capture_output=True).returncode:
+        pytest.skip("this ffmpeg does not write it")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"a\.{suffix}: is cut off"):
+        read_audio(file)
+
+
+@pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg")
+def test_a_film_without_sound_and_a_damaged_one_are_refused(tmp_path):
+    file, film = tmp_path / "a.mp4", ("-f", "lavfi", "-i", "testsrc=size=64x64:rate=5:d=1")
+    subprocess.run(["ffmpeg", "-v", "error", *film, file], check=True)
+    with pytest.raises(UserError, match=r"a\.mp4: holds no sound; replace"):
+        read_audio(file)
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "anoisesrc=d=2", file], check=True)
+    content = bytearray(file.read_bytes())
+    for place in range(2000, len(content) - 4000, 137):
+        content[place] ^= 90
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.mp4: ffmpeg cannot decode all of it \(Invalid data.*convert it in"):
+        read_audio(file)
 
 
 @pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg")

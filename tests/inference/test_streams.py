@@ -132,6 +132,13 @@ def test_ffmpeg_is_read_while_it_decodes(tmp_path, program, subtype, form):
         ("echo RIFFxxxxWAVEfmt yyyy", r"\(ffmpeg: exit code 0\)"),
         ("/bin/cat {}/a.wav; exit 3", r"\(ffmpeg: exit code 3\)"),
         ('/bin/cat {}/a.wav; echo "stream ended prematurely" >&2', "is cut off"),
+        ('/bin/cat {}/a.wav; echo "[mov @ 0x1] stream 0, offset 0x430e: partial file" >&2', "is cut off"),
+        (
+            '/bin/cat {}/a.wav; echo "[aac @ 0x1] Reserved bit set\nError while decoding stream #0:0: Not yet" >&2',
+            r"ffmpeg cannot decode all of it \(Not yet\); replace it",
+        ),
+        ("echo \"Stream map '0:a:0' matches no streams.\nTo ignore this\" >&2; exit 1", "holds no sound"),
+        ('echo "[in#0 @ 0x1] file:/dev/fd/3: Invalid data" >&2; exit 1', r"\(ffmpeg: Invalid data\)"),
         ("exec /bin/sleep 60", r"has not decoded it within 0\.2 seconds"),
     ],
 )  # fmt: skip
