@@ -1,12 +1,17 @@
 """Jobs of a cluster, through submitit."""
 
+import getpass
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
-from submitit import AutoExecutor
+from submitit import AutoExecutor, SlurmJob
+from submitit.slurm.slurm import SlurmInfoWatcher
 
 from ser_mtl.errors import UserError
 
+_SECONDS_BETWEEN_LOOKS = 60  # at most
 _ROOT = Path(__file__).resolve().parents[1]  # of a checkout, or of an installed wheel
 
 
@@ -28,11 +33,29 @@ def executor(folder: Path, name: str, options: dict, cluster: str) -> AutoExecut
         submits = AutoExecutor(folder, cluster=cluster)
     except RuntimeError as error:  # no srun
         raise UserError(f"--launcher {cluster}: {error}") from error
+    if cluster == "slurm" and not _keeps_accounts():
+        SlurmJob.watcher = _Queue(_SECONDS_BETWEEN_LOOKS)
     try:
         submits.update_parameters(name=name, **options)
     except (NameError, AssertionError, TypeError, ValueError) as error:  # submitit raises any of these
         raise UserError(f"--slurm_options: {' '.join(str(error).split())}") from error
     return submits
+
+
+def _keeps_accounts() -> bool:
+    """Whether `sacct`, by which submitit watches jobs, knows them. Small clusters often have no data base for it."""
+    return bool(shutil.which("sacct")) and subprocess.run(["sacct"], capture_output=True).returncode == 0
+
+
+class _Queue(SlurmInfoWatcher):
+    """Watches jobs by `squeue`: one that is not in the queue any more is over."""
+
+    def _make_command(self) -> list[str]:
+        return ["squeue", "--user", getpass.getuser(), "--noheader", "--format", "%A"]
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        queue = (string if isinstance(string, str) else string.decode()).split()
+        return {job: {"JobID": job, "State": "RUNNING" if job in queue else "ENDED"} for job in self._registered}
 
 
 def options_of(words: list[str]) -> dict[str, str | int]:

@@ -4,11 +4,11 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import time
 from typing import Any
 
@@ -26,10 +26,11 @@ from ser_mtl.safe_text import printable
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 
 import gradio
+from gradio import route_utils
 from gradio_client.utils import is_http_url_like
 
 _PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
-_WAITING = 20  # clips; one is answered at a time
+_WAITING = 20  # clips that are in memory, and as many again that are not read yet; one is answered at a time
 _NOT_THERE = "--host {host}, --port {port}: the page cannot be served there ({error})"
 _FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
 _LONGEST_LINE = 500  # characters, in the log
@@ -56,10 +57,23 @@ def clip_of(limits: Limits) -> gradio.Audio:
     return clip
 
 
-def answer_clip(recognizer: Recognizer, path: Path, limits: Limits) -> str:
-    """The answer to an upload as HTML, or why there is none. The upload is deleted first."""
+class _Upload(route_utils.GradioUploadFile):
+    """Gives each upload a place of its own. Gradio gives one to all of the same content, and an answer deletes it."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.sha.update(os.urandom(16))
+
+
+route_utils.GradioUploadFile = _Upload
+
+
+def answer_clip(recognizer: Recognizer, path: Path, limits: Limits, turn: AbstractContextManager) -> str:
+    """The answer to an upload as HTML, or why there is none. The upload is deleted before its turn comes."""
     try:
-        return answer_file(recognizer, take(path, limits), limits)
+        file = take(path, limits)
+        with turn:
+            return answer_file(recognizer, file, limits)
     except UserError as fault:
         return rendering.error(str(fault))
 
@@ -89,9 +103,10 @@ def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
     """The page of a model."""
     labels = recognizer.labels
     transcribes = recognizer.transcript and transcribing(recognizer.model) is not None
+    turn = Lock()
 
     def respond(path: str | None) -> tuple[str, None]:
-        return (answer_clip(recognizer, Path(path), limits) if path else ""), None
+        return (answer_clip(recognizer, Path(path), limits, turn) if path else ""), None
 
     with gradio.Blocks(title="Speech emotion recognition", analytics_enabled=False) as page:
         gradio.HTML(rendering.page_head(labels, transcribes))
@@ -103,7 +118,7 @@ def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
         gradio.HTML(rendering.page_foot(labels))
         gradio.on([clip.upload, clip.stop_recording], respond, clip, [answer, clip], api_name="answer")
     refuse_quietly(page)
-    return page.queue(max_size=_WAITING, default_concurrency_limit=1)
+    return page.queue(max_size=_WAITING, default_concurrency_limit=_WAITING)
 
 
 @contextmanager

@@ -40,8 +40,8 @@ def take(path: Path, limits: Limits) -> BytesIO:
     try:
         with path.open("rb") as file:
             content = BytesIO(file.read(limits.size + 1))
-    except FileNotFoundError:  # files of the same content share a place
-        raise UserError(f"{path.name}: was sent twice at the same moment; drop it again") from None
+    except FileNotFoundError:  # it waited too long for its turn to be read
+        raise UserError(f"{path.name}: is not here any more; drop it again") from None
     finally:
         path.unlink(missing_ok=True)
         with suppress(OSError):

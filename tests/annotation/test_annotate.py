@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, tone
 from helpers.untrained import write_clips, write_model
+from submitit import SlurmJob
 
 from ser_mtl.annotation import jobs, plan, shards
 from ser_mtl.annotation.manifest import unfinished
@@ -266,6 +267,22 @@ def test_jobs_of_a_cluster_write_the_same_shards(clips, model, undisturbed, tmp_
     assert contents(tmp_path) == contents(undisturbed)
     with pytest.raises(UserError, match=r"--model nowhere: .*\(2 of 2 jobs; "):
         jobs.annotate_by_jobs(Task(clips, tmp_path, "nowhere"), 2, {}, cluster="debug")
+
+
+def test_a_job_that_has_left_the_queue_is_over_without_accounts(clips, tmp_path, monkeypatch):
+    programs = {"srun": "", "sbatch": "echo Submitted batch job 7", "sacct": "exit 1",
+                "squeue": "echo 8"}  # fmt: skip
+    (tmp_path / "bin").mkdir()
+    for name, line in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(SlurmJob, "watcher", SlurmJob.watcher)
+    monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)  # for slow file systems
+    with pytest.raises(UserError, match=r"--launcher: UncompletedJobError: .*\(1 of 1 jobs; the log of one is .*7_0"):
+        jobs.annotate_by_jobs(Task(clips, tmp_path / "out", "nowhere"), 1, {})
+    SlurmJob.watcher.register_job("8")
+    assert (SlurmJob.watcher.is_done("7"), SlurmJob.watcher.is_done("8", mode="force")) == (True, False)
 
 
 BROKEN = [{"RANK": "a"}, {"WORLD_SIZE": "0"}, {"RANK": ""}, {"RANK": "2", "WORLD_SIZE": "2"}, {"LOCAL_RANK": "x"}]

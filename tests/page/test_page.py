@@ -222,6 +222,18 @@ def test_a_file_that_is_too_large_is_refused_while_it_comes(url):
     assert answer.status_code == 413 and kept() == []
 
 
+def test_the_same_clip_of_two_people_at_once_is_answered_twice(url, clip):
+    httpx = pytest.importorskip("httpx")
+    upload = {"files": (clip.name, clip.read_bytes())}
+    places = [httpx.post(f"{url}/gradio_api/upload", files=upload).json()[0] for _ in range(2)]
+    for place in places:  # the first answer deletes its file
+        data = {"data": [{"path": place, "meta": {"_type": "gradio.FileData"}}]}
+        event = httpx.post(f"{url}/gradio_api/call/answer", json=data).json()["event_id"]
+        answer = httpx.get(f"{url}/gradio_api/call/answer/{event}", timeout=60).text
+        assert "ser-answer" in answer and "No answer" not in answer
+    assert len(set(places)) == 2 and kept() == []
+
+
 def test_what_nobody_asks_an_answer_for_goes_too(tmp_path):
     for name, age in (("old", 200), ("new", 20)):
         (tmp_path / name).write_text("a")
