@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from queue import Queue
 from typing import IO, Any
 
@@ -61,7 +62,7 @@ def microphone() -> Iterator[Heard]:
     flags = {"samplerate": SAMPLING_RATE, "channels": 1, "dtype": "int16", "blocksize": round(STEP * SAMPLING_RATE)}
     try:
         with sounddevice.RawInputStream(callback=take, **flags):
-            yield iter(queue.get, None), SAMPLING_RATE
+            yield (queue.get() for _ in count()), SAMPLING_RATE
     except sounddevice.PortAudioError as error:
         raise UserError(f"--microphone: cannot be listened to ({error})") from error
 

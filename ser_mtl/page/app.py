@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,7 @@ _PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
 _WAITING = 20  # clips that are in memory, and as many again that are not read yet; one is answered at a time
 _NOT_THERE = "--host {host}, --port {port}: the page cannot be served there ({error})"
 _FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
+_LAST = 60  # seconds that the end waits for the answer that is being computed
 _LONGEST_LINE = 500  # characters, in the log
 _FONTS = ["system-ui", "sans-serif"]  # of the reader's machine: none is fetched
 
@@ -68,7 +69,7 @@ class _Upload(route_utils.GradioUploadFile):
 route_utils.GradioUploadFile = _Upload
 
 
-def answer_clip(recognizer: Recognizer, path: Path, limits: Limits, turn: AbstractContextManager) -> str:
+def answer_clip(recognizer: Recognizer, path: Path, limits: Limits, turn: Lock) -> str:
     """The answer to an upload as HTML, or why there is none. The upload is deleted before its turn comes."""
     try:
         file = take(path, limits)
@@ -99,11 +100,10 @@ def warm_up(recognizer: Recognizer, limits: Limits) -> None:
     answer_file(recognizer, file, limits._replace(seconds=5))
 
 
-def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
-    """The page of a model."""
+def build(recognizer: Recognizer, limits: Limits, turn: Lock) -> gradio.Blocks:
+    """The page of a model; whoever has the turn is answered."""
     labels = recognizer.labels
     transcribes = recognizer.transcript and transcribing(recognizer.model) is not None
-    turn = Lock()
 
     def respond(path: str | None) -> tuple[str, None]:
         return (answer_clip(recognizer, Path(path), limits, turn) if path else ""), None
@@ -138,11 +138,11 @@ def running(
     """
     _check_free(host, port)
     warm_up(recognizer, limits)
-    ended = Event()
+    ended, turn = Event(), Lock()
     logging.getLogger("uvicorn.error").addFilter(_short)
     _ask_directly("127.0.0.1", "localhost", *([host] if host else []))
     with _uploads() as folder:
-        page = build(recognizer, limits)
+        page = build(recognizer, limits, turn)
         Thread(target=_tidy, args=(folder, ended), daemon=True).start()
         try:
             _, url, _ = page.launch(**_launch(limits), server_name=host, server_port=port)
@@ -152,6 +152,7 @@ def running(
         finally:
             ended.set()
             page.close(verbose=False)
+            turn.acquire(timeout=_LAST)  # and kept: PyTorch aborts a program that ends while it computes in a thread
 
 
 def _check_free(host: str | None, port: int | None) -> None:

@@ -2,6 +2,10 @@
 
 import io
 import re
+import sys
+from contextlib import nullcontext
+from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,6 +154,19 @@ def test_the_pipeline_gives_the_answer_of_the_recognizer(recognizer, talk):
 
 
 # --------------------------------------------------------------------------------------------------------------- live
+
+
+def test_a_microphone_gives_block_after_block(monkeypatch):
+    class Stream(nullcontext):
+        def __init__(self, callback, blocksize, **_):
+            super().__init__()
+            for value in (1, 2):
+                callback(np.full(blocksize, value, np.int16).tobytes(), blocksize, None, None)
+
+    module = SimpleNamespace(RawInputStream=Stream, PortAudioError=OSError)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    with live.microphone() as (blocks, rate):
+        assert [(len(block), block[0]) for block in islice(blocks, 2)] == [(rate // 2, 1), (rate // 2, 2)]
 
 
 def test_a_line_every_half_second_says_what_is_heard_now(recognizer, talk, monkeypatch):

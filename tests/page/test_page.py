@@ -7,6 +7,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from time import sleep
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,6 +20,7 @@ from helpers.tiny import SAMPLING_RATE, check_one_line, run_script, tone
 import ser_mtl
 
 pytest.importorskip("gradio")
+from ser_mtl.page import app
 from ser_mtl.page.app import clip_of, delete_old, running  # after it is known that Gradio is there
 from ser_mtl.page.clips import Limits
 
@@ -232,6 +235,25 @@ def test_the_same_clip_of_two_people_at_once_is_answered_twice(url, clip):
         answer = httpx.get(f"{url}/gradio_api/call/answer/{event}", timeout=60).text
         assert "ser-answer" in answer and "No answer" not in answer
     assert len(set(places)) == 2 and kept() == []
+
+
+def test_the_end_waits_for_the_answer_that_is_computed(recognizer, clip, temporary, monkeypatch):
+    httpx = pytest.importorskip("httpx")
+    begun, done = Event(), Event()
+
+    def slow(*_: object) -> str:
+        begun.set()
+        sleep(1)
+        done.set()
+        return ""
+
+    with running(recognizer, LIMITS) as url:
+        monkeypatch.setattr(app, "answer_file", slow)
+        place = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.wav", clip.read_bytes())}).json()[0]
+        data = {"data": [{"path": place, "meta": {"_type": "gradio.FileData"}}]}
+        httpx.post(f"{url}gradio_api/call/answer", json=data)
+        assert begun.wait(20)
+    assert done.is_set()
 
 
 def test_what_nobody_asks_an_answer_for_goes_too(tmp_path):
