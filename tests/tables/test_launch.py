@@ -183,6 +183,17 @@ def test_a_job_that_ends_without_a_word_fails_alone(tmp_path):
     assert run_all([run], machine) == {run: "MemoryError"}
 
 
+def test_waiting_for_a_run_does_not_fill_a_log(tmp_path, monkeypatch, capsys):
+    (run,) = plan(choose_rows([], ["t1-full-ser"], []), [1], [0], tmp_path)
+    machine, job, looks = Machine(), Future(), iter([False] * 100)
+    job.set_result("failed")
+    job.done = lambda: next(looks, True)
+    machine.submit = lambda run: job
+    monkeypatch.setattr(launching, "_SECONDS_BETWEEN_LOOKS", 0)
+    assert run_all([run], machine) == {run: "failed"}
+    assert 1 <= capsys.readouterr().err.count("t1-full-ser, fold 1") < 10
+
+
 @pytest.mark.parametrize(
     ("options", "cluster", "said"),
     [
