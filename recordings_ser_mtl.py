@@ -253,7 +253,8 @@ def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]
         raise ValueError(f"{name}: reading files needs soundfile; pip install soundfile") from error
     try:
         with soundfile.SoundFile(file) as sound:
-            sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
+            if sound.format == "MP3":  # it starts otherwise with a few other samples than `soundfile.read` gives
+                sound.seek(0)  # which some codecs of telephony cannot
             promised = sound.frames * sound.channels
             # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
             size = max(1, min(_BLOCK, max(_SHORTEST, promised)) // sound.channels)

@@ -225,7 +225,8 @@ def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray
     """The samples of a file, block by block; at most one block more than `most`."""
     # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
     size, held = max(1, min(_BLOCK, max(_SHORTEST, sound.frames * sound.channels)) // sound.channels), 0
-    sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
+    if sound.format == "MP3":  # it starts otherwise with a few other samples than `soundfile.read` gives
+        sound.seek(0)  # which some codecs of telephony cannot
     while most is None or held <= most:
         block = sound.read(size, dtype="float32", always_2d=True)
         if len(block) == 0:
