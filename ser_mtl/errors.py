@@ -70,16 +70,17 @@ def write_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}{inside}: cannot be written ({error.strerror})") from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDIES = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space, or write elsewhere, and run this again"
+) | {errno.EROFS: "; write elsewhere"}
 
 
 def system_error(error: OSError) -> str | None:
     """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
     if error.strerror is None:
         return None
-    file = f"{error.filename}: " if error.filename else ""
-    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
-    return _one_line(f"{file}{error.strerror}{full}")
+    named = error.filename2 or error.filename  # of a copy, the second is what is written
+    return _one_line(f"{f'{named}: ' if named else ''}{error.strerror}{_REMEDIES.get(error.errno, '')}")
 
 
 def encoding_error(error: UnicodeEncodeError) -> str:

@@ -49,7 +49,7 @@ def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False
         UserError: names the file, and the row or column, that is wrong.
     """
     folders = [Path(folder) for folder in data_dirs]
-    names = [folder.resolve().name for folder in folders]
+    names = [Path(os.path.realpath(folder)).name for folder in folders]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")

@@ -10,6 +10,7 @@ from praatio.textgrid import IntervalTier, Textgrid
 from pysubs2 import SSAEvent, SSAFile
 
 from ser_mtl.inference.formats import parts_of
+from ser_mtl.files import writing
 from ser_mtl.safe_text import printable
 
 _LINE = 42  # characters of a line of subtitles, as broadcasters have it
@@ -49,7 +50,7 @@ def textgrid(answer: dict) -> str:
     grid = Textgrid(0, duration)
     for name, intervals in (tiers or {"emotion": []}).items():
         grid.addTier(IntervalTier(name, intervals, 0, duration))
-    with TemporaryDirectory() as folder:  # praatio writes to files alone
+    with TemporaryDirectory() as folder, writing(Path(folder)):  # praatio writes to files alone
         file = Path(folder, "a.TextGrid")
         grid.save(str(file), "long_textgrid", includeBlankSpaces=True)
         return file.read_text(encoding="utf-8")
