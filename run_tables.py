@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def prepare(args: TablesArguments) -> Dataset:
-    """Read the corpus, and create what the runs share, so that parallel runs do not create it at the same time."""
+    """Read the corpus, and create what the runs share before they start, so that parallel ones do not collide."""
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
     read = args.corpus_arguments

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from ser_mtl.files import refuse_special, replacing
 from ser_mtl.inference.recognizer import Recognizer
 
@@ -46,7 +46,7 @@ def schema_of(recognizer: Recognizer) -> pa.Schema:
     class; one that gives a value is a struct of `value`. A segment has `start`, `end`, the tasks and its transcript.
     """
     tasks = [pa.field(task, _task(labels)) for task, labels in recognizer.labels.items()]
-    if recognizer.transcript and transcribing(recognizer.model) is not None:
+    if recognizer.transcript and transcript_source(recognizer.model) is not None:
         tasks.append(pa.field("transcript", pa.string()))
     times = [pa.field(name, pa.float64()) for name in ("start", "end")]
     segments = pa.field("segments", pa.list_(pa.struct([*times, *tasks])))

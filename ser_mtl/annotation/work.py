@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from segments_ser_mtl import has_silero
 from ser_mtl.annotation import manifest
 from ser_mtl.annotation.plan import Plan, Settings, plan
@@ -137,7 +137,7 @@ def _settings(recognizer: Recognizer) -> Settings:
     model = recognizer.model
     return Settings(
         dtype=str(model.dtype).removeprefix("torch."),
-        transcript=recognizer.transcript and transcribing(model) is not None,
+        transcript=recognizer.transcript and transcript_source(model) is not None,
         speech="silero-vad" if has_silero() else "energy",
         model=weights_digest(_answering(model.state_dict())),
         labels=recognizer.labels,

@@ -24,7 +24,7 @@ from ser_mtl.evaluation.predictions import prediction_rows, references_and_predi
 from ser_mtl.evaluation.results import Calibration, Count, Intervals, Leaks, Results, Scores, Text, has_all
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import read_json
-from ser_mtl.inference.recognizer import Recognizer, load, transcribing
+from ser_mtl.inference.recognizer import Recognizer, load, transcript_source
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.heard import file_of
 from ser_mtl.training.run_folder import PACKAGES, Record, commit
@@ -96,7 +96,7 @@ def evaluate(
     for unknown in heard.unknown:
         notice(f"{unknown}: its args.json or split.json is missing: it may have been trained on this corpus")
     chosen = choose(corpus, label_map, fold, part, heard, model)
-    labels = tasks_to_score(chosen.corpus, recognizer.labels, transcribing(recognizer.model) is not None)
+    labels = tasks_to_score(chosen.corpus, recognizer.labels, transcript_source(recognizer.model) is not None)
     chosen, decoded = _decoded(chosen, heard, part, model)
     labels = {task: classes for task, classes in labels.items() if set(decoded[TASKS[task].column]) - {None}}
     rows = answered(recognizer, decoded, labels)

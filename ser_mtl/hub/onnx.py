@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
-from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, special_characters, transcribing
+from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, special_characters, transcript_source
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
@@ -74,7 +74,7 @@ def _loaded(run: Path, base: str | None) -> tuple[SerMtlModel, Wav2Vec2Processor
         check_saved(str(run), base=base)
         model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
         processor = load_processor(str(run), f"--to onnx: {run}")
-    if model.ctc_head is not None and transcribing(model) is None:
+    if model.ctc_head is not None and transcript_source(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
     return model, processor
 
@@ -93,7 +93,7 @@ class OnnxModel(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` gives."""
-        characters = ["asr_logits"] if transcribing(self.model) else []
+        characters = ["asr_logits"] if transcript_source(self.model) else []
         config = self.model.config
         heads = [*(f"{t}_logits" for t in config.classification_tasks), *(f"{t}_value" for t in config.value_tasks)]
         return [*heads, *characters, "frame_lengths"]
@@ -107,7 +107,7 @@ class OnnxModel(nn.Module):
         model = self.model
         features, frame_lengths = model.extract_features(input_values, attention_mask)
         output = model(features=features, frame_lengths=frame_lengths)
-        characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
+        characters = [] if (source := transcript_source(model)) is None else [output.asr_logits]
         if source == "frozen" and model.ctc_head is not None:
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
@@ -164,7 +164,7 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
     }
     if model.longest_input is not None:
         content["longest_input"] = model.longest_input
-    if transcribing(model):
+    if transcript_source(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}
         content["special"] = special_characters(tokenizer)

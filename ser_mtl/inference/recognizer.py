@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 import answers_ser_mtl
 import pipeline_ser_mtl
-from answers_ser_mtl import NO_TRANSCRIPT, transcribing
+from answers_ser_mtl import NO_TRANSCRIPT, transcript_source
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
@@ -59,7 +59,7 @@ def load(
     check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
-    if transcript and model.ctc_head is not None and transcribing(model) is None:
+    if transcript and model.ctc_head is not None and transcript_source(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Recognizer(_moved(model, device, dtype or torch.float32), processor, transcript)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from recordings_ser_mtl import SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.inference.recognizer import Recognizer
@@ -88,7 +88,7 @@ def warm_up(recognizer: Recognizer, limits: Limits) -> None:
 def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
     """The page of a model."""
     labels = recognizer.labels
-    transcribes = recognizer.transcript and transcribing(recognizer.model) is not None
+    transcribes = recognizer.transcript and transcript_source(recognizer.model) is not None
 
     def respond(path: str | None) -> tuple[str, None]:
         return (answer_clip(recognizer, Path(path), limits) if path else ""), None

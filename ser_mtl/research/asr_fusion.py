@@ -6,7 +6,7 @@ No text of theirs gives sizes, so all of them are ours.
 import torch
 from torch import Tensor, nn
 
-from answers_ser_mtl import heard_characters
+from answers_ser_mtl import greedy_ctc
 from modeling_ser_mtl import SerMtlModel, masked_mean
 from ser_mtl.errors import UserError
 from ser_mtl.research.heads import EmotionHead
@@ -84,7 +84,7 @@ class AsrFusion(EmotionHead):
         """(batch, frames, d), (batch, frames) bool -> embedding (batch, n), logits (batch, classes)."""
         acoustic, self._middle = self._middle, None
         with torch.no_grad():
-            heard = heard_characters(self._ctc[0](frames), frame_mask.sum(dim=1), self._blank)
+            heard = greedy_ctc(self._ctc[0](frames), frame_mask.sum(dim=1), self._blank)
         words, words_mask = self.transcript(heard)
         speech = self.words_to_speech(frames, words, words_mask)
         words = self.speech_to_words(words, frames, frame_mask)

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from answers_ser_mtl import heard_characters, transcripts_of
+from answers_ser_mtl import greedy_ctc, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.split_record import split_record, with_content
@@ -307,9 +307,7 @@ class SerMtlTrainer(ExactLossTrainer):
         predictions = {task: logits.float().softmax(dim=-1) for task, logits in (outputs.task_logits or {}).items()}
         predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
-            predictions["asr"] = heard_characters(
-                outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
-            )
+            predictions["asr"] = greedy_ctc(outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id)
         predictions |= {f"{task}_embedding": x.float() for task, x in (outputs.embeddings or {}).items()}
         return outputs.loss, predictions, inputs["row"]
 
