@@ -1,7 +1,9 @@
 """Command lines whose mistakes are one line."""
 
 import argparse
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -47,6 +49,30 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the known word that is spelled most like this one, or nothing."""
     near = get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def number(kind: type, least: float, most: float) -> Callable[[str], float]:
+    """The type of an argument that takes an int or float from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        bounds = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number {bounds}")
+
+    return parse
+
+
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """Declare how a command reads a corpus."""
+    parser.add_argument(
+        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Rename labels; OLD= leaves its utterances out."
+    )
+    parser.add_argument("--no_check_counts", action="store_true", help="Accept an incomplete corpus.")
+    parser.add_argument(
+        "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
+    )
 
 
 def add_base(parser: argparse.ArgumentParser) -> None:

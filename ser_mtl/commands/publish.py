@@ -40,10 +40,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(args: Namespace) -> None:
-    """Publish a run, its merged form if asked for, or five folds.
+    """Publish a run, also merged if asked to, or five folds.
 
     Raises:
-        UserError: the run is not whole, flags do not go together, or the Hub refuses.
+        UserError: the run is incomplete, flags do not go together, or the Hub refuses.
     """
     from ser_mtl.hub.completion import read_completion
     from ser_mtl.hub.folds import publish_overview, runs_of_folds
