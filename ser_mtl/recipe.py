@@ -17,7 +17,6 @@ from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
-from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.dealing import ALL, Fold
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
@@ -261,13 +260,7 @@ def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return _load(corpus)
-
-
-def _load(corpus: CorpusArguments) -> Dataset:
-    return load_corpus(
-        corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
-    )
+        return corpus.load()
 
 
 def note_changes(settings: Settings) -> None:
@@ -277,7 +270,7 @@ def note_changes(settings: Settings) -> None:
         return
     try:
         with warnings.catch_warnings(action="ignore"):
-            parts = split(_load(corpus), corpus.fold, corpus.dev)
+            parts = split(corpus.load(), corpus.fold, corpus.dev)
             parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
         data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}

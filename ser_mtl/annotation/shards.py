@@ -1,4 +1,4 @@
-"""One shard: answers to its recordings as rows of a Parquet file."""
+"""A shard: answers to its recordings as rows of a Parquet file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +25,10 @@ def path_of(output_dir: Path, number: int) -> Path:
 
 
 def is_whole(path: Path, rows: int) -> bool:
-    """Whether a shard is there, with all its rows and the columns that every shard has.
+    """Whether a shard exists, with all its rows and the columns that every shard has.
 
     Raises:
-        UserError: something else is, which would be waited for.
+        UserError: it is a pipe or a device.
     """
     refuse_special(path)
     try:
@@ -62,13 +62,13 @@ def _task(labels: list[str]) -> pa.DataType:
 
 
 def write_shard(path: Path, data_dir: Path, files: list[str], recognizer: Recognizer) -> Iterator[int]:
-    """Answer recordings, and write the shard when all are answered. What cannot be answered has an `error`.
+    """Answer recordings, and write the shard when all are answered. Those that cannot be answered have an `error`.
 
     Yields:
-        How many are answered, after each of them.
+        The number of answered recordings, after each of them.
 
     Raises:
-        OSError: the shard cannot be written; nothing is.
+        OSError: the shard cannot be written; there is then no file.
     """
     schema = schema_of(recognizer)
     rows: list[dict] = []

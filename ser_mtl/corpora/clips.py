@@ -1,6 +1,6 @@
 """Unusual clips of a corpus: silent, very short, very long, or with more words than time to say them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +29,7 @@ def clip_notes(corpus: Dataset, frames: Iterable[int]) -> list[str]:
         f"longer than {MAX_SECONDS:g} seconds": seconds > MAX_SECONDS,
     }
     if "asr_labels" in corpus.column_names:
-        needed = np.array([_ctc_frames(labels) for labels in corpus["asr_labels"][:]])
+        needed = np.array([ctc_frames(labels) for labels in corpus["asr_labels"][:]])
         kinds["with a transcript longer than their frames, which CTC cannot learn"] = needed > np.asarray(list(frames))
     return [
         f"{chosen.sum()} of {len(ids)} clips are {kind}: {some_of([ids[row] for row in np.flatnonzero(chosen)])}"
@@ -38,6 +38,6 @@ def clip_notes(corpus: Dataset, frames: Iterable[int]) -> list[str]:
     ]
 
 
-def _ctc_frames(labels: list[int]) -> int:
-    """Frames that CTC needs: one per character, and a blank between equal neighbours."""
+def ctc_frames(labels: Sequence[int]) -> int:
+    """Frames that CTC needs at least: one per character, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in pairwise(labels))

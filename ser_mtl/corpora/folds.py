@@ -123,6 +123,6 @@ def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
     """
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
-        present = ", ".join(map(str, sorted(set(folds) - {None}))) or "none"
+        present = ", ".join(map(str, sorted({number for number in folds if number is not None}))) or "none"
         raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
     return rows

@@ -29,8 +29,8 @@ class SerMtlMetric(evaluate.Metric):
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
     `emotion`, `gender`, `style` and `text`, each a string or None, and `valence`, `activation` and `dominance`, each a
-    number or None; missing keys count as None. A prediction
-    may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
+    number or None; missing keys count as None. A prediction may also hold `text_adapters_off`, the transcript with the
+    adapters switched off, scored against `text`.
 
     An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
     reference text may not: an empty one means "not annotated". A task without any such utterance is left out.
@@ -41,7 +41,7 @@ class SerMtlMetric(evaluate.Metric):
 
     def __init__(self, labels: dict[str, list[str]]):
         self.labels = labels
-        # Kept in memory, so that parallel runs share no cache file and no lock.
+        # In memory, so that parallel runs share no cache file and no lock.
         super().__init__(keep_in_memory=True)
 
     def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:
@@ -128,8 +128,8 @@ def ccc(annotated: ArrayLike, predicted: ArrayLike) -> float:
     if y.min() == y.max():
         return 0.0
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    whole = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
-    return float(np.clip(whole, -1, 1))  # rounding may go beyond
+    coefficient = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    return float(np.clip(coefficient, -1, 1))  # it may be beyond by rounding
 
 
 def _values(annotated: tuple[float, ...], predicted: tuple[float, ...]) -> dict[str, float]:

@@ -26,14 +26,14 @@ from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
 COMPANIONS = (*NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE)
-"""Files that go with the weights, and are the same for the model in another form."""
+"""Files beside the weights, which are the same for the model in another form."""
 _WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
 _MODELS = ("encoder", "stage1", "hub_model_id", "merge_asr", "merge_emotion")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
 def replaced(results: dict) -> frozenset[str]:
-    """Weights of the other kind, and what a run without a test lacks: an earlier run may have left them there."""
+    """Files that an earlier run may have left in the repository: weights of the other kind, and those of a test."""
     return (_WEIGHTS - set(weights_of(results))) | (set() if results["test"] else {*OF_TEST, *OF_EMOTION})
 
 
@@ -48,8 +48,8 @@ def files_to_publish(
 ) -> dict[str, Path | bytes]:
     """The files of a repository, by name: only those of the run that a reader needs.
 
-    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths become their last
-    name, or the Hub id of the model there. The code is this project's own.
+    Weights are safetensors; checkpoints, pickles and audio are never published. Local paths are reduced to their last
+    name, or to the Hub id of the model there. The code is this project's own.
 
     Args:
         run: folder of a finished run.
@@ -57,8 +57,8 @@ def files_to_publish(
         base: the base of the run's adapters.
         with_transcripts: keep the transcripts in `predictions.jsonl`.
         keep_names: keep the names of speakers and files; otherwise they are hashed.
-        hidden: names of models that are not to be read.
-        completion: what the user adds to the card.
+        hidden: names of models that must not appear.
+        completion: the user's additions to the card.
 
     Raises:
         UserError: the run is not finished, or one of its files is missing or damaged.

@@ -28,7 +28,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: a run is missing, not whole, holds another fold than its name says, or has other settings.
+        UserError: a run is missing or incomplete, is of another fold than its name says, or has other settings.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
@@ -87,7 +87,7 @@ def overview_card(
         results: the content of each fold's `results.json`.
         repositories: the Hub id of each fold.
         repo_id: the Hub id of the card.
-        completion: what the user adds.
+        completion: the user's additions.
     """
     first = next(iter(results.values()))
     note = _transcription_note(results)

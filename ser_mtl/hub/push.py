@@ -40,12 +40,12 @@ def publish_run(
         public: make the repository public, once it is complete.
         with_transcripts: publish the transcripts of the test utterances too.
         keep_names: publish the names of speakers and files; otherwise a public repository has hashes of them.
-        completion: what the user adds to the card.
+        completion: the user's additions to the card.
         overwrite_card: replace a card that was edited or completed on the Hub; otherwise it stays.
         token: the Hub token; by default, the one of the login.
 
     Raises:
-        UserError: the run is not whole or the Hub refuses. It is safe to repeat.
+        UserError: the run is incomplete, or the Hub refuses. It is safe to repeat.
     """
     results = read_complete(run)  # raises before anything is made on the Hub
     api = HfApi(token=token)
@@ -75,7 +75,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"repository {repo_id}: is no name of one; write namespace/name, as on the Hub") from error
+        raise UserError(f"repository {repo_id}: is not a valid name; write namespace/name, as on the Hub") from error
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
@@ -85,7 +85,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
 
 
 def private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
-    """Those of the models that the Hub keeps private. A name that it does not know is not one of them."""
+    """The private models among `names`. A name that the Hub does not know is not private."""
     private = set()
     for name in sorted(names):
         with hub_errors(name):
@@ -98,7 +98,7 @@ def private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
 
 
 def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = frozenset()) -> None:
-    """Check the earlier commits of a private repository, which everyone reads once it is public.
+    """Check the earlier commits of a private repository, which everyone can read once it is public.
 
     Args:
         api: with the token.
@@ -127,7 +127,7 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
 
 
 def _hidden(api: HfApi, run: Path, repo_id: str, hashing: bool) -> frozenset[str]:
-    """The private models that a public repository must not name; its history does not either."""
+    """The private models that a public repository must not name; checks that its history does not either."""
     hidden = private_models(api, models_named(run) - {repo_id})
     check_history(api, repo_id, hashing, hidden)
     return hidden
@@ -136,11 +136,10 @@ def _hidden(api: HfApi, run: Path, repo_id: str, hashing: bool) -> frozenset[str
 def push(
     api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False, unwanted: Set[str] = frozenset()
 ) -> Published:
-    """Make the repository hold these files, in one commit; no commit if it holds them already.
+    """Push these files to a repository in one commit; without a commit if it holds them already.
 
-    Others stay there, except those in `unwanted`.
-
-    Not `upload_folder`: it may split them into several commits, between which a reader sees half a model.
+    Other files there stay, except those in `unwanted`. Not `upload_folder`: it may split files into several commits,
+    between which a reader sees half a model.
 
     Raises:
         UserError: the Hub refuses, or someone else changed the repository at the same time.
@@ -163,7 +162,7 @@ def push(
 
 
 def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
-    """Tell which adapters on the Hub stand on a model that changed, where the server can list them."""
+    """Name the adapters on the Hub that depend on a model that changed, where the server can list them."""
     try:
         adapters = sorted(model.id for model in api.list_models(filter=f"base_model:adapter:{repo_id}", limit=100))
     except Exception:  # of a server that does not list them: the push itself is done

@@ -1,4 +1,4 @@
-"""A Trainer for pretraining that goes on with the recordings of a training set."""
+"""A Trainer that continues an encoder's pretraining on the recordings of a training set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ FEWEST_SPANS = 2
 
 @dataclass
 class Pretraining(Stage1):
-    """What is learned from the recordings alone."""
+    """The flags of continued pretraining, which needs no labels."""
 
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion",)
 
@@ -59,7 +59,7 @@ class Pretrainer(ResumableTrainer):
         model: `Contrastive` or `MaskedUnits`.
         args: of training; nothing is evaluated.
         utterances: the training set, with the columns of `ser_mtl.corpora.audio.with_samples`.
-        rows: what of it goes into batches, with `length`.
+        rows: its columns that go into batches, with `length`.
         collator: makes the batches.
         save: writes the encoder to a folder.
     """
@@ -104,7 +104,7 @@ class Pretrainer(ResumableTrainer):
             raise
 
     def split_record(self, fold: Fold, dev: DevChoice) -> dict:
-        """The content of `split.json`: the training set, and nothing else is heard."""
+        """The content of `split.json`, which holds the training set alone."""
         record = split_record(DatasetDict({"train": self.utterances}), fold, dev)
         return with_content(record, self.utterances, {})
 

@@ -26,7 +26,7 @@ def check_publication(args: SerMtlArguments, base: str | None) -> None:
         return
     check_access(HfApi(token=args.hub_token), args.hub_model_id, public=not args.hub_private_repo)
     if base is not None:
-        # Adapters on a stage 1 that has adapters itself share their base.
+        # Adapters that continue those of a stage 1 share its base.
         found = find_base(base, token=args.hub_token) or base_on_hub(base, token=args.hub_token)
         if not args.hub_private_repo:
             refuse_private(found, "--no_hub_private_repo")
