@@ -184,9 +184,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     if "training" in content:
         fitting(content, Record, file)
         if content.get("stage") != stage:
-            raise UserError(
-                f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
-            )
+            raise UserError(f"{file}: is of a stage-{content.get('stage')} run; use run_stage{content.get('stage')}.py")
         content = _settings_of_run(content, {name: flags[name].default for name in FLAGS_OF_RECIPES[stage]})
     words = []
     for name, value in content.items():

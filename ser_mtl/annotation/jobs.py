@@ -55,8 +55,8 @@ def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm
     reasons = [(job, _reason(job)) for job in running]
     if failed := [(job, reason) for job, reason in reasons if reason]:
         job, reason = failed[0]
-        raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); the same "
-                        "command goes on")  # fmt: skip
+        raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); run the same "
+                        "command again to continue")  # fmt: skip
     return outcome(read_json(task.output_dir / NAME, Plan), task.output_dir)[0]
 
 

@@ -54,7 +54,7 @@ def _renamed(dataset: Dataset) -> Dataset:
     for other, name in SYNONYMS.items():
         if other in dataset.column_names:
             if name in dataset.column_names:
-                raise UserError(f"dataset: columns {name!r} and {other!r} are one; remove one of them")
+                raise UserError(f"dataset: columns {name!r} and {other!r} mean the same; remove one of them")
             dataset = dataset.rename_column(other, name)
     return dataset
 
@@ -81,7 +81,7 @@ def _values(dataset: Dataset, name: str) -> list:
         array = pa.array(values).cast(kind) if pa.types.is_integer(kind) else pa.array(values, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"dataset: column {name!r} holds other values than {kind} ({reason}); cast it") from error
+        raise UserError(f"dataset: column {name!r} holds values that are not {kind} ({reason}); cast it") from error
     if name in VALUES:  # many tables hold NaN for an empty cell
         return [None if value is None else as_number(value) for value in array.to_pylist()]
     return [value.strip() or None if isinstance(value, str) else value for value in array.to_pylist()]

@@ -73,7 +73,7 @@ def read_described(description: Description, folder: Path, check_counts: bool = 
     if not found:
         like = " or ".join(description.audio)
         raise UserError(
-            f"{folder}: none of its {len(audio)} audio files, such as {audio[0]}, is called like {like}; is it "
+            f"{folder}: none of its {len(audio)} audio files, such as {audio[0]}, has a name like {like}; is it "
             f"{description.title}? {_how_to_get(description)}"
         )
     for table in description.tables:
@@ -140,8 +140,8 @@ def _with_table(
     rows = list(_rows_of_table(table, folder, paths))
     if not rows and not table.optional:
         raise UserError(
-            f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; put the "
-            "folder with audio and labels behind --data_dir"
+            f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; name "
+            "the folder that holds both with --data_dir"
         )
     index, known, names = AudioIndex(list(found)), dict[str, dict[str, str]](), _names_read(description)
     for row in rows:
@@ -157,7 +157,7 @@ def _with_table(
     if not known:
         raise UserError(
             f"{folder}: none of the {len(rows)} rows of {' or '.join(table.files)} has its audio file here, such as "
-            f"{fill(table.audio, rows[0]) or table.audio}; put the folder with audio and labels behind --data_dir"
+            f"{fill(table.audio, rows[0]) or table.audio}; name the folder that holds both with --data_dir"
         )
     left_out.add("audio files have no row in a table", *(path for path in found if path not in known))
     return {path: known[path] | fields for path, fields in found.items() if path in known}
@@ -201,7 +201,9 @@ def _rows(description: Description, folder: Path, found: dict[str, dict], left_o
         best = best_copy(list(rows))
         for path, row in rows.items():
             if row != rows[best]:
-                raise UserError(f"{folder}: {best} and {path} have the id {name} in common, and different labels")
+                raise UserError(
+                    f"{folder}: {best} and {path} have the same id {name}, but different labels; remove one"
+                )
         left_out.add("audio files are copies of others", *(path for path in rows if path != best))
         yield dict.fromkeys(FEATURES) | rows[best] | {"id": name, "path": str(folder / best)}
 

@@ -108,7 +108,7 @@ def clean(rows: Sequence[dict], place: str) -> None:
         for word, count in sorted(emptied.items()):
             notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
     if any(row["style"] == ALL for row in rows):
-        raise UserError(f"{place}: column 'style': results have {ALL!r} for all utterances; call the style otherwise")
+        raise UserError(f"{place}: column 'style': {ALL!r} means all utterances in results; rename the style")
 
 
 def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> list[str]:

@@ -94,7 +94,7 @@ def _token(token: str, pattern: str, seen: set[str]) -> str:
     part = _PART.fullmatch(token)
     if part is None:
         raise UserError(
-            f"pattern {pattern!r}: {token} is no part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}"
+            f"pattern {pattern!r}: {token} is not a part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}"
         )
     name, length = part["name"], part["length"]
     if name in seen:

@@ -61,7 +61,7 @@ def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
         elif wrong:
             index, cell = wrong[0]
             raise UserError(
-                f"{place}, row {index}: column {column!r} holds {cell!r}, which is no number up to {LARGEST:g} "
+                f"{place}, row {index}: column {column!r} holds {cell!r}, which is not a number up to {LARGEST:g} "
                 f"({len(wrong)} rows in all); write a number, or leave the cell empty"
             )
 

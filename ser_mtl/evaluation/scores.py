@@ -99,7 +99,7 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     """
     styles = sorted({style for row in references if (style := row.get("style")) is not None})
     if ALL in styles:
-        raise UserError(f"style {ALL!r}: results have this name for all utterances; call the style otherwise")
+        raise UserError(f"style {ALL!r}: means all utterances in results; rename the style")
     scores = {ALL: metric.compute(predictions=predictions, references=references)}
     for style in styles:
         group = [(p, r) for p, r in zip(predictions, references, strict=True) if r.get("style") == style]

@@ -114,7 +114,7 @@ def keep_edits(
     if completion != AS_IT_IS:
         raise UserError(f"repository {repo_id}: its card was edited on the Hub; edit it there, or add --overwrite_card")
     notice(
-        f"the card of {repo_id} stays as it is, for it was {state}{' on the Hub' if state == 'edited' else ''}: "
+        f"the card of {repo_id} stays as it is, since it was {state}{' on the Hub' if state == 'edited' else ''}: "
         "check its numbers; --overwrite_card writes a new one"
     )
     return {name: content for name, content in files.items() if name != "README.md"}

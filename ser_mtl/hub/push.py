@@ -169,6 +169,6 @@ def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
         return
     if adapters:
         notice(
-            f"{repo_id} has changed; {', '.join(adapters)} stand on it. They keep the weights of the commit that they "
-            f"were trained on, and run the new code unless code_revision={before[:7]} is passed"
+            f"{repo_id} has changed; {', '.join(adapters)} are based on it. They keep the weights of the commit "
+            f"that they were trained on, and run the new code unless code_revision={before[:7]} is passed"
         )

@@ -190,7 +190,7 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
         below = base_of(names[-1], base) or adapter["base_model_name_or_path"]
         names, revision, base = [*names, below], None if base else adapter.get("revision"), None
         if len(names) > _DEEPEST:
-            raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
+            raise UserError(f"{names[0]}: its adapters are stacked on {', '.join(names[1:])}, ...; name a merged model")
 
 
 def file_of(model: str, name: str, revision: str | None = None) -> str | None:

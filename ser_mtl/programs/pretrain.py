@@ -60,7 +60,7 @@ def settings_of(words: list[str]) -> Settings:
     if args.world_size > 1:
         raise UserError("pretraining works in one process: start it without accelerate launch")
     if args.publish:
-        raise UserError("--push_to_hub: an encoder on the way to a stage 1 is not published; drop it")
+        raise UserError("--push_to_hub: an encoder for stage 1 is not published; drop it")
     stage.encoder = stage.encoder or XLS_R
     args.selection, args.load_best_model_at_end = "last", False
     args.eval_strategy, args.measure_oracle = IntervalStrategy.NO, False

@@ -45,9 +45,7 @@ class Pretraining(Stage1):
     def __post_init__(self):
         super().__post_init__()
         if (self.objective == "units") != (self.frames is not None):
-            raise UserError(
-                "--frames: --objective units needs it, and contrastive does not; name a stage-1 run, or not"
-            )
+            raise UserError("--frames: goes with --objective units, which needs it; name a stage-1 run, or drop it")
         if not self.units or min(self.units) < 2:
             raise UserError(f"--units {' '.join(map(str, self.units))}: must be numbers of clusters, at least 2")
 

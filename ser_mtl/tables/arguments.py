@@ -206,7 +206,7 @@ def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], scr
     names = {pair.split("=")[0] for cell in cells(args.grid) for pair in cell}
     if differing := sorted(names & _NOT_COMPARED):
         raise UserError(
-            f"--grid {differing[0]}: settings are compared on one development set, by one metric, and are no secret; "
+            f"--grid {differing[0]}: cannot vary: settings are compared on one development set, by one metric; "
             "give it as a flag of all runs"
         )
     if args.measure_oracle:

@@ -62,7 +62,7 @@ class FinishedRun:
         """`predictions.jsonl`."""
         rows = read_predictions(self.folder / "predictions.jsonl", WithEmotion)
         if all(row["emotion"]["label"] is None for row in rows):
-            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with a label of emotion")
+            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with an emotion label")
         return rows
 
     @cached_property

@@ -226,7 +226,7 @@ class SerMtlArguments(TrainingArguments):
             raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
         if self.min_updates and self.max_steps > 0:
             raise UserError(
-                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} decides; drop one of the two"
+                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} sets their number; drop one of the two"
             )
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(

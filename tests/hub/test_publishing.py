@@ -289,11 +289,11 @@ def test_a_stage_1_published_anew_names_the_adapters_on_it(hub, stage1, stage2):
     publish_well(stage1, "ada/stage1")
     before = hub.repositories["ada/stage1"].branches["main"]
     publish_well(stage2, "ada/stage2")
-    assert "stand on it" not in publish(stage1, "ada/stage1").stderr  # nothing has changed
+    assert "based on it" not in publish(stage1, "ada/stage1").stderr  # nothing has changed
     results = (stage1 / "results.json").read_text()
     (stage1 / "results.json").write_text(results.replace('"seed": 42', '"seed": 43'))
     said = publish(stage1, "ada/stage1").stderr
-    assert "ada/stage1 has changed; ada/stage2 stand on it" in said and f"code_revision={before[:7]}" in said
+    assert "ada/stage1 has changed; ada/stage2 are based on it" in said and f"code_revision={before[:7]}" in said
     (stage1 / "results.json").write_text(results)
     hub.fail("GET", "/api/models$", 404)  # a server that cannot list them
     publish_well(stage1, "ada/stage1")
