@@ -159,13 +159,13 @@ def _check_same(before: Plan, path: Path, data_dir: Path) -> None:
     changed = [file for file, same in looked if not same]
     if len(changed) == len(looked) > 1:
         raise UserError(
-            f"--data_dir {data_dir}: holds other recordings than {path} was begun with, under the same names: of all "
-            f"{len(looked)} that were compared, such as {changed[0]}, the sizes differ; name another --output_dir"
+            f"--data_dir {data_dir}: its recordings are not those that {path} was begun with: the sizes of all {len(looked)} "
+            f"that were compared differ, such as {changed[0]}; name another --output_dir"
         )
     if changed:
         notice(
             f"{data_dir / changed[0]}: has changed since {path} was begun ({len(changed)} of the {len(looked)} that "
-            "were compared); delete the shards whose answers are to be new"
+            "were compared); delete the shards that are to be annotated again"
         )
 
 

@@ -102,5 +102,5 @@ def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -
     ]
     if not published or published[0] is None or published[0].sha256 != own:
         raise UserError(
-            f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish the folder again"
+            f"the weights of the base {repo_id} at {revision[:7]} are not those of {folder}: publish the folder again"
         )

@@ -315,7 +315,7 @@ def test_other_recordings_under_the_same_names_are_refused_and_a_changed_one_is_
         begun(data, output)
     for file in first[1:]:
         (data / file).write_bytes(b"longer than before" * 10_000)
-    with pytest.raises(UserError, match=r"--data_dir .*: holds other recordings .* under the same names"):
+    with pytest.raises(UserError, match=r"--data_dir .*: its recordings are not those that .* the sizes of all"):
         begun(data, output)
 
 

@@ -421,13 +421,6 @@ def test_a_500_that_repeats_over_xet_ends_within_a_minute(hub, stage1, monkeypat
     assert time.monotonic() - began < 60
 
 
-def test_no_token_is_not_a_wrong_one(hub, stage1, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
-    check_refused(publish(stage1, "ada/ser"), "does not accept the token")
-    monkeypatch.delenv("HF_TOKEN")
-    check_refused(publish(stage1, "ada/ser"), "no token for the Hub")
-
-
 def test_no_line_has_a_signed_address(hub, stage1):
     """Not even where the client says that it tries again."""
     hub.fail("PUT", "/[0-9a-f]{64}", 500)

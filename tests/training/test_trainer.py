@@ -185,7 +185,7 @@ def test_a_run_resumed_within_an_epoch_keeps_that_epochs_order(tmp_path):
     assert sampler.epoch == 3
 
 
-def test_heard_characters_are_those_of_greedy_ctc():
+def test_characters_of_frames_are_those_of_greedy_ctc():
     torch.manual_seed(0)
     logits, lengths = torch.randn(20, 30, 4), torch.randint(1, 31, (20,))
     heard = greedy_ctc(logits, lengths, blank=0)
