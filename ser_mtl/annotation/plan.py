@@ -159,8 +159,8 @@ def _check_same(before: Plan, path: Path, data_dir: Path) -> None:
     changed = [file for file, same in looked if not same]
     if len(changed) == len(looked) > 1:
         raise UserError(
-            f"--data_dir {data_dir}: its recordings are not those that {path} was begun with: the sizes of all {len(looked)} "
-            f"that were compared differ, such as {changed[0]}; name another --output_dir"
+            f"--data_dir {data_dir}: its recordings are not those that {path} was begun with: the sizes of "
+            f"all {len(looked)} that were compared differ, such as {changed[0]}; name another --output_dir"
         )
     if changed:
         notice(
