@@ -304,7 +304,7 @@ def test_a_base_with_other_weights_is_refused(hub, stage1, stage2):
     weights = bytearray((stage1 / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (stage1 / "model.safetensors").write_bytes(weights)
-    check_refused(publish(stage2, "ada/stage2"), "ada/stage1", "other weights")
+    check_refused(publish(stage2, "ada/stage2"), "ada/stage1", "the weights of the base")
     assert set(hub.repositories) == {"ada/stage1"}
 
 
