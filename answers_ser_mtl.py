@@ -6,7 +6,7 @@ This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
@@ -69,65 +69,58 @@ def infer(
     """
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
     source = transcript_source(model) if transcript else None
-    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end, embeddings)
-    return _in_batches(model, processor, utterances, int(seconds * SAMPLING_RATE), answer_batch, source)
+    inference = _Inference(model, processor, source, raw, front_end, embeddings)
+    return inference.answers(utterances, int(seconds * SAMPLING_RATE))
 
 
-def _in_batches(
-    model: PreTrainedModel,
-    processor: Wav2Vec2Processor,
-    utterances: Sequence[np.ndarray],
-    budget: int,
-    answer_batch: Callable,
-    source: str | None,
-) -> list[dict]:
-    groups = list(length_groups([len(samples) for samples in utterances], budget))
-    with _threads(len(groups) if model.device.type == "cpu" else 1) as spread:
-        batches = [[utterances[row] for row in rows] for rows in groups]
-        passes = list(spread(answer_batch, batches))
-        answers = [answer for batch, _ in passes for answer in batch]
-        if source == "frozen":
-            with adapters_off(model):
-                texts = list(spread(partial(_transcribe_batch, model, processor), [front for _, front in passes]))
-            for answer, text in zip(answers, chain.from_iterable(texts), strict=True):
+@dataclass(frozen=True)
+class _Inference:
+    """A model and what its answers shall hold: as for `infer`, and the `transcript_source`."""
+
+    model: PreTrainedModel
+    processor: Wav2Vec2Processor
+    source: Literal["adapted", "frozen"] | None
+    raw: bool
+    front_end: FrontEnd
+    embeddings: bool
+
+    def answers(self, utterances: Sequence[np.ndarray], budget: int) -> list[dict]:
+        """The answers in the order of the utterances, from batches of at most `budget` samples when padded."""
+        groups = list(length_groups([len(samples) for samples in utterances], budget))
+        with _threads(len(groups) if self.model.device.type == "cpu" else 1) as spread:
+            passes = list(spread(self.answer_batch, [[utterances[row] for row in rows] for rows in groups]))
+            answers = [answer for batch, _ in passes for answer in batch]
+            if self.source == "frozen":
+                with adapters_off(self.model):
+                    texts = list(spread(self.transcribe_batch, [features for _, features in passes]))
+                for answer, text in zip(answers, chain.from_iterable(texts), strict=True):
+                    answer["transcript"] = text
+        order = np.argsort([row for rows in groups for row in rows])
+        return [answers[position] for position in order]
+
+    @torch.inference_mode()
+    def answer_batch(self, utterances: list[np.ndarray]) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
+        """The answers to a batch; and its features and their lengths, if the frozen model is to transcribe them."""
+        model, batch = self.model, waveforms(utterances, self.processor.feature_extractor)
+        dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+        values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
+        features, lengths = self.front_end(model, values, mask)
+        output = model(features=features, frame_lengths=lengths)
+        answers = _answers(model, output, self.raw)
+        if self.source == "adapted":
+            for answer, text in zip(answers, _transcripts(self.processor, output.asr_logits, lengths), strict=True):
                 answer["transcript"] = text
-    order = np.argsort([row for rows in groups for row in rows])
-    return [answers[position] for position in order]
+        if self.embeddings:
+            rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
+            for row, answer in enumerate(answers):
+                answer["embeddings"] = {task: x[row] for task, x in rows.items()}
+        return answers, (features, lengths) if self.source == "frozen" else None
 
-
-@torch.inference_mode()
-def _answer_batch(
-    model: PreTrainedModel,
-    processor: Wav2Vec2Processor,
-    source: str | None,
-    raw: bool,
-    front_end: FrontEnd,
-    embeddings: bool,
-    utterances: list[np.ndarray],
-) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
-    """The answers to a batch; and its features, if the frozen model is to transcribe them."""
-    batch = waveforms(utterances, processor.feature_extractor)
-    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
-    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
-    features, lengths = front_end(model, values, mask)
-    output = model(features=features, frame_lengths=lengths)
-    answers = _answers(model, output, raw)
-    if source == "adapted":
-        for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
-            answer["transcript"] = text
-    if embeddings:
-        rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
-        for row, answer in enumerate(answers):
-            answer["embeddings"] = {task: x[row] for task, x in rows.items()}
-    return answers, (features, lengths) if source == "frozen" else None
-
-
-@torch.inference_mode()
-def _transcribe_batch(
-    model: PreTrainedModel, processor: Wav2Vec2Processor, features: tuple[Tensor, Tensor]
-) -> list[str]:
-    frames, _, _ = model.encode(*features)
-    return _transcripts(processor, model.ctc_head(frames), features[1])
+    @torch.inference_mode()
+    def transcribe_batch(self, features: tuple[Tensor, Tensor]) -> list[str]:
+        """The transcripts of a batch by the model as it is, from its features and their lengths."""
+        frames, _, _ = self.model.encode(*features)
+        return _transcripts(self.processor, self.model.ctc_head(frames), features[1])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ser_mtl.hub.base import Base
 from ser_mtl.hub.beside import with_folds
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, OF_TEST, read_complete, read_results, size_of, weights_of
-from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
+from ser_mtl.hub.completion import signed
 from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.names import (
     PRIVATE_MODEL,
@@ -22,6 +22,7 @@ from ser_mtl.hub.names import (
     without_names_in_results,
     without_names_in_split,
 )
+from ser_mtl.hub.options import PRIVATE, Options
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
@@ -41,10 +42,8 @@ def files_to_publish(
     run: Path,
     repo_id: str,
     base: Base | None = None,
-    with_transcripts: bool = False,
-    keep_names: bool = True,
+    options: Options = PRIVATE,
     hidden: Set[str] = frozenset(),
-    completion: Completion = AS_IT_IS,
 ) -> dict[str, Path | bytes]:
     """The files of a repository, by name: only those of the run that a reader needs.
 
@@ -55,25 +54,25 @@ def files_to_publish(
         run: folder of a finished run.
         repo_id: the repository; the card names it.
         base: the base of the run's adapters.
-        with_transcripts: keep the transcripts in `predictions.jsonl`.
-        keep_names: keep the names of speakers and files; otherwise they are hashed.
+        options: what is published, and to whom.
         hidden: names of models that must not appear.
-        completion: the user's additions to the card.
 
     Raises:
         UserError: the run is not finished, or one of its files is missing or damaged.
     """
-    own = with_folds(run, read_complete(run))
+    own, keep_names = with_folds(run, read_complete(run)), not options.hashing
     results = public_results(own, base, keep_names, hidden) | {"size": size_of(run, own)}
     names = (*weights_of(own), *COMPANIONS)
     files = {name: run / name for name in names if (run / name).is_file()} | _code()
     on_stock = base is not None and not base.of_stage1
     files["config.json"] = _json(_public_config(run, repo_id if on_stock else None, hidden))
     files["results.json"] = _json(results)
-    files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
+    files["README.md"] = signed(model_card(results, repo_id, options.completion), options.completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
     if own["test"]:
-        files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
+        files["predictions.jsonl"] = _public_predictions(
+            run / "predictions.jsonl", options.with_transcripts, keep_names
+        )
     if not keep_names and "split.json" in files:
         files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:

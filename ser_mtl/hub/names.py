@@ -3,9 +3,9 @@
 import hashlib
 
 NOTE = "Speakers and files are named by hashes: the first 16 digits of the SHA-256 of their names."
-"""A note on the card, by which `check_history` knows that a repository was published without names."""
+"""The note on a card without names; a repository whose card lacks it has names in its history."""
 
-SAID = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
+HASHED = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
 """The line on the terminal after a publication."""
 
 PRIVATE_MODEL = "a private model"
