@@ -377,7 +377,7 @@ class SerMtlModel(LoadableModel):
         return self.family.convolutions(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
-        """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
+        """Numbers of frames that the front end makes of these numbers of samples, at least 1: (batch,) -> (batch,)."""
         for kernel, stride in self.convolutions():
             sample_lengths = (sample_lengths - kernel) // stride + 1
         return sample_lengths.clamp(min=1)

@@ -90,7 +90,7 @@ def _short_recording(samples: np.ndarray, window: int) -> Iterator[Segment]:
 
 
 def _cut(pieces: Iterator[Piece], pause: int, window: int) -> Iterator[Segment]:
-    """Cut pieces in pauses of so many samples into segments of at most a window. A few windows are in memory."""
+    """Cut pieces, in pauses of `pause` samples, into segments of at most `window`. A few windows are in memory."""
     samples, speech, origin, free, more = np.zeros(0, np.int16), np.zeros(0, bool), 0, 0, True
     while more:
         new = list(islice(pieces, _HELD))

@@ -66,7 +66,7 @@ class Augmented(torch.utils.data.Dataset):
         rows: with `row`, and `samples` at 16 kHz.
         names: among `AUGMENTATIONS`.
         seed: of the run.
-        fits: whether an utterance may have so many samples; a change of speed is left out otherwise.
+        fits: whether a row's utterance may have this number of samples; if not, its speed is left as it is.
     """
 
     def __init__(self, rows: Dataset, names: Collection[str], seed: int, fits: Fits):

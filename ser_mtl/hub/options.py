@@ -1,4 +1,4 @@
-"""What is published of a run, and to whom."""
+"""Options of a publication."""
 
 from dataclasses import dataclass
 

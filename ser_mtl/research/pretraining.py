@@ -40,7 +40,7 @@ class Pretraining(Stage1):
         "frames, with any encoder.",
     )
     frames: str | None = flag(None, "units: folder of the stage-1 run whose frames are clustered.")
-    units: list[int] = flag([64, 512, 4096], "units: numbers of clusters, each predicted by a head of its own.")
+    units: list[int] = flag([64, 512, 4096], "units: numbers of clusters, each predicted by its own head.")
 
     def __post_init__(self):
         super().__post_init__()

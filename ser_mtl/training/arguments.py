@@ -129,7 +129,7 @@ class SerMtlArguments(TrainingArguments):
 
     output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
-    min_updates: int = flag(0, "At least so many updates, by more epochs. [0: no]")
+    min_updates: int = flag(0, "Least number of updates, reached by more epochs. [0: none]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up in updates; below 1, a share of all.")
     layer_decay: float = flag(1.0, "Learning rate of a layer, as a share of the one above.")
@@ -142,7 +142,7 @@ class SerMtlArguments(TrainingArguments):
         "dev",
         "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or the best on test, optimistically.",
     )
-    early_stopping_patience: int | None = flag(None, "Stop after so many evaluations without a better one.")
+    early_stopping_patience: int | None = flag(None, "Stop after this many evaluations without a better one.")
     measure_oracle: bool = flag(False, "Log test metrics after each epoch; nothing is chosen by them.")
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
     greater_is_better: bool | None = flag(
