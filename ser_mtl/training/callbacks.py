@@ -151,7 +151,7 @@ class Stopwatch(TrainerCallback, ExportableState):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Stops after `patience` evaluations without improvement. Checkpoints hold their number, so that resumed runs go on.
+    """Stops after `patience` evaluations without improvement. Checkpoints hold their number for resumed runs.
 
     A checkpoint is written where it stops, so that an interruption after that does not train on.
     """
