@@ -151,7 +151,7 @@ class Stopwatch(TrainerCallback, ExportableState):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Stops after `patience` evaluations without improvement. Checkpoints hold their number for resumed runs.
+    """Stops after `patience` evaluations without improvement. A checkpoint keeps the count.
 
     A checkpoint is written where it stops, so that an interruption after that does not train on.
     """
