@@ -24,8 +24,8 @@ class Family:
     """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
 
     front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
-    # Module that holds the layers; empty for the encoder half of an encoder-decoder model, which holds them itself, has
-    # no feature projection, a norm after the last layer, and attention by the name of self_attn.
+    # Module that holds the layers. Empty for the encoder half of an encoder-decoder model, which holds them itself, has
+    # no feature projection, ends in a norm, and names its attention self_attn.
     stack: str = "encoder"
     feed_forward: str = "feed_forward"  # module of a layer
     stacked_positions: bool = False  # several position convolutions, into which padding would leak
@@ -34,10 +34,10 @@ class Family:
     log_mel: bool = False  # log-mel spectrograms before the convolutions, and a table of positions
 
     def convolutions(self, encoder: PreTrainedModel) -> list[tuple[int, int]]:
-        """Kernel size and stride of each convolution of the front end; what is padded within counts as no kernel."""
+        """Kernel size, less the padding, and stride of each convolution of the front end."""
         modules = [module for name in self.front_end for module in getattr(encoder, name).modules()]
-        found = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
-        return [(HOP, HOP), *found] if self.log_mel else found
+        sizes = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
+        return [(HOP, HOP), *sizes] if self.log_mel else sizes
 
     def longest_input(self, encoder: PreTrainedModel) -> int | None:
         """Samples of the longest utterance that the encoder has positions for; None for any length."""
@@ -107,7 +107,7 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
         if isinstance(module, nn.GroupNorm):
             module.__class__ = RealGroupNorm
     if FAMILIES[config.model_type].log_mel:
-        # No buffer: the checkpoints of Whisper have none.
+        # Not a buffer: Whisper's checkpoints hold none.
         filters = mel_filter_bank(WINDOW // 2 + 1, config.num_mel_bins, 0.0, 8000.0, 16_000, "slaney", "slaney")
         encoder.mel_filters = torch.from_numpy(filters.T).float().unsqueeze(2)
     for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
@@ -119,7 +119,7 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, samples), real samples (batch,), at least those of a frame -> (batch, frames, channels)."""
+    """Features: (batch, samples), real samples (batch,), enough for a frame each -> (batch, frames, channels)."""
     kernel, stride = family.convolutions(encoder)[0]
     real = (lengths - kernel) // stride + 1
     if family.log_mel:
@@ -145,8 +145,8 @@ def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
     """Whisper's spectrogram of each utterance alone, in float32, as its feature extractor makes it without padding.
 
     (batch, samples), real samples (batch,), (bins, frequencies, 1) -> (batch, bins, windows), one for each whole hop.
-    Beyond either end, an utterance goes on as its mirror image. What is 80 dB or more below its own loudest value is
-    raised to that.
+    Either end of an utterance is padded with its mirror image. Values more than 80 dB below the loudest one are raised
+    to that floor.
     """
     device, last = waveforms.device, (lengths - 1).unsqueeze(1)
     windows = waveforms.shape[1] // HOP

@@ -1,4 +1,4 @@
-"""How a model of `modeling_ser_mtl.py` is saved and loaded, with transformers 4.50 and every newer version.
+"""Saving and loading the models of `modeling_ser_mtl.py`, with transformers 4.50 and every newer version.
 
 This file travels to the Hub with `config_ser_mtl.py` and `layers_ser_mtl.py`; they need nothing else of this project.
 """
@@ -30,8 +30,8 @@ except ImportError:
 
 WRAPPERS = r"^(?:(?:module|model|_orig_mod|wav2vec2|hubert|wavlm|data2vec_audio|unispeech|unispeech_sat)\.)+"
 """Names that wrappers and models with a head put in front of an encoder's tensors."""
-HALF = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
-"""Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself takes it off all names."""
+PREFIXES = {r"^(?:(?:module|_orig_mod)\.)*model\.encoder\.": "model.", r"^(?:(?:module|_orig_mod)\.)*encoder\.": ""}
+"""Likewise, in a checkpoint of encoder and decoder. `model.` stays: transformers itself removes it from all names."""
 
 
 class ByTask(ModelOutput):
@@ -51,7 +51,7 @@ class BaseFingerprint(nn.Module):
 
 
 class LoadableModel(LayeredModel):
-    """What a `SerMtlModel` does to be loaded and saved, alone, as adapters, or around a stock encoder."""
+    """The part of a `SerMtlModel` that loads and saves it: whole, as adapters, or around a stock encoder."""
 
     adapted_modules = ""  # the pattern of the modules with LoRA
 
@@ -61,7 +61,7 @@ class LoadableModel(LayeredModel):
     ):
         """Load a model, an adapter (with the base it names), or, given `config`, a stock encoder under new heads.
 
-        `revision` is that of an adapter, not of its base, which `base` may name: where it lies now. Adapters are frozen
+        `revision` is the adapter's, not that of its base, which `base` names if it has moved. Adapters are frozen
         unless `is_trainable`. A base that the adapter was not trained on is a ValueError, and so are other labels than
         the trained ones, unless `ignore_mismatched_sizes` asks for new classifiers.
         """
@@ -83,9 +83,9 @@ class LoadableModel(LayeredModel):
         saved = cls.config_class.from_pretrained(name, **hub)
         if saved.encoder_config is None:
             raise ValueError(f"{name}: has no config.json of such a model; under new heads, an encoder needs config=")
-        with torch.device("meta"):  # of what it lacks, new tasks and adapters are not its own
+        with torch.device("meta"):  # the tensors that the checkpoint must hold; it may lack new tasks and adapters
             own = {key for key in cls(saved).state_dict() if not key.startswith(in_adapter)}
-        loaded = _loaded_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
+        loaded = _load_whole(partial(super().from_pretrained, name, *args, config=config), own, kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         for prefix in model._new_classifiers({} if in_adapter else saved.labels, kwargs):
             for module in model.get_submodule(prefix).modules():
@@ -100,12 +100,12 @@ class LoadableModel(LayeredModel):
         dtype = arguments.pop("dtype", arguments.pop("torch_dtype", None))
         with_info = arguments.pop("output_loading_info", False)
         model = cls._from_config(config, attn_implementation=arguments.pop("attn_implementation", None))
-        half = config.encoder_config.is_encoder_decoder  # of which the encoder is loaded alone
+        half = config.encoder_config.is_encoder_decoder  # its encoder half is loaded alone
         load = (type(model.encoder) if half else AutoModel).from_pretrained
-        # Some checkpoints lack the mask embedding, which matters in training alone.
+        # Some checkpoints lack the mask embedding, which matters only in training.
         own = {*model.encoder.state_dict()} - {"masked_spec_embed"}
         arguments |= {"config": config.encoder_config, "output_loading_info": True, "trust_remote_code": False}
-        stock, info = _loaded_whole(partial(load, name), own, arguments, HALF if half else None)
+        stock, info = _load_whole(partial(load, name), own, arguments, PREFIXES if half else None)
         model.encoder.load_state_dict(stock.state_dict())
         if dtype is not None:
             model.to(stock.dtype if dtype == "auto" else getattr(torch, dtype) if isinstance(dtype, str) else dtype)
@@ -123,17 +123,15 @@ class LoadableModel(LayeredModel):
         hub = _hub_arguments(arguments)
         peft_config = PeftConfig.from_pretrained(name, **hub)
         named = peft_config.base_model_name_or_path
-        if isinstance(modules := peft_config.target_modules, str) and modules not in (
-            cls.adapted_modules,
-            "all-linear",
-        ):
-            raise ValueError("adapter_config.json: has a pattern as target_modules that could take for ever to match")
+        modules = peft_config.target_modules
+        if isinstance(modules, str) and modules not in (cls.adapted_modules, "all-linear"):
+            raise ValueError("adapter_config.json: has a pattern as target_modules that could take forever to match")
         peft_config.inference_mode = not trainable
         config, trained = cls._config_of_adapter(name, named, asked, arguments)
-        # The very commit that the adapter was trained on, whatever has become of the base since.
+        # The commit that the adapter was trained on, even if the base has changed since.
         arguments = {key: value for key, value in arguments.items() if key != "subfolder"}
         arguments |= {"revision": peft_config.revision if base in (None, named) else None}
-        # What the adapter brings along, its heads, may be of other shapes and labels in the base.
+        # The adapter's own heads may have other shapes and labels than the base's.
         brought = tuple(peft_config.modules_to_save or ())
         load = partial(cls.from_pretrained, base or named, config=config, _in_adapter=brought)
         loaded, places = _in_memory(load, arguments)
@@ -161,9 +159,9 @@ class LoadableModel(LayeredModel):
     def _config_of_adapter(
         cls, name: str, base: str, asked: PretrainedConfig | None, arguments: dict
     ) -> tuple[PretrainedConfig | None, dict]:
-        """The config of the adapter `name`, with what is asked for in the place of its own; and its trained labels.
+        """The config of the adapter `name`, with the values that the caller asks for; and the labels of its training.
 
-        Its own values are taken out of the arguments of `from_pretrained`. An adapter of a user's own has no config.
+        Takes the config's values out of the arguments of `from_pretrained`. Adapters made elsewhere have no config.
         """
         hub, of_base = _hub_arguments(arguments), {"revision": arguments.pop("_base_revision", None), "subfolder": ""}
         if not cached_file(name, "config.json", _raise_exceptions_for_missing_entries=False, **hub):
@@ -181,7 +179,8 @@ class LoadableModel(LayeredModel):
     def _new_classifiers(self, trained: dict, arguments: dict) -> tuple[str, ...]:
         """Names of the classifiers whose labels are not the trained ones.
 
-        A ValueError, unless the arguments of `from_pretrained` allow for new classifiers.
+        Raises:
+            ValueError: there are some, and the arguments of `from_pretrained` do not ask for new classifiers.
         """
         labels = {task: self.config.labels[task] for task in self.config.classification_tasks}
         tasks = [task for task, own in labels.items() if trained.get(task, own) != own]
@@ -194,7 +193,7 @@ class LoadableModel(LayeredModel):
         return (*(f"heads.{task}.classifier" for task in tasks), *fusion)
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, push_to_hub: bool = False, **kwargs):
-        """As in transformers; with adapters, only these, and the config and the code that the Auto classes need."""
+        """As in transformers; of a model with adapters, only these, its config, and the code for the Auto classes."""
         if not getattr(self, "_hf_peft_config_loaded", False):
             return super().save_pretrained(save_directory, is_main_process, *args, push_to_hub=push_to_hub, **kwargs)
         if not is_main_process:
@@ -215,14 +214,13 @@ class LoadableModel(LayeredModel):
         return None
 
     def load_adapter(self, *args, **kwargs):
-        """As in transformers, which since 5.0 asks no hook whether adapters of this project stand on their base."""
+        """As in transformers, which has not called `refuse_wrong_base` since version 5."""
         before = {*getattr(self, "peft_config", {})}
         info = super().load_adapter(*args, **kwargs)
         for name in {*self.peft_config} - before:
             if "fingerprint" in (getattr(self.peft_config[name], "modules_to_save", None) or ()):
-                saved = (
-                    self.fingerprint.modules_to_save[name].values if hasattr(self, "fingerprint") else torch.empty(0)
-                )
+                has_places = hasattr(self, "fingerprint")
+                saved = self.fingerprint.modules_to_save[name].values if has_places else torch.empty(0)
                 refuse_wrong_base(self, {"fingerprint.modules_to_save": saved})
         return info
 
@@ -242,10 +240,7 @@ class LoadableModel(LayeredModel):
                 module.enable_adapters(True)
 
     def base_fingerprint(self, state: dict | None = None, prefix: str = "") -> Tensor:
-        """Eight values of each of the encoder's own tensors, those of a `state` to be loaded in their place.
-
-        Shape (8 x tensors,), in the tensors' type.
-        """
+        """Eight values of each of the encoder's own tensors, taken from `state` if it has them: (8 x tensors,)."""
         own = [(f"{prefix}encoder.{name}", p) for name, p in self.encoder.named_parameters() if "lora_" not in name]
         tensors = [(state or {}).get(name, parameter).detach().flatten() for name, parameter in own]
         picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
@@ -253,10 +248,7 @@ class LoadableModel(LayeredModel):
 
 
 def _in_memory(load: Callable, arguments: dict) -> tuple[Any, dict | None]:
-    """What `load` loads, and the places of its modules if some are to be offloaded.
-
-    Those are in memory for now: PEFT cannot add to what is not there.
-    """
+    """Call `load`; a model that it would offload comes in memory, for PEFT, with the places of its modules."""
     loaded = load(**arguments)
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     if not any(parameter.is_meta for parameter in model.parameters()):
@@ -267,17 +259,19 @@ def _in_memory(load: Callable, arguments: dict) -> tuple[Any, dict | None]:
     return load(**{name: value for name, value in arguments.items() if name not in asked}), places
 
 
-def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
-    """What `load` loads, without the prefixes of the names in its checkpoint.
+def _load_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
+    """Call `load` with these arguments, and take prefixes off the names in the checkpoint.
 
-    A ValueError, if that does not hold the `own` tensors in their shapes.
+    Raises:
+        ValueError: the checkpoint lacks a tensor of `own` or has it in another shape, or has more layers.
     """
     names = {**(prefixes or {WRAPPERS: ""}), **(arguments.get("key_mapping") or {})}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # no report on what the checkpoint lacks by design: heads, a decoder
     try:
-        more = {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
-        model, info = load(**arguments | more)
+        model, info = load(
+            **arguments | {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": names}
+        )
     finally:
         logging.set_verbosity(verbosity)
     vars(model).pop("_weight_conversions", None)  # transformers 5.0 would turn them round, and save under wrong names
@@ -292,10 +286,10 @@ def _loaded_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict
 
 
 def _refuse_lost(lost: list[str], total: int, others: list[str]) -> None:
-    """Raise if tensors are not in a checkpoint, which holds `others`: they would stay random, without a word."""
+    """Raise ValueError if a checkpoint lacks tensors: they would silently stay random. It holds `others` instead."""
     if lost:
-        there = f"; {len(others)} there are of no use ({_listed(others)})" if others else ""
-        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){there}")
+        unused = f"; {len(others)} others in it are not used ({_listed(others)})" if others else ""
+        raise ValueError(f"{len(lost)} of {total} tensors are missing or of another shape ({_listed(lost)}){unused}")
 
 
 def _listed(names: list[str]) -> str:
@@ -303,16 +297,16 @@ def _listed(names: list[str]) -> str:
 
 
 def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str = "", *_) -> None:
-    """Before adapter weights are loaded: raise if this model, with what is loaded too, is not the base under them.
+    """Raise ValueError, before adapter weights are loaded, if this model is not the base they were trained on.
 
-    Either may have been rounded to a half precision since.
+    The base is that of `state`, if it holds one. Either may have been rounded to a half precision since.
     """
     if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
     names = [name for name in state if name.startswith(f"{prefix}fingerprint.")]
-    saved = next((state[name] for name in names if ".original_module." not in name), None)  # those are zeros of PEFT
+    saved = next((state[name] for name in names if ".original_module." not in name), None)  # PEFT's copies are zeros
     if saved is None:
-        return  # adapters of the user's own
+        return  # adapters made elsewhere
     if not hasattr(model, "fingerprint"):
         raise ValueError(
             "this base has no places for the adapters: build it with the adapter's own config, "
@@ -328,9 +322,9 @@ def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str = "", *_) -
 def _asked_through_config(
     config: PretrainedConfig | None, saved: PretrainedConfig, is_of_saved: bool, arguments: dict
 ) -> dict:
-    """What was asked of an Auto class for an adapter: where a config differs from the saved one that it was.
+    """What a caller asks of an Auto class for an adapter: the values in which `config` differs from the saved one.
 
-    Of a config that is of neither the adapter nor its base, only the labels.
+    If it is neither the adapter's config nor its base's, only the labels count.
     """
     if config is None:
         return {}

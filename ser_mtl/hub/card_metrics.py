@@ -1,4 +1,4 @@
-"""The section of a model card on metrics: the table, what its columns mean, and what to know before believing them."""
+"""The section of a model card on metrics: the table, the meaning of its columns, and caveats."""
 
 from markupsafe import Markup
 
@@ -20,7 +20,7 @@ _EXPLAINED = {
 
 
 def _metrics_without_test(results: dict) -> str:
-    """What stands in the place of figures for a model that was trained on everything."""
+    """The section on metrics for a model that was trained on everything."""
     parts = [f"## Metrics\n\n{markdown(NO_TEST)}"]
     if folds := results.get("folds"):
         parts += [
@@ -71,7 +71,7 @@ On the test utterances of fold {markdown(results["fold"])}, all and by style, in
 
 
 def explanation(results: dict) -> str:
-    """What the metrics in the table are, as a paragraph; nothing if it has none."""
+    """A paragraph that explains the metrics in the table; empty if it has none."""
     words = {word for title in results_frame(results).columns for word in title.replace(",", "").split()}
     explained = [f"{name} {text}" for name, text in _EXPLAINED.items() if name in words]
     return f"{', '.join(explained).replace(' ', ' is ', 1)}.\n\n" if explained else ""

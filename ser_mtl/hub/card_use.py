@@ -7,7 +7,7 @@ from ser_mtl.safe_text import markdown
 from ser_mtl.tasks import CLASSIFICATION_TASKS, VALUE_TASKS
 
 TESTED = ("4.50", "5.24")
-"""The oldest and the newest transformers that models were tried on, by tests/compatibility.py."""
+"""The oldest and the newest transformers that models were tried with, by tests/compatibility.py."""
 
 _LOAD = """\
 ## How to use it

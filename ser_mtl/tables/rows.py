@@ -14,21 +14,21 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS
 class Stage:
     """One training, as flags of run_stage1.py or run_stage2.py, or of another program.
 
-    A program takes the flags of run_stage1.py, and leaves `args.json` and `results.json` in its folder as that does.
-    One without tasks is a step on the way: its `results.json` has no figures.
+    A program takes the flags of run_stage1.py, and likewise leaves `args.json` and `results.json` in its folder. A
+    stage without tasks is an intermediate step: its `results.json` has no metrics.
     """
 
     tasks: str
     trainable: str
     fusion: str = "none"
     scl: str = "none"
-    more: str = ""  # further flags; those of the command line override them
-    one_process: bool = False  # whatever GPUs there are: the method works on the batch of one process
+    more: str = ""  # further flags; the command line overrides them
+    one_process: bool = False  # even with several GPUs: the method needs the whole batch
     program: str = ""  # a module, run as `python -m`; run_stage1.py or run_stage2.py if empty
     before: tuple["Before", ...] = ()  # further runs that it starts from
 
     def without(self, tasks: list[str]) -> "Stage":
-        """The same stage, less these tasks."""
+        """The same stage without these tasks."""
         left = [task for task in self.tasks.split() if task not in tasks]
         before = tuple(replace(step, stage=step.stage.without(tasks)) for step in self.before)
         stage = replace(self, tasks=" ".join(left), before=before)
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Before:
-    """A run that another one starts from: the flag that hands over its folder, its name, and what it is.
+    """A run that another one starts from: the flag that names its folder, the run's name, and its stage.
 
     Rows that name the same run share it. A run that is a row by itself has the name of that row.
     """
@@ -77,10 +77,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the quoted figures of an earlier system came about; "?" where its text was not at hand."""
+    """How the quoted scores of an earlier system were obtained; "?" where its text was not available."""
 
     speaker_independent: str
-    chosen_on: str  # what its checkpoint was chosen on
+    chosen_on: str  # the utterances that its checkpoint was selected on
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Row:
         return (*stage1, *self.last.before)
 
     def without(self, tasks: list[str]) -> "Row":
-        """The same row, less these tasks in both stages."""
+        """The same row without these tasks in both stages."""
         return replace(self, stage1=self.stage1.without(tasks), stage2=self.stage2 and self.stage2.without(tasks))
 
 
@@ -247,7 +247,7 @@ ROWS = (
 NOT_REBUILT = {
     "Fang et al. 2023 (not rebuilt: its text was not at hand)": (Paper(74.03, 74.95), Protocol("?", "?")),
 }
-"""Systems of Table 4 without a row: by name, the quoted metrics and how they came about."""
+"""Systems of Table 4 without a row: by name, the quoted metrics and how they were obtained."""
 
 TITLES = {
     1: "one stage",

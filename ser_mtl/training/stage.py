@@ -16,11 +16,11 @@ _WITH_TASKS = "with gender or style"
 
 
 class DefaultTasks(list):
-    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+    """Default tasks, which the user did not name: those that the corpus does not annotate are left out.
 
     Args:
         tasks: their names.
-        followers: settings that nobody asked for either, and that depend on the tasks.
+        followers: settings at their defaults, which depend on the tasks.
     """
 
     def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
@@ -32,8 +32,8 @@ class DefaultTasks(list):
 class Stage:
     """The arguments of the method that both stages share.
 
-    A value of None for a setting of the encoder means "as in the encoder's own config". Elsewhere None stands for a
-    default that depends on other settings; the annotation is the type once `__post_init__` has settled it.
+    None for a setting of the encoder means "as in the encoder's own config". Elsewhere None is a default that depends
+    on other settings; the annotation is the type after `__post_init__`.
     """
 
     number: ClassVar[int] = 0
@@ -85,10 +85,10 @@ class Stage:
             )
 
     def leave_out(self, tasks: Collection[str]) -> None:
-        """Train without these of the default tasks; tasks that were asked for stay.
+        """Train without these tasks, if they are defaults; tasks that the user named stay.
 
         Raises:
-            UserError: fusion or SCL was asked for, and has too few tasks left.
+            UserError: fusion or SCL was asked for, and too few tasks are left for it.
         """
         if isinstance(self.tasks, DefaultTasks):
             followers = self.tasks.followers
