@@ -141,14 +141,18 @@ def test_two_spellings_of_a_speaker_stop_unless_the_split_is_official(tmp_path, 
 
 def test_two_spellings_of_a_dialog_are_one(tmp_path):
     rows = "file_name,speaker,dialog\na.wav,x,Talk 1\nb.wav,y,talk1\nc.wav,z,talk1\n"
-    with pytest.warns(Notice, match=r"1 dialogs have several spellings \(such as 'Talk 1', 'talk1'\): each is one dialog"):
+    with pytest.warns(
+        Notice, match=r"1 dialogs have several spellings \(such as 'Talk 1', 'talk1'\): each is one dialog"
+    ):
         corpus = read_folder([write_folder(tmp_path / "mine", rows)])
     assert corpus["dialog"][:] == ["talk1"] * 3
 
 
 def test_speakers_that_can_be_no_people_are_said(tmp_path):
     names = [f"{number}.wav" for number in range(10)]
-    of_two = "".join(f"{name},x{n % 5},{'male' if n < 5 else 'M' if n == 5 else 'male'}\n" for n, name in enumerate(names))
+    of_two = "".join(
+        f"{name},x{n % 5},{'male' if n < 5 else 'M' if n == 5 else 'male'}\n" for n, name in enumerate(names)
+    )
     with pytest.warns(Notice, match="1 speakers have more than one, such as 'x0' with 'M' and 'male'"):
         read_folder([write_folder(tmp_path / "two", "file_name,speaker,gender\n" + of_two, " ".join(names))])
     each = "".join(f"{name},{name}\n" for name in names)
@@ -213,7 +217,7 @@ def _folds(corpus) -> dict[str, int]:
         ("filename,speaker\na.wav,x\n", r"unknown columns: 'filename' \(did you mean 'file_name'\?\)"),
         ("file_name,Speaker,emotoin\na.wav,x,1\n", r"'Speaker' \(did you mean 'speaker'\?\), 'emotoin' \(did you mean"),
         ("file_name;speaker;styl\na.wav;x;a\n", r"unknown columns: 'styl' \(did you mean 'style'\?\); rename"),
-        ("file_name,speaker,style\na.wav,x,all\n", r"'style': results have 'all' for all utterances; call the style"),
+        ("file_name,speaker,style\na.wav,x,all\n", r"'style': 'all' means all utterances in results; rename the style"),
         ("file_name,speaker,speaker\na.wav,x,y\n", r"column 'speaker' appears twice"),
         ("file_name,speaker,\na.wav,x,sad\n", r"column 3 has no name; name it in the first row, or remove it"),
         (",file_name,speaker\nsad,a.wav,x\n", r"column 1 has no name"),
@@ -235,7 +239,7 @@ def _folds(corpus) -> dict[str, int]:
         ("file_name,speaker\n", r"holds no rows"),
         ("", r"not a table"),
         (
-            "file_name,text,speaker\na.wav,\"well,x\nb.wav,no,y\nc.wav,\"oh,z\n",
+            'file_name,text,speaker\na.wav,"well,x\nb.wav,no,y\nc.wav,"oh,z\n',
             r"csv, lines 2 to 4: quotes do not match .*close a quote where its cell ends",
         ),
         ('file_name,text,speaker\na.wav,"he said \\"no\\"",x\n', r"csv, line 2: quotes do not match"),
