@@ -87,7 +87,7 @@ def system_error(error: OSError) -> str | None:
     if error.strerror is None:
         return None
     named = error.filename2 or error.filename  # of a copy, the second is what is written
-    return _one_line(f"{f'{named}: ' if named else ''}{error.strerror}{_REMEDIES.get(error.errno, '')}")
+    return _one_line(f"{f'{named}: ' if named else ''}{error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
 def encoding_error(error: UnicodeEncodeError) -> str:
