@@ -194,7 +194,7 @@ def check_place(folder: Path, sign: str) -> None:
         UserError: the folder holds something else.
     """
     if os.path.lexists(os.path.realpath(folder)) and not folder.is_dir():  # a loop of links is there too
-        raise UserError(f"{folder}: is no folder; name a folder with --output_dir")
+        raise UserError(f"{folder}: is a file or a loop of links; name a folder with --output_dir")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     ours = set(_STOCK) if sign != "results.json" else {"README.md", "published.json", *COMPANIONS, sign}
     earlier = (folder / sign).is_file() and (sign != "results.json" or read_json(folder / sign).get("merged") is True)
