@@ -131,7 +131,7 @@ class SerMtlArguments(TrainingArguments):
 
     output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
-    min_updates: int = flag(0, "Least number of updates, reached by more epochs. [0: none]")
+    min_updates: int = flag(0, "Least number of updates with emotions, reached by more epochs. [0: none]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up in updates; below 1, a share of all.")
     layer_decay: float = flag(1.0, "Learning rate of a layer, as a share of the one above.")
