@@ -179,10 +179,14 @@ def _reason(error: BaseException) -> str:
     if status == 429:
         seconds = None if response is None else response.headers.get("Retry-After")
         return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
+    if status == 403 and _reads(error):
+        return "the token lacks the right to read there (403)"
     if status in _STATUS:
         return f"{_STATUS[status]} ({status})"
     if status is not None and status >= 500:
         return f"the Hub failed ({status}): run this again later"
+    if status is not None and response is None:  # of hf_xet, which calls it a network error
+        return f"the Hub refused it ({status})"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
@@ -196,6 +200,17 @@ def _reason(error: BaseException) -> str:
         return OFFLINE
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
+
+
+def _reads(error: BaseException) -> bool:
+    """Whether what was refused would have changed nothing."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError):
+        return "/xet-read-token/" in str(error)
+    request = error.response.request
+    writing = "/xet-write-token/" in request.url.path or request.url.path.endswith("/auth-check/write")
+    return request.method in ("GET", "HEAD") and not writing
 
 
 def _anonymous(error: "HfHubHTTPError") -> bool:
