@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.tiny import check_one_line, run_script
+from helpers.tiny import check_one_line, run_flags, run_script
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
@@ -68,6 +68,28 @@ def test_a_folder_or_label_that_files_cannot_hold_is_refused_first(tmp_path):
         parse_map(["a=\udcff"])
 
 
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path, good_corpus, encoder, finished, finished2, target):
+    link = tmp_path / "loop"
+    link.symlink_to(tmp_path / target)
+    audio = next(good_corpus.glob("*.wav"))
+    for flags in (
+        run_flags(good_corpus, link, encoder=encoder),
+        run_flags(good_corpus, link / "a/b", encoder=encoder),
+        run_flags(link, tmp_path / "out", encoder=encoder),
+    ):
+        check_one_line(run_script("run_stage1", flags), "run_stage1", link)
+    check_one_line(run_script("predict", [audio, "--model", finished2, "--base", link]), "predict", f"--base {link}")
+    with pytest.raises(UserError, match="a link to nowhere"):
+        check_writable(link)
+    if target == "loop":
+        ended = run_script("export", [finished, "--to", "wav2vec2", "--output_dir", link])
+        check_one_line(ended, "export", link)
+        ended = run_script("annotate", ["--data_dir", good_corpus, "--output_dir", link, "--model", finished])
+        check_one_line(ended, "annotate", link)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
 def test_places_that_are_printed_cannot_steer_a_terminal(finished, tmp_path):
     ended = run_script("export", [finished, "--to", "wav2vec2", "--output_dir", tmp_path / "\x1b[31m"])
     assert ended.code == 0 and r"\x1b[31m/emotion" in ended.stdout and "\x1b" not in ended.stdout
@@ -84,7 +106,7 @@ def test_what_is_neither_folder_nor_repository_is_said_so():
 def test_damaged_weights_and_names_of_no_repository_say_what_to_do():
     damaged = SafetensorError("Error while deserializing header: header too small")
     assert line(damaged) == f"model x: its weights are damaged ({damaged}); copy or download them again"
-    with pytest.raises(UserError, match=r"^repository a/b/c: is no name of one; write namespace/name"):
+    with pytest.raises(UserError, match=r"^repository a/b/c: is not a valid name; write namespace/name"):
         make_repository(HfApi(), "a/b/c")
 
 

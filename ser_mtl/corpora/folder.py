@@ -30,6 +30,7 @@ COLUMNS = ("file_name", *ANNOTATIONS)
 
 _FIRST_ROW = 2  # as spreadsheets count: the header is row 1
 _SEPARATORS = ",;\t"  # a spreadsheet writes the second where the comma is the decimal sign
+_MOST_COLUMNS = 10_000  # each is compared with the names that are read
 _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a name
 
 
@@ -48,7 +49,7 @@ def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False
         UserError: names the file, and the row or column, that is wrong.
     """
     folders = [Path(folder) for folder in data_dirs]
-    names = [folder.resolve().name for folder in folders]
+    names = [Path(os.path.realpath(folder)).name for folder in folders]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")
@@ -81,7 +82,7 @@ def place_of(utterance: str, path: str) -> str:
 
 
 def _row_numbers(metadata: Path) -> dict[str, int]:
-    """The row of each file name of a table; nothing if it is no table."""
+    """The row of each file name of a table; empty if it is not a table."""
     try:
         return {normpath(row["file_name"] or ""): number for number, row in enumerate(_read_rows(metadata), _FIRST_ROW)}
     except (UserError, OSError):
@@ -103,7 +104,7 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
     if path.exists():
         raise UserError(f"{path}: exists; remove it, or write to another file")
     names = _names_below(path, corpus["path"])
-    left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
+    left_out = "fold" if is_official(corpus) else "split"  # of an official split, the fold follows from it
     lacking = {column for column in VALUES if all(value is None for value in corpus[column])}
     columns = [column for column in ANNOTATIONS if column not in {left_out, *lacking}]
     cells = [
@@ -133,7 +134,7 @@ def _names_below(table: Path, files: Iterable[str]) -> list[str]:
             f"audio: {os.path.join(common, METADATA)}"
         )
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
-    return [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
+    return [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # else it would get a '
 
 
 def _text(value: float | None) -> str | None:
@@ -154,7 +155,7 @@ def _read_one_folder(folder: Path) -> list[dict]:
 
 
 def _name_people(tables: dict[Path, list[dict]], prefixes: list[str], distinct_speakers: bool) -> None:
-    """Give each person one name over all tables; or, if names are distinct, over each."""
+    """Give each person one name over all tables; with `distinct_speakers`, in each table."""
     if distinct_speakers:
         for (folder, rows), prefix in zip(tables.items(), prefixes, strict=True):
             one_name_each(rows)
@@ -217,6 +218,7 @@ def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
     """The rows of `metadata.csv` with all of `COLUMNS`; None for an empty cell or a missing column."""
     try:
         separator = _separator(metadata)
+        _check_cells(metadata, separator)
         table = pd.read_csv(metadata, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{metadata}: not UTF-8; save it as UTF-8") from None
@@ -247,10 +249,35 @@ def _separator(metadata: Path) -> str:
     return _SEPARATORS[0]
 
 
-def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `COLUMNS`. What else has a name is noted.
+def _check_cells(metadata: Path, separator: str) -> None:
+    """Check what pandas passes over: quotes that swallow the rows up to the next one, and columns beyond number.
 
-    Columns without a name may be there if they are empty, or the numbers of the rows that pandas writes in front.
+    Raises:
+        UserError: names the lines of the row.
+    """
+    with metadata.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, strict=True)
+        before = 0
+        try:
+            for cells in rows:
+                if len(cells) > _MOST_COLUMNS:
+                    raise UserError(
+                        f"{metadata}: has {len(cells)} columns, more than {_MOST_COLUMNS}; keep those that are read: "
+                        f"{', '.join(COLUMNS)}"
+                    )
+                before = rows.line_num
+        except csv.Error as error:
+            lines = f"line {before + 1}" if rows.line_num == before + 1 else f"lines {before + 1} to {rows.line_num}"
+            raise UserError(
+                f"{metadata}, {lines}: quotes do not match ({error}); close a quote where its cell ends, and write two "
+                '("") for one inside'
+            ) from None
+
+
+def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `COLUMNS`. Any others are named in a notice.
+
+    Columns without a name are allowed if they are empty, or the row numbers that pandas writes in front.
 
     Raises:
         UserError: another column without a name, a column that is misspelt or there twice, or no column `file_name`.
@@ -273,7 +300,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_files(metadata: Path, rows: list[dict]) -> None:
-    """Check the names of the files, and bring each into its shortest form: the name is the id of the utterance."""
+    """Check the file names, and bring each into its shortest form: it is the id of the utterance."""
     row_of_file: dict[str, int] = {}
     missing = []
     folder = str(metadata.parent)  # a Path for each file would take seconds of a large corpus
@@ -282,7 +309,7 @@ def _check_files(metadata: Path, rows: list[dict]) -> None:
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
         there = isfile(join(folder, name))
-        file = normpath(name if there else name.replace("\\", "/"))  # of Windows, unless a file is called so
+        file = normpath(name if there else name.replace("\\", "/"))  # from Windows, unless it is part of the name
         if isabs(file) or file.split("/")[0] == ".." or ntpath.splitdrive(name)[0]:  # ids are published
             raise UserError(
                 f"{metadata}, row {number}: file_name {name!r} is outside the folder; use paths relative to the "

@@ -24,12 +24,13 @@ def check_no_leak(splits: DatasetDict) -> None:
         UserError: names the speaker or dialog and the two splits.
     """
     for column in ("speaker", "dialog"):
-        key = same_person if column == "speaker" else str
-        values = {name: {key(value) for value in set(rows[column][:]) - {None}} for name, rows in splits.items()}
+        values = {
+            name: {same_person(value) for value in set(rows[column][:]) - {None}} for name, rows in splits.items()
+        }
         for first, second in combinations(splits, 2):
             shared = values[first] & values[second]
             if shared and (column == "dialog" or "test" in (first, second)):
-                example = min(value for value in splits[first][column][:] if value and key(value) in shared)
+                example = min(value for value in splits[first][column][:] if value and same_person(value) in shared)
                 different = " (people of the same name in joined folders: --distinct_speakers)"
                 raise UserError(
                     f"{column} {example!r} is in both {first} and {second} ({len(shared)} shared in all): "
@@ -39,7 +40,7 @@ def check_no_leak(splits: DatasetDict) -> None:
 
 
 def audio_digests(decoded: Dataset) -> dict[str, str]:
-    """The digest of each utterance's samples, by id; without digital silence, which is nobody's recording."""
+    """The digest of each utterance's samples, by id. Digital silence is left out: equal clips of it prove nothing."""
     columns = decoded.select_columns(["id", "digest", "peak"])[:]
     utterances = zip(columns["id"], columns["digest"], columns["peak"], strict=True)
     return {name: digest for name, digest, peak in utterances if peak}
@@ -48,7 +49,7 @@ def audio_digests(decoded: Dataset) -> dict[str, str]:
 def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """Check that no recording is in two splits under two names. Digital silence is not compared.
 
-    An official split is taken as it is; there it is said once.
+    An official split is taken as it is: there, a notice says so.
 
     Args:
         splits: the split corpus.
@@ -59,7 +60,7 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """
     digests = audio_digests(decoded)
     utterances = {
-        name: {digests[one]: one for one in sorted(rows["id"][:], reverse=True) if one in digests}
+        name: {digests[key]: key for key in sorted(rows["id"][:], reverse=True) if key in digests}
         for name, rows in splits.items()
     }
     for first, second in combinations(splits, 2):
@@ -113,7 +114,7 @@ def leaks_line(leaks: dict) -> str:
 
 
 def speakers_line(leaks: dict) -> str:
-    """What is known of speakers that test and train share."""
+    """The speakers that test and train share, for people."""
     shared, unknown = leaks.get("test_speakers_in_train", {}), leaks["test_without_speaker"]
     found = []
     if shared.get("speakers"):

@@ -1,4 +1,4 @@
-"""Labels and names as people write them: their normal form, words that stand for nothing, spellings of one word."""
+"""Labels and names as people write them: their normal form, words for "not annotated", spellings of one word."""
 
 import re
 import unicodedata
@@ -23,10 +23,13 @@ EMPTY = (
     }
     | {"unlabelled", "unlabeled", "unannotated"}
 )
-"""What programs and people write into a cell without a value, as words; the empty one is punctuation alone."""
+"""What programs and people write into a cell without a value, without punctuation; "" is punctuation alone."""
+
+_EXAMPLES = 20  # columns in one message
+_FEW_ROWS = 10  # in which each may well be another person's
 
 ALL = "all"
-"""The group of all utterances, among those of the styles."""
+"""The group of all utterances, which results have beside those of the styles."""
 
 NOBODY = {
     "unknown", "unk", "unidentified", "unnamed", "undefined", "unspecified", "anonymous", "anonym", "anon",
@@ -36,19 +39,19 @@ NOBODY = {
     "-9", "-99", "-999",
     "n n", "not known", "not identified", "not named", "no name", "no speaker", "no id", "don t know",
 }  # fmt: skip
-"""What people write for a speaker or dialog that they do not know, as words, beside `EMPTY`."""
+"""What people write for a speaker or dialog that they do not know, beside `EMPTY`."""
 
 _ANYBODY = {
     "speaker", "speakers", "person", "persons", "people", "participant", "subject", "actor", "actress", "user",
     "voice", "name", "id", "dialog", "dialogue", "male", "female", "man", "woman", "sprecher", "sprecherin",
     "locuteur", "locutrice",
 }  # fmt: skip
-"""Words beside one of `NOBODY` that name nobody either: `unknown speaker`."""
+"""Words that still name nobody beside one of `NOBODY`: `unknown speaker`."""
 
 _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"
 
 _LOOK_ALIKES = str.maketrans("аеорсухіјѕкмтнвαοερνικχτβυɑɡøłđı", "aeopcyxijskmthbaoepvikxtbuagoldi")
-"""Letters of other alphabets, in small letters, and the Latin letters that they are taken for."""
+"""Lower-case letters of other alphabets, and the Latin letters that they are taken for."""
 
 
 def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
@@ -56,7 +59,7 @@ def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
 
     Args:
         cell: as it was written.
-        nothing: what else an empty cell holds, as words: small letters without punctuation.
+        nothing: words that stand for an empty cell: lower case, without punctuation.
     """
     text = " ".join(unicodedata.normalize("NFC", cell or "").split())
     return None if _is_nothing(text, nothing) else text
@@ -79,13 +82,15 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Small letters in Unicode's compatible form, without invisible characters such as a BOM."""
+    """Lower case in Unicode's compatibility form (NFKC), without invisible characters such as a BOM."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
 def clean(rows: Sequence[dict], place: str) -> None:
     """Clean the labels, speakers and dialogs of rows in place, and say once which words were read as empty.
+
+    Spellings of a dialog become one; those of a speaker wait for `one_name_each`, which knows all joined tables.
 
     Args:
         rows: with the columns of the classification tasks, `speaker` and `dialog`.
@@ -107,8 +112,9 @@ def clean(rows: Sequence[dict], place: str) -> None:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
             notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
+    one_name_each(rows, "dialog")
     if any(row["style"] == ALL for row in rows):
-        raise UserError(f"{place}: column 'style': results have {ALL!r} for all utterances; call the style otherwise")
+        raise UserError(f"{place}: column 'style': {ALL!r} means all utterances in results; rename the style")
 
 
 def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> list[str]:
@@ -129,12 +135,14 @@ def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> l
     if typos := [f"{column!r} (did you mean {match[0]!r}?)" for column, match in near.items() if match]:
         raise UserError(f"{place}: unknown columns: {', '.join(typos)}; rename or remove them")
     if others:
-        notice(f"{place}: columns that are not read: {', '.join(map(repr, others))}; read are {', '.join(known)}")
+        more = f" and {len(others) - _EXAMPLES} more" if len(others) > _EXAMPLES else ""
+        names = ", ".join(map(repr, others[:_EXAMPLES]))
+        notice(f"{place}: columns that are not read: {names}{more}; read are {', '.join(known)}")
     return [column for column in columns if column in known]
 
 
 def spelling(name: str) -> str:
-    """What all spellings of a word share: `Fear ful`, `fear-ful` and `FEARFUL`, or `1` and `1.0`, are one."""
+    """The common form of all spellings of a word: `Fear ful`, `fear-ful` and `FEARFUL`, or `1` and `1.0`, are one."""
     text = _folded(name).strip().rstrip(".,;:!")
     if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text):
         return f"{float(text):.15g}"
@@ -142,7 +150,7 @@ def spelling(name: str) -> str:
 
 
 def appearance(name: str) -> str:
-    """The spelling without what is easily overlooked: accents, look-alike letters, punctuation but between digits."""
+    """The spelling without accents, look-alike letters, and punctuation except between digits: easily overlooked."""
     text = spelling(name)
     if re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
         return text
@@ -152,7 +160,7 @@ def appearance(name: str) -> str:
 
 
 def spellings(names: Iterable[str], key: Callable[[str], str] = appearance) -> list[list[str]]:
-    """Groups of two names or more that are spellings of one word, sorted."""
+    """Groups of two or more names that are spellings of one word, sorted."""
     groups = defaultdict(list)
     for name in sorted(set(names)):
         groups[key(name)].append(name)
@@ -179,9 +187,9 @@ def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
 
 @cache
 def same_person(name: str) -> str:
-    """What all spellings of a speaker share.
+    """The common form of all spellings of a speaker's name.
 
-    Case, spaces, Unicode forms, invisible characters, quotes around it and the `.0` of a number do not count.
+    Case, spaces, Unicode forms, invisible characters, surrounding quotes and the `.0` of a number do not count.
     """
     text = "".join(_folded(name).split())
     text = re.sub(f"^[{_QUOTES}]+(.+?)[{_QUOTES}]+$", r"\1", text)
@@ -189,7 +197,7 @@ def same_person(name: str) -> str:
 
 
 def _likely_person(name: str) -> str:
-    """What spellings share that are most likely one speaker's: `f1`, `f01`, `f_1` and `f-1`; `José` and `Jose`."""
+    """The common form of spellings that are most likely one speaker: `f1`, `f01`, `f_1`, `f-1`; `José` and `Jose`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", appearance(f"x{same_person(name)}"))
 
 
@@ -211,8 +219,27 @@ def alike_people(rows: Sequence[dict]) -> Iterator[str]:
             yield f"column 'speaker': {names} are most likely one person; did you mean {usual!r}?"
 
 
+def odd_people(rows: Sequence[dict]) -> Iterator[str]:
+    """A line on speakers that are no people, as far as one can tell: of two genders, or one for each utterance.
+
+    Args:
+        rows: with `speaker` and `gender`, after `one_name_each`.
+    """
+    genders: dict[str, set] = defaultdict(set)
+    for row in rows:
+        if row["speaker"]:
+            genders[row["speaker"]] |= {row["gender"]} - {None}
+    if several := [name for name, found in genders.items() if len(found) > 1]:
+        found = " and ".join(map(repr, sorted(genders[several[0]])))
+        yield f"column 'gender': {len(several)} speakers have more than one, such as {several[0]!r} with {found}"
+    if len(genders) == len(rows) >= _FEW_ROWS:
+        yield "column 'speaker': each utterance has one of its own, so the same person may be in train and test"
+
+
 def check_people(rows: Sequence[dict], place: str) -> None:
-    """Check that no two speakers are most likely one person. With an official split it is only said.
+    """Check that no two speakers are most likely one person. With an official split, it is only a notice.
+
+    What else is odd about them is said too.
 
     Args:
         rows: with `speaker`, `gender` and `split`, after `one_name_each`.
@@ -221,6 +248,8 @@ def check_people(rows: Sequence[dict], place: str) -> None:
     Raises:
         UserError: names the spellings, and the one to use.
     """
+    for line in odd_people(rows):
+        notice(f"{place}: {line}")
     for line in alike_people(rows):
         if not any(row["split"] for row in rows):
             raise UserError(f"{place}: {line} Write it the same everywhere, or give two people names of their own")
@@ -228,20 +257,26 @@ def check_people(rows: Sequence[dict], place: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A name in quotes; with codes in place of letters that are not of its own alphabet."""
+    """A name in quotes; if it mixes alphabets, with codes in place of non-ASCII letters."""
     alphabets = {unicodedata.name(character, "").split(" ")[0] for character in name if character.isalpha()}
     return ascii(name) if len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1 else repr(name)
 
 
-def one_name_each(rows: Sequence[dict]) -> None:
-    """Give each speaker one name, in place: the most frequent of its spellings, the first in the alphabet if tied."""
+def one_name_each(rows: Sequence[dict], column: str = "speaker") -> None:
+    """Give each speaker, or dialog, one name, in place: its most frequent spelling, the first in the alphabet if tied.
+
+    Args:
+        rows: with the column.
+        column: "speaker" or "dialog".
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        if row["speaker"]:
-            counts[same_person(row["speaker"])][row["speaker"]] += 1
+        if row[column]:
+            counts[same_person(row[column])][row[column]] += 1
     names = {key: min(found, key=lambda name: (-found[name], name)) for key, found in counts.items()}
     if several := [found for found in counts.values() if len(found) > 1]:
         example = ", ".join(map(repr, sorted(several[0])))
-        notice(f"{len(several)} speakers have several spellings (such as {example}): each is one person")
+        one = "person" if column == "speaker" else column
+        notice(f"{len(several)} {column}s have several spellings (such as {example}): each is one {one}")
     for row in rows:
-        row["speaker"] = row["speaker"] and names[same_person(row["speaker"])]
+        row[column] = row[column] and names[same_person(row[column])]

@@ -1,4 +1,4 @@
-"""An evaluation for people: the table on the terminal, and its folder."""
+"""The report of an evaluation: the table on the terminal, and the folder of results."""
 
 import textwrap
 from pathlib import Path
@@ -17,20 +17,23 @@ from ser_mtl.training.run_folder import check_writable
 
 _WIDTH = 80
 
+_PREDICTIONS = "predictions.jsonl"
+_BEFORE_THE_RESULTS = {_PREDICTIONS, "confusion_matrix.png", "reliability.png", "README.md"}
+
 _FIGURES = """\
-![Confusion matrix of the utterances](confusion_matrix.png)
+![Confusion matrix](confusion_matrix.png)
 
 ![How often an emotion was right, by its probability](reliability.png)"""
 
 
 def title_of(results: dict) -> str:
-    """What was evaluated, in a line."""
+    """The title of an evaluation: the corpus of the training, and that of the test."""
     part = "" if results["part"] == "all" else f" ({results['part']})"
     return f"Trained on {results['system']['trained_on']}, tested on {results['corpus']}{part}"
 
 
 def terminal_table(results: dict) -> str:
-    """The metrics of all utterances and of each style, their intervals, and what to know about them."""
+    """The metrics of all utterances and of each style, their intervals, and notes."""
     lines = [title_of(results), results_table(results), *filter(None, [interval_lines(results)])]
     lines += [textwrap.fill(note, _WIDTH) for note in notes(results)]
     return "\n\n".join(map(_printable_lines, lines))
@@ -42,7 +45,7 @@ def _printable_lines(text: str) -> str:
 
 
 def notes(results: dict) -> list[str]:
-    """What a reader of the scores should know, a sentence or two each."""
+    """Notes for a reader of the scores, a sentence or two each."""
     labels, absent = results["labels"].get("emotion", []), results["absent"]
     calibration = results.get("calibration", {})
     found = []
@@ -62,25 +65,26 @@ def notes(results: dict) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that an evaluation can be written into a folder, before it is made.
+    """Check, before an evaluation, that it can be written into a folder.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder holds more than what an interruption left, or cannot be written.
     """
     check_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    inside = {path.name.removeprefix(".partial.") for path in folder.iterdir()} if folder.is_dir() else set()
+    if inside - _BEFORE_THE_RESULTS or (inside and _PREDICTIONS not in inside):
         raise UserError(f"--output_dir {folder}: holds files already; name another folder or empty it")
 
 
 def write_evaluation(folder: Path, results: dict, rows: list[dict]) -> None:
-    """Write predictions, figures and a report; `results.json` last, as the sign that all is there.
+    """Write predictions, figures and a report; `results.json` last, as the sign that the folder is complete.
 
     Args:
         folder: to write to.
         results: an `Evaluation`.
         rows: its predictions, calibrated.
     """
-    write_predictions(folder / "predictions.jsonl", rows)
+    write_predictions(folder / _PREDICTIONS, rows)
     if "emotion" in results["labels"]:
         plain = uncalibrated(rows, results["calibration"].get("temperature", 1.0))
         plot_emotion(results, plain, folder, title_of(results))
@@ -94,7 +98,7 @@ def report(results: dict) -> str:
     facts = {
         "model": _name(results["model"]),
         "trained on": system["trained_on"],
-        "stage, encoder": ", ".join(str(one) for one in (system["stage"], _name(system["encoder"])) if one),
+        "stage, encoder": ", ".join(str(fact) for fact in (system["stage"], _name(system["encoder"])) if fact),
         "tested on": f"{results['corpus']}, {results['part']}",
         "utterances, speakers": f"{results['utterances']}, {results['speakers'] or 'unknown'}",
         "--map": " ".join(results["map"]),
@@ -110,10 +114,7 @@ def report(results: dict) -> str:
         f"{over_whom(results)}:" if intervals else "",
         markdown_table(["", "(95 %)"], [list(row) for row in intervals]) if intervals else "",
         "\n".join(f"- {markdown(note)}" for note in notes(results)),
-        "![Confusion matrix](confusion_matrix.png)" if "emotion" in results["labels"] else "",
-        "![How often an emotion was right, by its probability](reliability.png)"
-        if "emotion" in results["labels"]
-        else "",
+        _FIGURES if "emotion" in results["labels"] else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -1,5 +1,6 @@
 """Export a run: adapters merged into their base, or as the stock classes of transformers."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -41,13 +42,13 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
         run: folder of a finished run.
         folder: where the model is written; it replaces an earlier one.
         base: the base on the Hub, for the card.
-        base_folder: where the base lies; by default, where the adapters say.
+        base_folder: folder of the base; by default, the one that the adapters name.
 
     Raises:
         UserError: the run has no adapters, or their base cannot be loaded.
     """
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
-    if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
+    if "asr" not in results["tasks"]:  # transcripts came from the frozen model, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
         results["base_transcribes"] = False
     if not (run / "adapter_config.json").is_file():
@@ -183,30 +184,30 @@ def _stock_config(model: SerMtlModel, **more) -> Wav2Vec2Config:
 
 
 def check_place(folder: Path, sign: str) -> None:
-    """Check that an export would replace nothing but an earlier one.
+    """Check that an export would replace nothing but an earlier export.
 
     Args:
-        folder: where it is to be written.
-        sign: a file that an earlier one has: "emotion/config.json", or the "results.json" of a merged model.
+        folder: to write to.
+        sign: a file of an earlier export: "emotion/config.json", or the "results.json" of a merged model.
 
     Raises:
         UserError: the folder holds something else.
     """
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; name a folder with --output_dir")
+    if os.path.lexists(os.path.realpath(folder)) and not folder.is_dir():  # a loop of links is there too
+        raise UserError(f"{folder}: is a file or a loop of links; name a folder with --output_dir")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     ours = set(_STOCK) if sign != "results.json" else {"README.md", "published.json", *COMPANIONS, sign}
     earlier = (folder / sign).is_file() and (sign != "results.json" or read_json(folder / sign).get("merged") is True)
     others = sorted(name for name in inside - ours if not (sign in inside and _OF_A_MODEL.fullmatch(name)))
     if others or (inside and not earlier):
         what = (others or sorted(inside))[0]
-        raise UserError(f"{folder}: holds what is no earlier export ({what}); name another folder with --output_dir")
+        raise UserError(f"{folder}: holds files of no earlier export ({what}); name another folder with --output_dir")
 
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that replaces `folder`, an earlier form of the same run, when the block ends."""
-    folder = folder.resolve()  # what a link means is replaced, not the link
+    """Yield a new folder that replaces `folder`, an earlier export of the same run, when the block ends."""
+    folder = Path(os.path.realpath(folder))  # replaces the target of a link, not the link
     with replacing(folder) as partial:
         partial.mkdir()
         yield partial

@@ -35,9 +35,15 @@ def run_python(code: str, *argv: object) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_importing_the_package_imports_no_library():
+def test_importing_the_corpora_imports_no_library():
     code = "import sys, ser_mtl.corpora; print(*{'datasets', 'numpy', 'torch', 'transformers'} & set(sys.modules))"
     assert run_python(code) == "\n"
+
+
+def test_a_program_that_a_notebook_started_draws_without_the_notebooks_backend(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    code = "import sys; sys.modules['matplotlib_inline'] = None; import ser_mtl, matplotlib; print('drawn')"
+    assert run_python(code) == "drawn\n"
 
 
 def test_a_folder_is_loaded_without_torch(tmp_path):

@@ -33,7 +33,7 @@ def own(tmp_path: Path, page: str, names: list[str]) -> tuple[str, Path]:
         ("odd = 2020-01-01", "another form"),
         ("a = " + "[" * 20_000, "is not valid TOML"),
         ('audio = "{1a}"', "is not a valid regular expression"),
-        ('audio = "{a:99999999999}"', "is no part"),
+        ('audio = "{a:99999999999}"', "is not a part"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nline = "x{99999999999}"', "is not a valid regular expression"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nencoding = 3', "another form"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nfields = 3', "another form"),
@@ -54,6 +54,7 @@ def test_a_value_of_another_form_is_named_with_its_page(tmp_path, page, said):
         ("l.csv", b"clip,emotion\na,\xe9\n", "encoding 'undefined' is none"),
         ("l.json", "[" * 100_000, "is not valid JSON"),
         ("l.json", '[{"clip": "a", "emotion": "\\ud800"}]', "is not valid JSON"),
+        ("l.csv", 'clip,emotion\n"a,sad\n"b",angry\n', "is not a table .*expected after"),
         ("l.csv", None, "cannot be read .a pipe or a device"),
     ],
 )

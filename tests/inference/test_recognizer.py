@@ -120,10 +120,13 @@ def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
         assert answer["emotion"]["probabilities"] == pytest.approx(expected["emotion"]["probabilities"], abs=1e-5)
 
 
-def test_a_fraction_of_a_frame_has_an_answer_and_one_notice(recognizer, mono):
+def test_a_fraction_of_a_frame_has_an_answer_and_one_notice(recognizer, mono, tmp_path):
     with pytest.warns(Notice, match=r"^recording 1: .*less than one frame[^\n]*$") as caught:
         assert recognizer((mono[1:2], SAMPLING_RATE))["emotion"]
     assert len(caught) == 1
+    soundfile.write(tmp_path / "short.wav", mono[1:2], SAMPLING_RATE)
+    with pytest.warns(Notice, match=rf"^{tmp_path}/short.wav: .*less than one frame"):
+        recognizer(tmp_path / "short.wav")
 
 
 def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):
@@ -222,7 +225,7 @@ def test_auto_is_bfloat16_where_the_cpu_computes_in_it(finished2, monkeypatch, n
     assert recognizer.model.dtype == (torch.bfloat16 if native else torch.float32)
 
 
-def test_it_answers_in_bfloat16_too(finished2, mono):
+def test_a_recognizer_in_bfloat16_gives_answers(finished2, mono):
     exact = ser_mtl.load(finished2, device="cpu")((mono, SAMPLING_RATE))
     for dtype in ("bfloat16", torch.bfloat16):
         recognizer = ser_mtl.load(finished2, device="cpu", dtype=dtype)
