@@ -26,7 +26,11 @@ def check_whole(file: BinaryIO, name: str) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(_HEAD)
-    promised = _promised_by_ogg(file, size) if head.startswith(b"OggS") else _promised_by_sphere(head) or _promised_by_asf(head)
+    promised = (
+        _promised_by_ogg(file, size)
+        if head.startswith(b"OggS")
+        else _promised_by_sphere(head) or _promised_by_asf(head)
+    )
     if promised == 0 and (head.startswith(b"ID3") or head[:1] == b"\xff"):
         promised = _promised_by_mp3(file, head)
     file.seek(place)
