@@ -244,13 +244,13 @@ def _check_counts(description: Description, rows: Sequence[dict], place: str, le
     differences, nearest = min(editions, key=lambda one: (len(one[0]), abs(one[1]["utterances"] - len(rows))))
     if not differences:
         return
-    line = f"not all of {description.title}{f', {edition}' if (edition := nearest.get('of')) else ''}: " + "; ".join(
+    line = f"not exactly {description.title}{f', {edition}' if (edition := nearest.get('of')) else ''}: " + "; ".join(
         differences
     )
     if description.other_editions:
         return left_out.add(f"numbers differ from those of the known edition ({line})", *differences)
     raise UserError(
-        f"{place}: {line}. Unpack all of it again, or turn check_counts off (--no_check_counts) to use the utterances "
+        f"{place}: {line}. Unpack it again into an empty folder, or turn check_counts off (--no_check_counts) to use the utterances "
         f"that are there"
     )
 
