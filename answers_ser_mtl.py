@@ -6,7 +6,7 @@ This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
@@ -35,7 +35,7 @@ FrontEnd = Callable[[PreTrainedModel, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def stock_front_end(model: PreTrainedModel, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The model's own."""
+    """The front end of the model itself."""
     return model.extract_features(values, mask)
 
 
@@ -51,94 +51,87 @@ def infer(
 ) -> list[dict]:
     """Answer utterances in batches of similar length, which changes no answer.
 
-    A model whose adapters make noise of transcripts runs its Transformer twice, the second time without them.
+    A model whose adapters spoil transcripts runs its Transformer twice, the second time without them.
 
     Args:
-        model: on its device, in evaluation mode. Its adapters are off for a while: one call at a time.
+        model: on its device, in evaluation mode. Its adapters are off for a while, so only one call may run at a time.
         processor: the model's own.
         utterances: mono samples at 16 kHz, (samples,) each, int16 or floats from -1 to 1, in any order.
-        batch_seconds: audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer utterance
-            is a batch of its own.
-        transcript: as for `Recognizer`.
-        raw: likewise.
-        front_end: gives the features.
+        batch_seconds: seconds of audio in a batch, padding included; by default 32 on a CPU and 64 elsewhere. A longer
+            utterance is a batch of its own.
+        transcript: whether answers hold a transcript, where the model transcribes.
+        raw: leave emotion's probabilities as the model was trained, without the temperature.
+        front_end: computes the features.
         embeddings: whether answers hold `embeddings`, by task: (width,) float32 each.
 
     Returns:
-        For each utterance, in their order, the tasks and the transcript as in `Recognizer.__call__`.
+        For each utterance, in the order given, the tasks and the transcript as in `Recognizer.__call__`.
     """
     seconds = batch_seconds or (32 if model.device.type == "cpu" else 64)
-    source = transcribing(model) if transcript else None
-    answer_batch = partial(_answer_batch, model, processor, source, raw, front_end, embeddings)
-    return _in_batches(model, processor, utterances, int(seconds * SAMPLING_RATE), answer_batch, source)
+    source = transcript_source(model) if transcript else None
+    inference = _Inference(model, processor, source, raw, front_end, embeddings)
+    return inference.answers(utterances, int(seconds * SAMPLING_RATE))
 
 
-def _in_batches(
-    model: PreTrainedModel,
-    processor: Wav2Vec2Processor,
-    utterances: Sequence[np.ndarray],
-    budget: int,
-    answer_batch: Callable,
-    source: str | None,
-) -> list[dict]:
-    groups = list(length_groups([len(samples) for samples in utterances], budget))
-    with _threads(len(groups) if model.device.type == "cpu" else 1) as spread:
-        batches = [[utterances[row] for row in rows] for rows in groups]
-        passes = list(spread(answer_batch, batches))
-        answers = [answer for batch, _ in passes for answer in batch]
-        if source == "frozen":
-            with adapters_off(model):
-                texts = list(spread(partial(_transcribe_batch, model, processor), [front for _, front in passes]))
-            for answer, text in zip(answers, chain.from_iterable(texts), strict=True):
+@dataclass(frozen=True)
+class _Inference:
+    """A model and what its answers shall hold: as for `infer`, and the `transcript_source`."""
+
+    model: PreTrainedModel
+    processor: Wav2Vec2Processor
+    source: Literal["adapted", "frozen"] | None
+    raw: bool
+    front_end: FrontEnd
+    embeddings: bool
+
+    def answers(self, utterances: Sequence[np.ndarray], budget: int) -> list[dict]:
+        """The answers in the order of the utterances, from batches of at most `budget` samples when padded."""
+        groups = list(length_groups([len(samples) for samples in utterances], budget))
+        with _threads(len(groups) if self.model.device.type == "cpu" else 1) as spread:
+            passes = list(spread(self.answer_batch, [[utterances[row] for row in rows] for rows in groups]))
+            answers = [answer for batch, _ in passes for answer in batch]
+            if self.source == "frozen":
+                with adapters_off(self.model):
+                    texts = list(spread(self.transcribe_batch, [features for _, features in passes]))
+                for answer, text in zip(answers, chain.from_iterable(texts), strict=True):
+                    answer["transcript"] = text
+        order = np.argsort([row for rows in groups for row in rows])
+        return [answers[position] for position in order]
+
+    @torch.inference_mode()
+    def answer_batch(self, utterances: list[np.ndarray]) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
+        """The answers to a batch; and its features and their lengths, if the frozen model is to transcribe them."""
+        model, batch = self.model, waveforms(utterances, self.processor.feature_extractor)
+        dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
+        values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
+        features, lengths = self.front_end(model, values, mask)
+        output = model(features=features, frame_lengths=lengths)
+        answers = _answers(model, output, self.raw)
+        if self.source == "adapted":
+            for answer, text in zip(answers, _transcripts(self.processor, output.asr_logits, lengths), strict=True):
                 answer["transcript"] = text
-    order = np.argsort([row for rows in groups for row in rows])
-    return [answers[position] for position in order]
+        if self.embeddings:
+            rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
+            for row, answer in enumerate(answers):
+                answer["embeddings"] = {task: x[row] for task, x in rows.items()}
+        return answers, (features, lengths) if self.source == "frozen" else None
 
-
-@torch.inference_mode()
-def _answer_batch(
-    model: PreTrainedModel,
-    processor: Wav2Vec2Processor,
-    source: str | None,
-    raw: bool,
-    front_end: FrontEnd,
-    embeddings: bool,
-    utterances: list[np.ndarray],
-) -> tuple[list[dict], tuple[Tensor, Tensor] | None]:
-    """The answers to a batch; and the front end's features, for the pass of the frozen model if that transcribes."""
-    batch = waveforms(utterances, processor.feature_extractor)
-    dtype = torch.float32 if model.family.log_mel else model.dtype  # bfloat16 would hide quiet parts of a spectrum
-    values, mask = batch["input_values"].to(model.device, dtype), batch["attention_mask"].to(model.device)
-    features, lengths = front_end(model, values, mask)
-    output = model(features=features, frame_lengths=lengths)
-    answers = _answers(model, output, raw)
-    if source == "adapted":
-        for answer, text in zip(answers, _transcripts(processor, output.asr_logits, lengths), strict=True):
-            answer["transcript"] = text
-    if embeddings:
-        rows = {task: x.float().cpu().numpy() for task, x in output.embeddings.items()}
-        for row, answer in enumerate(answers):
-            answer["embeddings"] = {task: x[row] for task, x in rows.items()}
-    return answers, (features, lengths) if source == "frozen" else None
-
-
-@torch.inference_mode()
-def _transcribe_batch(
-    model: PreTrainedModel, processor: Wav2Vec2Processor, features: tuple[Tensor, Tensor]
-) -> list[str]:
-    frames, _, _ = model.encode(*features)
-    return _transcripts(processor, model.ctc_head(frames), features[1])
+    @torch.inference_mode()
+    def transcribe_batch(self, features: tuple[Tensor, Tensor]) -> list[str]:
+        """The transcripts of a batch by the model as it is, from its features and their lengths."""
+        frames, _, _ = self.model.encode(*features)
+        return _transcripts(self.processor, self.model.ctc_head(frames), features[1])
 
 
 @contextmanager
 def _threads(batches: int) -> Iterator[Callable]:
-    """A `map` over batches in threads: a core gains more from a batch of its own than from a share of every one."""
+    """A `map` over batches in threads: cores do more with a batch each than with one batch after the other together."""
     cores = torch.get_num_threads()
     threads = max(1, min(cores, batches))
     if threads == 1:
         yield map
         return
-    torch.set_num_threads(cores // threads)  # of each of the threads to come
+    torch.set_num_threads(cores // threads)  # of each thread started from here on
     try:
         with ThreadPoolExecutor(threads) as workers:
             yield workers.map
@@ -171,16 +164,16 @@ def _answers(model: PreTrainedModel, output: ModelOutput, raw: bool) -> list[dic
 
 
 def classified(labels: list[str], p: list[float]) -> dict:
-    """The answer of a task with these labels from the probability of each."""
+    """A task's answer: the most likely label, its probability, and those of all labels."""
     best = max(range(len(p)), key=p.__getitem__)
     return {"label": labels[best], "probability": p[best], "probabilities": dict(zip(labels, p, strict=True))}
 
 
-def transcribing(model: PreTrainedModel) -> Literal["adapted", "frozen"] | None:
-    """Which model the transcripts come from: as it is, with its adapters off, or None if neither can transcribe.
+def transcript_source(model: PreTrainedModel) -> Literal["adapted", "frozen"] | None:
+    """Which model transcripts come from: "adapted", as it is; "frozen", with adapters off; None, neither transcribes.
 
-    A CTC head transcribes with the layers that it was trained on: those of now if speech recognition is among the
-    tasks, else those under the adapters, unless the head was saved with the adapters and so belongs to earlier ones.
+    A CTC head needs the layers that it was trained on: the present ones if speech recognition is among the tasks, else
+    those under the adapters, unless the head was saved with the adapters and so belongs to earlier ones.
     """
     if model.ctc_head is None:
         return None
@@ -195,7 +188,7 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
     adapters = _adapters(model)
     try:
         for module in adapters:
-            module._disable_adapters = True  # PEFT's own switches change what is trained, and leave bottlenecks off
+            module._disable_adapters = True  # PEFT's own switches change requires_grad, and leave bottlenecks off
         yield
     finally:
         for module in adapters:
@@ -207,19 +200,19 @@ def _adapters(model: PreTrainedModel) -> list:
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils import ModulesToSaveWrapper
     except ImportError:
-        return []  # without it, no adapters were loaded
+        return []  # without PEFT, no adapters were loaded
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper)]
 
 
 def _transcripts(processor: Wav2Vec2Processor, logits: Tensor, frame_lengths: Tensor) -> list[str]:
-    characters = heard_characters(logits, frame_lengths, processor.tokenizer.pad_token_id)
+    characters = greedy_ctc(logits, frame_lengths, processor.tokenizer.pad_token_id)
     return transcripts_of(characters.tolist(), processor.tokenizer)
 
 
 def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer) -> list[str]:
-    """Rows of `heard_characters` -> transcripts, as the tokenizer decodes them, which takes fifty times as long.
+    """Rows of `greedy_ctc` -> transcripts, the same as the tokenizer's, which takes fifty times as long.
 
-    Special tokens are left out, such as [UNK], a character of the training that was not in the vocabulary.
+    Special tokens are left out, such as [UNK], a character that was not in the vocabulary.
     """
     alphabet = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     for special in special_characters(tokenizer):
@@ -229,16 +222,15 @@ def transcripts_of(characters: list[list[int]], tokenizer: Wav2Vec2CTCTokenizer)
 
 
 def special_characters(tokenizer: Wav2Vec2CTCTokenizer) -> list[int]:
-    """The outputs of the CTC head that are no text: the blank, and what stands for an unknown character."""
+    """The outputs of the CTC head that are not text: the blank, and the unknown character."""
     special = {*tokenizer.all_special_tokens} - {tokenizer.word_delimiter_token}
     return [i for i, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))) if token in special]
 
 
-def heard_characters(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
+def greedy_ctc(logits: Tensor, frame_lengths: Tensor, blank: int) -> Tensor:
     """Greedy CTC: the most likely character of each real frame, without repetitions and blanks.
 
-    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100: an evaluation then keeps the
-    transcript of an utterance until its end, not the frames.
+    (batch, frames, vocabulary), (batch,) -> (batch, characters) padded with -100, much less to keep than the frames.
     """
     best = logits.argmax(dim=-1)
     real = torch.arange(best.shape[1], device=best.device) < frame_lengths.unsqueeze(1)

@@ -1,7 +1,7 @@
-"""What a config is, with transformers 4.50 and every newer version: checked, and with the same labels under all names.
+"""The base class of `SerMtlConfig`, with transformers 4.50 and every newer version: types, labels, format.
 
-The config itself is `SerMtlConfig` in `modeling_ser_mtl.py`. This file travels to the Hub beside it and needs nothing
-else of this project.
+The config itself is in `modeling_ser_mtl.py`. This file travels to the Hub beside it and needs nothing else of this
+project.
 """
 
 import math
@@ -16,28 +16,29 @@ from transformers.utils.versions import require_version
 require_version("transformers>=4.50")
 
 FORMAT = 1
-"""Of what `save_pretrained` writes. Code that changes it raises this number, and still reads the older formats."""
+"""The format that `save_pretrained` writes. Code that changes it raises this number and still reads older formats."""
 
 PIPELINES = {
     "speech-emotion": {"impl": "pipeline_ser_mtl.SpeechEmotionPipeline", "pt": ["AutoModelForAudioClassification"]}
 }
-"""The tasks of `transformers.pipeline` that a saved model brings the code for."""
+"""The tasks of `transformers.pipeline` that a saved model comes with code for."""
 
 LABEL_NAMES = ("labels", "id2label", "label2id", "num_labels")
-_NOT_KEPT = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
-"""What transformers takes for a config beside its attributes."""
+"""The arguments of a config that give labels."""
+_OF_TRANSFORMERS = {"torch_dtype", "attn_implementation", "experts_implementation", "auto_map", "_commit_hash"}
+"""Arguments that transformers passes to a config although they are not among its attributes."""
 
 
-def _is_of(value: Any, kind: Any) -> bool:
+def _fits(value: Any, kind: Any) -> bool:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any or origin is ClassVar:
         return True
     if origin in (Union, UnionType):
-        return any(_is_of(value, one) for one in inner)
+        return any(_fits(value, option) for option in inner)
     if origin is list:
-        return isinstance(value, list | tuple) and all(_is_of(one, inner[0]) for one in value)
+        return isinstance(value, list | tuple) and all(_fits(item, inner[0]) for item in value)
     if origin is dict:
-        return isinstance(value, dict) and all(_is_of(k, inner[0]) and _is_of(v, inner[1]) for k, v in value.items())
+        return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
     if kind in (int, float):
         return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     return isinstance(value, type(None) if kind is None else kind)
@@ -48,7 +49,7 @@ _MOST_LABELS = 10_000
 
 
 class BaseConfig(PretrainedConfig):
-    """What a config of transformers is from 5.4 on: a dataclass of the annotated fields, with `__post_init__`."""
+    """A config as in transformers 5.4 and later, a dataclass of the annotated fields, with any version from 4.50 on."""
 
     if not hasattr(PretrainedConfig, "__post_init__"):
 
@@ -62,24 +63,24 @@ class BaseConfig(PretrainedConfig):
             vars(self).update(own)  # transformers 4 has values of its own for pad_token_id and temperature
 
     @staticmethod
-    def refuse_unknown(names: dict) -> None:
-        """Refuse an argument of a config that transformers does not know either; a file may be of another release.
+    def refuse_unknown(arguments: dict) -> None:
+        """Refuse an argument that transformers does not know either, and set our pipelines in place of a file's.
 
-        The pipelines are set, in the place of those of a file.
+        The values of a file may come from another release of transformers, and are let through.
         """
-        stock, of_a_file = PretrainedConfig(), "transformers_version" in names or "model_type" in names
-        unknown = [name for name in names if not hasattr(stock, name) and name not in _NOT_KEPT]
-        names.pop("format", None)
-        names["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
-        if not isinstance(names.get("auto_map"), dict | None):
-            raise ValueError(f"auto_map {names['auto_map']!r}: must be a dict")
-        if unknown and not of_a_file:
+        stock, from_file = PretrainedConfig(), "transformers_version" in arguments or "model_type" in arguments
+        unknown = [name for name in arguments if not hasattr(stock, name) and name not in _OF_TRANSFORMERS]
+        arguments.pop("format", None)
+        arguments["custom_pipelines"] = deepcopy(PIPELINES)  # `transformers.pipeline` changes it
+        if not isinstance(arguments.get("auto_map"), dict | None):
+            raise ValueError(f"auto_map {arguments['auto_map']!r}: must be a dict")
+        if unknown and not from_file:
             raise ValueError(f"{', '.join(unknown)}: unknown to SerMtlConfig and to transformers")
 
     def check_types(self, kinds: dict[str, Any]) -> None:
         """Check the values against their annotations; a wrong one is a ValueError."""
         for name, kind in kinds.items():
-            if not _is_of(value := getattr(self, name), kind):
+            if not _fits(value := getattr(self, name), kind):
                 number = {int, float} & {kind, *get_args(kind)}
                 raise ValueError(
                     f"{name} {value!r}: must be {'a number' if number else getattr(kind, '__name__', kind)}"
@@ -87,7 +88,7 @@ class BaseConfig(PretrainedConfig):
 
     @staticmethod
     def encoder_config_of(values: Any, families: Iterable[str]) -> PretrainedConfig | None:
-        """The config of an encoder, from a dict if it is none yet; a wrong one is a ValueError."""
+        """The encoder's config, built from a dict if need be; a wrong one is a ValueError."""
         if values is None or isinstance(values, PretrainedConfig):
             return values
         if not isinstance(values, dict):
@@ -110,7 +111,7 @@ class BaseConfig(PretrainedConfig):
         given = {}
         for name, kind in kinds.items():  # in this order: transformers counts id2label for num_labels
             given[name] = kwargs.pop(name) if name in kwargs else getattr(self, name, None)
-            if not _is_of(given[name], kind):
+            if not _fits(given[name], kind):
                 raise ValueError("id2label, label2id, num_labels: must be dicts and a number")
         id2label, label2id, num_labels = given.values()
         if not -1 < (num_labels or 0) <= _MOST_LABELS:
@@ -129,12 +130,12 @@ class BaseConfig(PretrainedConfig):
         return [f"LABEL_{i}" for i in range(num_labels)] if num_labels else ["angry", "happy", "neutral", "sad"]
 
     def check_label_names(self) -> None:
-        """Refuse names of labels that have been changed since, under one of their names alone; a ValueError."""
+        """Raise ValueError if emotion's labels have been changed in `labels` or `id2label` alone."""
         if "emotion" in self.labels and [*self.id2label.values()] != self.labels["emotion"]:
             raise ValueError(f"labels {self.labels}, id2label {self.id2label}: disagree")
 
     def impossible_scales(self) -> list[str]:
-        """The tasks in `value_scales` that have labels, or whose scale is no mean and standard deviation."""
+        """The tasks in `value_scales` that have labels, or whose scale is not a mean and a positive deviation."""
         scales, others = self.value_scales or {}, {"asr", "emotion", *self.labels}
 
         def is_scale(scale: list[float]) -> bool:
@@ -144,20 +145,21 @@ class BaseConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """As in transformers. New labels may be given by each of their names, which take the others along."""
+        """As in transformers. Labels given under one of `LABEL_NAMES` replace the saved ones under all."""
         _check_format(config_dict.get("format", 1))
         config_dict = {name: value for name, value in config_dict.items() if name != "format"}
-        given = {name: kwargs.pop(name) for name in LABEL_NAMES if kwargs.get(name) is not None}
+        given = {name: value for name in LABEL_NAMES if (value := kwargs.pop(name, None)) is not None}
         labels = dict(config_dict.get("labels") or {})
         if given and given != {"num_labels": len(labels.get("emotion", []))}:
             config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_NAMES}
             if {*given} != {"labels"}:
                 labels.pop("emotion", None)
-            config_dict |= given | {"labels": labels | given.get("labels", {})}
+            own = given.get("labels", {})
+            config_dict |= given | {"labels": labels | own if isinstance(own, dict) else own}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:
-        """What is saved."""
+        """The values that `save_pretrained` writes."""
         return super().to_diff_dict() | {"format": FORMAT, "custom_pipelines": PIPELINES}
 
 

@@ -24,8 +24,8 @@ class Family:
     """Where an encoder family of transformers has its parts, and what sets it apart from wav2vec 2.0."""
 
     front_end: tuple[str, ...] = ("feature_extractor",)  # modules of the front end
-    # Module that holds the layers; empty for the encoder half of an encoder-decoder model, which holds them itself, has
-    # no feature projection, a norm after the last layer, and attention by the name of self_attn.
+    # Module that holds the layers. Empty for the encoder half of an encoder-decoder model, which holds them itself, has
+    # no feature projection, ends in a norm, and names its attention self_attn.
     stack: str = "encoder"
     feed_forward: str = "feed_forward"  # module of a layer
     stacked_positions: bool = False  # several position convolutions, into which padding would leak
@@ -34,10 +34,10 @@ class Family:
     log_mel: bool = False  # log-mel spectrograms before the convolutions, and a table of positions
 
     def convolutions(self, encoder: PreTrainedModel) -> list[tuple[int, int]]:
-        """Kernel size and stride of each convolution of the front end; what is padded within counts as no kernel."""
+        """Kernel size, less the padding, and stride of each convolution of the front end."""
         modules = [module for name in self.front_end for module in getattr(encoder, name).modules()]
-        found = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
-        return [(HOP, HOP), *found] if self.log_mel else found
+        sizes = [(c.kernel_size[0] - 2 * c.padding[0], c.stride[0]) for c in modules if isinstance(c, nn.Conv1d)]
+        return [(HOP, HOP), *sizes] if self.log_mel else sizes
 
     def longest_input(self, encoder: PreTrainedModel) -> int | None:
         """Samples of the longest utterance that the encoder has positions for; None for any length."""
@@ -79,6 +79,22 @@ class LinearWavLMAttention(WavLMAttention):
         return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), weights
 
 
+class RealGroupNorm(nn.GroupNorm):
+    """A group norm over the real positions of each utterance alone, if they are told."""
+
+    def forward(self, hidden: Tensor, real: Tensor | None = None) -> Tensor:
+        """(batch, channels, positions), real positions (batch,) -> the same shape."""
+        if real is None:
+            return super().forward(hidden)
+        groups = hidden.float().unflatten(1, (self.num_groups, -1))
+        mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
+        count = real[:, None, None, None] * groups.shape[2]
+        centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
+        variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
+        normal = (centred * (variance + self.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
+        return normal * self.weight[:, None] + self.bias[:, None]
+
+
 def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half alone."""
     if config.is_encoder_decoder:
@@ -87,8 +103,11 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
         encoder = half._from_config(config)
     else:
         encoder = AutoModel.from_config(config)
+    for module in encoder.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.__class__ = RealGroupNorm
     if FAMILIES[config.model_type].log_mel:
-        # No buffer: the checkpoints of Whisper have none.
+        # Not a buffer: Whisper's checkpoints hold none.
         filters = mel_filter_bank(WINDOW // 2 + 1, config.num_mel_bins, 0.0, 8000.0, 16_000, "slaney", "slaney")
         encoder.mel_filters = torch.from_numpy(filters.T).float().unsqueeze(2)
     for layer in encoder.encoder.layers if FAMILIES[config.model_type].position_bias else ():
@@ -100,7 +119,7 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, samples), real samples (batch,), at least those of a frame -> (batch, frames, channels)."""
+    """Features: (batch, samples), real samples (batch,), enough for a frame each -> (batch, frames, channels)."""
     kernel, stride = family.convolutions(encoder)[0]
     real = (lengths - kernel) // stride + 1
     if family.log_mel:
@@ -111,12 +130,12 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengt
         hidden = F.gelu(encoder.conv1(hidden * mask)) * mask  # zeros, as the convolutions pad
         return F.gelu(encoder.conv2(hidden)).transpose(1, 2)
     if family.rotary:
-        hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
+        hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
         return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
     first, *others = encoder.feature_extractor.conv_layers
     if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
         return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = first.activation(real_group_norm(first.layer_norm, first.conv(waveforms.unsqueeze(1)), real))
+    hidden = first.activation(first.layer_norm(first.conv(waveforms.unsqueeze(1)), real))
     for layer in others:
         hidden = layer(hidden)
     return hidden.transpose(1, 2)
@@ -126,8 +145,8 @@ def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
     """Whisper's spectrogram of each utterance alone, in float32, as its feature extractor makes it without padding.
 
     (batch, samples), real samples (batch,), (bins, frequencies, 1) -> (batch, bins, windows), one for each whole hop.
-    Beyond either end, an utterance goes on as its mirror image. What is 80 dB or more below its own loudest value is
-    raised to that.
+    Either end of an utterance is padded with its mirror image. Values more than 80 dB below the loudest one are raised
+    to that floor.
     """
     device, last = waveforms.device, (lengths - 1).unsqueeze(1)
     windows = waveforms.shape[1] // HOP
@@ -142,17 +161,6 @@ def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
     real = torch.arange(windows, device=device) < (lengths // HOP).unsqueeze(1)
     loudest = mel.masked_fill(~real.unsqueeze(1), -torch.inf).amax(dim=(1, 2), keepdim=True)
     return (mel.maximum(loudest - 8) + 4) / 4
-
-
-def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
-    """`norm` of each utterance alone: (batch, channels, positions), real positions (batch,) -> the same shape."""
-    groups = hidden.float().unflatten(1, (norm.num_groups, -1))
-    mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
-    count = real[:, None, None, None] * groups.shape[2]
-    centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
-    variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
-    normal = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
-    return normal * norm.weight[:, None] + norm.bias[:, None]
 
 
 def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:

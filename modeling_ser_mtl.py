@@ -36,7 +36,7 @@ try:  # in a repository of the Hub, and in its copies here, the nine files are a
     from .recordings_ser_mtl import SAMPLING_RATE  # noqa: F401
     from .segments_ser_mtl import Segment  # noqa: F401
 except ImportError:
-    try:  # in a clone, and installed, each is a module of its own; outside `try`, transformers 4 wants it installed
+    try:  # in a clone or a wheel, top-level modules; imports outside a `try`, transformers 4 takes for missing packages
         from config_ser_mtl import BaseConfig
         from encoders_ser_mtl import FAMILIES, add_positions, front_end, layer_arguments, speech_encoder
         from layers_ser_mtl import LayerWeights, layer_statistics, masked_mean
@@ -46,7 +46,7 @@ except ImportError:
 
 ATTENTION_PROJECTIONS = r".*layers\.\d+\.(attention|self_attn)\.(q_proj|k_proj|v_proj|out_proj|o_proj)"
 """Where LoRA goes: the four projections of every Transformer layer's attention, under each encoder's names."""
-CTC_SCALES = ("characters", "utterance", "batch")  # CTC is a mean over characters and utterances; a sum, a mean; a sum
+CTC_SCALES = ("characters", "utterance", "batch")  # mean over utterances, per character or whole; sum over the batch
 
 
 class SerMtlConfig(BaseConfig):
@@ -255,8 +255,8 @@ def concordance_loss(
     mean_x, x2, mean_y, y2, error = (sums[1:] / sums[0].clamp(min=1)).unbind()
     varies = y2 - mean_y.square() > 1e-5 * y2
     d = torch.where(varies, x2 + y2 - 2 * mean_x * mean_y, 1)
-    of_d = x.square() - 2 * mean_y * x  # its mean has D's gradient
-    loss = ((x - y).square() - error / d * (of_d - of_d.detach())) / d
+    surrogate = x.square() - 2 * mean_y * x  # its mean has D's gradient
+    loss = ((x - y).square() - error / d * (surrogate - surrogate.detach())) / d
     return torch.where(varies & labels.isfinite(), loss, 0)
 
 
@@ -377,7 +377,7 @@ class SerMtlModel(LoadableModel):
         return self.family.convolutions(self.encoder)
 
     def frame_lengths(self, sample_lengths: Tensor) -> Tensor:
-        """Number of frames that the front end makes of so many samples, at least 1. (batch,) -> (batch,)."""
+        """Numbers of frames that the front end makes of these numbers of samples, at least 1: (batch,) -> (batch,)."""
         for kernel, stride in self.convolutions():
             sample_lengths = (sample_lengths - kernel) // stride + 1
         return sample_lengths.clamp(min=1)
@@ -400,7 +400,7 @@ class SerMtlModel(LoadableModel):
         """Run the Transformer: features (batch, frames, channels) -> f (batch, frames, d), real frames, hidden states.
 
         f is the last layer's output, after its norm if any; with `layer_weights`, the average.
-        Without `keep` the hidden states are the last layer's alone, for the sake of memory; not with `layer_weights`.
+        Without `keep`, only the last hidden state is returned, to save memory; `layer_weights` needs all.
         """
         encoder, family = self.encoder, self.family
         frame_mask = torch.arange(features.shape[1], device=features.device) < frame_lengths.unsqueeze(1)
@@ -419,7 +419,7 @@ class SerMtlModel(LoadableModel):
         return frames if self.layer_weights is None else self.layer_weights(states), frame_mask, tuple(states)
 
     def seen_by_heads(self, frames: Tensor, frame_mask: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """What `encode` returns -> what task heads see, and which of it is real. The CTC head sees f."""
+        """Input of the task heads and its mask, from what `encode` returns. The CTC head sees f."""
         if not self.config.layer_statistics:
             return frames, frame_mask
         return layer_statistics(states, frame_mask), frame_mask[:, :1]
@@ -434,7 +434,7 @@ class SerMtlModel(LoadableModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-        **task_labels: Tensor | None,
+        **annotations: Tensor | None,
     ) -> SerMtlOutput | tuple:
         """Run all heads on waveforms, (batch, samples) with a mask of real samples, or on features.
 
@@ -442,11 +442,11 @@ class SerMtlModel(LoadableModel):
         annotated", or soft ones as `classification_loss` takes them; of values, with NaN; `asr_labels` (batch,
         characters), padded with -100. `labels` are emotion's.
         """
-        if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
+        if labels is not None and annotations.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        targets = {t: task_labels.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
-        if task_labels:
-            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
+        targets = {t: annotations.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
+        if annotations:
+            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(annotations))!r}")
         if features is None:
             features, frame_lengths = self.extract_features(input_values, attention_mask)
         flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}

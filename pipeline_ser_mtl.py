@@ -1,4 +1,4 @@
-"""From recordings to answers: `pipeline("speech-emotion")`, whose code `ser_mtl.load` runs too.
+"""From recordings to answers: `pipeline("speech-emotion")`, and the recognizer that `ser_mtl.load` builds on.
 
 This file travels to the Hub with `answers_ser_mtl.py`, `recordings_ser_mtl.py` and `segments_ser_mtl.py`; the four need
 nothing else of this project.
@@ -16,27 +16,27 @@ from transformers import Pipeline, PreTrainedModel, Wav2Vec2Processor
 from transformers.utils import logging
 
 try:  # as in modeling_ser_mtl.py
-    from .answers_ser_mtl import NO_TRANSCRIPT, classified, infer, transcribing
+    from .answers_ser_mtl import NO_TRANSCRIPT, classified, infer, transcript_source
     from .recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
     from .segments_ser_mtl import Segment, segments
 except ImportError:
     try:
-        from answers_ser_mtl import NO_TRANSCRIPT, classified, infer, transcribing
+        from answers_ser_mtl import NO_TRANSCRIPT, classified, infer, transcript_source
         from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
         from segments_ser_mtl import Segment, segments
     except ImportError:
         raise
 
 AT_ONCE = 30 * 60 * SAMPLING_RATE
-"""Samples of speech in memory at once, half an hour of them: enough to find batches of similar length."""
+"""Samples of speech in memory at once: half an hour, enough to find batches of similar length."""
 _FIRST = 2 * 60 * SAMPLING_RATE
-"""As many before the first answers come; each time twice as many follow, until `AT_ONCE`."""
+"""Samples before the first answers. Their number doubles each time, up to `AT_ONCE`."""
 
 UTTERANCE = 120 * SAMPLING_RATE
-"""Samples of the longest utterance of a corpus that has one answer. Attention takes memory with its square."""
+"""Samples of the longest utterance of a corpus that is answered whole. Attention takes memory with its square."""
 
 UNSURE = "unsure"
-"""The label where no class has the probability that is asked for."""
+"""The label where no class has the probability that `abstain` asks for."""
 
 
 class SpeechEmotionPipeline(Pipeline):
@@ -51,16 +51,16 @@ class SpeechEmotionPipeline(Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.recognizer = Recognizer(self.model, Wav2Vec2Processor(self.feature_extractor, self.tokenizer))
-        if self.model.ctc_head is not None and transcribing(self.model) is None:
+        if self.model.ctc_head is not None and transcript_source(self.model) is None:
             logging.get_logger(__name__).warning(NO_TRANSCRIPT)
 
     def __call__(self, inputs: Any, batch_size: int | None = None, num_workers: int | None = None, **options) -> Any:
-        """The answer to a recording, a list for a list, an iterator for a generator or data set.
+        """The answer to a recording, a list for a list, an iterator for a generator or dataset.
 
         Args:
             inputs: a recording, or many.
-            batch_size: without effect, as `num_workers`: recordings are batched by their length.
-            num_workers: likewise.
+            batch_size: no effect: segments are batched by their length.
+            num_workers: no effect.
             **options: as for a `Recognizer`.
 
         Raises:
@@ -150,7 +150,7 @@ class Recognizer:
         embeddings: bool = False,
         whole: bool = False,
     ) -> Iterator[tuple[int, dict | ValueError]]:
-        """Answer many recordings as they are read. No more than half an hour of speech is in memory.
+        """Answer many recordings as they are read. At most half an hour of speech is in memory.
 
         Args:
             recordings: in any forms, see `recordings_ser_mtl.blocks_of`.
@@ -158,11 +158,11 @@ class Recognizer:
             raw: leave emotion's probabilities as the model was trained, without the temperature.
             abstain: the label is "unsure" where no class has this probability.
             embeddings: whether segments hold `embeddings`, by task: (width,) float32 each.
-            whole: each recording up to two minutes is one utterance, as of a corpus, even one of silence.
+            whole: treat each recording of up to two minutes as one utterance of a corpus, even one of silence.
 
         Yields:
-            The number of a recording, from 0, and a segment of it; after the last one its answer, which holds the
-            segments, or the error if it cannot be read or answered.
+            The number of a recording, from 0, with each of its segments, and then with its answer, which holds the
+            segments, or with the error if it cannot be read or answered.
         """
         transcript = self.transcript if transcript is None else transcript
         parts: list[dict] = []
@@ -177,11 +177,11 @@ class Recognizer:
                     one = {"start": _seconds(start), "end": _seconds(end), **next(answers)}
                     if not _is_finite(one):
                         fault = ValueError(f"the model's answer is not finite in {self.model.dtype}; use dtype float32")
-                    parts.append(_sure(one, abstain))
+                    parts.append(_abstaining(one, abstain))
                     yield number, parts[-1]
                     continue
                 fault = part if isinstance(part, ValueError) else fault
-                yield number, fault or _sure(_joined(_seconds(part), parts), abstain)
+                yield number, fault or _abstaining(_joined(_seconds(part), parts), abstain)
                 parts, fault = [], None
 
     def _heard(
@@ -221,7 +221,7 @@ class Recognizer:
 
 
 def raising(answers: Iterable[dict | ValueError]) -> Iterator[dict]:
-    """Answers, until one is an error, which is raised."""
+    """Pass answers on; raise the first error among them."""
     for answer in answers:
         if isinstance(answer, ValueError):
             raise answer
@@ -229,7 +229,7 @@ def raising(answers: Iterable[dict | ValueError]) -> Iterator[dict]:
 
 
 def chunks(parts: Iterable[tuple[int, Segment | int | ValueError]]) -> Iterator[list]:
-    """As many parts of recordings at a time as fit into `AT_ONCE`, and fewer at first."""
+    """Parts of recordings, as many at a time as fit into `AT_ONCE`, and fewer at first."""
     chunk: list = []
     total, most = 0, min(_FIRST, AT_ONCE)
     for number, part in parts:
@@ -242,7 +242,7 @@ def chunks(parts: Iterable[tuple[int, Segment | int | ValueError]]) -> Iterator[
 
 
 def _joined(duration: float, parts: list[dict]) -> dict:
-    """The answer to a recording of so many seconds from those to its segments."""
+    """The answer to a recording, whose duration is in seconds, from the answers to its segments."""
     if not parts:
         return {"duration": duration, "speech": False, "segments": []}
     names = [name for name in parts[0] if name not in ("start", "end", "embeddings")]
@@ -263,8 +263,8 @@ def _joined(duration: float, parts: list[dict]) -> dict:
     return whole | {"segments": parts}
 
 
-def _sure(answer: dict, abstain: float) -> dict:
-    """The answer, with `UNSURE` in the place of labels that have less than this probability."""
+def _abstaining(answer: dict, abstain: float) -> dict:
+    """The answer, with `UNSURE` in place of the labels whose probability is below `abstain`."""
     return {
         name: part | {"label": UNSURE} if "probabilities" in _dict(part) and part["probability"] < abstain else part
         for name, part in answer.items()

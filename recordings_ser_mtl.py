@@ -1,7 +1,7 @@
 """From recordings in any form to samples: mono, 16 kHz, 16 bit, as a whole or as a stream of blocks.
 
 This file travels to the Hub beside the method and needs nothing else of this project. It needs numpy; soundfile to read
-files; torchaudio or scipy to resample. What a user can get wrong is a ValueError, in one line.
+files; torchaudio or scipy to resample. Mistakes that a user can make are a ValueError of one line.
 """
 
 import warnings
@@ -16,22 +16,25 @@ import numpy as np
 
 SAMPLING_RATE = 16_000
 RATES = (1_000, 768_000)
-"""Hertz: the sampling rates that are read. Anything else is a damaged header, or no speech."""
+"""The lowest and highest sampling rates that are read, in hertz. Others are damaged headers, or not speech."""
 
 OVERSHOOT = 1.5
-"""What lossy formats and loud mixes reach in a file, whose scale is known. The scale of an array is not."""
+"""Peak that lossy formats and loud mixes reach in a file, whose scale is known; an array's scale is not."""
 _ROUNDING = 1e-3  # of scales such as 1 / 32767, and of filters
 _FEW = 1e-3  # share of the samples
 _CHANNELS = 64
 _LARGEST_FILE = 2**30  # bytes of a file object
 _BLOCK = 2**20  # numbers read at once
-_SHORTEST = 2**14  # of them, whatever a header says
+_SMALLEST_BLOCK = 2**14  # likewise, even if the header promises fewer
 _RESAMPLED = 32  # seconds resampled at once
 _LARGEST_TERM = 1000
-"""torchaudio's filters take memory with the product of both terms: 11.025 kHz is 441 to 640, 44,101 Hz has none."""
+"""Of a ratio of rates, for torchaudio: its filters take memory with the product of both terms. 11.025 kHz is 441 : 640
+of 16 kHz; the ratio of 44,101 Hz cannot be reduced."""
 
 Recording = Any
 """A path, a binary file object, `(samples, rate)`, or a dict of `array` or `raw` and `sampling_rate`."""
+Reader = Callable[[str | Path | BinaryIO], Iterator[tuple[np.ndarray, int]]]
+"""Reads a file, as `read_blocks` does."""
 
 
 def samples_of(
@@ -50,18 +53,18 @@ def blocks_of(
     read: "Reader | None" = None,
     category: type[Warning] = UserWarning,
 ) -> Iterator[np.ndarray]:
-    """Mono samples at 16 kHz, (n,) int16 each. Of a file, no more is in memory than what they are made of.
+    """Mono samples at 16 kHz, (n,) int16 each. A file is read block by block.
 
     Args:
         recording: a path, a binary file object, or `(samples, rate)`. Samples are an array, a list or a tensor of shape
             (n,), (1, n), (n, 1), (n, channels) or (channels, n); integers by the range of their type, floats within
             -1..1; one in a thousand may be beyond and is clipped, with a warning.
-        name: how messages call a recording that has no name of its own.
-        read: as `read_blocks`, which is the default.
+        name: what messages call a recording without a name of its own.
+        read: reads files; by default, `read_blocks`.
         category: of the warning.
 
     Raises:
-        ValueError: it cannot be read, or has another form. What is wrong with a file may show after its first blocks.
+        ValueError: it cannot be read, or has another form. Damage in a file may show only after its first blocks.
     """
     read = read or read_blocks
     if isinstance(recording, dict) and "sampling_rate" in recording and {"array", "raw"} & recording.keys():
@@ -107,11 +110,11 @@ def to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def mono_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Average the channels, resample to 16 kHz and quantise to 16 bits. The lengths of blocks change no sample.
+    """Average the channels, resample to 16 kHz and quantise to 16 bits. Where blocks end changes no sample.
 
     Args:
-        blocks: samples from -1 to 1, (n, channels) float32 each, one after the other; what mixing and resampling put
-            beyond is clipped.
+        blocks: samples from -1 to 1, (n, channels) float32 each, in order; resampling may exceed that range, and is
+            clipped.
         rate: their sampling rate in hertz.
 
     Yields:
@@ -127,7 +130,7 @@ def mono_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def _at_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Resample half a minute at a time, each with so many samples before and after it as the filter sees.
+    """Resample half a minute at a time, each with as many samples before and after it as the filter spans.
 
     Memory and time do not grow with the terms of the ratio of the rates. It is exact up to 100 kHz and for the usual
     rates above; else it is off by one part in 100,000 at most.
@@ -202,12 +205,12 @@ def clipped(
     Args:
         blocks: finite floats, of any shape.
         name: what the message begins with.
-        overshoot: what any number of samples may reach; a few, one in a thousand, may reach anything.
+        overshoot: the peak of any number of samples; one in a thousand may be anything.
         category: of the warning.
-        promised: the samples that are to come, if they are known: what is wrong shows earlier then.
+        promised: the number of samples to come, if it is known: a wrong scale then shows earlier.
 
     Raises:
-        ValueError: names the peak, if more samples are beyond `overshoot`: their scale is another one, such as that of
+        ValueError: more samples are beyond `overshoot`; names the peak. Their scale is another one, such as that of
             16-bit integers.
     """
     over = wild = seen = 0
@@ -236,12 +239,8 @@ def _of_another_scale(name: str, peak: float) -> str:
     )
 
 
-Reader = Callable[[str | Path | BinaryIO], Iterator[tuple[np.ndarray, int]]]
-"""As `read_blocks`."""
-
-
 def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]:
-    """Samples of a file from -1 to 1, (n, channels) float32 each, and its sampling rate in hertz with each of them.
+    """Samples of a file from -1 to 1, (n, channels) float32 each, and its sampling rate in hertz with each block.
 
     Raises:
         ValueError: it cannot be read, or soundfile is not installed.
@@ -253,10 +252,10 @@ def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]
         raise ValueError(f"{name}: reading files needs soundfile; pip install soundfile") from error
     try:
         with soundfile.SoundFile(file) as sound:
-            sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
+            sound.seek(0)  # else an MP3 starts with other samples than `soundfile.read` gives
             promised = sound.frames * sound.channels
-            # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
-            size = max(1, min(_BLOCK, max(_SHORTEST, promised)) // sound.channels)
+            # For a short file, no more than its header promises: libsndfile would fill the rest with zeros.
+            size = max(1, min(_BLOCK, max(_SMALLEST_BLOCK, promised)) // sound.channels)
             blocks = takewhile(len, (sound.read(size, dtype="float32", always_2d=True) for _ in count()))
             for block in clipped(finite(blocks, name), name, OVERSHOOT, promised=promised):
                 yield block, sound.samplerate
@@ -265,7 +264,7 @@ def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]
 
 
 def finite(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    """The same blocks.
+    """Pass blocks on, and check them.
 
     Raises:
         ValueError: one holds NaN or infinite samples, or there are none.
@@ -337,7 +336,7 @@ def _numbers_as_floats(samples: np.ndarray) -> np.ndarray:
 
 
 def _check_range(samples: np.ndarray, bits: int) -> None:
-    """Refuse integers that were cast to a wider type, whose range would make silence of them."""
+    """Refuse integers that were cast to a wider type: by its range they would be silence."""
     peak = max(abs(int(samples.min())), abs(int(samples.max())))
     if bits > 16 and 0 < peak <= 2 ** (bits // 2 - (samples.dtype.kind == "i")):
         raise ValueError(

@@ -11,7 +11,6 @@ import sys
 from datasets import Dataset
 
 from ser_mtl.cli import command_line
-from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.audio import with_samples
 from ser_mtl.model.demo_encoder import demo_encoder
 from ser_mtl.safe_text import printable
@@ -60,11 +59,10 @@ def main() -> None:
 
 
 def prepare(args: TablesArguments) -> Dataset:
-    """Read the corpus, and create what the runs share, so that parallel runs do not create it at the same time."""
+    """Read the corpus, and create what the runs share before they start, so that parallel ones do not collide."""
     if args.corpus == "demo" and args.encoder is None:
         demo_encoder()
-    read = args.corpus_arguments
-    corpus = load_corpus(read.corpus, read.data_dir, not read.no_check_counts, read.distinct_speakers, read.map or ())
+    corpus = args.corpus_arguments.load()
     args.check_fits(corpus)
     return with_samples(corpus)
 

@@ -1,7 +1,7 @@
 """From a stream of samples to segments of speech: cut in pauses, of bounded length, without the silence between them.
 
-This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing else of this project. Speech is heard by
-silero-vad where that is installed (`pip install silero-vad`), else by energy.
+This file travels to the Hub with `recordings_ser_mtl.py`; the two need nothing else of this project. Speech is detected
+by silero-vad where that is installed (`pip install silero-vad`), else by energy.
 """
 
 import importlib.util
@@ -21,57 +21,59 @@ except ImportError:
         raise
 
 FRAME = 512
-"""Samples that are speech or not together: 32 ms, those of silero-vad."""
-_PIECE = 32 * FRAME  # samples that are judged at once: about a second
+"""Samples of a frame, which is speech or not as a whole: 32 ms, as in silero-vad."""
+_PIECE = 32 * FRAME  # samples that a detector takes at once: about a second
 
 WINDOW = 30 * SAMPLING_RATE
-"""Samples of a segment, at most: about the longest utterance of the corpora that models learn from. A recording up to
-this length is one segment, if it holds no silence of `SILENCE`."""
+"""The most samples of a segment: about the longest utterance of the corpora that models learn from. A recording up to
+this length is one segment, unless it holds a silence of `SILENCE`."""
 SILENCE = 3 * SAMPLING_RATE // 2
 """Samples without speech that always end a segment."""
 PAUSE = SAMPLING_RATE // 2
-"""Samples without speech that end a segment of a long recording, if it is `ENOUGH` long."""
+"""Samples without speech that end a segment of a long recording, once it is `ENOUGH` long."""
 ENOUGH = 2 * SAMPLING_RATE
 MARGIN = SAMPLING_RATE // 2
-"""Samples without speech at either end of a segment, at most."""
-_LEAST = 3  # frames of speech in a segment: less is a click
-_AHEAD = (WINDOW + SILENCE) // FRAME + 1  # frames after the start of a segment that decide about its end
+"""The most samples without speech at either end of a segment."""
+_LEAST = 3  # frames of speech in a segment: fewer are a click
+_AHEAD = (WINDOW + SILENCE) // FRAME + 1  # frames after the start of a segment that decide where it ends
 _HELD = 60  # pieces that are cut together
 
 Piece = tuple[np.ndarray, np.ndarray]
 """Samples, (n,) int16, and which of their frames are speech, (n / FRAME, rounded up) bool."""
-Ear = Callable[[Iterable[np.ndarray]], Iterator[Piece]]
-"""Blocks of samples, of any lengths -> pieces of a multiple of `FRAME`, except for the last."""
+Detector = Callable[[Iterable[np.ndarray]], Iterator[Piece]]
+"""Finds speech: blocks of samples, of any lengths -> pieces, each but the last a multiple of `FRAME` long."""
 
 
 class Segment(NamedTuple):
-    """Speech, (samples,) int16, and the sample of the recording that it starts with."""
+    """Speech, (samples,) int16, and the position of its first sample in the recording."""
 
     start: int
     samples: np.ndarray
 
 
-def segments(blocks: Iterable[np.ndarray], ear: Ear | None = None, longest: int | None = None) -> Iterator[Segment]:
-    """Segments of a recording, as soon as they are sure. Memory does not grow with the recording.
+def segments(
+    blocks: Iterable[np.ndarray], detector: Detector | None = None, longest: int | None = None
+) -> Iterator[Segment]:
+    """Segments of a recording, as soon as their ends are certain. Memory does not grow with the recording.
 
-    A short recording is judged by energy alone, so that it has the same segments everywhere.
+    In a short recording speech is detected by energy alone, so that it has the same segments everywhere.
 
     Args:
         blocks: samples at 16 kHz, (n,) int16 each, of any lengths.
-        ear: tells speech in a recording longer than `WINDOW`; by default silero-vad if it is installed, else energy.
-        longest: samples of a segment at most, if that is less than `WINDOW`.
+        detector: of recordings longer than `WINDOW`; by default silero-vad if it is installed, else energy.
+        longest: the most samples of a segment, if that is less than `WINDOW`.
     """
     stream = iter(blocks)
     beginning, window = [np.zeros(0, np.int16)], min(WINDOW, longest or WINDOW)
     while sum(map(len, beginning)) <= window:
         if (block := next(stream, None)) is None:
-            return (yield from _of_short(np.concatenate(beginning), window))
+            return (yield from _short_recording(np.concatenate(beginning), window))
         beginning.append(block)
-    ear = ear or (by_silero if has_silero() else by_energy)
-    yield from _cut(ear(chain(beginning, stream)), PAUSE, window)
+    detector = detector or (by_silero if has_silero() else by_energy)
+    yield from _cut(detector(chain(beginning, stream)), PAUSE, window)
 
 
-def _of_short(samples: np.ndarray, window: int) -> Iterator[Segment]:
+def _short_recording(samples: np.ndarray, window: int) -> Iterator[Segment]:
     pieces = list(by_energy([samples]))
     speech = np.flatnonzero(np.concatenate([np.zeros(0, bool), *(flags for _, flags in pieces)]))
     frames = -(-len(samples) // FRAME)
@@ -88,7 +90,7 @@ def _of_short(samples: np.ndarray, window: int) -> Iterator[Segment]:
 
 
 def _cut(pieces: Iterator[Piece], pause: int, window: int) -> Iterator[Segment]:
-    """Cut pieces in pauses of so many samples, to segments of a window at most. What is held is a few windows."""
+    """Cut pieces, in pauses of `pause` samples, into segments of at most `window`. A few windows are in memory."""
     samples, speech, origin, free, more = np.zeros(0, np.int16), np.zeros(0, bool), 0, 0, True
     while more:
         new = list(islice(pieces, _HELD))
@@ -102,12 +104,8 @@ def _cut(pieces: Iterator[Piece], pause: int, window: int) -> Iterator[Segment]:
                 yield Segment(origin + start * FRAME, samples[start * FRAME : end * FRAME].copy())
             free = end
         done = max(done, first - MARGIN // FRAME)  # silence is dropped, but for the margin of what follows
-        origin, samples, speech, free = (
-            origin + done * FRAME,
-            samples[done * FRAME :],
-            speech[done:],
-            max(0, free - done),
-        )
+        origin, free = origin + done * FRAME, max(0, free - done)
+        samples, speech = samples[done * FRAME :], speech[done:]
 
 
 def _first(speech: np.ndarray, done: int) -> int:
@@ -123,7 +121,7 @@ def _next(
     edges = np.flatnonzero(np.diff(speech[done:].astype(np.int8), prepend=0, append=0)) + done
     starts, ends = edges[::2], edges[1::2]
     start = max(free, int(starts[0]) - margin)
-    last = 0  # run of speech that is the segment's last one
+    last = 0  # the last run of speech in the segment
     for run in range(1, len(starts)):
         gap, so_far = (starts[run] - ends[run - 1]) * FRAME, (ends[run - 1] - starts[0]) * FRAME
         too_long = ends[run] + margin - start > most
@@ -154,9 +152,9 @@ def _quietest(samples: np.ndarray, first: int, last: int) -> int:
 _FAINT = -70.0  # dB of full scale: nobody speaks below it
 _QUIET = -50.0  # below it, a sound without any dynamics is noise
 _STEADY = 10.0  # dB between quiet and loud: speech has more
-_RANGE = 40.0  # dB below the loudest, where speech ends
+_RANGE = 40.0  # dB from the loudest down to the faintest speech
 _AROUND = 30  # pieces before and after, which say what is loud and what is quiet
-_FORGOTTEN = 1 / 60  # dB that the loudest of the past counts less, after each piece
+_DECAY = 1 / 60  # dB that the loudest of the past loses with each piece
 
 
 class _Levels(NamedTuple):
@@ -167,15 +165,15 @@ class _Levels(NamedTuple):
 
 
 def by_energy(blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
-    """Speech is what is clearly louder than the quiet moments of the half minutes around it. An `Ear`."""
+    """A `Detector`: speech is clearly louder than the quiet moments in half a minute before and after it."""
     past: deque[_Levels] = deque(maxlen=_AROUND)
     ahead: deque[_Levels] = deque()
     peak = _FAINT
 
-    def judged() -> Piece:
+    def next_piece() -> Piece:
         nonlocal peak
         piece = ahead.popleft()
-        peak = max(peak - _FORGOTTEN, piece.loud)
+        peak = max(peak - _DECAY, piece.loud)
         around = [*past, piece, *ahead]
         past.append(piece._replace(samples=piece.samples[:0]))
         level = _threshold(min(each.quiet for each in around), max(peak, *(each.loud for each in around)))
@@ -184,9 +182,9 @@ def by_energy(blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
     for samples in _pieces(blocks):
         ahead.append(_levels(samples))
         if len(ahead) > _AROUND:
-            yield judged()
+            yield next_piece()
     while ahead:
-        yield judged()
+        yield next_piece()
 
 
 def _threshold(quiet: float, loud: float) -> float:
@@ -200,8 +198,8 @@ def _levels(samples: np.ndarray) -> _Levels:
     starts = np.arange(0, len(samples), FRAME)
     power = np.add.reduceat((samples / np.float64(32768)) ** 2, starts) / np.diff([*starts, len(samples)])
     levels = 10 * np.log10(power + 1e-12)
-    heard = levels[levels > _FAINT]
-    quiet = float(np.percentile(heard, 10)) if len(heard) else 0.0
+    audible = levels[levels > _FAINT]
+    quiet = float(np.percentile(audible, 10)) if len(audible) else 0.0
     return _Levels(samples, levels, quiet, float(np.sort(levels)[-min(3, len(levels))]))
 
 
@@ -220,7 +218,7 @@ def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 # ----------------------------------------------------------------------------------------------- speech by silero-vad
 
 _BEGINS, _ENDS = 0.5, 0.35  # probabilities at which silero-vad's own functions let speech begin and end
-_IDLE: list = []  # its models that no recording uses: each remembers what it has heard
+_IDLE: list = []  # loaded models that no recording uses now: each has a state, so two recordings cannot share one
 
 
 def has_silero() -> bool:
@@ -229,7 +227,7 @@ def has_silero() -> bool:
 
 
 def by_silero(blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
-    """Speech is what silero-vad takes for it. An `Ear`."""
+    """A `Detector`: speech is what silero-vad takes for it."""
     import torch
 
     model = _IDLE.pop() if _IDLE else _load_silero()
@@ -258,7 +256,7 @@ def _load_silero() -> Any:
         from silero_vad import load_silero_vad
 
         return load_silero_vad()
-    except ImportError as error:  # without `except`, transformers 4 wants it installed
+    except ImportError as error:  # without `except`, transformers 4 would demand it
         raise ValueError("silero-vad cannot be imported; install it again, or remove it") from error
     finally:
         torch.set_num_threads(threads)  # importing it sets one for the whole process

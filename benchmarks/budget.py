@@ -29,7 +29,7 @@ from ser_mtl.files import write_json
 EPOCHS = 200
 STAGES = (1, 2)
 SPARE, RUNTIME = 1.1, 0.7e9
-"""Of memory that is asked for, what the allocator takes (assumed), and bytes of CUDA and its libraries (assumed)."""
+"""Assumed: memory that the allocator takes for each byte requested, and bytes of CUDA and its libraries."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Card:
     """A GPU by its datasheet.
 
     Attributes:
-        name: as it is sold.
-        bytes: of memory.
-        flops: dense operations a second in its type.
-        dtype: half precision that it computes in.
+        name: product name.
+        bytes: memory.
+        flops: dense operations a second in `dtype`.
+        dtype: its half precision.
     """
 
     name: str
@@ -61,7 +61,7 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Flags:
-    """How an update of 16 utterances is done."""
+    """Flags of a run that divide an update of 16 utterances or recompute its activations."""
 
     accumulation: int = 1
     checkpointing: bool = False
@@ -72,40 +72,41 @@ class Flags:
 
 
 STEPS = (1, 2, 4, 8, 16)
-WAYS = [*(Flags(n) for n in STEPS[:3]), *(Flags(n, checkpointing=True) for n in STEPS)]
-"""From the fastest. Batches of one or two utterances leave a GPU idle, and so come after checkpointing."""
+BATCHES = [BATCH_SIZE // n for n in STEPS]
+FASTEST_FIRST = [*(Flags(n) for n in STEPS[:3]), *(Flags(n, checkpointing=True) for n in STEPS)]
+"""Batches of one or two utterances leave a GPU idle, and so come after checkpointing."""
 
 
 @cache
 def cost(update: Update) -> Cost:
-    """What an update of XLS-R 300m costs. Half precisions cost the same."""
+    """The cost of an update of XLS-R 300m, the same in both half precisions."""
     return cost_of(xls_r_300m(), update)
 
 
-def at_longest(stage: int, way: Flags, dtype: torch.dtype) -> Update:
-    """The update with IEMOCAP's longest utterance, as long as which all of its batch become."""
+def longest_update(stage: int, flags: Flags, dtype: torch.dtype) -> Update:
+    """The update with IEMOCAP's longest utterance, to whose length its whole batch is padded."""
     frames = int(iemocap_lengths().max() * FRAMES_A_SECOND)
     dtype = torch.float32 if dtype == torch.float32 else torch.bfloat16
-    steps = min(2, way.accumulation)
-    return Update(stage, BATCH_SIZE // way.accumulation, frames, dtype, way.checkpointing, steps)
+    steps = min(2, flags.accumulation)
+    return Update(stage, BATCH_SIZE // flags.accumulation, frames, dtype, flags.checkpointing, steps)
 
 
-def needed(stage: int, way: Flags, dtype: torch.dtype) -> float:
+def needed(stage: int, flags: Flags, dtype: torch.dtype) -> float:
     """Bytes that a card must have."""
-    return SPARE * cost(at_longest(stage, way, dtype)).peak + RUNTIME
+    return SPARE * cost(longest_update(stage, flags, dtype)).peak + RUNTIME
 
 
 def flags_that_fit(card: Card, stage: int) -> Flags | None:
-    """The first way that fits into a card; None if none does."""
-    return next((way for way in WAYS if needed(stage, way, card.dtype) <= card.bytes), None)
+    """The fastest flags that fit into a card; None if none do."""
+    return next((flags for flags in FASTEST_FIRST if needed(stage, flags, card.dtype) <= card.bytes), None)
 
 
 def operations(stage: int, checkpointing: bool) -> float:
     """Operations of all epochs of a fold, padding included.
 
-    Those of an utterance grow with its frames and their square; two lengths say how much.
+    Those of an utterance of n frames are a n + b n^2; two lengths give a and b.
     """
-    longest = at_longest(stage, Flags(checkpointing=checkpointing), torch.bfloat16)
+    longest = longest_update(stage, Flags(checkpointing=checkpointing), torch.bfloat16)
     short = Update(stage, 1, 400, checkpointing=checkpointing)
     counted = [cost(update).flops / update.batch for update in (short, longest)]
     factors = np.linalg.solve([[n, n**2] for n in (short.frames, longest.frames)], counted)
@@ -116,34 +117,33 @@ def operations(stage: int, checkpointing: bool) -> float:
     return EPOCHS * 0.8 * float((factors[0] * frames + factors[1] * frames**2).sum())
 
 
-def hours(card: Card, stage: int, way: Flags, share: float) -> float:
+def hours(card: Card, stage: int, flags: Flags, share: float) -> float:
     """Hours of a stage of a fold, at a share of the card's peak."""
-    return operations(stage, way.checkpointing) / (share * card.flops) / 3600
+    return operations(stage, flags.checkpointing) / (share * card.flops) / 3600
 
 
 def rows_of_memory() -> Iterator[dict]:
-    """Of each stage, precision and way: utterances of a batch, and bytes."""
+    """The cost of an update for each stage, precision, batch size and use of checkpointing."""
     kinds = [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)]
-    ways = [(stage, dtype, Flags(n, again)) for stage in STAGES for dtype, again in kinds for n in STEPS]
-    for stage, dtype, way in tqdm(ways, desc="counting", leave=False):
-        update = at_longest(stage, way, dtype)
-        about = {"stage": stage, "precision": _name(dtype), "batch": update.batch, "checkpointing": way.checkpointing}
-        yield about | {"accumulation": way.accumulation} | asdict(cost(update))
+    cases = [(stage, dtype, Flags(n, again)) for stage in STAGES for dtype, again in kinds for n in STEPS]
+    for stage, dtype, flags in tqdm(cases, desc="counting", leave=False):
+        update = longest_update(stage, flags, dtype)
+        row = {"stage": stage, "precision": _name(dtype), "batch": update.batch, "checkpointing": flags.checkpointing}
+        yield row | {"accumulation": flags.accumulation} | asdict(cost(update))
 
 
 def rows_of_cards(share: float) -> Iterator[dict]:
-    """Of each card and stage: the flags that fit, GB of its memory, and hours."""
+    """For each card and stage: the flags that fit, GB of its memory that they take, and hours."""
     for card in CARDS:
         for stage in STAGES:
-            way = flags_that_fit(card, stage)
+            flags = flags_that_fit(card, stage)
             row = {"card": card.name, "precision": _name(card.dtype), "stage": stage}
-            if way is None:
+            if flags is None:
                 yield row | {"flags": None, "gb": None, "hours": None}
             else:
-                gb = needed(stage, way, card.dtype) / 1e9
-                half = ["--fp16 True"] if card.dtype == torch.float16 else []  # bf16 needs no flag
-                flags = " ".join([*half, *([str(way)] if str(way) else [])])
-                yield row | {"flags": flags, "gb": gb, "hours": hours(card, stage, way, share)}
+                gb = needed(stage, flags, card.dtype) / 1e9
+                half = "--fp16 True " if card.dtype == torch.float16 else ""  # bf16 needs no flag
+                yield row | {"flags": f"{half}{flags}".strip(), "gb": gb, "hours": hours(card, stage, flags, share)}
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -169,9 +169,6 @@ def show(memory: list[dict], cards: list[dict], share: float) -> None:
             else f"{row['gb']:6.1f} {row['hours']:6.1f}  {row['flags'] or 'none needed'}"
         )
         print(f"{row['card']:16} {row['precision']:9} {row['stage']:5} {figures}")
-
-
-BATCHES = [BATCH_SIZE // n for n in STEPS]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Memory that an evaluation takes, for test sets of different size: what it takes at most, beyond what was in use.
+"""Peak memory of an evaluation beyond what was in use before it, by size of the test set.
 
 python benchmarks/evaluation_memory.py
 """
@@ -18,14 +18,14 @@ TIMES = (1, 4, 16)
 
 
 def main() -> None:
-    """Predict the same utterances once, four and sixteen times over, in one pass each."""
+    """Predict the same utterances repeated 1, 4 and 16 times."""
     with scratch_folder() as folder:
         encoder = demo_encoder(folder / "encoder")
         write_noise(folder / "noise", utterances_of_batches(6))
         run = SerMtlArguments(output_dir=str(folder / "run"), report_to="none", **QUIET)
         trainer = prepare_stage1(Path(encoder), folder / "noise", run).trainer
         rows = trainer.train_dataset
-        trainer.predict(rows)  # what is made once, and stays
+        trainer.predict(rows)  # caches and buffers that stay allocated
         for times in TIMES:
             repeated = rows.select(list(range(len(rows))) * times)
             reset_peak_memory()

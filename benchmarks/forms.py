@@ -1,9 +1,9 @@
-"""One run in its forms: PyTorch in float32 and bfloat16, ONNX in float32 and 8 bits.
+"""A run in PyTorch (float32, bfloat16) and ONNX (float32, int8): speed, memory and answers of each form.
 
 python benchmarks/forms.py runs/folder/stage1/fold1 --data_dir my_recordings
 
-Each form answers in a process of its own, one thread: a clip of five seconds, and 200 recordings of the corpus, the
-test fold first. Seconds are of CPU time, so that other work on the machine counts little. Recordings are mono, 16 kHz.
+Each form answers in its own process with one thread: a clip of five seconds, and 200 recordings of the corpus, the
+test fold first. Times are CPU seconds, which other work on the machine hardly changes. Recordings are mono, 16 kHz.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FORMS |= {"ONNX float32": "model.onnx", "ONNX int8": "model_int8.onnx"}
 
 
 def main() -> None:
-    """Measure every form in turns, and print a table."""
+    """Measure the forms in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="Folder of a finished run of a whole model.")
     parser.add_argument("--data_dir", type=Path, required=True, help="Folder corpus of the run.")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def with_graphs(run: Path, folder: Path) -> Path:
-    """A folder with links to the files of a run, and its graphs."""
+    """A folder with links to a run's files and the ONNX graphs of the run."""
     from ser_mtl.hub.onnx import write_onnx
 
     for file in run.resolve().iterdir():
@@ -61,7 +61,7 @@ def with_graphs(run: Path, folder: Path) -> Path:
 
 
 def measured(run: Path, form: str, files: list[Path]) -> dict:
-    """Seconds from the start of this process to the first answer, of a later clip, of all; MiB; emotions."""
+    """CPU seconds to the first answer, of a later clip and of all clips; peak MiB after each; emotions."""
     answer = torch_form(run, form.split()[1]) if form.startswith("PyTorch") else onnx_form(run / FORMS[form])
     five = soundfile.read(files[0], dtype="float32")[0]
     five = np.resize(five, 5 * RATE)
@@ -74,7 +74,7 @@ def measured(run: Path, form: str, files: list[Path]) -> dict:
 
 
 def torch_form(run: Path, dtype: str) -> Callable[[list[np.ndarray]], list[str]]:
-    """Emotions of recordings, by the recognizer, which batches them."""
+    """A function from recordings to emotions: the recognizer, which batches them."""
     import ser_mtl
 
     recognizer = ser_mtl.load(run, device="cpu", dtype=dtype)
@@ -82,32 +82,32 @@ def torch_form(run: Path, dtype: str) -> Callable[[list[np.ndarray]], list[str]]
 
 
 def onnx_form(file: Path) -> Callable[[list[np.ndarray]], list[str]]:
-    """Emotions of recordings, by the graph, one after another."""
+    """A function from recordings to emotions: the ONNX graph, one recording at a time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options)
-    about = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    metadata = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
 
     def emotion(clip: np.ndarray) -> str:
-        if about["normalise"]:
+        if metadata["normalise"]:
             clip = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
         inputs = {"input_values": clip[None], "attention_mask": np.ones((1, len(clip)), np.int64)}
-        return about["labels"]["emotion"][session.run(None, inputs)[0].argmax()]  # emotion is the first task
+        return metadata["labels"]["emotion"][session.run(None, inputs)[0].argmax()]  # emotion is the first task
 
     return lambda clips: [emotion(clip) for clip in clips]
 
 
 def seconds_of(work: Callable[[], list[str]]) -> tuple[float, list[str]]:
-    """Seconds of CPU time that some work takes, and its result."""
+    """CPU seconds of a call, and its result."""
     begun = time.process_time()
     result = work()
     return time.process_time() - begun, result
 
 
 def peak_memory() -> int:
-    """MiB that this process had in use at most; Linux alone."""
+    """Peak resident memory of this process in MiB, on Linux. Without torch, which the ONNX forms do not load."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) // 1024
 
@@ -127,7 +127,7 @@ def table(run: Path, rows: list[dict], results: dict[str, list[dict]]) -> str:
 
 
 def recall(rows: list[dict], emotions: list[str]) -> float:
-    """Mean over classes of the share of recognised test utterances."""
+    """Mean over classes of the share of recognised test utterances (UA)."""
     hits: dict[str, list[bool]] = {}
     for row, emotion in zip(rows, emotions, strict=False):  # the test fold comes first
         hits.setdefault(row["emotion"]["label"], []).append(row["emotion"]["label"] == emotion)

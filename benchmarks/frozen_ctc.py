@@ -1,4 +1,4 @@
-"""What stage 1 starts from in speech recognition: a CTC head alone, trained on the frozen encoder.
+"""Speech recognition before fine-tuning: a CTC head alone, trained on the frozen encoder.
 
 python benchmarks/frozen_ctc.py --data_dir my_recordings --encoder facebook/wav2vec2-xls-r-300m --fold 1
 """
@@ -42,7 +42,14 @@ def encode(corpus: Dataset, encoder: str) -> list[torch.Tensor]:
 
 
 def train_head(frames: list[torch.Tensor], targets: list[list[int]], vocabulary: int, epochs: int) -> nn.Linear:
-    """A linear CTC head; learning rate 1e-3 with linear decay."""
+    """Train a linear CTC head; learning rate 1e-3 with linear decay.
+
+    Args:
+        frames: (frames, d) of each utterance.
+        targets: character ids of each utterance.
+        vocabulary: number of characters, the blank included.
+        epochs: of the training.
+    """
     head = nn.Linear(frames[0].shape[1], vocabulary)
     sampler = LengthGroupedSampler(np.array([len(f) for f in frames]), BATCH_SIZE, seed=0)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
@@ -62,7 +69,7 @@ def train_head(frames: list[torch.Tensor], targets: list[list[int]], vocabulary:
 
 
 def main() -> None:
-    """Print WER and CER of the test fold, for each joined corpus."""
+    """Print WER and CER of the test fold for each corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", nargs="+", required=True, help="folders with a metadata.csv")
     parser.add_argument("--encoder", required=True, help="Hub id or folder of the pretrained encoder")

@@ -1,4 +1,4 @@
-"""What each lever of speed brings to stage 1: an epoch of it with all of them, and without each, in turns.
+"""The gain of each speed optimisation: epochs of stage 1 with all of them and without some, in turns.
 
 python benchmarks/levers.py --batches 6 --rounds 3
 """
@@ -24,14 +24,14 @@ from ser_mtl.training.trainer import SerMtlTrainer
 
 
 class StockFrontEnd(SerMtlTrainer):
-    """A Trainer whose model runs the encoder's own front end, with channels first."""
+    """A trainer whose model runs the encoder's own front end, channels first."""
 
     def _forward(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> SerMtlOutput:
         return model(**{name: value for name, value in inputs.items() if name != "row"})
 
 
 def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
-    """Stage 1 with all levers, and without some of them."""
+    """Trainers of stage 1 with all optimisations, and without some of them."""
     names = (
         "all",
         "random batches",
@@ -54,7 +54,7 @@ def without_levers(encoder: Path, folder: Path) -> dict[str, SerMtlTrainer]:
 
 
 def main() -> None:
-    """Print the seconds of an epoch, and how many times those with all levers they are."""
+    """Print the seconds of an epoch, and their ratio to those with all optimisations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=6, help="batches of 16 in an epoch")
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each")

@@ -1,4 +1,4 @@
-"""How a benchmark measures: systems in turns, seconds, memory, operations, and what waits for the device."""
+"""Measurements of a training: seconds in turns, peak memory, peak operations, and waits for the device."""
 
 import sys
 import time
@@ -15,11 +15,13 @@ CUDA = torch.cuda.is_available()
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second by the datasheets."""
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")
-"""What a profile shows where the program waits for a GPU: numbers read from it, copies to and fro."""
+"""Events of a profile where the program waits for the GPU: values read from it, copies to and from it."""
+
+_STATUS = Path("/proc/self/status")
 
 
 class Epoch(TrainerCallback):
-    """Time an epoch, from its first batch to the end of its last update."""
+    """Times an epoch, from its first batch to the end of its last update."""
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Start the clock."""
@@ -31,21 +33,21 @@ class Epoch(TrainerCallback):
 
 
 def now() -> float:
-    """Seconds, when the device is done with all it was given."""
+    """The clock in seconds, once the device has finished its queue."""
     if CUDA:
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def train_an_epoch(trainer: Trainer, clock: Epoch, warming_up: bool) -> float:
-    """Seconds that one epoch takes; to warm up, of its first update."""
+    """Seconds of an epoch, or of its first update when warming up."""
     trainer.args.max_steps = 1 if warming_up else -1
     Trainer.train(trainer)  # the training alone: no run folder, no model saved
     return clock.seconds
 
 
 class Watch(TrainerCallback):
-    """Profile some updates, after the first ones, from the begin of each to its end."""
+    """Profiles `UPDATES` updates after the first `FIRST`."""
 
     FIRST, UPDATES = 2, 4
 
@@ -64,7 +66,7 @@ class Watch(TrainerCallback):
 
 
 def waits_an_update(trainer: Trainer) -> dict[str, float]:
-    """How often an update waits for the device, by what the profiler calls it; empty where it never does."""
+    """Waits for the device per update, by the profiler's name of the event; empty if there are none."""
     trainer.add_callback(watch := Watch())
     trainer.args.max_steps = watch.FIRST + watch.UPDATES
     Trainer.train(trainer)  # the training alone: no run folder, no model saved
@@ -74,7 +76,7 @@ def waits_an_update(trainer: Trainer) -> dict[str, float]:
 
 @dataclass
 class Measured:
-    """Seconds of a system in each round, and the GiB that were in use at most: of the GPU, else of this process."""
+    """Seconds of a system in each round, and its peak GiB: of the GPU, else of this process."""
 
     seconds: list[float] = field(default_factory=list)
     memory: float | None = None
@@ -95,7 +97,7 @@ def measure(systems: dict[str, Callable[..., float]], rounds: int) -> dict[str, 
 
 
 def reset_peak_memory() -> None:
-    """Forget the highest use of memory so far."""
+    """Start the measurement of peak memory anew."""
     if CUDA:
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
@@ -103,18 +105,19 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> float | None:
-    """GiB that were in use at most since it was reset: of the GPU, else of this process (None off Linux)."""
+    """Peak GiB since it was reset: of the GPU, else of this process (None off Linux)."""
     if CUDA:
         return round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    kibibytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return round(int(kibibytes) / 2**20, 2)
+    return round(resident_bytes("VmHWM") / 2**30, 2) if _STATUS.exists() else None
+
+
+def resident_bytes(which: str) -> int:
+    """Memory of this process that Linux reports: `VmRSS` now, `VmHWM` at its peak."""
+    return 1024 * int(next(line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith(which)))
 
 
 def peak_flops() -> float | None:
-    """Operations a second that the device can do: by its datasheet; of a CPU by a large float32 matrix product."""
+    """Operations a second of the device: by its datasheet; of a CPU, measured on a float32 matrix product."""
     if CUDA:
         return next((peak for name, peak in PEAK_FLOPS.items() if name in torch.cuda.get_device_name()), None)
     a, seconds = torch.randn(2048, 2048), []

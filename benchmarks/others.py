@@ -1,4 +1,4 @@
-"""What ours is compared with: the stock classes as transformers' examples train them, and the nearest peer's way."""
+"""The systems ours is compared with: transformers' stock classes as its examples train them, and the nearest peer."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from benchmarks.workload import EMOTIONS
 
 
 def stock_classifier(encoder: Path, vocabulary: int) -> PreTrainedModel:
-    """As `examples/pytorch/audio-classification` has it."""
+    """The model of `examples/pytorch/audio-classification`."""
     model = Wav2Vec2ForSequenceClassification.from_pretrained(encoder, num_labels=len(EMOTIONS), dtype=torch.float32)
     model.freeze_feature_encoder()
     return model
 
 
 def stock_ctc(encoder: Path, vocabulary: int) -> PreTrainedModel:
-    """As `examples/pytorch/speech-recognition` has it."""
+    """The model of `examples/pytorch/speech-recognition`."""
     model = Wav2Vec2ForCTC.from_pretrained(
         encoder, vocab_size=vocabulary, ctc_loss_reduction="mean", pad_token_id=0, dtype=torch.float32
     )
@@ -36,7 +36,7 @@ def stock_ctc(encoder: Path, vocabulary: int) -> PreTrainedModel:
 
 
 class BothLosses(nn.Module):
-    """The nearest peer's way (Cai et al. 2021): emotion and CTC in one forward pass, a mean over all frames."""
+    """The nearest peer (Cai et al. 2021): emotion from the mean over all frames, and CTC, in one forward pass."""
 
     def __init__(self, encoder: Path, vocabulary: int):
         super().__init__()
@@ -65,13 +65,13 @@ OTHERS = {
 
 
 def other_trainer(name: str, encoder: Path, rows: list[dict], vocabulary: int, args: TrainingArguments) -> Trainer:
-    """The Trainer as it is: batches at random, padded to the longest.
+    """The stock Trainer: random batches, padded to their longest utterance.
 
     Args:
         name: among `OTHERS`.
         encoder: folder of the pretrained encoder.
-        rows: `samples`, `emotion_labels` and `asr_labels` of each utterance. The samples are normalised here, once,
-            where the examples read them from Arrow as lists of numbers each time, which is slower.
+        rows: `samples`, `emotion_labels` and `asr_labels` of each utterance. The samples are normalised here, once;
+            the examples read them from Arrow as lists each time, which is slower.
         vocabulary: number of characters.
         args: of the training.
     """

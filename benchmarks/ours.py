@@ -1,4 +1,4 @@
-"""Both stages as the scripts build them, up to the first update: what the benchmarks time."""
+"""Both stages as run_stage1.py and run_stage2.py build them, ready for the first update."""
 
 import time
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from ser_mtl.training.start import start_of
 from ser_mtl.training.trainer import SerMtlTrainer
 
 QUIET = {"save_strategy": "no", "selection": "last", "logging_strategy": "no", "disable_tqdm": True}
-"""Flags of a run that does nothing but train."""
+"""Flags of a run that trains and does nothing else."""
 
 
 @dataclass
 class Prepared:
-    """A stage that is ready to train, and the speed of its frozen front end in audio-seconds per second."""
+    """A stage ready to train, and the speed of its frozen front end in audio-seconds per second."""
 
     trainer: SerMtlTrainer
     start: Start
@@ -49,6 +49,6 @@ def _prepare(stage: Stage, noise: Path, args: SerMtlArguments) -> Prepared:
     parts = split(load_corpus("folder", [noise]), 1, "none")
     start = start_of(stage, parts)
     begun = time.perf_counter()
-    lengths = model_inputs(joined(parts), start, stage, args)["length"][:]  # kept on disk, where the Trainer finds it
+    lengths = model_inputs(joined(parts), start, stage, args)["length"][:]  # cached on disk for the trainer
     speed = sum(lengths) / SAMPLING_RATE / (time.perf_counter() - begun)
     return Prepared(SerMtlTrainer(stage, args, parts, start=start), start, speed)

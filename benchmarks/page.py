@@ -1,4 +1,4 @@
-"""Seconds from the drop of a clip to its answer on the page, in Chromium.
+"""Seconds from dropping a clip on the page to its answer, in Chromium.
 
 python benchmarks/page.py RUN            five seconds of noise
 python benchmarks/page.py RUN CLIP       a recording
@@ -26,7 +26,7 @@ DROP = "button[aria-label^='Drop an audio file']"
 
 
 def main(run: str, clip: Path) -> None:
-    """Print the time of the first answer and of those after it, each on a page that was opened anew."""
+    """Print the time of the first answer and of later ones, each on a freshly opened page."""
     with running(ser_mtl.load(run), Limits()) as url, chromium() as browser:
         seconds = []
         for _ in range(TIMES):

@@ -1,10 +1,10 @@
-"""XLS-R 300m's size from the checkpoint to the Hub and back, on a CPU: seconds, memory and disk of every step.
+"""A model of XLS-R 300m's size from the checkpoint to the Hub and back, on a CPU: time, memory and disk of each step.
 
 python benchmarks/real_size.py --data_dir ravdess --work /tmp/real_size
 python benchmarks/real_size.py --data_dir ravdess --work /tmp/real_size --quick      # 20 clips, 2 in an update
 
-An untrained encoder is stored as the real one is. Stage 1 makes ten updates, is stopped after the fifth and resumed;
-stage 2 makes ten; then prediction, merging, publishing to the tests' Hub, and loading from there. 11 GB of disk.
+An untrained encoder is stored as the real one is. Stage 1 makes ten updates, stopped after the fifth and resumed;
+stage 2 makes ten; then prediction, merging, publishing to the tests' Hub, and loading from it. Needs 11 GB of disk.
 """
 
 import argparse
@@ -36,12 +36,7 @@ OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.
 
 
 def write_pretrained(folder: Path, config: "Wav2Vec2Config") -> None:
-    """Write an untrained model as the checkpoints of XLS-R lie on the Hub: with the heads of its pretraining, pickled.
-
-    Args:
-        folder: to be made.
-        config: of the encoder.
-    """
+    """Write an untrained checkpoint in the form of XLS-R's on the Hub: pickled, with the heads of its pretraining."""
     import torch
     from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining, set_seed
 
@@ -58,15 +53,15 @@ def write_pretrained(folder: Path, config: "Wav2Vec2Config") -> None:
 
 @dataclass
 class Step:
-    """A process that has ended.
+    """A finished process.
 
     Attributes:
-        name: what it was for.
+        name: its purpose.
         seconds: from its start to its end.
         cpu_seconds: of all its threads.
-        memory: GiB that it had at most.
+        memory: peak GiB.
         disk: GB below the working folder afterwards.
-        most_disk: the same at most, looked at twice a second.
+        peak_disk: the same at its peak, sampled twice a second.
     """
 
     name: str
@@ -74,16 +69,16 @@ class Step:
     cpu_seconds: float
     memory: float
     disk: float
-    most_disk: float
+    peak_disk: float
 
 
 class Steps:
-    """Runs one process after the other, and keeps what each of them took.
+    """Runs one process after the other and records the cost of each.
 
     Args:
-        work: the folder whose size is watched.
-        env: of the processes, beside this one's.
-        most: GiB of memory above which a process is killed; so is one that leaves the machine less than one.
+        work: folder whose size is sampled.
+        env: environment variables of the processes, added to this one's.
+        most: GiB of memory above which a process is killed; so is one that leaves the machine less than 1 GiB.
     """
 
     def __init__(self, work: Path, env: dict[str, str], most: float):
@@ -97,7 +92,7 @@ class Steps:
             RuntimeError: it failed, or took too much memory.
         """
         log = self.work / f"{len(self.done)}.log"
-        begun, most_disk = time.perf_counter(), 0.0
+        begun, peak_disk = time.perf_counter(), 0.0
         with log.open("w") as out:
             process = subprocess.Popen(
                 [sys.executable, *map(str, argv)], cwd=ROOT, env=self.env, stdout=out, stderr=subprocess.STDOUT
@@ -105,7 +100,7 @@ class Steps:
         resources = None
         while resources is None:
             time.sleep(0.5)
-            most_disk = max(most_disk, size_of(self.work))
+            peak_disk = max(peak_disk, size_of(self.work))
             ended, status, used = os.wait4(process.pid, os.WNOHANG)
             if ended:
                 resources, process.returncode = used, os.waitstatus_to_exitcode(status)
@@ -121,12 +116,12 @@ class Steps:
             raise RuntimeError(f"{name}: exit code {process.returncode}\n{log.read_text(errors='replace')[-3000:]}")
         seconds, cpu = time.perf_counter() - begun, resources.ru_utime + resources.ru_stime
         memory = resources.ru_maxrss / 2**20
-        self.done.append(Step(name, seconds, cpu, memory, size_of(self.work), most_disk))
+        self.done.append(Step(name, seconds, cpu, memory, size_of(self.work), peak_disk))
         show(self.done[-1])
 
 
 def size_of(folder: Path) -> float:
-    """GB of the files below a folder; one that goes away meanwhile counts nothing."""
+    """GB of the files below a folder; files deleted meanwhile are not counted."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -141,13 +136,13 @@ def show(step: Step) -> None:
     """Print a row."""
     print(
         f"{step.name:34} {step.seconds:7.1f} {step.cpu_seconds:7.1f} {step.memory:6.2f} "
-        f"{step.disk:6.2f} {step.most_disk:6.2f}",
+        f"{step.disk:6.2f} {step.peak_disk:6.2f}",
         flush=True,
     )
 
 
 def a_few_clips(ravdess: Path, folder: Path) -> Path:
-    """A folder with a clip of each emotion of five actors."""
+    """Copy a clip of each emotion by each of five actors into a new folder."""
     folder.mkdir()
     chosen: dict[tuple[str, str], Path] = {}
     for clip in sorted(ravdess.glob("**/03-01-*")):
@@ -160,7 +155,7 @@ def a_few_clips(ravdess: Path, folder: Path) -> Path:
 
 
 def run_all(steps: Steps, data_dir: Path, batch: int) -> None:
-    """Every step, from the checkpoint to the Hub and back."""
+    """Run every step, from the checkpoint to the Hub and back."""
     work = steps.work
     encoder, one, two = work / "encoder", work / "stage1", work / "stage2"
     recording = sorted(data_dir.glob("**/03-01-*"))[0]
@@ -192,7 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.write:  # in a process of its own; this one, which has the Hub, stays small
+    if args.write:  # in its own process, so that the one that serves the Hub stays small
         from benchmarks.workload import xls_r_300m
 
         return write_pretrained(args.write, xls_r_300m())

@@ -1,10 +1,10 @@
-"""What recordings cost: hours of them, one clip beside the bare forward pass, and annotation by two processes.
+"""The cost of recordings: long ones, a clip against the bare forward pass, and annotation by one and two processes.
 
-python benchmarks/recordings.py RUN                       what takes minutes
-python benchmarks/recordings.py RUN --minutes 1 30 600    other lengths; ten hours take a quarter of one
+python benchmarks/recordings.py RUN                       takes minutes
+python benchmarks/recordings.py RUN --minutes 1 30 600    other lengths; 600 minutes take 15
 
-Recordings are bursts of noise with pauses. Commands run in processes of their own, start and loading included, on all
-cores. The clip is answered in turns with the forward pass, on one thread.
+Recordings are bursts of noise with pauses. Commands run in their own processes on all cores, start and loading
+included. Answers and forward passes of the clip take turns, on one thread.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def hours(run: Path, minutes: list[int], folder: Path) -> None:
-    """`ser-mtl predict` of a recording of each length, with and without transcripts."""
+    """Print the cost of `ser-mtl predict` for a recording of each length, with and without transcripts."""
     print("| minutes | transcript | seconds | RTF | CPU seconds | peak, MiB |\n|" + "---|" * 6)
     for length in minutes:
         write_noise(folder / f"{length}.flac", length)
@@ -58,7 +58,7 @@ def hours(run: Path, minutes: list[int], folder: Path) -> None:
 
 
 def clip(run: Path) -> None:
-    """Five seconds, answered and passed through the model, in turns."""
+    """Print milliseconds of the answer to five seconds and of the bare forward pass."""
     torch.set_num_threads(1)
     recognizer = ser_mtl.load(run, device="cpu")
     samples = noise(5)
@@ -91,10 +91,11 @@ def turns(ways: dict[str, Callable], recognizer: Recognizer) -> dict[str, list[f
 
 
 def annotated(run: Path, clips: int, rounds: int, folder: Path) -> None:
-    """The same clips by one process and by two, of one thread each, in turns."""
+    """Print seconds of annotating the same clips by one process and by two, of one thread each, in turns."""
     random = np.random.default_rng(0)
+    (folder / "clips").mkdir()
     for number in range(clips):
-        soundfile.write(made(folder / "clips") / f"{number}.wav", noise(int(random.integers(3, 8)), number), RATE)
+        soundfile.write(folder / "clips" / f"{number}.wav", noise(int(random.integers(3, 8)), number), RATE)
     os.environ["OMP_NUM_THREADS"] = "1"
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for number in range(rounds):
@@ -111,16 +112,10 @@ def annotated(run: Path, clips: int, rounds: int, folder: Path) -> None:
 
 
 def write_noise(file: Path, minutes: int) -> None:
-    """So many minutes of noise, a minute at a time."""
+    """Write minutes of noise, one at a time."""
     with soundfile.SoundFile(file, "w", RATE, 1) as out:
         for minute in range(minutes):
             out.write(noise(60, minute))
-
-
-def made(folder: Path) -> Path:
-    """The folder, which exists then."""
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def cost(command: list) -> tuple[float, float, float]:

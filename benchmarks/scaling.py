@@ -1,4 +1,4 @@
-"""CPU seconds of what a run and a report do beyond audio and model, by the number of utterances.
+"""CPU seconds of a run and a report apart from audio and model, by the number of utterances.
 
 python benchmarks/scaling.py --utterances 1000 10000 100000
 """
@@ -41,7 +41,7 @@ WORDS = 20_000
 
 
 def transcripts(utterances: int) -> list[str]:
-    """Of ten words in the mean, as often as Zipf's law has them."""
+    """Transcripts of ten words in the mean, with word frequencies by Zipf's law."""
     random = np.random.default_rng(0)
     chances = 1 / np.arange(1, WORDS + 1)
     lengths = np.clip(random.gamma(2, 5, utterances).astype(int), 1, 60)
@@ -50,7 +50,7 @@ def transcripts(utterances: int) -> list[str]:
 
 
 def table_of(utterances: int, file: Path) -> Dataset:
-    """Utterances of one file, by a speaker for every hundred of them."""
+    """A corpus of one file's utterances, a hundred per speaker."""
     numbers = np.arange(utterances)
     speakers = numbers % max(10, utterances // 100)
     return Dataset.from_dict(
@@ -67,7 +67,7 @@ def table_of(utterances: int, file: Path) -> Dataset:
 
 
 def labels_checked(corpus: Dataset, parts: DatasetDict) -> dict[str, list[str]]:
-    """Labels, checks and targets, as a run has them."""
+    """The labels, checks, targets and records of a run."""
     labels = label_sets(corpus, TASKS)
     check_annotated(parts, TASKS)
     classes_table(parts, TASKS)
@@ -78,7 +78,7 @@ def labels_checked(corpus: Dataset, parts: DatasetDict) -> dict[str, list[str]]:
 
 
 def scored(rows: list[dict], labels: dict[str, list[str]]) -> None:
-    """The metrics of predictions, with intervals and calibration."""
+    """Compute the metrics of predictions, with intervals and calibration."""
     references, predictions = references_and_predictions(rows)
     metrics_by_group(SerMtlMetric(labels), predictions, references)
     metric_intervals(references, predictions, [row["speaker"] for row in rows])
@@ -86,7 +86,7 @@ def scored(rows: list[dict], labels: dict[str, list[str]]) -> None:
 
 
 def steps(utterances: int, folder: Path) -> dict[str, float]:
-    """CPU seconds by step."""
+    """CPU seconds of each step."""
     seconds: dict[str, float] = {}
 
     def timed(step: str, work: Callable[[], Any]) -> Any:

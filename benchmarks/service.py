@@ -1,10 +1,10 @@
-"""What an answer costs a service: by length, in lists, from many threads, in each form of a model.
+"""The cost of an answer in a service: by length, in lists, from many threads, for each form of a model.
 
 python benchmarks/service.py runs/folder/stage2/fold1 runs/folder/stage2/fold1/merged runs/folder/stage2/fold1/onnx
 
-Each folder is measured in a process of its own, with one thread for matrix products. Times are of CPU, so that other
-work on the machine counts little; on an idle machine they are the latency. Recordings are bursts of noise with pauses.
-A graph takes each as one utterance, so no long ones: its memory grows with the square of the length.
+Each folder is measured in its own process, with one thread for matrix products. Times are CPU seconds, which other work
+on the machine hardly changes; on an idle machine they are the latency. Recordings are bursts of noise with pauses. An
+ONNX graph takes each as one utterance, and no long ones: its memory grows with the square of the length.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measured(run: Path, transcript: bool) -> list[str]:
-    """The cells of a row."""
+    """The cells of a folder's row."""
     is_graph = (run / "model.onnx").exists()
     answer = of_graph(run / "model.onnx") if is_graph else of_run(run, transcript)
     answer([noise(5)])
@@ -58,7 +58,7 @@ def measured(run: Path, transcript: bool) -> list[str]:
 
 
 def cost(call: Callable[[], object]) -> float:
-    """CPU seconds of a call, the median of some."""
+    """Median CPU seconds of a call."""
     seconds = []
     for _ in range(ROUNDS):
         begun = time.process_time()
@@ -68,7 +68,7 @@ def cost(call: Callable[[], object]) -> float:
 
 
 def noise(seconds: int, seed: int = 0) -> np.ndarray:
-    """Bursts of noise of two to four seconds with pauses of half a second, (samples,) int16."""
+    """Bursts of noise of two to four seconds with pauses of half a second: (samples,), int16."""
     random = np.random.default_rng(seed)
     samples = random.normal(0, 3000, seconds * RATE)
     at = 0
@@ -78,7 +78,7 @@ def noise(seconds: int, seed: int = 0) -> np.ndarray:
 
 
 def of_run(run: Path, transcript: bool) -> Callable:
-    """The recognizer of a run's folder."""
+    """A function from clips to answers: the recognizer of a run."""
     import ser_mtl
 
     recognizer = ser_mtl.load(run, device="cpu", transcript=transcript)
@@ -86,7 +86,7 @@ def of_run(run: Path, transcript: bool) -> Callable:
 
 
 def of_graph(file: Path) -> Callable:
-    """A graph, one clip after the other, each as one utterance."""
+    """A function from clips to answers: the ONNX graph, one clip at a time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,7 +1,7 @@
-"""What a run takes to its first batch, beyond the imports: at first, and again.
+"""Time and memory of a run up to its first batch, imports left out: at first, and again with caches.
 
 python benchmarks/start_up.py                     # a corpus the size of IEMOCAP
-python benchmarks/start_up.py --clips 20000       # so many clips of half a second
+python benchmarks/start_up.py --clips 20000       # 20,000 clips of half a second
 """
 
 import argparse
@@ -55,7 +55,7 @@ def write_clips(folder: Path, clips: int) -> None:
 
 
 def first_batch(folder: Path) -> None:
-    """Do what run_stage1.py does up to the first batch, and print what it took."""
+    """Do what run_stage1.py does up to the first batch, and print its cost."""
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     begun, used = time.perf_counter(), cpu_seconds()
     parts = split(load_corpus("folder", [folder / "noise"]), 1, "none")
@@ -70,17 +70,17 @@ def first_batch(folder: Path) -> None:
 
 
 def usage() -> list:
-    """What this process, and those that it has started, have used so far."""
+    """Resources used so far by this process and by its children."""
     return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those it has started."""
+    """CPU seconds so far of this process and its children."""
     return sum(one.ru_utime + one.ru_stime for one in usage())
 
 
 def main() -> None:
-    """Write the corpus, then start twice, each in a process of its own."""
+    """Write the corpus, then start twice, each time in a new process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, help="half-second clips [the lengths of IEMOCAP]")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

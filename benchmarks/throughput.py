@@ -1,12 +1,12 @@
-"""How fast both stages train and answer, beside the stock way and the nearest peer's: audio-seconds per second.
+"""Speed of training and inference, against the stock classes and the nearest peer: audio-seconds per second.
 
 python benchmarks/throughput.py --quick
 python benchmarks/throughput.py --inference_only
 python benchmarks/throughput.py --json throughput.json
 
-The same encoder, batch size, precision and utterances for all, in turns, in one run; the ratio is the median over the
-rounds. The encoder is XLS-R 300m's architecture on a GPU; on a CPU there are two, the demo's, and four layers of 512
-under XLS-R's front end. All are untrained.
+All share the encoder, batch size, precision and utterances, and take turns in one run; the ratio is the median over
+rounds. The encoder is XLS-R 300m's architecture on a GPU; on a CPU there are two: the demo's, and four layers of 512
+on XLS-R's front end. All are untrained.
 """
 
 import argparse
@@ -59,14 +59,14 @@ Noise = tuple[np.ndarray, list[np.ndarray]]
 EPOCHS = 200
 """Of each stage, in the paper."""
 BARS = dict(zip(OURS, (5, 6), strict=True))
-"""Times the speed of the stock recipe, below which no encoder may fall."""
+"""Smallest ratio to the speed of the stock recipe that each stage must reach with every encoder."""
 
 
 # ------------------------------------------------------------------------------------------------ what is compared
 
 
 def run_flags(folder: Path) -> dict:
-    """Settings shared by all trainings: an epoch, and nothing but training."""
+    """Settings of all trainings: one epoch, nothing but training."""
     return {"output_dir": str(folder / "run"), "num_train_epochs": 1, "report_to": "none"} | QUIET
 
 
@@ -80,14 +80,14 @@ def our_stages(encoder: Path, folder: Path) -> dict[str, Prepared]:
 
 
 def answer_stock(pipe: Callable, clips: list[np.ndarray], batch_size: int, warming_up: bool) -> float:
-    """Seconds that the stock pipeline takes."""
+    """Seconds of the stock pipeline."""
     begun = now()
     pipe(clips[:batch_size] if warming_up else clips, batch_size=batch_size)
     return now() - begun
 
 
 def answer_ours(start: Start, clips: list[np.ndarray], warming_up: bool) -> float:
-    """Seconds that ours takes; it transcribes, too."""
+    """Seconds of ours, transcripts included."""
     model = start.model.eval()
     begun = now()
     infer(model, start.processor, clips[:BATCH_SIZE] if warming_up else clips)
@@ -105,7 +105,7 @@ def rows_of(
     flops: dict[str, float],
     padding: dict[str, float] | None = None,
 ) -> list[dict]:
-    """Rows of the table; a ratio is the median, over the rounds, of those within a round."""
+    """Rows of the table; a ratio is the median of the ratios within each round."""
     peak = peak_flops()
     rows = []
     for name, system in measured.items():
@@ -129,7 +129,7 @@ def rows_of(
 
 
 def training_part(encoder: Path, folder: Path, noise: Noise, ours: dict[str, Prepared], rounds: int) -> list[dict]:
-    """Both stages beside the stock way and the peer's."""
+    """Rows of training: both stages against the stock classes and the peer."""
     lengths, samples = noise
     stage1 = ours[OURS[0]]
     targets = stage1.trainer.corpus.filter(lambda row: row["fold"] == 2)
@@ -166,9 +166,9 @@ def training_part(encoder: Path, folder: Path, noise: Noise, ours: dict[str, Pre
 
 
 def minutes_of_a_fold(rows: list[dict], front_end_speed: float) -> float:
-    """Minutes that the paper's 200 epochs of both stages take on a fold of IEMOCAP, at the speed of these rows.
+    """Minutes of 200 epochs of both stages on a fold of IEMOCAP, at the speed of these rows.
 
-    Evaluation and the start are not in it.
+    Without evaluation and start-up.
 
     Args:
         rows: of the table, with both stages of ours.
@@ -180,7 +180,7 @@ def minutes_of_a_fold(rows: list[dict], front_end_speed: float) -> float:
 
 
 def inference_part(encoder: Path, start: Start, clips: int, rounds: int) -> list[dict]:
-    """Ours beside `pipeline("audio-classification")`, one clip by one and with its best batch size."""
+    """Rows of inference: ours against `pipeline("audio-classification")`, by single clips and its best batch size."""
     random = np.random.default_rng(0)
     lengths = random.permutation(iemocap_lengths(clips))
     sounds = [random.normal(0, 0.1, round(n * 16_000)).astype(np.float32) for n in lengths]
@@ -203,7 +203,7 @@ def inference_part(encoder: Path, start: Start, clips: int, rounds: int) -> list
 
 
 def show(found: dict) -> None:
-    """Print the table of an encoder, and below it what else was found."""
+    """Print the table of an encoder, and the other results below it."""
     print(f"\n{found['device']}; {found['encoder']}")
     print(f"{'mode':10} {'name':32} {'audio s/s':>9} {'x stock':>8} {'GiB':>6} {'padded':>7} {'MFU':>6}")
     for row in found["rows"]:
@@ -218,8 +218,8 @@ def show(found: dict) -> None:
         if (bar := BARS.get(row["name"])) and row["ratio_to_stock"] < bar:
             print(f"{row['name']}: is below {bar} times the stock recipe")
     for name, waits in found.get("waits_an_update", {}).items():
-        said = ", ".join(f"{count:g} x {event}" for event, count in waits.items()) or "never"
-        print(f"An update of {name}, waits for the device: {said}")
+        events = ", ".join(f"{count:g} x {event}" for event, count in waits.items()) or "never"
+        print(f"An update of {name}, waits for the device: {events}")
     if minutes := found.get("minutes_of_a_fold"):
         print(f"A fold of IEMOCAP, {EPOCHS} epochs of both stages, extrapolated: {minutes:.0f} minutes")
 
@@ -234,7 +234,7 @@ def untrained_encoders(folder: Path) -> list[Path]:
 
 
 def compare(encoder: Path, folder: Path, noise: Noise, clips: int, rounds: int, inference_only: bool) -> dict:
-    """All of one encoder. `clips` are answered in inference."""
+    """All rows of an encoder; `clips` is the number answered in inference."""
     ours = our_stages(encoder, folder)
     found: dict = {"device": device_name(), "encoder": encoder_name(encoder), "rows": []}
     if not inference_only:
@@ -268,12 +268,12 @@ def main() -> None:
 
 
 def device_name() -> str:
-    """What everything is measured on."""
+    """The device of the measurements."""
     return torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
 
 
 def encoder_name(folder: Path) -> str:
-    """How large an encoder is."""
+    """The encoder's size in words."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return f"wav2vec2, {config.num_hidden_layers} layers of {config.hidden_size}"
 

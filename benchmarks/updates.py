@@ -1,7 +1,7 @@
-"""What an update costs on a GPU, found without one: operations and bytes, counted on tensors that have no data.
+"""The cost of an update on a GPU, computed without one: operations and bytes, counted on tensors without data.
 
-torch's autocast and its backward pass want a real GPU even then. So the tensors are on the CPU, `AsOnAGpu` casts them
-as autocast would, and attention is the kernel for GPUs.
+Even then torch's autocast and backward pass require a real GPU. So the tensors are on the CPU, `GpuAutocast` casts
+them as autocast would, and attention is the kernel for GPUs.
 """
 
 import math
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedConfig
 
+from benchmarks.measuring import resident_bytes
 from benchmarks.workload import CHARACTERS_A_SECOND, EMOTIONS
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from ser_mtl.training.adapters import attach_adapters, freeze_for_full_finetuning, unwrap
@@ -34,21 +35,21 @@ METHODS: dict[int, dict] = {
     1: {"tasks": ["emotion", "asr"]},
     2: {"tasks": ["emotion", "gender", "style"], "bottleneck_dim": 64, "fusion": "concat", "scl": "cos"},
 }
-"""Of each stage, what differs from the defaults of the config: the proposed system."""
+"""The proposed system: settings of each stage that differ from the defaults of the config."""
 CHARACTERS = 32
 
 
 @dataclass(frozen=True)
 class Update:
-    """One update: `steps` batches of as many utterances of as many frames.
+    """One update: `steps` batches of `batch` utterances of `frames` frames.
 
     Attributes:
         stage: 1 or 2.
-        batch: utterances of a batch.
-        frames: of each.
+        batch: utterances per batch.
+        frames: frames per utterance.
         dtype: of the products; float32 for no autocast.
-        checkpointing: whether activations are computed again in the backward pass.
-        steps: batches of an update; two cost as much memory as any more.
+        checkpointing: whether activations are recomputed in the backward pass.
+        steps: batches per update; more than two take no more memory than two.
     """
 
     stage: int
@@ -61,14 +62,14 @@ class Update:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an update costs.
+    """The cost of an update.
 
     Attributes:
         flops: operations of its forward and backward passes.
         weights: bytes of parameters, frozen or not.
         trained: bytes of the gradients and of what AdamW keeps.
-        saved: bytes that autograd keeps of a batch for the backward pass, beside parameters.
-        peak: bytes of all tensors at the moment when they are most, without what the libraries need for themselves.
+        saved: bytes that autograd keeps of a batch for the backward pass, without parameters.
+        peak: largest number of bytes of all tensors at one time, without the libraries' own memory.
     """
 
     flops: int
@@ -78,8 +79,8 @@ class Cost:
     peak: int
 
 
-class Living(TorchDispatchMode):
-    """Counts the bytes of all memory that operations ask for, as long as it is in use, and the most there was."""
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive, and their peak."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +88,7 @@ class Living(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run an operation and note the memory of what comes out."""
+        """Run an operation and count the memory of its outputs."""
         out = function(*args, **kwargs or {})
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -95,7 +96,7 @@ class Living(TorchDispatchMode):
         return out
 
     def note(self, tensor: Tensor) -> None:
-        """Count the memory of a tensor, unless it is known, until it is given back."""
+        """Count the memory of a tensor once, until it is freed."""
         memory = tensor.untyped_storage()
         if memory not in self._known:
             size = self._known[memory] = memory.nbytes()
@@ -107,8 +108,8 @@ class Living(TorchDispatchMode):
         self.bytes -= size
 
 
-class Saved(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd saves in forward passes, each memory once, parameters left out."""
+class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd saves in forward passes, each storage once, without parameters."""
 
     def __init__(self, model: nn.Module):
         self.bytes, self._known = 0, {id(p.untyped_storage()): p for p in model.parameters()}
@@ -117,17 +118,17 @@ class Saved(torch.autograd.graph.saved_tensors_hooks):
     def _pack(self, tensor: Tensor) -> Tensor:
         memory = tensor.untyped_storage()
         if id(memory) not in self._known:
-            self._known[id(memory)] = tensor  # keeps it, so that no other memory gets its number
+            self._known[id(memory)] = tensor  # kept alive: a freed id may be given to other memory
             self.bytes += memory.nbytes()
         return tensor
 
     def forget(self) -> None:
-        """Let go of what was saved."""
+        """Release the saved tensors."""
         self._known.clear()
 
 
 class _Ctc(torch.autograd.Function):
-    """The memory of torch's CTC: its table of (batch, frames, 2 x characters + 1)."""
+    """Takes the memory of torch's CTC, a table of (batch, frames, 2 x characters + 1), without reading values."""
 
     @staticmethod
     def forward(ctx, log_probabilities: Tensor, characters: int) -> Tensor:
@@ -143,12 +144,12 @@ class _Ctc(torch.autograd.Function):
 
 
 def ctc_without_data(log_probabilities: Tensor, targets: Tensor, *_, **__) -> Tensor:
-    """In the place of torch's CTC, which looks at its lengths: (frames, batch, characters) -> (batch,)."""
+    """Stand in for torch's CTC, which reads its lengths as numbers: (frames, batch, characters) -> (batch,)."""
     return _Ctc.apply(log_probabilities, targets.shape[1])
 
 
 def model_of(encoder: PreTrainedConfig, stage: int) -> nn.Module:
-    """The untrained model of a stage on an encoder, with what is frozen frozen."""
+    """The untrained model of a stage on an encoder, its frozen weights frozen."""
     config = SerMtlConfig(encoder_config=encoder, labels=LABELS, vocab_size=CHARACTERS, **METHODS[stage])
     with torch.device("meta"):
         model = SerMtlModel(config).to("meta")  # transformers makes the mask embedding on the CPU, whatever the device
@@ -158,8 +159,8 @@ def model_of(encoder: PreTrainedConfig, stage: int) -> nn.Module:
     return model
 
 
-def emptied(model: nn.Module) -> nn.Module:
-    """The model with new weights on the device of the moment, whose values nobody needs."""
+def with_empty_weights(model: nn.Module) -> nn.Module:
+    """The model with uninitialised weights on the current device."""
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(torch.empty(weight.shape), weight.requires_grad))
@@ -169,7 +170,7 @@ def emptied(model: nn.Module) -> nn.Module:
 
 
 def batch_of(update: Update, channels: int) -> dict[str, Tensor]:
-    """A batch as the Trainer has it: features of the frozen front end, and labels."""
+    """A batch as the Trainer's collator makes it: features of the frozen front end, and labels."""
     batch = {
         "features": torch.randn(update.batch, update.frames, channels),
         "frame_lengths": torch.full((update.batch,), update.frames),
@@ -181,8 +182,8 @@ def batch_of(update: Update, channels: int) -> dict[str, Tensor]:
     return batch
 
 
-class AsOnAGpu(TorchFunctionMode):
-    """Products in half precision, norms and losses in float32, as autocast on a GPU; attention in one kernel."""
+class GpuAutocast(TorchFunctionMode):
+    """Casts as autocast on a GPU does: products in half precision, norms and losses in float32; attention fused."""
 
     PRODUCTS = (F.linear, F.conv1d, torch.conv1d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm)
     EXACT = (F.layer_norm, F.softmax, F.log_softmax, Tensor.softmax, Tensor.log_softmax, F.cross_entropy,
@@ -193,7 +194,7 @@ class AsOnAGpu(TorchFunctionMode):
         self.dtype = dtype
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """Run a function of torch on tensors as autocast would hand them to it."""
+        """Run a torch function on inputs cast as autocast would cast them."""
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
             return efficient_attention(*(self.lower(x) for x in args[:3]), **kwargs)
@@ -206,20 +207,20 @@ class AsOnAGpu(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def lower(self, value: object) -> object:
-        """A tensor of floats in the type of the products."""
+        """A float32 tensor in half precision; anything else as it is."""
         floats = isinstance(value, Tensor) and value.dtype == torch.float32
         return value.to(self.dtype) if floats else value
 
 
 def dropout(hidden: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """That of a GPU, which keeps a byte for each value."""
+    """Dropout as on a GPU, which keeps a byte per value."""
     return torch.native_dropout(hidden, p, True)[0] if training and p else hidden
 
 
 def operations_of_convolution_backward(
     grad_shape: list[int], _: list[int], weight_shape: list[int], *args, **__
 ) -> int:
-    """Operations of the gradients of a convolution; torch forgets its groups in that of the weights."""
+    """Operations of a convolution's gradients; torch's own formula ignores the groups."""
     wanted = args[7]
     return sum(wanted[:2]) * 2 * math.prod(grad_shape) * math.prod(weight_shape[1:])
 
@@ -233,7 +234,7 @@ def efficient_attention(
     scale: float | None = None,
     **_,
 ) -> Tensor:
-    """The kernel that a GPU takes where there is a mask, which it copies in the type of the products."""
+    """The kernel that a GPU uses with a mask, which it copies in half precision."""
     frames = attn_mask.shape[-1]
     bias = torch.where(attn_mask, 0.0, -torch.inf).to(query.dtype)
     if frames % 8:  # rows of whole eights
@@ -246,11 +247,11 @@ def efficient_attention(
 def run(
     model: nn.Module, batch: dict[str, Tensor], update: Update, precision: Callable[[], AbstractContextManager]
 ) -> int:
-    """Forward and backward passes of an update; the bytes that the last one saved for its backward pass."""
+    """Run the passes of an update; the bytes that the last forward pass saved."""
     saved = 0
     for _ in range(update.steps):
         with precision():
-            found = Saved(model)
+            found = SavedBytes(model)
             with found:
                 loss = model(**batch).loss
             saved = found.bytes
@@ -260,18 +261,18 @@ def run(
 
 
 def cost_of(encoder: PreTrainedConfig, update: Update, on_cpu: bool = False) -> Cost:
-    """What an update costs on a GPU, or on a CPU with its own kernels."""
-    precision = partial(AsOnAGpu, update.dtype)
+    """The cost of an update on a GPU, or on a CPU with its own kernels."""
+    precision = partial(GpuAutocast, update.dtype)
     if on_cpu:
         precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=update.dtype != torch.float32)
     model = model_of(encoder, update.stage).train()
     if update.checkpointing:
-        # Within a backward pass a `TorchFunctionMode` is off, unless it is asked for.
+        # A `TorchFunctionMode` is off within a backward pass unless it is entered there.
         again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), precision())}
         unwrap(model).activation_checkpointing_enable(again)
     fake, ctc = FakeTensorMode(), patch.object(F, "ctc_loss", ctc_without_data)
-    with fake, ctc, Living() as living:
-        model, batch = emptied(model), batch_of(update, encoder.conv_dim[-1])
+    with fake, ctc, LiveBytes() as living:
+        model, batch = with_empty_weights(model), batch_of(update, encoder.conv_dim[-1])
         trained = [p for p in model.parameters() if p.requires_grad]
         state = [torch.zeros_like(p) for p in trained for _ in range(2)]  # of AdamW
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -280,18 +281,18 @@ def cost_of(encoder: PreTrainedConfig, update: Update, on_cpu: bool = False) -> 
         saved = run(model, batch, update, precision)
         del state
     formulas = {torch.ops.aten.convolution_backward: operations_of_convolution_backward}
-    # In a run of its own: its hooks keep what is computed again.
+    # Operations in a second run: its hooks keep recomputed activations alive.
     with fake, ctc, FlopCounterMode(display=False, custom_mapping=formulas) as flops:
         run(model, batch, update, precision)
     return Cost(flops.get_total_flops(), weights, 3 * size, saved, living.peak)
 
 
 def measured_peak(encoder: PreTrainedConfig, update: Update) -> int:
-    """Bytes of all tensors of such an update at most, measured on this CPU.
+    """Peak bytes of an update's tensors, measured on this CPU.
 
-    A process that sets `MALLOC_MMAP_THRESHOLD_` gives back what is freed, as it must for this.
+    The process must set `MALLOC_MMAP_THRESHOLD_`, so that freed memory is returned to the system.
     """
-    model = emptied(model_of(encoder, update.stage).train())
+    model = with_empty_weights(model_of(encoder, update.stage).train())
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.01)
     if update.checkpointing:
@@ -300,13 +301,8 @@ def measured_peak(encoder: PreTrainedConfig, update: Update) -> int:
     precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=update.dtype != torch.float32)
     run(model, batch_of(replace(update, batch=1, frames=40), encoder.conv_dim[-1]), update, precision)  # loads code
     model.zero_grad()
-    before = _resident("VmRSS") - sum(t.numel() * t.element_size() for t in [*model.parameters(), *state])
+    before = resident_bytes("VmRSS") - sum(t.numel() * t.element_size() for t in [*model.parameters(), *state])
     batch = batch_of(update, encoder.conv_dim[-1])
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     run(model, batch, update, precision)
-    return _resident("VmHWM") - before
-
-
-def _resident(which: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(which)))
+    return resident_bytes("VmHWM") - before

@@ -1,4 +1,4 @@
-"""What the speed benchmark works on: noise as long as IEMOCAP's utterances are, and the encoders it goes through."""
+"""The workload of the speed benchmark: noise with IEMOCAP's utterance lengths, and untrained encoders."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -45,10 +45,10 @@ def iemocap_lengths(utterances: int = UTTERANCES) -> np.ndarray:
 
 
 def utterances_of_batches(batches: int) -> np.ndarray:
-    """Lengths in seconds of what `batches` of a real epoch hold: (batches x 16,).
+    """Lengths in seconds of the utterances of `batches` batches of a real epoch: (batches x 16,).
 
-    Batches are taken at even steps from an epoch over the whole corpus in length groups. So few utterances, drawn one
-    by one, would lie too far apart for groups of like length; taken so, they are padded as those of the epoch.
+    Whole batches are taken at even steps from a length-grouped epoch over the corpus. So few utterances drawn one by
+    one would differ too much in length; whole batches keep the epoch's share of padding.
     """
     lengths = iemocap_lengths()
     order = np.array(list(LengthGroupedSampler(lengths, BATCH_SIZE, seed=0)))
@@ -58,16 +58,16 @@ def utterances_of_batches(batches: int) -> np.ndarray:
 
 
 def padded_share(lengths: np.ndarray, order: Sequence[int]) -> float:
-    """Share of a batch's positions that hold no audio, over all batches of 16 of `lengths` in this order."""
+    """Share of positions that are padding, over the batches of 16 of `lengths` in this order."""
     batches = [lengths[order[i : i + BATCH_SIZE]] for i in range(0, len(order), BATCH_SIZE)]
     return 1 - sum(b.sum() for b in batches) / sum(len(b) * b.max() for b in batches)
 
 
 def write_noise(folder: Path, seconds: np.ndarray) -> list[np.ndarray]:
-    """Write a folder corpus of noise, labelled at random for every task; a quarter more, in fold 1, is its test set.
+    """Write a folder corpus of noise with labels of every task; about eight more, in fold 1, are its test set.
 
     Returns:
-        The samples of what is not in the test set, float32, as they come back from the files.
+        The samples of the training utterances, float32, as they are read from the files.
     """
     random = np.random.default_rng(0)
     folder.mkdir()
@@ -94,32 +94,25 @@ def write_noise(folder: Path, seconds: np.ndarray) -> list[np.ndarray]:
 
 
 def xls_r_300m() -> PreTrainedConfig:
-    """XLS-R 300m's architecture, for untrained weights: time does not depend on what they are."""
-    return Wav2Vec2Config(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        conv_bias=True,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        mask_time_prob=0.075,
-        layerdrop=0.0,
-    )
+    """XLS-R 300m's architecture, for untrained weights: the time does not depend on their values."""
+    return _xls_r(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16)
 
 
 def four_layers_of_512() -> PreTrainedConfig:
-    """XLS-R's front end under a small Transformer: what a CPU can train."""
+    """XLS-R's front end under a small Transformer, which a CPU can train."""
+    return _xls_r(hidden_size=512, num_hidden_layers=4, num_attention_heads=8)
+
+
+def _xls_r(hidden_size: int, **size: int) -> PreTrainedConfig:
     return Wav2Vec2Config(
-        hidden_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        intermediate_size=2048,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
         conv_bias=True,
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
         mask_time_prob=0.075,
         layerdrop=0.0,
+        **size,
     )
 
 
@@ -131,7 +124,7 @@ def save_untrained(config: PreTrainedConfig, folder: Path) -> None:
 
 
 def transformer_flops(config: PreTrainedConfig, seconds: np.ndarray, passes: float) -> float:
-    """Floating-point operations that the Transformer needs for the real frames of utterances so long.
+    """Floating-point operations of the Transformer on utterances of these lengths, padding left out.
 
     For each frame and layer 4 d^2 (attention), 2 d d_ff (feed-forward) and 2 T d (scores) multiply-adds, and once the
     position convolution's d^2 k / groups. `passes` is 1 forward, 3 with the gradients of activations and weights, 2

@@ -73,12 +73,12 @@ def first_line(verb: str) -> str:
 def command_line(main: Callable[[], None], program: str | None = None) -> None:
     """Run a program; a user's mistake is one line on standard error and exit code 2, Ctrl-C one line and 130.
 
-    So is a disk that is full, or any other error of the operating system on a file. SIGTERM and SIGUSR1 are one line
+    A full disk, or any other error of the operating system, is a user's mistake here. SIGTERM and SIGUSR1 are one line
     and 143. A program that a launcher started ends with it.
 
     Args:
         main: the program.
-        program: its name in front of the line; by default that of the script.
+        program: its name, which the line begins with; by default that of the script.
     """
     name = program or Path(sys.argv[0]).name
     rank = os.environ.get("LOCAL_RANK", "0")
@@ -106,7 +106,7 @@ def command_line(main: Callable[[], None], program: str | None = None) -> None:
 
 @contextmanager
 def _printed() -> Iterator[None]:
-    """Write what was printed at the end of the block, and not when Python ends, which would not tell us of an error.
+    """Flush standard output at the end of the block: at exit, Python would hide an error.
 
     Raises:
         OSError: names standard output, if that is what cannot be written.
@@ -124,15 +124,15 @@ def _printed() -> Iterator[None]:
 
 
 def _drop_output() -> None:
-    """Standard output to nowhere, so that Python does not try again what it could not write."""
+    """Point standard output at nothing, so that Python does not try again at exit."""
     with suppress(AttributeError, OSError, ValueError):  # it is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(code: int, line: str | None = None, first: bool = True) -> NoReturn:
-    """End the program with a line. All processes find most mistakes: others wait, and speak if the first one has not.
+    """Print a line and exit. Most mistakes stop every process of a run: the others wait while the first one speaks.
 
-    The first one ends, and its launcher then ends the others.
+    Its end makes the launcher end them.
     """
     if not first:
         time.sleep(_SECONDS_FOR_THE_FIRST)

@@ -11,7 +11,7 @@ _ROOT = Path(__file__).resolve().parents[1]  # of a checkout, or of an installed
 
 
 def executor(folder: Path, name: str, options: dict, cluster: str) -> AutoExecutor:
-    """What submits jobs.
+    """The submitit executor that submits jobs.
 
     Args:
         folder: holds submitit's own files; all machines must share its file system.

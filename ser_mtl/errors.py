@@ -1,10 +1,10 @@
-"""`UserError`, for mistakes that a user can fix, `Notice`, and the errors of the Hub turned into a `UserError`."""
+"""`UserError`, for mistakes that a user can fix, `Notice`, for what they should know, and errors of the Hub."""
 
 import errno
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,15 @@ def _one_line(message: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 4 :]}"
 
 
+def some_of(names: Iterable[str], most: int = 3) -> str:
+    """The first names for a message, and how many more there are: `a, b, c and 4 more`."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 class Notice(UserWarning):
-    """One line on what a user should know, but that stops nothing. The command line prints it as it is."""
+    """One line that a user should know, and that stops nothing. The command line prints it as it is."""
 
 
 def notice(line: str) -> None:
@@ -44,10 +51,10 @@ def notice(line: str) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Make the errors of the files that travel, which have only Python's, ours.
+    """Turn ValueErrors of the files that travel to the Hub, which have no `UserError`, into one.
 
     Raises:
-        UserError: for each ValueError inside the block.
+        UserError: for a ValueError inside the block.
     """
     try:
         yield
@@ -57,10 +64,10 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def write_errors(what: str) -> Iterator[None]:
-    """Name the flag and the path in the errors of a disk.
+    """Turn errors of a disk into one line that begins with `what`, a flag and its path.
 
     Raises:
-        UserError: for each OSError inside the block.
+        UserError: for an OSError inside the block.
     """
     try:
         yield
@@ -74,7 +81,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def system_error(error: OSError) -> str | None:
-    """One line on what the operating system refuses, such as to write on a full disk; None if it does not say why."""
+    """One line on an error of the operating system, such as a full disk; None if it gives no reason."""
     if error.strerror is None:
         return None
     file = f"{error.filename}: " if error.filename else ""
@@ -83,14 +90,14 @@ def system_error(error: OSError) -> str | None:
 
 
 def encoding_error(error: UnicodeEncodeError) -> str:
-    """One line on a text that cannot be written: a name or a word of other bytes than UTF-8, or a poor terminal."""
+    """One line on a text that cannot be written: it holds bytes that are not UTF-8, or the terminal is not UTF-8."""
     around = error.object[max(0, error.start - 80) : error.end + 40]
     if "\ud800" <= error.object[error.start] <= "\udfff":
         return _one_line(f"{around}: holds bytes that are not UTF-8; rename it, or write it in UTF-8")
     return _one_line(f"{around}: cannot be written as {error.encoding}; set PYTHONIOENCODING=utf-8")
 
 
-_OF_XET = "Data processing error"  # how RuntimeErrors of hf_xet begin, which sends and fetches files
+_OF_XET = "Data processing error"  # start of RuntimeErrors of hf_xet, which transfers files
 
 OFFLINE = "HF_HUB_OFFLINE forbids the network; unset it"
 NO_TOKEN = "no token for the Hub: `hf auth login`, or set HF_TOKEN"
@@ -106,12 +113,12 @@ _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})\b")
 
 
 def unsigned(text: str) -> str:
-    """The text without the queries of its addresses: those of uploads are signed, and signatures are secrets."""
+    """The text without the queries of its URLs: uploads are signed there, and signatures are secrets."""
     return re.sub(r"\?[^\s?=]+=\S*", "", text)
 
 
 class _Unsigned(logging.Filter):
-    """Takes the signatures out of what the Hub's client logs when it tries again."""
+    """Removes signatures from what the Hub's client logs when it retries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = unsigned(record.getMessage()), ()
@@ -123,9 +130,9 @@ _UNSIGNED = _Unsigned()
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn errors of the Hub's client, transformers and PEFT into one line, if a model cannot be loaded or sent.
+    """Turn errors of the Hub's client, transformers and PEFT, in loading or sending a model, into one line.
 
-    The libraries are imported here, because programs that do not need them import this module.
+    The libraries are imported here because programs without need of them import this module.
 
     Args:
         what: the flag, file or model that the message begins with.
@@ -145,8 +152,8 @@ def hub_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {NO_TOKEN}") from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{what}: {OFFLINE}") from error
-    # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card.
-    # A damaged file of others fails in them with whatever error.
+    # The client and hf_xet raise RuntimeError if an upload fails, and ValueError for a bad card; a damaged file can
+    # raise anything in them.
     except Exception as error:
         raise UserError(f"{what}: {_reason(error)}") from error
 
@@ -191,7 +198,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _anonymous(error: "HfHubHTTPError") -> bool:
-    """Whether the Hub, and not its storage, was asked without a token."""
+    """Whether the request went to the Hub itself, not to its storage, and without a token."""
     from huggingface_hub.constants import ENDPOINT
 
     request = error.response.request
@@ -199,7 +206,7 @@ def _anonymous(error: "HfHubHTTPError") -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The status of HTTP in an error of the Hub's client or of hf_xet, if there is one."""
+    """The HTTP status in an error of the Hub's client or of hf_xet; None without one."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError) and error.response is not None:

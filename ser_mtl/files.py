@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The longest names leave no room for a longer one.
+    # A name of the greatest length leaves no room for a prefix.
     partial = path.with_name(f".partial.{path.name if len(os.fsencode(path.name)) <= _ROOM else path.name[9:]}")
     try:
         with writing(path):
@@ -49,14 +49,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _is_open_ended(path: Path) -> bool:
-    """Whether it is a pipe, a device, or a name of what is open, such as /dev/stdout: root could replace it."""
+    """Whether it is a pipe, a device, or a name for an open file such as /dev/stdout, which root could replace."""
     named = path.is_relative_to("/proc") or (path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm"))
     return os.path.exists(path) and not path.is_dir() and (named or not path.is_file())
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name `path` in the errors of a disk. Only opening a file names it, and torch and safetensors raise their own.
+    """Name `path` in errors of a disk: Python does so only when it opens a file; torch and safetensors have their own.
 
     Raises:
         OSError: with a file name, if something cannot be written.
@@ -90,8 +90,8 @@ def read_json(path: str | Path, schema: Any = dict) -> Any:
 
     Args:
         path: the file to read.
-        schema: the type of the content: dict, list, or a type of pydantic, such as a TypedDict. Types are strict: a
-            number is no text. Keys that a TypedDict does not name are left as they are.
+        schema: the type of the content: dict, list, or any type that pydantic checks, such as a TypedDict. Types are
+            strict: a number is not text. Keys that a TypedDict does not name are allowed.
 
     Raises:
         UserError: the file is missing or damaged, or does not fit the schema; the line names the key.
@@ -122,7 +122,7 @@ def read_yaml(path: str | Path, schema: Any = dict) -> Any:
     except (yaml.YAMLError, AttributeError, LookupError, TypeError) as error:  # the last three are its own bugs
         raise UserError(f"{path}: is damaged: {' '.join(str(error).split())}") from error
     inner = [content]
-    for values in inner:  # names for parts, within parts: a few lines may stand for more than any memory holds
+    for values in inner:  # aliases within aliases: a few lines may stand for more than any memory holds
         inner += values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
         if len(inner) > _MOST_SETTINGS:
             raise UserError(f"{path}: holds more than {_MOST_SETTINGS} settings")
@@ -130,7 +130,7 @@ def read_yaml(path: str | Path, schema: Any = dict) -> Any:
 
 
 def fitting(content: Any, schema: Any, what: object) -> Any:
-    """The content, as it is, if it fits the schema.
+    """Return the content unchanged if it fits the schema.
 
     Args:
         content: parsed JSON.
@@ -194,7 +194,7 @@ def _parsed(path: str | Path, parse: Callable[[str], Any]) -> Any:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file that a user or a stranger wrote, and that has an end.
+    """The content of a file of unknown origin.
 
     Raises:
         OSError: it is missing, a pipe or a device, or too large to be read whole.
@@ -210,7 +210,7 @@ def loads(text: str) -> Any:
     """Parse JSON. A number that is not finite, or has more than 64 bits, is null, as `write_json` writes it."""
     content = json.loads(text, parse_constant=lambda _: None, parse_float=_finite_number, parse_int=_whole_number)
     if "\\u" in text:
-        json.dumps(content, ensure_ascii=False).encode()  # half a character, which no file could hold
+        json.dumps(content, ensure_ascii=False).encode()  # refuses half a surrogate pair, which no file could hold
     return content
 
 
@@ -257,7 +257,7 @@ def _finite(obj: object) -> object:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse a pipe or a device in the place of a file: to open it would wait for ever.
+    """Refuse a pipe or a device in place of a file: opening it could wait forever.
 
     Raises:
         UserError: it is one.

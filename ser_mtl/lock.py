@@ -16,7 +16,7 @@ _held: dict[Path, TextIO] = {}
 
 
 def lock(folder: Path) -> None:
-    """Take a folder for this process, and create it if it is missing. Who has it already keeps it.
+    """Lock a folder for this process, and create it if it is missing. Its own locks may be taken again.
 
     Raises:
         UserError: another run has it.
@@ -42,17 +42,17 @@ def check_unlocked(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Give a folder back, if this process has it, and remove the file that held its lock."""
+    """Unlock a folder, if this process has locked it, and remove the lock file."""
     give_back(folder.resolve() / NAME)
 
 
 def take(path: Path) -> str | None:
-    """Take a file that is nothing but a lock for this process, and create it. Who has it already keeps it.
+    """Lock a file that exists only as a lock, and create it. This process's own locks may be taken again.
 
-    Record locks are not inherited by workers and hold on NFS too.
+    The locks are record locks: worker processes do not inherit them, and they hold on NFS too.
 
     Returns:
-        Who else has it; None if it is taken.
+        The other process that has it; None if this one has it now.
 
     Raises:
         UserError: it is a pipe or a device.
@@ -63,7 +63,7 @@ def take(path: Path) -> str | None:
         if not _locked(file, fcntl.LOCK_EX):
             with file:
                 return _owner(file)
-        if _is_there(file, path):  # else its owner released and removed it just now
+        if _is_there(file, path):  # else its owner removed it after we opened it
             _held[path] = file
             file.truncate(0)
             file.write(me())
@@ -74,24 +74,24 @@ def take(path: Path) -> str | None:
 
 
 def me() -> str:
-    """This process, as its locks name it."""
+    """The name of this process in its locks."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def give_back(path: Path) -> None:
-    """Remove a file that `take` took, if this process has it."""
+    """Unlock and remove a file of `take`, if this process has it."""
     if path in _held:
         path.unlink(missing_ok=True)
         _held.pop(path).close()
 
 
 def has(path: Path, owner: str) -> bool:
-    """Whether a file is the lock of this owner, in another process. Its owner may not ask: to read it would free it."""
+    """Whether a file is the lock of another process, by its `me()`. Never of one's own: reading it would unlock it."""
     return path.is_file() and path.read_text(encoding="utf-8", errors="replace") == owner
 
 
 def works_in(folder: Path) -> bool:
-    """Whether the file system of a folder has locks. Some mounts of Lustre do not, and then everyone gets them."""
+    """Whether a folder's file system supports locks. Some Lustre mounts do not: there, every `take` succeeds."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The metrics: one table, the source of names and order for results, tables, figures, cards and the Hub's index."""
+"""The table of metrics: their names and order in results, tables, figures, cards and the Hub's index."""
 
 from dataclasses import dataclass
 
@@ -69,4 +69,4 @@ METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 """Metrics by name."""
 
 MEAN_CCC = "mean_ccc"
-"""The mean CCC of the values that are trained, by which epochs are compared where emotion is not."""
+"""The mean CCC of the value tasks: it compares epochs where emotion is not trained."""

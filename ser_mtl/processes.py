@@ -1,4 +1,4 @@
-"""The same work on many jobs, in as many processes as there are cores."""
+"""The same function on many jobs, in several processes."""
 
 import multiprocessing
 import os
@@ -13,16 +13,16 @@ from ser_mtl.errors import UserError
 
 
 def cores() -> int:
-    """The cores that this process may use; 1 where processes are not forked, which would import everything anew."""
+    """The number of cores for `for_each`; 1 where processes are not forked, which would import everything anew."""
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     forks = method == "fork" and not multiprocessing.current_process().daemon
     return len(os.sched_getaffinity(0)) if forks else 1
 
 
 def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iterator:
-    """`work(job)` of every job, as they are done; in this process if one is enough.
+    """`work(job)` of every job, in the order they finish; in this process if one is enough.
 
-    Warnings in the processes are given here. They end with this one, however it ends.
+    Warnings of the processes are repeated here. The processes end with this one, however it ends.
 
     Raises:
         UserError: a process was killed.
@@ -51,7 +51,7 @@ def for_each(jobs: Sequence, work: Callable[[Any], Any], processes: int) -> Iter
 
 
 def _received(receiver: Any, running: dict) -> Iterator:
-    """The result that waits in a pipe; none if its process has come to its end."""
+    """The result that waits in a pipe; none if its process has ended."""
     try:
         result, caught = receiver.recv()
     except EOFError:
@@ -74,8 +74,8 @@ def _work(jobs: Sequence, work: Callable, place: Any, sender: Any, parent: int) 
     """Take one job after another, until none is left or one fails."""
     import torch
 
-    torch.set_num_threads(1)  # a core each; and the threads of the process that was forked are not here
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for all: the first process ends the others
+    torch.set_num_threads(1)  # a core each; besides, a fork has none of its parent's threads
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, but the parent ends its children
     signal.signal(signal.SIGTERM, stopping.stop)
     stopping.end_with_parent(parent)
     while (job := _next(place)) < len(jobs):

@@ -17,7 +17,6 @@ from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import logging
 
-from ser_mtl.corpora import load_corpus
 from ser_mtl.corpora.dealing import ALL, Fold
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
@@ -71,7 +70,7 @@ class Settings(NamedTuple):
 _PLACEHOLDERS = {"fold": "N|all", "dir": "DIR", "id": "ID", "encoder": "DIR_OR_ID", "stage1": "DIR_OR_ID",
                  "tasks": "TASK", "asr": "DIR", "emotion": "DIR",
                  "model": "METRIC", "checkpoint": "DIR", "name": "NAME", "strategy": "WHEN", "to": "NAME"}  # fmt: skip
-"""What stands for a value of text in the help, by the last word of its flag."""
+"""Placeholders of text values in the help, by the last word of the flag."""
 
 
 class Formatter(RawDescriptionHelpFormatter):
@@ -126,7 +125,7 @@ class StageParser(Parser):
 
 
 def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Settings:
-    """Read the command line, and the file it begins with, if it does.
+    """Read the command line, and the file that it may begin with.
 
     Raises:
         UserError: a flag that does not exist, or a value that does not make sense.
@@ -157,7 +156,7 @@ def parse_settings(stage: type[Stage], argv: list[str] | None = None) -> Setting
 
 
 def name_of_fold(fold: Fold | None) -> str:
-    """The folder of a run, by what it holds out; an official split has the test set 1."""
+    """Name of a run's folder, by the fold that it holds out; an official split counts as fold 1."""
     return ALL if fold == ALL else f"fold{fold or 1}"
 
 
@@ -185,9 +184,7 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
     if "training" in content:
         fitting(content, Record, file)
         if content.get("stage") != stage:
-            raise UserError(
-                f"{file}: is of a run of stage {content.get('stage')}; use run_stage{content.get('stage')}.py"
-            )
+            raise UserError(f"{file}: is of a stage-{content.get('stage')} run; use run_stage{content.get('stage')}.py")
         content = _settings_of_run(content, {name: flags[name].default for name in FLAGS_OF_RECIPES[stage]})
     words = []
     for name, value in content.items():
@@ -199,10 +196,10 @@ def words_of_file(file: Path, parser: StageParser, stage: int) -> list[str]:
 
 
 def _settings_of_run(record: dict, before_recipes: dict) -> dict:
-    """Those of a run. `before_recipes`: what flags of recipes had in a version whose runs do not name them."""
+    """The settings in a run's `args.json`. `before_recipes`: those of runs that are older than recipes."""
     settings = before_recipes | settings_of(record)
     if "augment" in before_recipes:
-        settings["augment"] = settings["augment"] or "none"  # else the recipe would have its say
+        settings["augment"] = settings["augment"] or "none"  # else the recipe would set it
     kept = {name: value for name, value in settings.items() if name not in DERIVED and not name.startswith(NOT_THE_RUN)}
     batch = {"per_device_train_batch_size": settings["batch_size"]} if "batch_size" in settings else {}
     recipe = {"recipe": settings.get("recipe") or "paper"}  # before there were recipes, all runs had the paper's
@@ -216,7 +213,7 @@ def _as_words(value: object) -> list[str]:
 
 
 def _fill_in(settings: Settings) -> None:
-    """Settle the model that the stage starts from, where the command line does not name it."""
+    """Set the model that the stage starts from, where the command line does not name it."""
     corpus, stage, args, _ = settings
     if isinstance(stage, Stage1) and stage.encoder is None and corpus.corpus == "demo":
         with args.main_process_first(desc="making the demo's encoder"):
@@ -230,12 +227,12 @@ def _fill_in(settings: Settings) -> None:
 
 
 def record_of(settings: Settings) -> dict:
-    """The content of `args.json`, as far as it is known before the corpus is read."""
+    """The part of `args.json` that is known before the corpus is read."""
     stage, args = settings.stage, settings.args
     _as_before(stage, Path(args.output_dir) / "args.json")
     corpus = asdict(settings.corpus)
     corpus["fold"] = corpus["fold"] or 1  # an official split has one
-    # So that the run is known again from another working directory.
+    # Absolute, so that the run is recognised from another working directory.
     if corpus["data_dir"]:
         corpus["data_dir"] = [place_of_data(corpus["corpus"], folder) for folder in corpus["data_dir"]]
     if corpus["corpus"].endswith(".toml"):
@@ -244,14 +241,14 @@ def record_of(settings: Settings) -> dict:
 
 
 def _as_before(stage: Stage, saved: Path) -> None:
-    """Leave out the default tasks that the run in this folder found nobody to have annotated."""
+    """Leave out the default tasks that the run in this folder found without annotation."""
     if os.path.isfile(saved):  # unlike a Path, it takes any name
-        with suppress(UserError):  # what is wrong with the file is said where the folder is checked
+        with suppress(UserError):  # a damaged file is reported where the folder is checked
             stage.leave_out(read_json(saved, Record).get("tasks_left_out", []))
 
 
 def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
-    """Leave out the default tasks that the corpus does not have, and name them in a line."""
+    """Leave out the default tasks that the corpus does not annotate, and name them in a line."""
     stage = settings.stage
     if left_out := leave_out_unusable(stage, parts, stage.default_tasks):
         record["method"] |= asdict(stage)
@@ -261,23 +258,17 @@ def settle_tasks(settings: Settings, parts: DatasetDict, record: dict) -> None:
 def read_corpus(corpus: CorpusArguments, args: SerMtlArguments) -> Dataset:
     """Read the utterances of a corpus; one process makes the demo's, the others wait."""
     with args.main_process_first(desc="reading the corpus"):
-        return _load(corpus)
-
-
-def _load(corpus: CorpusArguments) -> Dataset:
-    return load_corpus(
-        corpus.corpus, corpus.data_dir, not corpus.no_check_counts, corpus.distinct_speakers, corpus.map or ()
-    )
+        return corpus.load()
 
 
 def note_changes(settings: Settings) -> None:
-    """Say if the corpus on this disk is not the one of a finished run. No audio is decoded, and nothing downloaded."""
+    """Say if the corpus has changed since a finished run. No audio is decoded, and nothing downloaded."""
     corpus, _, args, _ = settings
     if args.process_index or not corpus.data_dir or not all(map(os.path.isdir, corpus.data_dir)):
         return
     try:
         with warnings.catch_warnings(action="ignore"):
-            parts = split(_load(corpus), corpus.fold, corpus.dev)
+            parts = split(corpus.load(), corpus.fold, corpus.dev)
             parts = with_dev_in_train(parts) if corpus.refit and "dev" in parts else parts
         data = split_record(parts, corpus.fold or 1, corpus.dev)
         data |= {"labels": {}, "annotations": hash_of_annotations(joined(parts), settings.stage.tasks)}
@@ -298,7 +289,7 @@ def show_classes(parts: DatasetDict, stage: Stage, args: SerMtlArguments) -> Non
 
 
 def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
-    """Count what test and training share, and print it in one line before training starts."""
+    """Count what test and training sets share, and print it in one line."""
     leaks = find_leaks(parts) if "test" in parts else {}
     if args.process_index == 0:
         print(leaks_line(leaks) if leaks else "Nothing is held out for a test (--fold all)")
@@ -306,7 +297,7 @@ def look_for_leaks(parts: DatasetDict, args: SerMtlArguments) -> dict:
 
 
 def build_trainer(settings: Settings, parts: DatasetDict, record: dict) -> SerMtlTrainer:
-    """The Trainer of a stage, with the experiments that the flags ask for; with --refit, after the first training."""
+    """The Trainer of a stage, with the experiments that flags ask for; with --refit, that of the second training."""
     corpus, stage, args, research = settings
     if corpus.refit:
         return refitting_trainer(partial(_trainer, research), stage, args, parts, record)

@@ -1,4 +1,4 @@
-"""Text of others, made safe for where it is shown: labels, names of people and files, transcripts, messages."""
+"""Text from outside (labels, names of people and files, transcripts, messages), made safe for where it is shown."""
 
 import csv
 import re
@@ -7,9 +7,9 @@ from io import StringIO
 
 from markupsafe import Markup
 
-# Controls, line separators, marks that turn the direction of writing, and bytes of file names that are no UTF-8.
+# Control characters, line separators, marks of writing direction, and bytes of file names that are not UTF-8.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# What Markdown or HTML in it would read as markup; of addresses, what makes a link of them.
+# What Markdown, or HTML in it, reads as markup; in URLs, what makes them links.
 _MARKUP = re.compile(r"[\\`*_\[\]<>&|~$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -21,7 +21,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written as UTF-8: names of files and words of a command line may hold any bytes."""
+    """Whether a text can be written as UTF-8: file names and words of a command line may hold any bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -34,7 +34,7 @@ def _code(character: str) -> str:
 
 
 def markdown(text: object) -> Markup:
-    """The text as Markdown that shows it as it is, in one line. `Markup` is Markdown already and stays."""
+    """Escape the text, so that Markdown shows it as it is, in one line. `Markup` is Markdown already and stays."""
     if isinstance(text, Markup):
         return text
     return Markup(_MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), printable(str(text))))
@@ -43,7 +43,7 @@ def markdown(text: object) -> Markup:
 def csv_line(cells: Iterable[object]) -> str:
     """A row of comma-separated values, without the end of the line.
 
-    A cell that a spreadsheet would compute, such as =1+1, gets a ' in front, which `unguarded` takes away.
+    A cell that a spreadsheet would compute, such as =1+1, gets a ' in front, which `unguarded` removes.
     """
     line = StringIO()
     csv.writer(line).writerow([_guarded(str(cell)) for cell in cells])

@@ -1,4 +1,4 @@
-"""Ending a program early: the signals that say so, and the death of the launcher that started it."""
+"""Ending a program early: on a signal, or when the launcher that started it dies."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def _watch(parent: int) -> None:
 
 
 def _launched() -> bool:
-    """Whether a launcher started this process itself: its variables alone may be inherited, or a user's own."""
+    """Whether this process's parent is a launcher; its variables alone may be inherited, or set by a user."""
     if not {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & set(os.environ):
         return False
     if os.getppid() != _PARENT:  # it is dead already

@@ -1,4 +1,4 @@
-"""The tasks: one table, the source of columns, targets, heads, titles and the Hub's task types."""
+"""The table of tasks: their columns, targets, heads, titles and the Hub's task types."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,7 +35,7 @@ TASKS: dict[str, Task] = {
         Task("dominance", "dominance", "value", "dominance", "other"),
     )
 }
-"""All tasks by name, in the order of all tables and figures."""
+"""All tasks by name, in the order of tables and figures."""
 
 CLASSIFICATION_TASKS = tuple(task.name for task in TASKS.values() if task.kind == "classes")
 """Names of the tasks with one label per utterance."""

@@ -84,7 +84,7 @@ def test_what_is_neither_folder_nor_repository_is_said_so():
 def test_damaged_weights_and_names_of_no_repository_say_what_to_do():
     damaged = SafetensorError("Error while deserializing header: header too small")
     assert line(damaged) == f"model x: its weights are damaged ({damaged}); copy or download them again"
-    with pytest.raises(UserError, match=r"^repository a/b/c: is no name of one; write namespace/name"):
+    with pytest.raises(UserError, match=r"^repository a/b/c: is not a valid name; write namespace/name"):
         make_repository(HfApi(), "a/b/c")
 
 

@@ -29,7 +29,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("words", CASES, ids=lambda words: words[-1].strip()[:40])
-def test_it_ends_and_prints_as_python_does(python, tmp_path, words):
+def test_a_preloaded_process_ends_and_prints_as_python_does(python, tmp_path, words):
     for name in ("folder", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "beside.py").write_text(f"name = {name!r}")

@@ -1,4 +1,4 @@
-"""Annotating as jobs of a cluster. The jobs share the folder of shards, and nothing else."""
+"""Annotating as jobs on a cluster. The jobs share the folder of shards, and nothing else."""
 
 import time
 from contextlib import suppress
@@ -21,7 +21,7 @@ class _Share(Checkpointable):
     """The share of one process of a job. submitit requeues it when its time is up."""
 
     def __call__(self, task: Task, job: int, jobs: int) -> str | None:
-        """None, or what a user did wrong."""
+        """Annotate. Returns None, or the message of a `UserError`."""
         here = JobEnvironment()
         place = Place(job * here.num_tasks + here.global_rank, jobs * here.num_tasks, here.local_rank)
         try:
@@ -32,16 +32,16 @@ class _Share(Checkpointable):
 
 
 def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm") -> str:
-    """Submit jobs, and wait for them. If this program is stopped, they go on; so does the same command.
+    """Submit jobs, and wait for them. If this program is stopped, they continue.
 
     Args:
-        task: what is to be annotated.
+        task: to be shared by the jobs.
         jobs: their number.
         options: of submitit, for each job.
         cluster: "slurm", or "local" for processes of this machine.
 
     Returns:
-        One line on what there is now.
+        One line on the result.
 
     Raises:
         UserError: there is no such cluster here, or not all shards could be written.
@@ -55,8 +55,8 @@ def annotate_by_jobs(task: Task, jobs: int, options: dict, cluster: str = "slurm
     reasons = [(job, _reason(job)) for job in running]
     if failed := [(job, reason) for job, reason in reasons if reason]:
         job, reason = failed[0]
-        raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); the same "
-                        "command goes on")  # fmt: skip
+        raise UserError(f"{reason} ({len(failed)} of {jobs} jobs; the log of one is {job.paths.stderr}); run the same "
+                        "command again to continue")  # fmt: skip
     return outcome(read_json(task.output_dir / NAME, Plan), task.output_dir)[0]
 
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: what the shards hold, once all are written."""
+"""`manifest.json`: the list of the shards, written once all are complete."""
 
 import hashlib
 from pathlib import Path
@@ -39,16 +39,19 @@ class Manifest(TypedDict):
 
 
 def unfinished(plan: Plan, output_dir: Path) -> list[int]:
-    """The numbers of the shards that are not there as a whole."""
+    """The numbers of the shards that are missing or incomplete."""
     shards = enumerate(plan["shards"])
     return [number for number, files in shards if not is_whole(path_of(output_dir, number), len(files))]
 
 
 def complete(plan: Plan, output_dir: Path) -> tuple[Manifest, bool]:
-    """The manifest of a folder with all its shards, and whether it had to be written: one process of many does."""
+    """The manifest of a complete folder, and whether this process wrote it: only one does."""
     with planning(output_dir):
-        for left in (*output_dir.glob(".shard-*"), *output_dir.glob(".partial.*")):  # by processes that were killed
-            left.unlink(missing_ok=True)
+        for file in (
+            *output_dir.glob(".shard-*"),
+            *output_dir.glob(".partial.*"),
+        ):  # left by processes that were killed
+            file.unlink(missing_ok=True)
         try:
             manifest: Manifest = read_json(output_dir / NAME, Manifest)
             if manifest["plan"] == plan["sha256"]:

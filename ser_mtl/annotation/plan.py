@@ -1,4 +1,4 @@
-"""Which recordings belong to which shard: written once, and only added to."""
+"""`plan.json`: the recordings of each shard. It is written once, and only added to."""
 
 import hashlib
 import os
@@ -20,12 +20,12 @@ from ser_mtl.safe_text import is_utf8
 NAME = "plan.json"
 _LOCK = ".plan.lock"
 _BYTES = 2**30
-"""Recordings of a shard: what a kill may cost is minutes, even where each lasts hours."""
+"""The most bytes of a shard's recordings: a kill then costs minutes, even if each recording lasts hours."""
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Settings(TypedDict):
-    """What the answers depend on. All shards of a folder share it."""
+    """Everything that the answers depend on, the same for all shards of a folder."""
 
     dtype: str
     transcript: bool
@@ -44,16 +44,16 @@ class Plan(TypedDict):
     shards: list[Annotated[list[str], Field(min_length=1)]]
     sha256: str
     first_bytes: NotRequired[list[int]]
-    """The size of each shard's first recording, by which other recordings of the same names are known."""
+    """The size of each shard's first recording, by which other recordings of the same names are recognised."""
 
 
 def plan(data_dir: Path, output_dir: Path, shard_files: int, model: str, settings: Settings) -> Plan:
-    """The plan of a folder: that of before, with further shards for recordings that are new.
+    """The plan of a folder: the existing one, with further shards for new recordings.
 
     Args:
-        data_dir: the recordings, in any depth.
-        output_dir: the shards; created if it is missing.
-        shard_files: recordings in a shard at most; those of 1 GiB are enough too.
+        data_dir: folder of the recordings, at any depth.
+        output_dir: folder of the shards; created if it is missing.
+        shard_files: the most recordings in a shard; fewer if they reach 1 GiB.
         model: its name, for people.
         settings: of the answers.
 
@@ -90,7 +90,7 @@ def recordings_in(data_dir: Path) -> list[str]:
     """The paths of all recordings below a folder, sorted.
 
     Raises:
-        UserError: it is no folder, or there is none.
+        UserError: it is not a folder, or there are none.
     """
     if not data_dir.is_dir():
         raise UserError(f"--data_dir {data_dir}: is not a folder")
@@ -108,7 +108,7 @@ def recordings_in(data_dir: Path) -> list[str]:
 
 @contextmanager
 def planning(output_dir: Path) -> Iterator[None]:
-    """Wait until no other process writes the plan or the manifest, and keep all others from it within the block."""
+    """Keep other processes from writing the plan or the manifest within the block; waits for one that does."""
     while take(output_dir / _LOCK):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     try:
@@ -153,24 +153,24 @@ def _dealt(files: list[str], data_dir: Path, shard_files: int) -> Iterator[list[
 
 
 def _check_same(before: Plan, path: Path, data_dir: Path) -> None:
-    """Check that the recordings are those of before, by the size of one of each shard."""
+    """Check that the recordings have not been exchanged, by the size of one in each shard."""
     sizes = zip(before["shards"], before.get("first_bytes", []), strict=False)
     looked = [(shard[0], size == now) for shard, size in sizes if -1 not in (size, now := _size(data_dir / shard[0]))]
     changed = [file for file, same in looked if not same]
     if len(changed) == len(looked) > 1:
         raise UserError(
-            f"--data_dir {data_dir}: holds other recordings than {path} was begun with, under the same names: of all "
-            f"{len(looked)} that were compared, such as {changed[0]}, the sizes differ; name another --output_dir"
+            f"--data_dir {data_dir}: its recordings are not those that {path} was begun with: the sizes of "
+            f"all {len(looked)} that were compared differ, such as {changed[0]}; name another --output_dir"
         )
     if changed:
         notice(
             f"{data_dir / changed[0]}: has changed since {path} was begun ({len(changed)} of the {len(looked)} that "
-            "were compared); delete the shards whose answers are to be new"
+            "were compared); delete the shards that are to be annotated again"
         )
 
 
 def _size(file: Path) -> int:
-    """Bytes of a file; -1 if it is gone: its row will say so."""
+    """Bytes of a file; -1 if it is gone, which its row will report."""
     try:
         return os.path.getsize(file)
     except OSError:
@@ -178,5 +178,5 @@ def _size(file: Path) -> int:
 
 
 def _is_below(file: str) -> bool:
-    """Whether a path of a plan, which somebody else may have written, stays in the folder of recordings."""
+    """Whether a path of a plan, which may be of unknown origin, is inside the folder of recordings."""
     return bool(file) and "\0" not in file and not file.startswith("/") and ".." not in file.split("/")

@@ -1,4 +1,4 @@
-"""How far all processes have come, with the time left."""
+"""The progress bar of `ser-mtl annotate`, over all processes."""
 
 import os
 import time
@@ -13,12 +13,12 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Progress:
-    """A bar of recordings: those of the shards that came to the folder, by whichever process, and our own.
+    """A bar of recordings: those of the shards in the folder, whichever process wrote them, and of this process.
 
     Args:
-        plan: the plan.
-        output_dir: the shards.
-        shown: one process of a machine shows it.
+        plan: of the annotation.
+        output_dir: folder of the shards.
+        shown: whether this process shows the bar; one process of a machine does.
     """
 
     def __init__(self, plan: Plan, output_dir: Path, shown: bool):
@@ -36,7 +36,7 @@ class Progress:
         self._bar.close()
 
     def show(self, own: int = 0) -> None:
-        """Move the bar, at most once a second; `own` are the recordings answered in a shard in the making."""
+        """Move the bar, at most once a second; `own` is the number of recordings answered in the current shard."""
         if self._bar.disable or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
         self._looked = time.monotonic()

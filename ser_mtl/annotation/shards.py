@@ -1,4 +1,4 @@
-"""One shard: answers to its recordings as rows of a Parquet file."""
+"""A shard: answers to its recordings as rows of a Parquet file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from ser_mtl.files import refuse_special, replacing
 from ser_mtl.inference.recognizer import Recognizer
 
@@ -25,10 +25,10 @@ def path_of(output_dir: Path, number: int) -> Path:
 
 
 def is_whole(path: Path, rows: int) -> bool:
-    """Whether a shard is there, with all its rows and the columns that every shard has.
+    """Whether a shard exists, with all its rows and the columns that every shard has.
 
     Raises:
-        UserError: something else is, which would be waited for.
+        UserError: it is a pipe or a device.
     """
     refuse_special(path)
     try:
@@ -46,7 +46,7 @@ def schema_of(recognizer: Recognizer) -> pa.Schema:
     class; one that gives a value is a struct of `value`. A segment has `start`, `end`, the tasks and its transcript.
     """
     tasks = [pa.field(task, _task(labels)) for task, labels in recognizer.labels.items()]
-    if recognizer.transcript and transcribing(recognizer.model) is not None:
+    if recognizer.transcript and transcript_source(recognizer.model) is not None:
         tasks.append(pa.field("transcript", pa.string()))
     times = [pa.field(name, pa.float64()) for name in ("start", "end")]
     segments = pa.field("segments", pa.list_(pa.struct([*times, *tasks])))
@@ -62,13 +62,13 @@ def _task(labels: list[str]) -> pa.DataType:
 
 
 def write_shard(path: Path, data_dir: Path, files: list[str], recognizer: Recognizer) -> Iterator[int]:
-    """Answer recordings, and write the shard when all are answered. What cannot be answered has an `error`.
+    """Answer recordings, and write the shard when all are answered. Those that cannot be answered have an `error`.
 
     Yields:
-        How many are answered, after each of them.
+        The number of answered recordings, after each of them.
 
     Raises:
-        OSError: the shard cannot be written; nothing is.
+        OSError: the shard cannot be written; there is then no file.
     """
     schema = schema_of(recognizer)
     rows: list[dict] = []

@@ -1,4 +1,4 @@
-"""What one process does. No process waits for another: shards are claimed by locks that end with their owner."""
+"""The work of one process. No process waits for another: shards are claimed by locks that end with their owner."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from segments_ser_mtl import has_silero
 from ser_mtl.annotation import manifest
 from ser_mtl.annotation.plan import Plan, Settings, plan
@@ -23,7 +23,7 @@ from ser_mtl.model.front_end import weights_digest
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be annotated, how, and where to."""
+    """The recordings to annotate, the model, and the folder of the answers."""
 
     data_dir: Path
     output_dir: Path
@@ -36,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is, of how many; `local` among those of its machine."""
+    """The number of this process among `world` processes; `local` is its number on its machine."""
 
     rank: int = 0
     world: int = 1
@@ -44,10 +44,10 @@ class Place:
 
     @classmethod
     def of_launcher(cls) -> "Place":
-        """As `accelerate launch` or `torchrun` says; nothing of them is started.
+        """The place that `accelerate launch` or `torchrun` has set in the environment.
 
         Raises:
-            UserError: a variable of the environment is no number, or they do not go together.
+            UserError: a variable of the environment is not a number, or they contradict each other.
         """
         names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK"}
         given = {field: os.environ[name] for field, name in names.items() if name in os.environ}
@@ -55,15 +55,15 @@ class Place:
             place = cls(**{field: int(value) for field, value in given.items()})
             if place.rank < place.world:
                 return place
-        said = ", ".join(f"{names[field]}={value}" for field, value in given.items())
-        raise UserError(f"{said}: are no places of a launcher; unset them, or start accelerate launch or torchrun")
+        variables = ", ".join(f"{names[field]}={value}" for field, value in given.items())
+        raise UserError(f"{variables}: are not set by a launcher; unset them, or use accelerate launch or torchrun")
 
     def order(self, shards: list[int], shared: bool) -> list[int]:
-        """The shards in the order in which this process tries them: its share, then what others have left.
+        """The shards in the order in which this process tries them: its own share, then those of others.
 
         Args:
             shards: their numbers.
-            shared: whether others' are tried too.
+            shared: whether those of others are tried too.
         """
         own = [number for number in shards if number % self.world == self.rank]
         others = [number for number in reversed(shards) if number % self.world != self.rank]
@@ -71,10 +71,10 @@ class Place:
 
 
 def annotate(task: Task, place: Place) -> str:
-    """Write this process's share of the shards, and what processes that died have left.
+    """Write this process's share of the shards, and those that processes which died have left.
 
     Returns:
-        One line on what there is now; empty if another process says it.
+        One line on the result; empty if another process reports it.
 
     Raises:
         UserError: no model, nothing to annotate, another model than before, or a folder that cannot be written.
@@ -93,7 +93,7 @@ def annotate(task: Task, place: Place) -> str:
 
 
 def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: Progress) -> int:
-    """Try every unfinished shard once; how many this process wrote."""
+    """Try every unfinished shard once. Returns the number of shards that this process wrote."""
     wrote = 0
     for number in place.order(manifest.unfinished(planned, task.output_dir), works_in(task.output_dir)):
         with _claimed(task.output_dir, number, planned) as mine:
@@ -104,7 +104,7 @@ def _pass(task: Task, planned: Plan, place: Place, recognizer: Recognizer, bar: 
 
 
 def outcome(planned: Plan, output_dir: Path) -> tuple[str, Literal["missing", "written", "known"]]:
-    """One line on what there is, and whether shards are missing, or the manifest is there; one process writes it."""
+    """One line on the result, and its state: shards are missing, this process wrote the manifest, or it was there."""
     if missing := manifest.unfinished(planned, output_dir):
         left = f"{len(missing)} of {len(planned['shards'])} shards are still to come: other processes write them"
         return f"{left}; if none does, run the same command again", "missing"
@@ -116,7 +116,7 @@ def outcome(planned: Plan, output_dir: Path) -> tuple[str, Literal["missing", "w
 
 @contextmanager
 def _claimed(output_dir: Path, number: int, planned: Plan) -> Iterator[bool]:
-    """Whether a shard is this process's to write: nobody else writes it, and nobody has."""
+    """Whether this process is to write a shard: no other process is writing it, or has written it."""
     lock = path_of(output_dir, number).with_suffix(".lock")
     lock = lock.with_name(f".{lock.name}")
     if take(lock):
@@ -137,7 +137,7 @@ def _settings(recognizer: Recognizer) -> Settings:
     model = recognizer.model
     return Settings(
         dtype=str(model.dtype).removeprefix("torch."),
-        transcript=recognizer.transcript and transcribing(model) is not None,
+        transcript=recognizer.transcript and transcript_source(model) is not None,
         speech="silero-vad" if has_silero() else "energy",
         model=weights_digest(_answering(model.state_dict())),
         labels=recognizer.labels,
@@ -147,7 +147,7 @@ def _settings(recognizer: Recognizer) -> Settings:
 
 
 def _answering(state: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """The weights that answers come from. What adapters stand in for is drawn anew in each process, and never used."""
+    """The weights that answers depend on: not the modules that adapters replace, which are random in each process."""
     return [weight for name, weight in state.items() if ".original_module." not in name]
 
 

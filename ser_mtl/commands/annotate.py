@@ -1,4 +1,4 @@
-"""Answers to all recordings below a folder, as Parquet files; resumes, and any number of processes share the work.
+"""Answer all recordings below a folder, as Parquet files; resumes, and any number of processes share the work.
 
 ser-mtl annotate --data_dir recordings/ --output_dir answers/ --model me/xlsr-ser-stage2
 accelerate launch --multi_gpu --num_processes 8 -m ser_mtl annotate --data_dir ... --output_dir ... --model ...
@@ -7,39 +7,37 @@ ser-mtl annotate ... --launcher slurm --jobs 16 --slurm_options gpus_per_node=1 
 
 import os
 from argparse import ArgumentParser, Namespace
+from math import inf
 from pathlib import Path
 
 from ser_mtl.errors import UserError
-from ser_mtl.parsing import add_loading
+from ser_mtl.parsing import add_loading, number
 from ser_mtl.safe_text import printable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = parser.add_argument
-    add("--data_dir", type=Path, required=True, help="Folder of the recordings, in any depth.")
+    add("--data_dir", type=Path, required=True, help="Folder of the recordings, at any depth.")
     add(
         "--output_dir", type=Path, required=True, help="Folder of the answers, shared by the processes of all machines."
     )
     add("--model", required=True, help="Hub id or run folder.")
-    add("--shard_files", type=number, default=1000, help="Recordings per shard; fewer if they reach 1 GiB. [1000]")
+    add(
+        "--shard_files",
+        type=number(int, 1, inf),
+        default=1000,
+        help="Recordings per shard; fewer if they reach 1 GiB. [1000]",
+    )
     add_loading(parser)
     add(
         "--launcher",
         default="local",
         choices=["local", "slurm"],
-        help="local: this process, or those of accelerate; slurm: jobs of a cluster. [local]",
+        help="local: this process, or those of accelerate; slurm: jobs on a cluster. [local]",
     )
-    add("--jobs", type=number, default=1, help="With --launcher slurm: how many jobs share the work. [1]")
+    add("--jobs", type=number(int, 1, inf), default=1, help="With --launcher slurm: how many jobs share the work. [1]")
     add("--slurm_options", nargs="+", default=[], help="Options of submitit for each job, name=value.")
-
-
-def number(text: str) -> int:
-    """A whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 def main(args: Namespace) -> None:

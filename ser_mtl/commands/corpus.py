@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import add_corpus
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
@@ -24,28 +25,26 @@ def add_arguments(parser: ArgumentParser) -> None:
         "folders",
         nargs="*",
         metavar="DIR",
-        help="Where the corpus is; several folders are joined; user/dataset for hub.",
+        help="Folder of the corpus; several are joined; user/dataset for --corpus hub.",
     )
     parser.add_argument(
-        "--corpus", default="folder", help="Its name, or the path of a description; as for run_stage1.py. [folder]"
+        "--corpus",
+        default="folder",
+        help="Name of the corpus, or the path of a description; as for run_stage1.py. [folder]",
     )
     parser.add_argument(
         "--fold",
         type=fold,
         metavar="N|all",
-        help="Also show the split with this fold as the test; all: the one without a test.",
+        help="Also show the split that tests this fold; all: the split without a test.",
     )
     parser.add_argument(
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
+    add_corpus(parser)
     parser.add_argument(
-        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Rename labels; OLD= leaves its utterances out."
+        "--write", type=Path, help="Also write the corpus as a folder corpus: the path of its metadata.csv."
     )
-    parser.add_argument("--no_check_counts", action="store_true", help="Accept an incomplete corpus.")
-    parser.add_argument(
-        "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
-    )
-    parser.add_argument("--write", type=Path, help="Write the corpus as a folder corpus: the path of a metadata.csv.")
 
 
 def fold(word: str) -> int | str:
@@ -82,7 +81,7 @@ def main(args: Namespace) -> None:
 
 
 def about(name: str) -> str:
-    """What a description says of its corpus, for a terminal."""
+    """The facts in a corpus's description, for a terminal."""
     from ser_mtl.corpora.description import is_described, read_description
 
     if not is_described(name):
@@ -92,19 +91,19 @@ def about(name: str) -> str:
     lines = [
         page.title,
         *(f"{fact}: {text}" for fact, text in facts.items() if text),
-        *(f"- {one}" for one in page.odd),
+        *(f"- {trap}" for trap in page.odd),
     ]
     return "\n".join(map(printable, lines)) + "\n\n"
 
 
 def place_to_write(path: Path, folders: list[str], audio: list[str]) -> Path:
-    """Where the table goes: a bare file name is one in the corpus's folder, unless the audio is below this one."""
+    """Where to write the table. A bare file name is in the corpus's folder, unless the audio is below this one."""
     here = all(Path(os.path.abspath(file)).is_relative_to(Path.cwd()) for file in audio)
     return path if here or path.name != str(path) or len(folders) != 1 else Path(folders[0]) / path
 
 
 def _training(args: Namespace, corpus: "Dataset") -> str:
-    """The command that trains on the corpus, or why none does."""
+    """The command that trains on the corpus, or why there is none."""
     from ser_mtl.corpora.summary import training_flags
     from ser_mtl.corpora.targets import NEEDS_EMOTION, lack_of_emotion
 

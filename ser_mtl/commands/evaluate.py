@@ -7,7 +7,7 @@ ser-mtl evaluate me/xlsr-ser-stage2 --corpus folder --data_dir my_recordings --o
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ser_mtl.parsing import add_loading
+from ser_mtl.parsing import add_corpus, add_loading
 from ser_mtl.safe_text import printable
 
 
@@ -17,10 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", required=True, help="Name of the corpus, or the path of a description; as for run_stage1.py."
     )
-    parser.add_argument("--data_dir", nargs="+", metavar="DIR", help="Where the corpus is; folders are joined.")
-    parser.add_argument(
-        "--map", nargs="+", default=[], metavar="OLD=NEW", help="Rename labels; OLD= leaves its utterances out."
-    )
+    parser.add_argument("--data_dir", nargs="+", metavar="DIR", help="Folder of the corpus; several are joined.")
+    add_corpus(parser)
     parser.add_argument("--fold", type=int, help="Test on this fold of the corpus only.")
     parser.add_argument(
         "--part",
@@ -31,10 +29,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, help="Folder for results, predictions, figures and a report.")
     add_loading(parser, transcript=False)
     parser.add_argument("--device", help="Device to compute on, such as cpu or cuda:1. [the GPU if there is one]")
-    parser.add_argument("--no_check_counts", action="store_true", help="Accept an incomplete corpus.")
-    parser.add_argument(
-        "--distinct_speakers", action="store_true", help="The same name in two joined folders means two people."
-    )
 
 
 def main(args: Namespace) -> None:

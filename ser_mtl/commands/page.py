@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ser_mtl.errors import UserError
-from ser_mtl.parsing import add_loading
+from ser_mtl.parsing import add_loading, number
 from ser_mtl.safe_text import printable
 
 
@@ -20,34 +20,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add_loading(parser)
     add("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets other machines in. [127.0.0.1]")
-    add("--port", type=port, help="Port to listen on. [the first free one from 7860 on]")
-    add("--max_seconds", type=positive, default=300.0, help="Longest recording, in seconds. [300]")
-    add("--max_megabytes", type=positive, default=25.0, help="Largest file, in megabytes. [25]")
+    add("--port", type=number(int, 1, 65535), help="Port to listen on. [the first free one from 7860 on]")
+    limit = number(float, 0.001, 86_400)
+    add("--max_seconds", type=limit, default=300.0, help="Longest recording, in seconds. [300]")
+    add("--max_megabytes", type=limit, default=25.0, help="Largest file, in megabytes. [25]")
     add("--space", metavar="NAME/SPACE", help="Serve nothing; write the page as this Space, ready to push.")
     add("--output_dir", type=Path, help="Folder to create for the Space. [NAME/SPACE]")
-
-
-def port(text: str) -> int:
-    """A number from 1 to 65535."""
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-def positive(text: str) -> float:
-    """A number from 0.001 to 86,400."""
-    value = float(text)
-    if not 0.001 <= value <= 86_400:
-        raise ValueError
-    return value
 
 
 def main(args: Namespace) -> None:
     """Serve the page until it is stopped, or write a Space.
 
     Raises:
-        UserError: Gradio is not installed, the model cannot be loaded, the address is taken, or the folder is there.
+        UserError: Gradio is not installed, the model cannot be loaded, the address is taken, or the folder exists.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError("page: needs gradio; pip install gradio")
@@ -66,7 +51,7 @@ def main(args: Namespace) -> None:
 
 
 def write(args: Namespace) -> None:
-    """Write the Space, and print how it is pushed.
+    """Write the Space, and print the commands that push it.
 
     Raises:
         UserError: flags do not go together, or it cannot be written.
@@ -78,7 +63,7 @@ def write(args: Namespace) -> None:
     if not args.space:
         raise UserError("--output_dir: is for a Space; name it with --space")
     if Path(args.model).is_dir():
-        model_of(args)  # it works here before it is sent
+        model_of(args)  # see that it loads before it is uploaded
     folder = args.output_dir or Path(args.space)
     options = {"transcript": not args.no_transcript, "dtype": args.dtype}
     write_space(folder, args.space, args.model, args.base, Limits(args.max_seconds, args.max_megabytes), options)

@@ -1,4 +1,4 @@
-"""Transcript, emotion, gender and speaking style of recordings of any length, over time.
+"""Answer recordings of any length: transcript, emotion, gender and speaking style, over time.
 
 ser-mtl predict clip.wav another.flac folder/ --model me/xlsr-ser-stage1
 ser-mtl predict folder/ --model runs/iemocap/stage2/fold1 --format csv --output answers.csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ser_mtl.errors import UserError, write_errors
-from ser_mtl.parsing import add_loading
+from ser_mtl.parsing import add_loading, number
 from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ DOCUMENTS = ("srt", "vtt", "textgrid")
 FORMATS = ("text", "json", "jsonl", "csv", *DOCUMENTS)
 
 Answered = tuple[int, Path, dict]
-"""The number of a file, its name and its answer."""
+"""The index of a file, its name and its answer."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,27 +38,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
-    add("--output", help="File for the answers, or a folder for a file for each recording. [-, standard output]")
+    add("--output", help="File for the answers, or a folder for one file per recording. [-, standard output]")
     add(
         "--segments",
         action="store_true",
-        help="Also a line for each segment (text), or a row for each segment instead of each file (csv).",
+        help="Text: also a line for each segment; csv: a row for each segment in place of each file.",
     )
-    add("--abstain", type=probability, default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]')
+    add(
+        "--abstain", type=number(float, 0, 1), default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]'
+    )
     add("--embeddings", help="An .npz file for the embeddings of all segments.")
-    add("--plot", help="A .png file for emotion over time, or a folder for a figure of each recording.")
+    add("--plot", help="A .png file for emotion over time, or a folder for one figure per recording.")
     add_loading(parser)
-    add("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
-    add("--microphone", action="store_true", help="Listen, with a new line every half second.")
-    add("--pcm", type=int, metavar="HERTZ", help="The same for mono 16-bit samples at this rate on standard input.")
-
-
-def probability(text: str) -> float:
-    """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
+    add(
+        "--raw",
+        action="store_true",
+        help="Emotion's probabilities as trained, without the temperature that calibrates them.",
+    )
+    add("--microphone", action="store_true", help="Listen to the microphone; a new line every half second.")
+    add("--pcm", type=int, metavar="HERTZ", help="Listen to standard input: mono 16-bit samples at this rate.")
 
 
 def main(args: Namespace) -> None:
@@ -73,7 +71,7 @@ def main(args: Namespace) -> None:
         raise UserError("the following arguments are required: paths; --help explains every flag")
     from ser_mtl.inference.finding import find_audio
 
-    args.output = None if args.output == str(STDIN) else args.output  # - is standard output there
+    args.output = None if args.output == "-" else args.output  # standard output
     files, left_out, faults = find_audio(args.paths)
     if not files:
         raise UserError("; ".join(faults))
@@ -91,10 +89,10 @@ def main(args: Namespace) -> None:
 
 
 def check_places(args: Namespace, files: list[Path]) -> None:
-    """Check, before minutes are spent, that what is to be written has a place.
+    """Check, before minutes are spent, that all outputs can be written.
 
     Raises:
-        UserError: it has none.
+        UserError: one cannot.
     """
     from ser_mtl.inference import writing
 
@@ -112,7 +110,7 @@ def check_places(args: Namespace, files: list[Path]) -> None:
 
 
 def targets_of(args: Namespace, files: list[Path]) -> dict[str, list[Path]]:
-    """The files that are written, by flag.
+    """The files to write, by flag.
 
     Raises:
         UserError: one figure for several recordings.
@@ -138,7 +136,7 @@ def names_of(args: Namespace, files: list[Path]) -> list[Path]:
 
 
 def model_of(args: Namespace) -> "Recognizer":
-    """Load the model of the flags.
+    """Load the model that the flags name.
 
     Raises:
         UserError: it cannot be loaded.
@@ -164,17 +162,17 @@ def last_run() -> str:
 
 
 def listen(args: Namespace) -> None:
-    """Answer what is heard, until it ends or is stopped.
+    """Answer live audio, until it ends or is stopped.
 
     Raises:
-        UserError: a flag that is for recordings, or nothing to listen to.
+        UserError: a flag that is for recordings only, or no audio.
     """
     from ser_mtl.inference import live
 
-    ours = "--microphone" if args.microphone else "--pcm"
+    source = "--microphone" if args.microphone else "--pcm"
     others = [f"--{flag}" for flag in ("output", "embeddings", "plot") if getattr(args, flag) is not None]
     if args.paths or others:
-        raise UserError(f"{ours}: prints a line every half second; leave {' '.join(others) or args.paths[0]} out")
+        raise UserError(f"{source}: prints a line every half second; leave {' '.join(others) or args.paths[0]} out")
     with live.microphone() if args.microphone else live.standard_input(args.pcm) as (blocks, rate):
         live.show(model_of(args), blocks, rate, raw=args.raw, abstain=args.abstain)
 
@@ -193,7 +191,7 @@ def write(args: Namespace, files: list[Path], recognizer: "Recognizer", answered
 
 
 def answers(args: Namespace, files: list[Path], recognizer: "Recognizer", unanswered: list[Path]) -> Iterator[Answered]:
-    """The number of each file, its name and its answer; its figure and its embeddings are written on the way.
+    """The number of each file, its name and its answer. Also writes figures and embeddings.
 
     A file without an answer is reported on standard error and added to `unanswered`.
     """
@@ -223,10 +221,10 @@ def answers(args: Namespace, files: list[Path], recognizer: "Recognizer", unansw
 
 
 def _standard_input() -> BytesIO:
-    """All of it: most formats are read by going back and forth.
+    """All of standard input, in memory: most formats need to seek.
 
     Raises:
-        UserError: it does not end.
+        UserError: it is too long, or does not end.
     """
     content = BytesIO(sys.stdin.buffer.read(LARGEST + 1))
     if content.getbuffer().nbytes > LARGEST:

@@ -14,6 +14,7 @@ from ser_mtl.safe_text import printable
 
 if TYPE_CHECKING:
     from ser_mtl.hub.base import Base
+    from ser_mtl.hub.options import Options
     from ser_mtl.hub.record import Published
 
 
@@ -22,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("run_folder", type=Path, help="Folder of a finished run; with --all_folds the one that holds fold1 to fold5.")
     add("--repo_id", required=True, help="Where on the Hub: namespace/name.")
-    add("--public", action="store_true", help="Let everyone read it. [private]")
+    add("--public", action="store_true", help="Let everyone read the repository. [private]")
     add("--base_repo_id", help="Where on the Hub the base of the adapters is. [where its run was published]")
     add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances too.")
     add("--keep_names", action="store_true", help="Publish the names of speakers and files. [hashed, if --public]")
@@ -31,35 +32,36 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--language", nargs="+", help="Languages on the card, as codes such as en.")
     add("--dataset", nargs="+", help="Datasets on the card, by their names on the Hub.")
     add("--card", type=Path, metavar="FILE", help="Your own text for the card, in Markdown.")
-    add("--overwrite_card", action="store_true", help="Replace a card that was edited on the Hub or completed. [kept]")
+    add(
+        "--overwrite_card",
+        action="store_true",
+        help="Replace a card that was edited on the Hub or completed here. [kept]",
+    )
     add(
         "--all_folds",
         action="store_true",
-        help="Publish <repo_id>-fold1 to -fold5, and one card over all as <repo_id>.",
+        help="Publish the folds as <repo_id>-fold1 to -fold5, and one card for all as <repo_id>.",
     )
 
 
 def main(args: Namespace) -> None:
-    """Publish a run, its merged form if asked for, or five folds.
+    """Publish a run, also merged if asked to, or five folds.
 
     Raises:
-        UserError: the run is not whole, flags do not go together, or the Hub refuses.
+        UserError: the run is incomplete, flags do not go together, or the Hub refuses.
     """
     from ser_mtl.hub.completion import read_completion
     from ser_mtl.hub.folds import publish_overview, runs_of_folds
+    from ser_mtl.hub.options import Options
 
-    options = {
-        "public": args.public,
-        "keep_names": args.keep_names,
-        "completion": read_completion(args.license, args.language, args.dataset, args.card),
-        "overwrite_card": args.overwrite_card,
-    }
+    completion = read_completion(args.license, args.language, args.dataset, args.card)
+    options = Options(args.public, args.with_transcripts, args.keep_names, completion, args.overwrite_card)
     if args.all_folds:
         if args.merge:
             raise UserError("--all_folds and --merge do not go together; merge each fold")
         runs = runs_of_folds(args.run_folder)
         published = {fold: publish(run, f"{args.repo_id}-fold{fold}", args, options) for fold, run in runs.items()}
-        return show(publish_overview(runs, published, args.repo_id, **options), args)
+        return show(publish_overview(runs, published, args.repo_id, options), options)
     if not args.merge:
         publish(args.run_folder, args.repo_id, args, options)
         return None
@@ -86,21 +88,19 @@ def merge(args: Namespace) -> tuple[Path, "Base | None"]:
     return merged, base
 
 
-def publish(run: Path, repo_id: str, args: Namespace, options: dict) -> "Published":
+def publish(run: Path, repo_id: str, args: Namespace, options: "Options") -> "Published":
     """Publish one run, and print where it is."""
     from ser_mtl.hub.push import publish_run
 
-    published = publish_run(
-        run, repo_id, base_repo_id=args.base_repo_id, with_transcripts=args.with_transcripts, **options
-    )
-    show(published, args)
+    published = publish_run(run, repo_id, args.base_repo_id, options)
+    show(published, options)
     return published
 
 
-def show(published: "Published", args: Namespace) -> None:
+def show(published: "Published", options: "Options") -> None:
     """Print where something was published, and whether names were hashed."""
-    from ser_mtl.hub.names import SAID
+    from ser_mtl.hub.names import HASHED
 
     print(f"published as {published.repo_id}, commit {published.revision}")
-    if args.public and not args.keep_names:
-        print(SAID)
+    if options.hashing:
+        print(HASHED)

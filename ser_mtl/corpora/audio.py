@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +26,8 @@ from ser_mtl.processes import cores
 
 _EXAMPLES = 20  # files in one message
 _PART = 2**25  # bytes of files that are decoded together
-_LONG = 0.05  # seconds of decoding from which a file is kept at once
-_CODE = (sys.modules[__name__], recordings_ser_mtl, reading, headers, ffmpeg, level)  # what decodes
+_LONG = 0.05  # seconds of decoding after which a file is kept at once
+_CODE = (sys.modules[__name__], recordings_ser_mtl, reading, headers, ffmpeg, level)  # the modules that decode
 
 
 def decode(file: str | Path | BinaryIO, max_seconds: float | None = None) -> np.ndarray:
@@ -42,8 +43,8 @@ def with_samples(corpus: Dataset, max_seconds: float | None = None) -> Dataset:
     """Add the columns `samples` (int16), `length` (samples), `peak` (int16's largest size) and `digest` to a corpus.
 
     The result is cached, part by part, under names made from the path, size and modification time of every file and
-    from the versions of what decodes them, so a file is decoded again only after one of these has changed. A large
-    corpus is decoded on all cores. If some files cannot be used, the others are decoded and kept.
+    from the versions of the decoders, so a file is decoded again only after one of these has changed. A large corpus is
+    decoded on all cores. If some files cannot be used, the others are decoded and kept.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
@@ -74,7 +75,7 @@ _DECODED = Features(
 
 
 def _decode_part(part: Part, max_seconds: float | None) -> None:
-    """Decode a part of a corpus. What was decoded of it is kept if it has faults, or if this comes to an early end."""
+    """Decode a part of a corpus. If files have faults or this is interrupted, the decoded ones are kept."""
     paths, kept = part.rows["path"][:], kept_any()
     rows: list[dict] = []
     try:
@@ -91,7 +92,7 @@ def _decode_part(part: Part, max_seconds: float | None) -> None:
 
 
 def _decode_row(path: str, max_seconds: float | None, kept: bool) -> dict:
-    """Decode one file, or open what an earlier run has kept of it."""
+    """Decode one file, or open the samples that an earlier run has kept."""
     begun, samples = time.perf_counter(), kept_samples(path) if kept else None
     try:
         if samples is None:
@@ -110,16 +111,16 @@ def _decode_row(path: str, max_seconds: float | None, kept: bool) -> dict:
 
 
 def _check_faults(corpus: Dataset, decoded: Dataset, parts: Iterable[Part], max_seconds: float | None) -> None:
-    """Name the files that cannot be used together, each with its row of `metadata.csv`, if there is one.
+    """Name all files that cannot be used, each with its row of `metadata.csv` if there is one.
 
     Parts with damaged files are decoded again by the next run.
 
     Raises:
-        UserError: there are any.
+        UserError: there are some.
     """
     found = iter(decoded["fault"][:])
     for part in parts:
-        if any([next(found) for _ in range(len(part.rows))]):
+        if any(list(islice(found, len(part.rows)))):
             part.file.unlink()
     faults = []
     columns = corpus["id"][:], corpus["path"][:], decoded["fault"][:], decoded["length"][:]
@@ -137,7 +138,7 @@ def _check_faults(corpus: Dataset, decoded: Dataset, parts: Iterable[Part], max_
 
 
 def samples_identity(corpus: Dataset) -> tuple:
-    """All that the samples of a corpus depend on: the files, the decoding libraries, and this file.
+    """Everything that the samples of a corpus depend on: the files, the decoding libraries, and the code here.
 
     Raises:
         UserError: a file is missing.

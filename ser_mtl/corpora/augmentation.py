@@ -1,6 +1,6 @@
-"""Augmentation: training utterances at another speed, in a room, or in noise, anew in each epoch.
+"""Augmentation: training utterances at another speed, in a room, or in noise, drawn anew in each epoch.
 
-Noise and reverb are those of audiomentations, which is imported where it is used: it is an extra.
+Noise and reverb come from audiomentations, an extra, which is imported where it is used.
 """
 
 import random
@@ -21,12 +21,12 @@ from ser_mtl.errors import UserError
 from ser_mtl.files import replacing
 
 AUGMENTATIONS = ("speed", "reverb", "noise")
-"""In the order that they are applied in."""
+"""In the order of their application."""
 
 SPEEDS = (0.9, 1.0, 1.1)
-"""One of them for each utterance, pitch included (Ko et al. 2015, "Audio augmentation for speech recognition")."""
+"""Drawn for each utterance; changes pitch too (Ko et al. 2015, "Audio augmentation for speech recognition")."""
 SHARE = 0.5
-"""Of the utterances that get noise, and of those that get reverb."""
+"""Share of the utterances that get noise, and of those that get reverb."""
 SNR = (10.0, 30.0)
 """Smallest and largest ratio of speech to white noise, in decibels."""
 ROOMS = 20
@@ -36,7 +36,7 @@ DIRECT = (0.0, 10.0)
 """Smallest and largest ratio of the direct sound to that of the room, in decibels."""
 
 Fits = Callable[[int, dict], bool]
-"""Samples and row of an utterance -> whether the model can be trained on so many."""
+"""Number of samples and row of an utterance -> whether the model can be trained on that many."""
 
 
 def check_augmentations(names: Collection[str]) -> list[str]:
@@ -59,20 +59,20 @@ def check_augmentations(names: Collection[str]) -> list[str]:
 class Augmented(torch.utils.data.Dataset):
     """Rows of training utterances, changed as they are read.
 
-    What is done to an utterance depends on the seed, the epoch and its row alone: neither on the order nor on the
-    number of processes and workers, nor on where a run was resumed.
+    The changes to an utterance depend on the seed, the epoch and its row alone: not on the order, the number of
+    processes and workers, or where a run was resumed.
 
     Args:
         rows: with `row`, and `samples` at 16 kHz.
         names: among `AUGMENTATIONS`.
         seed: of the run.
-        fits: a speed that gives an utterance too few or too many samples is left out.
+        fits: whether a row's utterance may have this number of samples; if not, its speed is left as it is.
     """
 
     def __init__(self, rows: Dataset, names: Collection[str], seed: int, fits: Fits):
         self.rows, self.seed, self.fits = rows, seed, fits
         self.transforms = {name: _TRANSFORMS[name]() for name in AUGMENTATIONS if name in names}
-        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that stay see it change
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # persistent workers see it change
 
     def begin_epoch(self, epoch: int) -> None:
         """Select the changes of this epoch."""  # not `set_epoch`: accelerate calls that with numbers of its own
@@ -130,7 +130,7 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 def rooms() -> list[Path]:
-    """Files of synthetic impulse responses, written where there are none yet."""
+    """Files of synthetic impulse responses, written on first use."""
     files = [cache_folder() / f"room-{number}.wav" for number in range(ROOMS)]
     for number, file in enumerate(files):
         if not file.is_file():

@@ -1,7 +1,7 @@
-"""What is computed from audio, kept on disk for later runs: named after all it depends on, with a checksum.
+"""The cache of samples and features: files with a checksum, whose names hash everything that the content depends on.
 
-A corpus is kept in parts, each in a file of its own. So a run that is killed goes on with the next part, and several
-processes, or machines that share the file system, can each make some of them: no file is seen before it is whole.
+A corpus is cached in parts, a file each. A run that was killed goes on with the next part, and several processes, or
+machines that share the file system, can each compute some: a file appears only when it is whole.
 """
 
 import hashlib
@@ -31,26 +31,26 @@ from ser_mtl.files import writing
 from ser_mtl.processes import cores, for_each
 
 DECODERS = (soundfile.__libsndfile_version__, *(version(package) for package in ("soundfile", "torchaudio", "numpy")))
-"""Versions of what turns a file into samples."""
+"""Versions of the libraries that turn a file into samples."""
 
-_ROWS = 200  # of a part: what a kill costs, and what a second process is worth its start for
-_WRITTEN = 2**24  # numbers that are written at once, at least
-_LEFT = 24 * 3600  # seconds after which what is half-written was left by a process that was killed
+_ROWS = 200  # of a part: few enough to lose to a kill, and enough to be worth a second process
+_WRITTEN = 2**24  # numbers written at once, at least
+_LEFT = 24 * 3600  # seconds after which a half-written file was left by a process that was killed
 
 
 class Part(NamedTuple):
-    """Rows of a corpus, and the file that holds what is computed from them."""
+    """Rows of a corpus, and the cache file of the values computed from them."""
 
     rows: Dataset
     file: Path
 
     def is_whole(self) -> bool:
-        """Whether the file is there, as it was written."""
+        """Whether the file is there and undamaged."""
         checksum = self.file.with_suffix(".crc32")
         return self.file.is_file() and checksum.is_file() and checksum.read_text() == _crc32(self.file)
 
     def write(self, rows: Iterable[dict], features: Features) -> None:
-        """Write the file. One that another process has made in the meantime stays: somebody may have it open."""
+        """Write the file, unless another process has in the meantime: someone may have that one open."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with writing(self.file), TemporaryDirectory(prefix="partial-", dir=self.file.parent) as scratch:
             made = Path(scratch) / self.file.name
@@ -66,15 +66,15 @@ class Part(NamedTuple):
 def parts_of(
     corpus: Dataset, kind: str, rows: Sequence, identity: object, sizes: Sequence[int], largest: int
 ) -> list[Part]:
-    """Divide a corpus into parts that are kept on their own.
+    """Divide a corpus into parts, each with a cache file.
 
     Args:
         corpus: the input columns.
-        kind: begins the names of the files.
-        rows: what the result of each row depends on; anything with a stable `repr`.
-        identity: what else all of it depends on; likewise.
+        kind: what is computed; the files' names begin with it.
+        rows: everything that the result of each row depends on; anything with a stable `repr`.
+        identity: everything else that the results depend on; likewise.
         sizes: of each row, in any unit.
-        largest: a part with more than one row is no larger.
+        largest: the largest size of a part with more than one row.
     """
     starts: list[int] = []
     room = 0
@@ -91,7 +91,7 @@ def parts_of(
 
 
 def missing(parts: Sequence[Part]) -> list[Part]:
-    """The parts that are not kept, or damaged."""
+    """The parts that are not in the cache, or damaged there."""
     with ThreadPoolExecutor(cores()) as threads:
         whole = list(threads.map(Part.is_whole, parts))
     return [part for part, there in zip(parts, whole, strict=True) if not there]
@@ -100,14 +100,14 @@ def missing(parts: Sequence[Part]) -> list[Part]:
 def computed(
     parts: Sequence[Part], absent: Sequence[Part], compute: Callable[[Part], None], what: str, processes: int = 1
 ) -> Dataset:
-    """What is kept of a corpus, after the parts that are absent were computed.
+    """The cached columns of a corpus, after the absent parts have been computed.
 
     Args:
         parts: of the corpus.
-        absent: those of them that are `missing`.
+        absent: those that are `missing`.
         compute: writes the file of a part.
-        what: for the progress bar.
-        processes: to compute in.
+        what: title of the progress bar.
+        processes: number of processes to compute in.
     """
 
     def complete(part: Part) -> int:
@@ -116,7 +116,7 @@ def computed(
         return len(part.rows)
 
     _remove_left_behind()
-    absent = random.sample(absent, len(absent))  # machines with one cache begin with different parts
+    absent = random.sample(absent, len(absent))  # machines that share a cache begin with different parts
     with tqdm(total=sum(len(part.rows) for part in absent), desc=what, unit=" utterances", disable=not absent) as bar:
         for rows in for_each(absent, complete, processes):
             bar.update(rows)
@@ -124,7 +124,7 @@ def computed(
 
 
 def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    """Rows to write at once: some megabytes of numbers."""
+    """Rows in groups that are written at once, some megabytes of numbers each."""
     batch, numbers = [], 0
     for row in rows:
         batch.append(row)
@@ -137,7 +137,7 @@ def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
 
 
 def _remove_left_behind() -> None:
-    """Remove what processes that were killed have left half-written."""
+    """Remove half-written files of processes that were killed."""
     for folder in cache_folder().glob("partial-*"):
         try:
             if time.time() - folder.stat().st_mtime > _LEFT:
@@ -147,7 +147,7 @@ def _remove_left_behind() -> None:
 
 
 def source_digest(*modules: ModuleType) -> str:
-    """SHA-256 over the source of modules: what a result depends on if they compute it."""
+    """SHA-256 over the source of the modules that compute a result."""
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()
 
 
@@ -165,12 +165,12 @@ def files_identity(corpus: Dataset) -> list[tuple[str, int, int]]:
 
 
 def cache_folder() -> Path:
-    """Where it is kept."""
+    """The folder of the cache."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "ser_mtl"
 
 
 def _crc32(file: Path) -> str:
-    """The checksum of a file; it finds damage, at the speed of the disk."""
+    """The checksum of a file, computed at the speed of the disk."""
     checksum = 0
     with file.open("rb") as opened:
         while block := opened.read(1 << 22):

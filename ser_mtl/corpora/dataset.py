@@ -1,4 +1,4 @@
-"""A `datasets.Dataset` made elsewhere, to utterances. No audio is decoded."""
+"""From a `datasets.Dataset` of the user's to utterances. No audio is decoded."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def read_dataset(dataset: Dataset, data_dir: str | Path | None = None) -> Datase
         A dataset with all columns of `FEATURES`, sorted by id.
 
     Raises:
-        UserError: names the column, and the row counted from 0, that is wrong.
+        UserError: names the column, and the row, counted from 0, that is wrong.
     """
     dataset = _renamed(dataset)
     _check_columns(dataset)
@@ -54,7 +54,7 @@ def _renamed(dataset: Dataset) -> Dataset:
     for other, name in SYNONYMS.items():
         if other in dataset.column_names:
             if name in dataset.column_names:
-                raise UserError(f"dataset: columns {name!r} and {other!r} are one; remove one of them")
+                raise UserError(f"dataset: columns {name!r} and {other!r} mean the same; remove one of them")
             dataset = dataset.rename_column(other, name)
     return dataset
 
@@ -68,7 +68,7 @@ def _check_columns(dataset: Dataset) -> None:
 
 
 def _values(dataset: Dataset, name: str) -> list:
-    """One column, in the type that a corpus has; None for a missing column or a blank string."""
+    """One column, in its type in `FEATURES`; None for a missing column or a blank string."""
     if name not in dataset.column_names:
         return [None] * len(dataset)
     feature = dataset.features[name]
@@ -81,8 +81,8 @@ def _values(dataset: Dataset, name: str) -> list:
         array = pa.array(values).cast(kind) if pa.types.is_integer(kind) else pa.array(values, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"dataset: column {name!r} holds other values than {kind} ({reason}); cast it") from error
-    if name in VALUES:  # NaN is how many tables have an empty cell
+        raise UserError(f"dataset: column {name!r} holds values that are not {kind} ({reason}); cast it") from error
+    if name in VALUES:  # many tables hold NaN for an empty cell
         return [None if value is None else as_number(value) for value in array.to_pylist()]
     return [value.strip() or None if isinstance(value, str) else value for value in array.to_pylist()]
 

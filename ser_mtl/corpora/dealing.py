@@ -1,4 +1,4 @@
-"""The fold or part of each utterance: as annotated, or speakers are dealt into five folds.
+"""The fold of each utterance, or its part of an official split: as annotated, or by dealing speakers into five folds.
 
 No choice here depends on the machine or on the seed of a run: runs are comparable only on the same utterances.
 """
@@ -14,7 +14,7 @@ FOLDS = (1, 2, 3, 4, 5)
 PARTS = ("train", "dev", "test")
 """Words of the column `split`."""
 ALL = "all"
-"""In the place of a test fold: nothing is held out, for a final model."""
+"""In place of a test fold: nothing is held out, for a final model."""
 Fold = int | str  # 1..5, or ALL
 DevChoice = Literal["dialog", "session", "none"]
 
@@ -32,7 +32,7 @@ def assign_folds(
     Args:
         rows: with `fold`, `split`, `speaker` and `gender`, None if not annotated.
         place: names a row, by its index, in messages.
-        known: speakers that have their fold already.
+        known: the folds of speakers that have one already.
 
     Raises:
         UserError: an unknown fold or part, some rows without one, or rows without fold, split and speaker.
@@ -59,7 +59,7 @@ def assign_folds(
 
 
 def _settle_official(rows: Sequence[dict], place: Callable[[int], str]) -> None:
-    """Bring the words of an official split into one form, in place.
+    """Replace the words of an official split by those of `PARTS`, in place.
 
     Raises:
         UserError: an unknown word, a row without one, a fold beside it, or no row in train or test.
@@ -91,7 +91,7 @@ def deal_speakers(
     Args:
         speakers: the speaker of every utterance, in any order.
         genders: the gender of every utterance. If those of a speaker differ, the most frequent one counts.
-        known: speakers that have their fold already, and keep it.
+        known: the folds of speakers that have one already, and keep it.
 
     Returns:
         The fold (1..5) of every speaker.
@@ -117,7 +117,7 @@ def deal_speakers(
 
 
 def most_frequent_values(keys: Sequence[str | None], values: Sequence[str | None]) -> dict[str, str | None]:
-    """The most frequent value of each key, the first in the alphabet if tied; None only for keys without a value."""
+    """The most frequent value of each key, the first in the alphabet if tied; None for keys without a value."""
     counts: dict[str, Counter] = defaultdict(Counter)
     for key, value in zip(keys, values, strict=True):
         if key:

@@ -1,10 +1,9 @@
-"""A described corpus from disk to utterances: files and tables as its page of data says. No audio is decoded."""
+"""A described corpus from disk to utterances, by the rules of its description. No audio is decoded."""
 
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset
@@ -26,42 +25,40 @@ from ser_mtl.corpora.tree import (
 )
 from ser_mtl.corpora.utterances import FEATURES
 from ser_mtl.corpora.values import SYNONYMS, VALUES, as_number
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, some_of
 from ser_mtl.safe_text import is_utf8
 
 logger = logging.getLogger(__name__)
 
-_EXAMPLES = 3  # names in one line
-
 
 @dataclass
 class LeftOut:
-    """What is in a corpus and is not read: names by reason."""
+    """The files and rows of a corpus that are not read: their names, by reason."""
 
     names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, reason: str, *names: str) -> None:
-        """Note that these are left out."""
+        """Note that these are left out, and why."""
         self.names[reason] += names
 
     def lines(self) -> list[str]:
         """A line for each reason: how many, why, and the first ones."""
-        return [f"{len(names)} {reason}: {_some(names)}" for reason, names in self.names.items() if names]
+        return [f"{len(names)} {reason}: {some_of(names)}" for reason, names in self.names.items() if names]
 
 
 def read_described(description: Description, folder: Path, check_counts: bool = True) -> tuple[Dataset, LeftOut]:
     """Read a corpus as its description says.
 
     Args:
-        description: what is where.
-        folder: where the corpus lies.
-        check_counts: refuse a corpus that is not all there.
+        description: of the corpus.
+        folder: that holds it.
+        check_counts: refuse an incomplete corpus.
 
     Returns:
         The utterances, sorted by id, and what was left out.
 
     Raises:
-        UserError: nothing of the corpus is there, it is not all there, or a table cannot be read.
+        UserError: the corpus is not there or is incomplete, or a table cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"--data_dir: no such folder: {folder}; {_how_to_get(description)}")
@@ -76,7 +73,7 @@ def read_described(description: Description, folder: Path, check_counts: bool = 
     if not found:
         like = " or ".join(description.audio)
         raise UserError(
-            f"{folder}: none of its {len(audio)} audio files, such as {audio[0]}, is called like {like}; is it "
+            f"{folder}: none of its {len(audio)} audio files, such as {audio[0]}, has a name like {like}; is it "
             f"{description.title}? {_how_to_get(description)}"
         )
     for table in description.tables:
@@ -88,7 +85,7 @@ def read_described(description: Description, folder: Path, check_counts: bool = 
 def finished(
     description: Description, rows: list[dict], place: str, left_out: LeftOut, check_counts: bool
 ) -> tuple[Dataset, LeftOut]:
-    """Rows to utterances: words for nothing, one name a speaker, counts, folds.
+    """Rows to utterances: clean the labels, give each speaker one name, check the counts, assign folds.
 
     Raises:
         UserError: as `read_described`.
@@ -109,7 +106,7 @@ def finished(
 
 
 def _one_fold_is_a_split(rows: list[dict]) -> None:
-    """If all that is known is one fold, held out of all others, it is an official split."""
+    """Make an official split of a corpus in which a single fold is known: that is its test set."""
     if len({row["fold"] for row in rows}) == 2 and any(row["fold"] is None for row in rows):
         for row in rows:
             row["split"] = row["split"] or ("train" if row["fold"] is None else "test")
@@ -120,7 +117,7 @@ def _one_fold_is_a_split(rows: list[dict]) -> None:
 
 
 def _fields_of_names(description: Description, audio: list[str], left_out: LeftOut) -> dict[str, dict[str, str]]:
-    """The named parts of each audio file, by its path."""
+    """The fields in the name of each audio file, by its path."""
     patterns = [compile_pattern(pattern) for pattern in description.audio]
     found = {}
     for path in audio:
@@ -136,15 +133,15 @@ def _fields_of_names(description: Description, audio: list[str], left_out: LeftO
 def _with_table(
     description: Description, table: Table, folder: Path, paths: list[str], found: dict[str, dict], left_out: LeftOut
 ) -> dict[str, dict]:
-    """The audio files with what a table says of them; without those that it must know and does not.
+    """Add a table's fields to those of the audio files; files without a row are left out unless it is optional.
 
-    What the name of a file says comes before what a table says.
+    Fields of the file's name take precedence over the table's.
     """
     rows = list(_rows_of_table(table, folder, paths))
     if not rows and not table.optional:
         raise UserError(
-            f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; put the "
-            "folder with audio and labels behind --data_dir"
+            f"{folder}: no rows in {' or '.join(table.files)}, which hold the labels of {description.title}; name "
+            "the folder that holds both with --data_dir"
         )
     index, known, names = AudioIndex(list(found)), dict[str, dict[str, str]](), _names_read(description)
     for row in rows:
@@ -160,20 +157,20 @@ def _with_table(
     if not known:
         raise UserError(
             f"{folder}: none of the {len(rows)} rows of {' or '.join(table.files)} has its audio file here, such as "
-            f"{fill(table.audio, rows[0]) or table.audio}; put the folder with audio and labels behind --data_dir"
+            f"{fill(table.audio, rows[0]) or table.audio}; name the folder that holds both with --data_dir"
         )
     left_out.add("audio files have no row in a table", *(path for path in found if path not in known))
     return {path: known[path] | fields for path, fields in found.items() if path in known}
 
 
 def _names_read(description: Description) -> set[str]:
-    """The fields that may become a column."""
-    own = {part for templates in description.columns.values() for one in templates for part in parts_in(one)}
+    """The fields that columns may be filled from."""
+    own = {part for templates in description.columns.values() for text in templates for part in parts_in(text)}
     return own | {*COLUMNS, *SYNONYMS}
 
 
 def _check_one_label(table: Table, names: set[str], file: str, known: dict, row: dict) -> None:
-    """Check that two rows of a file do not contradict each other in what is read."""
+    """Check that two rows for the same file agree in the fields that are read."""
     for name in names & known.keys():
         if known.get(name) and row.get(name) and known[name] != row[name]:
             raise UserError(
@@ -192,7 +189,7 @@ def _rows_of_table(table: Table, folder: Path, paths: list[str]) -> Iterator[dic
 
 
 def _rows(description: Description, folder: Path, found: dict[str, dict], left_out: LeftOut) -> Iterator[dict]:
-    """A row for each utterance; of several copies of a file, one."""
+    """A row for each utterance; one of several copies of a file is taken."""
     copies: dict[str, dict[str, dict]] = defaultdict(dict)
     for path, fields in found.items():
         row = row_of(description, fields)
@@ -204,7 +201,9 @@ def _rows(description: Description, folder: Path, found: dict[str, dict], left_o
         best = best_copy(list(rows))
         for path, row in rows.items():
             if row != rows[best]:
-                raise UserError(f"{folder}: {best} and {path} have the id {name} in common, and different labels")
+                raise UserError(
+                    f"{folder}: {best} and {path} have the same id {name}, but different labels; remove one"
+                )
         left_out.add("audio files are copies of others", *(path for path in rows if path != best))
         yield dict.fromkeys(FEATURES) | rows[best] | {"id": name, "path": str(folder / best)}
 
@@ -213,9 +212,9 @@ def _rows(description: Description, folder: Path, found: dict[str, dict], left_o
 
 
 def row_of(description: Description, fields: dict[str, str]) -> dict:
-    """The columns of an utterance from its fields; "left out" says why it is to be left out, or is None."""
+    """The columns of an utterance from its fields; "left out" is the reason to leave it out, or None."""
     row: dict = {"left out": None, "corpus": description.name}
-    for column in (one for one in FEATURES if one not in ("id", "path", "corpus", "start", "end", "raters")):
+    for column in COLUMNS:
         names = (column, *(other for other, name in SYNONYMS.items() if name == column))
         templates = description.columns.get(column, tuple(f"{{{name}}}" for name in names))
         label = next(filter(None, (fill(template, fields) for template in templates)), None)
@@ -237,21 +236,20 @@ def _mapped(description: Description, column: str, label: str | None) -> str | N
 
 
 def _check_counts(description: Description, rows: Sequence[dict], place: str, left_out: LeftOut) -> None:
-    """Check the numbers of utterances, speakers and labels against those that are known."""
+    """Check the numbers of utterances, speakers and labels against the published ones."""
     if not description.counts:
         return
     editions = [(list(_differences(counts, rows)), counts) for counts in description.counts]
-    differences, nearest = min(editions, key=lambda one: (len(one[0]), abs(one[1]["utterances"] - len(rows))))
+    differences, nearest = min(editions, key=lambda pair: (len(pair[0]), abs(pair[1]["utterances"] - len(rows))))
     if not differences:
         return
-    line = f"not exactly {description.title}{f', {edition}' if (edition := nearest.get('of')) else ''}: " + "; ".join(
-        differences
-    )
+    edition = f", {nearest['of']}" if nearest.get("of") else ""
+    line = f"not exactly {description.title}{edition}: {'; '.join(differences)}"
     if description.other_editions:
         return left_out.add(f"numbers differ from those of the known edition ({line})", *differences)
     raise UserError(
-        f"{place}: {line}. Unpack it again into an empty folder, or turn check_counts off (--no_check_counts) to use the utterances "
-        f"that are there"
+        f"{place}: {line}. Unpack it again into an empty folder, or turn check_counts off "
+        "(--no_check_counts) to use the utterances that are there"
     )
 
 
@@ -262,9 +260,9 @@ def _differences(expected: dict, rows: Sequence[dict]) -> Iterator[str]:
         if isinstance(number, dict):
             counts = Counter(row[name] for row in rows)
             yield from (
-                f"{name} {label} {one} expected, {counts[label]} found"
-                for label, one in number.items()
-                if counts[label] != one
+                f"{name} {label} {expected_count} expected, {counts[label]} found"
+                for label, expected_count in number.items()
+                if counts[label] != expected_count
             )
             continue
         found = len(rows) if name == "utterances" else len({row["speaker"] for row in rows} - {None})
@@ -283,8 +281,3 @@ def _no_audio(description: Description, folder: Path, paths: list[str]) -> str:
             "`ffmpeg -i X.mp4 -ac 1 -ar 16000 X.wav`"
         )
     return f"{folder}: no audio files of {description.title} here; {_how_to_get(description)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _EXAMPLES
-    return ", ".join(islice(names, _EXAMPLES)) + (f" and {more} more" if more > 0 else "")

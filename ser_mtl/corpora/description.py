@@ -1,4 +1,4 @@
-"""The page of data that describes a corpus: a TOML file, shipped with the package or written by a user."""
+"""The description of a corpus: a TOML file, shipped with the package or written by a user."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,6 @@ LEAVES_OUT = ("emotion", "split")
 REST = "*"
 """In a map: every label that it does not name."""
 
-
 _MOST_DOTS = 200
 
 
@@ -42,9 +41,9 @@ class Table:
         files: patterns of their paths; parts of them are fields of each row.
         audio: template of the audio file of a row: the end of its path, its suffix not needed.
         line: for lines of text, a regular expression with named groups; other lines are skipped.
-        encoding: of files that are neither UTF-8 nor begin with a byte order mark.
-        fields: what else is known of each of its rows.
-        optional: an utterance needs no row in it.
+        encoding: of files that are not UTF-8 and do not begin with a byte order mark.
+        fields: further fields, the same for each of its rows.
+        optional: whether an utterance may lack a row in it.
     """
 
     files: tuple[str, ...]
@@ -57,21 +56,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Description:
-    """What a TOML file says of a corpus.
+    """The content of a TOML file: where a corpus has its audio and labels.
 
     Attributes:
-        name: of the corpus in a command line and in results.
+        name: of the corpus on the command line and in results.
         file: the TOML file.
         title: its name for people.
-        language, licence, address: what people need to know to get and use it.
+        language, licence, address: for people who want to get and use it.
         odd: known traps, a sentence each.
         audio: patterns of the audio files' paths without suffix, named parts being fields of the utterance.
         id: template of an utterance's id; files with the same id are copies. By default the path without suffix.
         tables: see `Table`.
-        columns: templates of each column; the first whose fields are all there is taken.
-        maps: for each column, words by label.
+        columns: templates of each column; the first whose fields all exist is taken.
+        maps: for each column, new labels by old label.
         counts: counts of one or several editions: "of", "utterances", "speakers", and numbers by label of a column.
-        other_editions: there are editions with other counts: a difference is said, but stops nothing.
+        other_editions: whether there are editions with other counts: a difference is then reported, not refused.
         hub: repository of a dataset on the Hub that holds the audio and the table.
         config: its configuration.
     """
@@ -154,7 +153,7 @@ def read_description(name: str) -> Description:
     file = FOLDER / f"{name}.toml" if name in DESCRIBED else Path(name)
     try:
         text = read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n")
-        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):  # a.b.c: memory with the square of them
+        if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):  # a.b.c takes memory with their square
             raise UserError(f"{file}: has a line of more than {_MOST_DOTS} dots; shorten it")
         content = tomllib.loads(text)
     except OSError as error:
@@ -207,7 +206,7 @@ def _check_patterns(description: Description) -> None:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Put the name of the file before a mistake in it."""
+    """Begin the message of a `UserError` with the name of the file."""
     try:
         yield
     except UserError as error:

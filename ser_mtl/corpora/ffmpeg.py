@@ -17,19 +17,20 @@ from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, some_of
 
 _SUFFIXES = {
     ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".aac", ".ac3", ".eac3", ".amr", ".ape", ".awb", ".mka",
     ".mkv", ".webm", ".weba", ".wma", ".wv",
 }  # fmt: skip
-# No playlists and no names of protocols: they would make ffmpeg read other files, or the network.
+# Neither playlists nor protocols: they would make ffmpeg read other files, or the network.
 _SAFE = ("-protocol_whitelist", "file", "-format_whitelist",
          "aac,ac3,amr,amrnb,amrwb,ape,asf,eac3,matroska,mov,nistsphere,wv")  # fmt: skip
-_SECONDS = 120  # that it may take for one file, or for a block of a streamed one
-_EXAMPLES = 3  # names in one line
+_SECONDS = 120  # limit for one file, or for a block of a streamed one
+
 _BLOCK = 2**22  # bytes decoded at once
-_LARGEST_CHUNK = 2**20  # bytes of a header's part, and of what ffmpeg says
+_PLACES = re.compile(r"^\[[^]]*\]\s*|(^| )file:/dev/fd/\d+(: )?")  # in ffmpeg's messages; they differ between calls
+_LARGEST_CHUNK = 2**20  # bytes of a part of a header, and of ffmpeg's messages
 _STREAMED = 2**31 - 2**20  # bytes; a wav file in a pipe promises this or more
 _EXTENSIBLE = 0xFFFE  # form of a wav file whose samples are described further down
 _TYPES = {(1, 16): "<i2", (3, 32): "<f4"}
@@ -37,17 +38,17 @@ _AS_WAV = ("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1")
 
 
 def installed() -> bool:
-    """Whether there is a program ffmpeg."""
+    """Whether ffmpeg is installed."""
     return shutil.which("ffmpeg") is not None
 
 
 def reads(name: str) -> bool:
-    """Whether a file has the name of one that needs ffmpeg."""
+    """Whether a file needs ffmpeg, by its name."""
     return PurePath(name).suffix.lower() in _SUFFIXES
 
 
 def version() -> str:
-    """The first line that ffmpeg says of itself; nothing if it is not installed."""
+    """The first line of `ffmpeg -version`; empty if it is not installed."""
     if not installed():
         return ""
     said = subprocess.run(["ffmpeg", "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS)
@@ -55,11 +56,10 @@ def version() -> str:
 
 
 def needed(names: list[str]) -> str:
-    """A line on files that need ffmpeg where it is not installed."""
-    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    """A line on the files that need ffmpeg, for machines without it."""
     return (
-        f"{len(names)} audio files need ffmpeg, which is not installed: {', '.join(names[:_EXAMPLES])}{more}; install "
-        f"it, or convert each where it is: {convert(names[0])}"
+        f"{len(names)} audio files need ffmpeg, which is not installed: {some_of(names)}; install it, or convert each "
+        f"where it is: {convert(names[0])}"
     )
 
 
@@ -74,8 +74,8 @@ def decoded(file: BinaryIO, name: str, seconds: float, size: int) -> BytesIO:
     Args:
         file: open, of any format.
         name: what messages begin with.
-        seconds: the rest is left out.
-        size: in bytes, likewise.
+        seconds: at most, of its audio.
+        size: at most, of the result, in bytes.
 
     Raises:
         UserError: ffmpeg cannot decode it, or takes too long.
@@ -93,7 +93,7 @@ def decoded(file: BinaryIO, name: str, seconds: float, size: int) -> BytesIO:
 
 @contextmanager
 def streamed(file: BinaryIO, name: str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """The first audio stream of a file while it is decoded: its rate in hertz, and blocks of its samples.
+    """Decode the first audio stream of a file block by block: its rate in hertz, and its samples.
 
     A block is (n, channels) float32, and no more than one is in memory.
 
@@ -102,7 +102,7 @@ def streamed(file: BinaryIO, name: str) -> Iterator[tuple[int, Iterator[np.ndarr
         name: what messages begin with.
 
     Raises:
-        UserError: in the block too: ffmpeg cannot decode it, or stands still.
+        UserError: in the block too: ffmpeg cannot decode it, or hangs.
     """
     with _command(file) as (command, number), TemporaryFile() as said:
         flags: dict = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": said, "pass_fds": [number]}
@@ -124,7 +124,7 @@ class _Head(NamedTuple):
 
 
 def _head(process: subprocess.Popen, name: str) -> _Head | None:
-    """What a wav file on standard output says until its data begins; None if it is no wav file."""
+    """The header of the wav file on standard output, read up to its data; None if it is not a wav file."""
     head, form = None, _read(process, 12, name)
     while form[:4] == b"RIFF" and len(chunk := _read(process, 8, name)) == 8:
         size = int.from_bytes(chunk[4:], "little")
@@ -150,10 +150,10 @@ def _blocks(process: subprocess.Popen, name: str, head: _Head) -> Iterator[np.nd
 
 
 def _read(process: subprocess.Popen, size: int, name: str) -> bytes:
-    """So many bytes of standard output, or fewer at its end.
+    """Read `size` bytes of standard output, or fewer at its end.
 
     Raises:
-        UserError: they do not come.
+        UserError: they do not come in time.
     """
     late = Event()
 
@@ -173,7 +173,7 @@ def _read(process: subprocess.Popen, size: int, name: str) -> bytes:
 
 
 def _at_end(process: subprocess.Popen, said: IO[bytes], name: str) -> Iterator[np.ndarray]:
-    """Nothing, after a look at how the program ended."""
+    """Yield nothing, but check how the program ended."""
     _check_end(process, said, name)
     yield from ()
 
@@ -197,7 +197,7 @@ def _too_slow(name: str) -> str:
 def _check_ended(failed: bool, code: int, said: bytes, name: str) -> None:
     lines = said.decode(errors="replace").strip().splitlines()
     if failed:
-        reason = re.sub(r"^\[[^]]*\]\s*", "", lines[-1]) if lines else f"exit code {code}"
+        reason = _PLACES.sub("", lines[-1]) if lines else f"exit code {code}"
         raise UserError(f"{name}: cannot be read as audio (ffmpeg: {reason}); replace or remove it")
     if any("ended prematurely" in line for line in lines):
         raise UserError(f"{name}: is cut off; replace or remove it")

@@ -81,7 +81,7 @@ def place_of(utterance: str, path: str) -> str:
 
 
 def _row_numbers(metadata: Path) -> dict[str, int]:
-    """The row of each file name of a table; nothing if it is no table."""
+    """The row of each file name of a table; empty if it is not a table."""
     try:
         return {normpath(row["file_name"] or ""): number for number, row in enumerate(_read_rows(metadata), _FIRST_ROW)}
     except (UserError, OSError):
@@ -103,7 +103,7 @@ def write_metadata(corpus: Dataset, path: Path | str) -> None:
     if path.exists():
         raise UserError(f"{path}: exists; remove it, or write to another file")
     names = _names_below(path, corpus["path"])
-    left_out = "fold" if is_official(corpus) else "split"  # that of the test set follows from the split
+    left_out = "fold" if is_official(corpus) else "split"  # of an official split, the fold follows from it
     lacking = {column for column in VALUES if all(value is None for value in corpus[column])}
     columns = [column for column in ANNOTATIONS if column not in {left_out, *lacking}]
     cells = [
@@ -133,7 +133,7 @@ def _names_below(table: Path, files: Iterable[str]) -> list[str]:
             f"audio: {os.path.join(common, METADATA)}"
         )
     names = [Path(file).relative_to(folder).as_posix() for file in audio]
-    return [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # a file has no ' in front
+    return [f"./{name}" if csv_line([name]).startswith("'") else name for name in names]  # else it would get a '
 
 
 def _text(value: float | None) -> str | None:
@@ -154,7 +154,7 @@ def _read_one_folder(folder: Path) -> list[dict]:
 
 
 def _name_people(tables: dict[Path, list[dict]], prefixes: list[str], distinct_speakers: bool) -> None:
-    """Give each person one name over all tables; or, if names are distinct, over each."""
+    """Give each person one name over all tables; with `distinct_speakers`, in each table."""
     if distinct_speakers:
         for (folder, rows), prefix in zip(tables.items(), prefixes, strict=True):
             one_name_each(rows)
@@ -248,9 +248,9 @@ def _separator(metadata: Path) -> str:
 
 
 def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `COLUMNS`. What else has a name is noted.
+    """The columns of `COLUMNS`. Any others are named in a notice.
 
-    Columns without a name may be there if they are empty, or the numbers of the rows that pandas writes in front.
+    Columns without a name are allowed if they are empty, or the row numbers that pandas writes in front.
 
     Raises:
         UserError: another column without a name, a column that is misspelt or there twice, or no column `file_name`.
@@ -273,7 +273,7 @@ def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_files(metadata: Path, rows: list[dict]) -> None:
-    """Check the names of the files, and bring each into its shortest form: the name is the id of the utterance."""
+    """Check the file names, and bring each into its shortest form: it is the id of the utterance."""
     row_of_file: dict[str, int] = {}
     missing = []
     folder = str(metadata.parent)  # a Path for each file would take seconds of a large corpus
@@ -282,7 +282,7 @@ def _check_files(metadata: Path, rows: list[dict]) -> None:
         if name is None:
             raise UserError(f"{metadata}, row {number}: column 'file_name' is empty")
         there = isfile(join(folder, name))
-        file = normpath(name if there else name.replace("\\", "/"))  # of Windows, unless a file is called so
+        file = normpath(name if there else name.replace("\\", "/"))  # from Windows, unless it is part of the name
         if isabs(file) or file.split("/")[0] == ".." or ntpath.splitdrive(name)[0]:  # ids are published
             raise UserError(
                 f"{metadata}, row {number}: file_name {name!r} is outside the folder; use paths relative to the "

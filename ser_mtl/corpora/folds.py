@@ -63,7 +63,7 @@ def _dev_rows(corpus: Dataset, train: list[int], fold: int, dev: DevChoice) -> l
 
 
 def _whole(corpus: Dataset, dev: DevChoice) -> DatasetDict:
-    """Everything for training; an official development set stays one, any other is drawn."""
+    """All utterances for training, except dev: that of an official split, or else drawn."""
     if dev == "session":
         raise UserError(
             "--dev session: is the fold after the test one, and --fold all has none; use --dev dialog or none"
@@ -123,8 +123,6 @@ def rows_of_fold(folds: list[int | None], fold: int, flag: str) -> list[int]:
     """
     rows = [row for row, number in enumerate(folds) if number == fold]
     if not rows:
-        present = (
-            ", ".join(str(number) for number in sorted({number for number in folds if number is not None})) or "none"
-        )
+        present = ", ".join(map(str, sorted({number for number in folds if number is not None}))) or "none"
         raise UserError(f"{flag}: fold {fold} holds no utterance; folds with utterances: {present}")
     return rows

@@ -1,4 +1,4 @@
-"""Files that end before their header says so, where libsndfile does not tell: MP3, Ogg and NIST SPHERE."""
+"""Detect files that are cut off, in formats where libsndfile does not: MP3, Ogg and NIST SPHERE."""
 
 import os
 import re
@@ -6,16 +6,16 @@ from typing import BinaryIO
 
 from ser_mtl.errors import UserError
 
-_HEAD = 4096  # bytes that are looked at after an ID3 tag
+_HEAD = 4096  # bytes read after an ID3 tag
 _PAGE = 27 + 255 + 255 * 255  # bytes of the largest page of Ogg
 _SLACK = 0.99  # of the bytes: some encoders count them before they write the last tag
 
 
 def check_whole(file: BinaryIO, name: str) -> None:
-    """Check that the bytes which a header promises are there. The place in the file stays.
+    """Check that a file has the bytes that its header promises. The position in the file stays.
 
     Args:
-        file: open, with a start and an end.
+        file: open and seekable.
         name: what the message begins with.
 
     Raises:
@@ -34,7 +34,7 @@ def check_whole(file: BinaryIO, name: str) -> None:
 
 
 def _promised_by_ogg(file: BinaryIO, size: int) -> int:
-    """Where the last page ends: its header has the length of each of its segments."""
+    """Where the last page ends, by the lengths of its segments in its header."""
     file.seek(max(0, size - _PAGE))
     tail = file.read(_PAGE)
     start = tail.rfind(b"OggS\0")

@@ -1,4 +1,4 @@
-"""A dataset of the Hub, or a saved one, to utterances, as a description says. No audio is decoded."""
+"""From a dataset of the Hub, or a saved one, to utterances, by the rules of a description. No audio is decoded."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
     """Read all splits of a dataset. If they are train and test, with or without dev, they are an official split.
 
     Args:
-        description: says which columns hold what.
+        description: of the dataset's columns.
         name: of a repository, or a folder.
         check_counts: see `ser_mtl.corpora.described.read_described`.
 
     Returns:
-        The utterances, sorted by id, and what was left out. Audio that is not a file yet is one in the cache.
+        The utterances, sorted by id, and what was left out. Audio inside the dataset becomes a file in the cache.
 
     Raises:
-        UserError: the dataset cannot be loaded, or has no audio, or nobody's name.
+        UserError: the dataset cannot be loaded, or has no audio or no speakers.
     """
     with hub_errors(f"--data_dir {name}: cannot be loaded as a dataset"):
         parts = load_from_disk(name) if _is_saved(Path(name)) else load_dataset(name, description.config)
@@ -59,12 +59,12 @@ def read_hub(description: Description, name: str, check_counts: bool = True) -> 
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether a folder is what `save_to_disk` wrote."""
+    """Whether `save_to_disk` wrote a folder."""
     return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def _utterances(name: str, parts: DatasetDict) -> Iterator[tuple[str, dict[str, str], str | None]]:
-    """The id, the fields and the audio file of each utterance; None if there is none."""
+    """The id, the fields and the audio file of each utterance; None for one without audio."""
     official = {part_named(part) for part in parts}
     official_split = {"train", "test"} <= official and None not in official and len(official) == len(parts)
     for part, rows in parts.items():
@@ -94,9 +94,9 @@ def _label(feature: ClassLabel, number: int | None, place: str) -> str | None:
 
 
 def _file_of(name: str, audio: dict) -> str | None:
-    """The audio as a file: its own, or one in the cache, under a name of what it holds.
+    """The audio as a file: its own, or one in the cache, named by its hash.
 
-    A repository may name any file of this machine: only what was downloaded is taken.
+    A repository could name any file of this machine: only downloaded ones are taken.
     """
     if audio["bytes"] is None:
         path = audio["path"]
@@ -106,7 +106,7 @@ def _file_of(name: str, audio: dict) -> str | None:
         return path if path and (downloaded or Path(name).exists()) else None
     suffix = suffix_of(audio["path"] or "")
     digest = hashlib.sha256(audio["bytes"]).hexdigest()[:32]
-    # The end of a long path: no folder's name has room for more.
+    # Only the end of a long path: the length of a folder's name is limited.
     folder = cache_folder() / "hub" / name.strip("/").replace("/", "--")[-_LONGEST_NAME:].lstrip(".")
     file = folder / f"{digest}{suffix if suffix in AUDIO else '.wav'}"
     if not file.is_file():

@@ -74,7 +74,7 @@ def read_iemocap(data_dir: Path | str, check_counts: bool = True, left_out: Coun
 
     Args:
         data_dir: the folder IEMOCAP_full_release, the folder above it, or that of a copy.
-        check_counts: refuse a tree that is not the full release.
+        check_counts: refuse anything but the full release.
         left_out: receives the number of utterances of each code outside the four classes.
 
     Raises:
@@ -102,7 +102,7 @@ def check_full_release(corpus: Dataset, data_dir: Path | str) -> None:
     """Check that each session has as many utterances of each emotion as the full release.
 
     Args:
-        corpus: IEMOCAP, or what was read of it.
+        corpus: IEMOCAP, perhaps incomplete.
         data_dir: where it was read from.
 
     Raises:
@@ -153,7 +153,7 @@ def _find_tree(data_dir: Path) -> tuple[Path, list[_Texts]]:
 
 
 def _texts_of_session(folder: Path) -> _Texts:
-    """The pattern `Ses*.txt` skips ._* files, .DS_Store and the like."""
+    """The text files of a session; the pattern `Ses*.txt` skips ._* files, .DS_Store and the like."""
     transcripts, labels = (
         sorted((folder / "dialog" / name).glob("Ses*.txt")) for name in ("transcriptions", "EmoEvaluation")
     )
@@ -195,7 +195,7 @@ def _utterance(label: dict, emotion: str, name: re.Match, wav: Path) -> dict:
 
 
 def _find_audio(root: Path, rows: list[dict]) -> None:
-    """Name the files of a copy, where some are not where the release has them."""
+    """Find the audio of a copy that does not have it where the release has."""
     if all(Path(row["path"]).is_file() for row in rows):
         return
     audio = [path for path in files_below(root) if suffix_of(path) in AUDIO]

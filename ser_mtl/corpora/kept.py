@@ -1,6 +1,6 @@
-"""Decoded files that wait on disk for the rest of their part of a corpus.
+"""Decoded files, kept on disk until the rest of their part of a corpus is decoded.
 
-So neither a damaged file nor an interruption costs a second decoding of the others.
+A damaged file or an interruption then does not cost a second decoding of the others.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from ser_mtl.corpora.cache import DECODERS, cache_folder
 
 
 def kept_file(path: str | Path) -> Path:
-    """Where the samples of a file are kept: under a name of its path, size and time, and what decodes it."""
+    """The file that keeps the samples of an audio file, named by its path, size and time and the decoders' versions."""
     stat = Path(path).stat()
     digest = hashlib.sha256(repr((str(path), stat.st_size, stat.st_mtime_ns, DECODERS)).encode()).hexdigest()[:16]
     return cache_folder() / f"kept-{digest}.npy"
 
 
 def kept_samples(path: str | Path) -> np.ndarray | None:
-    """What is kept of an audio file, (samples,) int16; None for nothing, and for a damaged file."""
+    """The kept samples of an audio file, (samples,) int16; None if there are none, or they are damaged."""
     try:
         return np.load(kept_file(path))
     except (OSError, ValueError, EOFError):
@@ -43,6 +43,6 @@ def kept_any() -> bool:
 
 
 def forget(paths: Iterable[str | Path]) -> None:
-    """Remove what is kept of these files: their part of the corpus is decoded."""
+    """Remove the kept samples of these files, once their part of the corpus is decoded."""
     for path in paths:
         kept_file(path).unlink(missing_ok=True)

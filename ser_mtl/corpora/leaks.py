@@ -39,7 +39,7 @@ def check_no_leak(splits: DatasetDict) -> None:
 
 
 def audio_digests(decoded: Dataset) -> dict[str, str]:
-    """The digest of each utterance's samples, by id; without digital silence, which is nobody's recording."""
+    """The digest of each utterance's samples, by id. Digital silence is left out: equal clips of it prove nothing."""
     columns = decoded.select_columns(["id", "digest", "peak"])[:]
     utterances = zip(columns["id"], columns["digest"], columns["peak"], strict=True)
     return {name: digest for name, digest, peak in utterances if peak}
@@ -48,7 +48,7 @@ def audio_digests(decoded: Dataset) -> dict[str, str]:
 def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """Check that no recording is in two splits under two names. Digital silence is not compared.
 
-    An official split is taken as it is; there it is said once.
+    An official split is taken as it is: there, a notice says so.
 
     Args:
         splits: the split corpus.
@@ -59,7 +59,7 @@ def check_no_shared_audio(splits: DatasetDict, decoded: Dataset) -> None:
     """
     digests = audio_digests(decoded)
     utterances = {
-        name: {digests[one]: one for one in sorted(rows["id"][:], reverse=True) if one in digests}
+        name: {digests[key]: key for key in sorted(rows["id"][:], reverse=True) if key in digests}
         for name, rows in splits.items()
     }
     for first, second in combinations(splits, 2):
@@ -113,7 +113,7 @@ def leaks_line(leaks: dict) -> str:
 
 
 def speakers_line(leaks: dict) -> str:
-    """What is known of speakers that test and train share."""
+    """The speakers that test and train share, for people."""
     shared, unknown = leaks.get("test_speakers_in_train", {}), leaks["test_without_speaker"]
     found = []
     if shared.get("speakers"):

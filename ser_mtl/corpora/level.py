@@ -1,4 +1,4 @@
-"""The level of samples as floats, whose full scale is 1: one decision for corpora, recordings and arrays."""
+"""The level of float samples, whose full scale is 1: `recordings_ser_mtl` with this package's errors and warnings."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,20 +15,21 @@ class Clipped(Notice):
 
 
 def at_full_scale(samples: np.ndarray, name: str, overshoot: float = 1.0) -> np.ndarray:
-    """As in `recordings_ser_mtl`, with a warning and an error of ours.
+    """As in `recordings_ser_mtl`.
 
     Raises:
-        UserError: more samples than a few are beyond `overshoot`.
+        UserError: more than a few samples are beyond `overshoot`.
     """
     with user_errors():
         return recordings_ser_mtl.at_full_scale(samples, name, overshoot, Clipped)
 
 
 def clipped(blocks: Iterable[np.ndarray], name: str, overshoot: float, promised: float) -> Iterator[np.ndarray]:
-    """As in `recordings_ser_mtl`, likewise.
+    """As in `recordings_ser_mtl`.
 
     Raises:
-        UserError: likewise; or a block holds NaN or infinite samples, or there are none.
+        UserError: more than a few samples are beyond `overshoot`, a block holds NaN or infinite samples, or there are
+            no samples.
     """
     with user_errors():
         yield from recordings_ser_mtl.clipped(
@@ -38,7 +39,7 @@ def clipped(blocks: Iterable[np.ndarray], name: str, overshoot: float, promised:
 
 @contextmanager
 def clipping_in_one_line() -> Iterator[None]:
-    """Gather the `Clipped` of many recordings inside the block into one line; other warnings pass."""
+    """Replace the `Clipped` warnings of many recordings in the block by one line; other warnings pass."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Clipped)
         yield

@@ -1,9 +1,8 @@
-"""The way into a corpus: from its name and folder, or from a dataset in memory, to rows of utterances."""
+"""Loading a corpus: from its name and folder, or from a dataset in memory, to rows of utterances."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ser_mtl.corpora.iemocap import read_iemocap
 from ser_mtl.corpora.mapping import with_map
 from ser_mtl.corpora.tree import AUDIO, files_below, suffix_of
 from ser_mtl.errors import UserError, notice
+from ser_mtl.parsing import did_you_mean
 
 CORPORA = ("iemocap", "folder", "demo", *DESCRIBED)
 """Names of corpora. Any other is the path of a description, a TOML file."""
@@ -27,7 +27,7 @@ DEMO_FOLDER = Path("runs/demo/corpus")
 
 
 class Reading(NamedTuple):
-    """A corpus as it was read: its utterances, and a line for each reason why others were left out."""
+    """A corpus: its utterances, and a line for each reason why others were left out."""
 
     corpus: Dataset
     left_out: list[str]
@@ -48,7 +48,7 @@ def load_corpus(
             `ser_mtl.corpora.utterances.FEATURES`, see `ser_mtl.corpora.dataset.read_dataset`.
         data_dir: the folder of the corpus, or the repository for "hub"; "folder" also joins a list of them. By default,
             $IEMOCAP_DIR or else IEMOCAP_full_release for "iemocap", and runs/demo/corpus for "demo".
-        check_counts: refuse a corpus that is not all there.
+        check_counts: refuse an incomplete corpus.
         distinct_speakers: the same name in two joined folders means two people.
         label_map: new labels, as `{"anger": "angry", "disgust": ""}` or as the words of `--map`.
 
@@ -71,7 +71,7 @@ def read_corpus(
     distinct_speakers: bool = False,
     label_map: Sequence[str] | Mapping[str, str] = (),
 ) -> Reading:
-    """As `load_corpus`, with what was left out."""
+    """As `load_corpus`, with the reasons why utterances were left out."""
     if not isinstance(data_dir, str | Path | Sequence | None):
         raise UserError(f"--data_dir {data_dir!r}: must be a folder, or a list of folders")
     name = str(name) if isinstance(name, Path) else name
@@ -109,7 +109,7 @@ def _read(name: str | Dataset, folders: list, check_counts: bool, distinct_speak
 
 
 def not_in_table(folder: Path, corpus: Dataset) -> list[str]:
-    """A line on the audio files of a folder corpus that its table does not name."""
+    """A line on the audio files of a folder corpus that its `metadata.csv` does not name, if there are any."""
     known, left_out = {os.path.normpath(path) for path in corpus["path"]}, LeftOut()
     audio = [name for name in files_below(folder) if suffix_of(name) in AUDIO]
     left_out.add("audio files are not in metadata.csv", *(name for name in audio if str(folder / name) not in known))
@@ -135,7 +135,7 @@ def _described(name: str, folder: str | Path | None, check_counts: bool) -> Read
 
 
 def place_of_data(name: str, data_dir: str) -> str:
-    """Where a corpus lies, so that it is found again from another folder; a repository of the Hub as it is."""
+    """The absolute path of a corpus, valid in any working directory; a repository of the Hub as it is."""
     on_hub = name == "hub" or (name.endswith(".toml") and read_description(name).hub is not None)
     return data_dir if on_hub and not os.path.isdir(data_dir) else os.path.abspath(data_dir)
 
@@ -148,19 +148,18 @@ def check_corpus_name(name: str) -> None:
     """
     if name in CORPORA or is_described(name):
         return
-    near = get_close_matches(name.lower(), CORPORA, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(
-        f"--corpus {name!r}: must be one of {', '.join(CORPORA)}, the path of a .toml{hint}, or a datasets.Dataset"
+        f"--corpus {name!r}: must be one of {', '.join(CORPORA)}, the path of a .toml"
+        f"{did_you_mean(name.lower(), CORPORA)}, or a datasets.Dataset"
     )
 
 
 def name_in_results(name: str) -> str:
-    """The name of a corpus in results and folders: that of a description's file, without its path."""
+    """The name of a corpus in results and folders: for a TOML file, its stem."""
     return Path(name).stem if name.endswith(".toml") else name
 
 
 def name_with_folders(name: str, data_dir: Sequence[str | Path] | None) -> str:
-    """The name of a corpus for people: that in results, or those of its folders."""
+    """The name of a corpus for people: as in results, or the names of a folder corpus's folders."""
     folders = "+".join(Path(folder).resolve().name for folder in data_dir or [] if name == "folder")
     return folders or name_in_results(name)

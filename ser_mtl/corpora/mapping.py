@@ -1,13 +1,13 @@
 """`--map`: labels renamed, joined or left out, in any corpus."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 from datasets import Dataset
 
 from ser_mtl.corpora.names import cleaned
 from ser_mtl.corpora.utterances import chosen
 from ser_mtl.errors import UserError
+from ser_mtl.parsing import did_you_mean
 from ser_mtl.safe_text import is_utf8
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
@@ -44,10 +44,10 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def with_map(corpus: Dataset, words: Iterable[str] | Mapping[str, str]) -> tuple[Dataset, list[str]]:
-    """The corpus with other labels, and a line on each label whose utterances are left out.
+    """The corpus with new labels, and a line on each label whose utterances are left out.
 
-    An empty word leaves out utterances of an emotion; for gender and style it means "not annotated". Upper and lower
-    case do not matter. Folds stay as they are.
+    An empty new label leaves out utterances of an emotion; for gender and style it means "not annotated". Upper and
+    lower case do not matter. Folds stay as they are.
 
     Raises:
         UserError: as `parse_map`, no utterance has the label, or none is left.
@@ -82,6 +82,5 @@ def _check_present(column: str, wanted: Mapping[str, str], labels: list[str | No
     for old, new in wanted.items():
         read_as_empty = not new and cleaned(old) is None
         if not read_as_empty and old not in {label.casefold() for label in known}:
-            near = get_close_matches(old, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"--map {old}=: no utterance has this {column}{hint}; it has {', '.join(known) or 'none'}")
+            hint, labels_there = did_you_mean(old, known), ", ".join(known) or "none"
+            raise UserError(f"--map {old}=: no utterance has this {column}{hint}; it has {labels_there}")

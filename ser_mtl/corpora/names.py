@@ -1,4 +1,4 @@
-"""Labels and names as people write them: their normal form, words that stand for nothing, spellings of one word."""
+"""Labels and names as people write them: their normal form, words for "not annotated", spellings of one word."""
 
 import re
 import unicodedata
@@ -23,10 +23,10 @@ EMPTY = (
     }
     | {"unlabelled", "unlabeled", "unannotated"}
 )
-"""What programs and people write into a cell without a value, as words; the empty one is punctuation alone."""
+"""What programs and people write into a cell without a value, without punctuation; "" is punctuation alone."""
 
 ALL = "all"
-"""The group of all utterances, among those of the styles."""
+"""The group of all utterances, which results have beside those of the styles."""
 
 NOBODY = {
     "unknown", "unk", "unidentified", "unnamed", "undefined", "unspecified", "anonymous", "anonym", "anon",
@@ -36,19 +36,19 @@ NOBODY = {
     "-9", "-99", "-999",
     "n n", "not known", "not identified", "not named", "no name", "no speaker", "no id", "don t know",
 }  # fmt: skip
-"""What people write for a speaker or dialog that they do not know, as words, beside `EMPTY`."""
+"""What people write for a speaker or dialog that they do not know, beside `EMPTY`."""
 
 _ANYBODY = {
     "speaker", "speakers", "person", "persons", "people", "participant", "subject", "actor", "actress", "user",
     "voice", "name", "id", "dialog", "dialogue", "male", "female", "man", "woman", "sprecher", "sprecherin",
     "locuteur", "locutrice",
 }  # fmt: skip
-"""Words beside one of `NOBODY` that name nobody either: `unknown speaker`."""
+"""Words that still name nobody beside one of `NOBODY`: `unknown speaker`."""
 
 _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"
 
 _LOOK_ALIKES = str.maketrans("аеорсухіјѕкмтнвαοερνικχτβυɑɡøłđı", "aeopcyxijskmthbaoepvikxtbuagoldi")
-"""Letters of other alphabets, in small letters, and the Latin letters that they are taken for."""
+"""Lower-case letters of other alphabets, and the Latin letters that they are taken for."""
 
 
 def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
@@ -56,7 +56,7 @@ def cleaned(cell: str | None, nothing: set[str] = EMPTY) -> str | None:
 
     Args:
         cell: as it was written.
-        nothing: what else an empty cell holds, as words: small letters without punctuation.
+        nothing: words that stand for an empty cell: lower case, without punctuation.
     """
     text = " ".join(unicodedata.normalize("NFC", cell or "").split())
     return None if _is_nothing(text, nothing) else text
@@ -79,7 +79,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """Small letters in Unicode's compatible form, without invisible characters such as a BOM."""
+    """Lower case in Unicode's compatibility form (NFKC), without invisible characters such as a BOM."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
@@ -108,7 +108,7 @@ def clean(rows: Sequence[dict], place: str) -> None:
         for word, count in sorted(emptied.items()):
             notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
     if any(row["style"] == ALL for row in rows):
-        raise UserError(f"{place}: column 'style': results have {ALL!r} for all utterances; call the style otherwise")
+        raise UserError(f"{place}: column 'style': {ALL!r} means all utterances in results; rename the style")
 
 
 def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> list[str]:
@@ -134,7 +134,7 @@ def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> l
 
 
 def spelling(name: str) -> str:
-    """What all spellings of a word share: `Fear ful`, `fear-ful` and `FEARFUL`, or `1` and `1.0`, are one."""
+    """The common form of all spellings of a word: `Fear ful`, `fear-ful` and `FEARFUL`, or `1` and `1.0`, are one."""
     text = _folded(name).strip().rstrip(".,;:!")
     if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text):
         return f"{float(text):.15g}"
@@ -142,7 +142,7 @@ def spelling(name: str) -> str:
 
 
 def appearance(name: str) -> str:
-    """The spelling without what is easily overlooked: accents, look-alike letters, punctuation but between digits."""
+    """The spelling without accents, look-alike letters, and punctuation except between digits: easily overlooked."""
     text = spelling(name)
     if re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
         return text
@@ -152,7 +152,7 @@ def appearance(name: str) -> str:
 
 
 def spellings(names: Iterable[str], key: Callable[[str], str] = appearance) -> list[list[str]]:
-    """Groups of two names or more that are spellings of one word, sorted."""
+    """Groups of two or more names that are spellings of one word, sorted."""
     groups = defaultdict(list)
     for name in sorted(set(names)):
         groups[key(name)].append(name)
@@ -179,9 +179,9 @@ def near_equal(names: Iterable[str]) -> list[tuple[str, str]]:
 
 @cache
 def same_person(name: str) -> str:
-    """What all spellings of a speaker share.
+    """The common form of all spellings of a speaker's name.
 
-    Case, spaces, Unicode forms, invisible characters, quotes around it and the `.0` of a number do not count.
+    Case, spaces, Unicode forms, invisible characters, surrounding quotes and the `.0` of a number do not count.
     """
     text = "".join(_folded(name).split())
     text = re.sub(f"^[{_QUOTES}]+(.+?)[{_QUOTES}]+$", r"\1", text)
@@ -189,7 +189,7 @@ def same_person(name: str) -> str:
 
 
 def _likely_person(name: str) -> str:
-    """What spellings share that are most likely one speaker's: `f1`, `f01`, `f_1` and `f-1`; `José` and `Jose`."""
+    """The common form of spellings that are most likely one speaker: `f1`, `f01`, `f_1`, `f-1`; `José` and `Jose`."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", appearance(f"x{same_person(name)}"))
 
 
@@ -212,7 +212,7 @@ def alike_people(rows: Sequence[dict]) -> Iterator[str]:
 
 
 def check_people(rows: Sequence[dict], place: str) -> None:
-    """Check that no two speakers are most likely one person. With an official split it is only said.
+    """Check that no two speakers are most likely one person. With an official split, it is only a notice.
 
     Args:
         rows: with `speaker`, `gender` and `split`, after `one_name_each`.
@@ -228,7 +228,7 @@ def check_people(rows: Sequence[dict], place: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A name in quotes; with codes in place of letters that are not of its own alphabet."""
+    """A name in quotes; if it mixes alphabets, with codes in place of non-ASCII letters."""
     alphabets = {unicodedata.name(character, "").split(" ")[0] for character in name if character.isalpha()}
     return ascii(name) if len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1 else repr(name)
 

@@ -1,4 +1,4 @@
-"""Transcripts that are nearly those of others, found without comparing each with each."""
+"""Near-duplicate transcripts, found without comparing every pair."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,11 +23,10 @@ def has_near_duplicate(transcripts: list[list[str]], others: list[list[str]]) ->
 
 
 class Index:
-    """Transcripts by their pieces, for the search of near ones.
+    """Transcripts by their pieces, for finding near-duplicates: Pass-Join (Li et al., VLDB 2011).
 
-    A transcript is cut into one piece more than there may be edits, so at least one of them is whole in a near one, and
-    has moved no further than there may be edits. Only what shares a piece is compared. This is Pass-Join (Li et al.,
-    VLDB 2011).
+    A transcript is cut into one piece more than the edits allowed, so a near-duplicate holds at least one piece whole,
+    moved by at most as many words. Only transcripts that share a piece are compared.
     """
 
     def __init__(self, transcripts: set[Words]):
@@ -43,7 +42,7 @@ class Index:
         return words in self.transcripts or any(_near(words, other) for other in self.candidates(words))
 
     def candidates(self, words: Words) -> Iterator[Words]:
-        """The transcripts that share a piece with `words`, each once; all near ones are among them."""
+        """The transcripts that share a piece with `words`, each once; all near-duplicates are among them."""
         seen = set()
         for length in self.lengths:
             edits = _edits(max(length, len(words)))
@@ -62,11 +61,11 @@ def _near(words: Words, other: Words) -> bool:
 
 
 def _edits(longer: int) -> int:
-    """The most edits between near-duplicates, the longer one of so many words."""
+    """The most edits between near-duplicates, given the words of the longer one."""
     return int(longer * NEAR_DUPLICATE + 1e-9)
 
 
 def _pieces(length: int) -> list[tuple[int, int]]:
-    """Start and end of each piece of a transcript of so many words: one more than the edits to any near one."""
+    """Start and end of each piece of a transcript of `length` words: one more than the edits to a near-duplicate."""
     count = min(length, _edits(int(length / (1 - NEAR_DUPLICATE) + 1e-9)) + 1)
     return [(length * piece // count, length * (piece + 1) // count) for piece in range(count)]

@@ -1,4 +1,4 @@
-"""Patterns of paths with named parts, such as `{emotion}/{speaker}_{number:d}`, and templates that such parts fill."""
+"""Patterns of paths with named parts, such as `{emotion}/{speaker}_{number:d}`, and templates filled from them."""
 
 from collections.abc import Mapping
 
@@ -10,34 +10,33 @@ _PART = re.compile(r"\{(?P<name>\w+)(?::(?P<length>\d{0,4})(?P<kind>[da]?))?\}")
 _TOKEN = re.compile(r"(\*\*/|\*|\{[^{}]*\})")
 _KINDS = {"d": r"\d", "a": r"[^\W\d_]", "": r"[^/]", None: r"[^/]"}
 
-
-_SECONDS = 2.0  # for one name, which takes microseconds
-_LARGEST = 100_000  # characters of an expression with its repetitions written out, which is how it is compiled
+_SECONDS = 2.0  # limit for one name; usually it takes microseconds
+_LARGEST = 100_000  # characters of an expression, repetitions written out, as it is compiled
 _PIECE = re.compile(
     r"(?P<nothing>(?:\s|\(\?#[^)]*\))+)|\{(?P<least>\d+)(?:,\d*)?\}|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL
 )
 
 
 class Pattern:
-    """A regular expression of a user, which may be one that takes for ever.
+    """A user's regular expression, with limits: it may be one that takes forever.
 
     Args:
-        said: as the user wrote it.
-        expression: for the whole of a text.
-        flags: of the expression.
+        written: as the user wrote it.
+        expression: that matches a whole text.
+        flags: of `re.compile`.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not valid.
     """
 
-    def __init__(self, said: str, expression: str, flags: int = 0):
-        self.said = said
+    def __init__(self, written: str, expression: str, flags: int = 0):
+        self.written = written
         if _size(expression) > _LARGEST:
-            raise UserError(f"{said!r} is not a valid regular expression (its repetitions make it too large)")
+            raise UserError(f"{written!r} is not a valid regular expression (its repetitions make it too large)")
         try:
             self._compiled = re.compile(expression, flags)
         except (re.error, OverflowError, RecursionError) as error:
-            raise UserError(f"{said!r} is not a valid regular expression ({error})") from error
+            raise UserError(f"{written!r} is not a valid regular expression ({error})") from error
 
     def fullmatch(self, text: str) -> "re.Match[str] | None":
         """The match with the whole text.
@@ -49,13 +48,13 @@ class Pattern:
             return self._compiled.fullmatch(text, timeout=_SECONDS)
         except (TimeoutError, MemoryError) as error:
             raise UserError(
-                f"pattern {self.said!r}: takes longer than {_SECONDS:g} seconds, or too much memory, on {text[:80]!r}; "
-                "leave parts out that repeat one another"
+                f"pattern {self.written!r}: takes longer than {_SECONDS:g} seconds, or too much memory, on "
+                f"{text[:80]!r}; leave parts out that repeat one another"
             ) from error
 
 
 def _size(expression: str) -> int:
-    """About how many characters an expression has with its repetitions written out."""
+    """The approximate length of an expression with its repetitions written out."""
     sizes, last = [0], 0
     for piece in _PIECE.finditer(expression):
         if piece["nothing"]:
@@ -73,10 +72,10 @@ def _size(expression: str) -> int:
 
 
 def compile_pattern(pattern: str) -> Pattern:
-    """A regular expression for the whole of a path, in any case of its letters.
+    """A regular expression for a whole path, in upper or lower case.
 
     `{name}` is a part of a file or folder name, `{name:3}` three characters of it, `{name:d}` digits, `{name:2d}` two
-    of them, `{name:a}` letters. A part that comes twice is the same text twice. `*` is anything within a name, and
+    of them, `{name:a}` letters. A part that occurs twice is the same text twice. `*` is anything within a name, and
     `**/` any folders or none.
 
     Raises:
@@ -95,7 +94,7 @@ def _token(token: str, pattern: str, seen: set[str]) -> str:
     part = _PART.fullmatch(token)
     if part is None:
         raise UserError(
-            f"pattern {pattern!r}: {token} is no part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}"
+            f"pattern {pattern!r}: {token} is not a part; write {{name}}, {{name:2}}, {{name:d}} or {{name:a}}"
         )
     name, length = part["name"], part["length"]
     if name in seen:

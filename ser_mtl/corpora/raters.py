@@ -1,4 +1,4 @@
-"""The votes of an utterance's raters, as a distribution over the emotions of a model."""
+"""Soft labels: the votes of an utterance's raters as a distribution over the emotions of a model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def outside_votes(raters: Sequence[dict]) -> list[dict[str, float]]:
         raters: a cell of the column `raters`.
 
     Returns:
-        One vote for each outside rater who named a category: shares that sum to 1, by emotion. A category that is none
-        of the four classes keeps its own name.
+        One vote for each outside rater who named a category: shares that sum to 1, by emotion. A category outside the
+        four classes keeps its own name.
     """
     votes = []
     for rater in raters:

@@ -1,4 +1,4 @@
-"""Audio files to samples at their own rate, whatever their headers say."""
+"""Audio files to samples at their own rate; headers are not trusted."""
 
 import re
 import stat
@@ -22,23 +22,23 @@ MAX_SECONDS = 60.0
 """Longest utterance of a corpus by default. Attention needs memory with the square of its length."""
 
 SHORT = 0.1
-"""Seconds below which a clip holds hardly a sound of speech."""
+"""Seconds below which a clip hardly holds a sound of speech."""
 
 TOO_LONG = "{name}: lasts {seconds} seconds, longer than --max_seconds {limit:g}; cut it"
 
 _LARGEST = 2**27  # numbers in a file: half a gigabyte, and copies of it
 _LONGEST = 24 * 3600  # seconds of a recording that is read block by block
 _BLOCK = 2**20  # numbers read at once
-_SHORTEST = 2**14  # of them, whatever the header says
-_LENGTH = 600  # seconds decoded by ffmpeg, at most, to tell the length of a file
+_SMALLEST_BLOCK = 2**14  # likewise, even if the header promises fewer
+_LENGTH = 600  # seconds that ffmpeg decodes, at most, to find the length of a file
 _CUT = 0.1  # seconds that may be missing at the end: some encoders round up
 _STREAMED = 2**31 - 2**20  # bytes; programs that write a wav file to a pipe promise this or more
-_NO_FRAME = 7  # libsndfile's code for it, "File does not exist"
-_UNKNOWN = 2**62  # libsndfile's length of a FLAC that was written to a pipe is above it
+_NO_FRAME = 7  # libsndfile's code for a file without an MP3 frame; its text is "File does not exist"
+_UNKNOWN = 2**62  # lengths above it are unknown, such as that of a FLAC that was written to a pipe
 
 
 class _Sequential(soundfile.SoundFile):
-    """A file read from its start to its end. Seeking fails if its header is wrong about the length or does not say."""
+    """A file that is read from start to end: seeking fails if its header has a wrong length or none."""
 
     def seekable(self) -> bool:
         return False
@@ -52,7 +52,7 @@ def read_audio(
     Args:
         file: a path or a binary file object.
         max_seconds: refuse longer audio; None for any length.
-        too_long: the message then, with the fields of `TOO_LONG`.
+        too_long: the message for longer audio, with the fields of `TOO_LONG`.
 
     Returns:
         Samples from -1 to 1, (samples, channels) float32, and the sampling rate in hertz.
@@ -121,7 +121,7 @@ def _check_end(held: int, promised: float, rate: int, name: str) -> None:
 
 
 def seconds_over(seconds: float, limit: float) -> str:
-    """The length in as few decimals as show that it is over the limit: 60.004 is not "60.0, longer than 60"."""
+    """The length with as many decimals as it takes to exceed the limit: not "60.0, longer than 60" for 60.004."""
     rounded = (f"{seconds:.{decimals}f}" for decimals in range(1, 17))
     return next((text for text in rounded if float(text) > limit), str(seconds))
 
@@ -144,7 +144,7 @@ def _opened(file: str | Path | BinaryIO, name: str, max_seconds: float | None) -
 
 @contextmanager
 def _source(file: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Open a file whose bytes are all there.
+    """Open a file, after checking that it is whole.
 
     Raises:
         UserError: in the block too, if it cannot be read.
@@ -167,7 +167,7 @@ def _by_libsndfile(source: BinaryIO, file: str | Path | BinaryIO, name: str) -> 
         UserError: neither knows its format.
     """
     try:
-        # Of a path, the descriptor: libsndfile reads it without the way through Python.
+        # For a path, the descriptor: libsndfile then reads it without calling Python.
         return _Sequential(source if source is file else source.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
         if not ffmpeg.installed():
@@ -176,7 +176,7 @@ def _by_libsndfile(source: BinaryIO, file: str | Path | BinaryIO, name: str) -> 
 
 
 def _regular_file(path: str | Path) -> FileIO:
-    """Open a file that has an end and a name that UTF-8 has. Its descriptor stands where the object does.
+    """Open a regular file with a name in UTF-8, unbuffered: its descriptor is at the position of the object.
 
     Raises:
         UserError: it is a folder, a pipe or a device, empty, or cannot be opened.
@@ -209,10 +209,10 @@ def _not_read(name: str, error: soundfile.LibsndfileError) -> str:
 
 
 def _promised(sound: soundfile.SoundFile) -> float:
-    """The samples that the header promises; `_UNKNOWN` if it does not hold the length.
+    """The number of samples that the header promises; `_UNKNOWN` if it does not hold the length.
 
-    libsndfile takes the length of a wav, aiff or au file from its size if that is less, and notes both in its log. Of
-    an MP3 file it guesses the length, see `ser_mtl.corpora.headers`.
+    If a wav, aiff or au file is smaller than its header says, libsndfile takes the length from the file's size, and
+    logs both. It only guesses the length of an MP3 file, see `ser_mtl.corpora.headers`.
     """
     if sound.format == "MP3":
         return _UNKNOWN
@@ -223,9 +223,9 @@ def _promised(sound: soundfile.SoundFile) -> float:
 
 def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray]:
     """The samples of a file, block by block; at most one block more than `most`."""
-    # No more than a short file holds, as far as its header says: libsndfile fills the rest with zeros.
-    size, held = max(1, min(_BLOCK, max(_SHORTEST, sound.frames * sound.channels)) // sound.channels), 0
-    sound.seek(0)  # an MP3 starts otherwise with a few other samples than `soundfile.read` gives
+    # For a short file, no more than its header promises: libsndfile would fill the rest with zeros.
+    size, held = max(1, min(_BLOCK, max(_SMALLEST_BLOCK, sound.frames * sound.channels)) // sound.channels), 0
+    sound.seek(0)  # else an MP3 starts with other samples than `soundfile.read` gives
     while most is None or held <= most:
         block = sound.read(size, dtype="float32", always_2d=True)
         if len(block) == 0:
@@ -245,7 +245,7 @@ def check_rate(rate: int, name: str = "") -> None:
 
 
 def seconds_of(path: str | Path) -> float:
-    """Length of an audio file in seconds, by its header if it says so; NaN if the file cannot be used."""
+    """Length of an audio file in seconds, from its header if possible; NaN if the file cannot be used."""
     try:
         with _opened(path, str(path), _LENGTH) as sound:
             check_rate(sound.samplerate)

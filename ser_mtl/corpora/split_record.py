@@ -1,4 +1,4 @@
-"""What `split.json` holds: the ids of every part of a split corpus, and hashes of what these utterances are."""
+"""The content of `split.json`: the ids of every part of a split corpus, and hashes of their audio and annotations."""
 
 import hashlib
 from collections.abc import Collection
@@ -45,7 +45,7 @@ def split_record(splits: DatasetDict, fold: Fold, dev: DevChoice) -> dict:
 
 
 def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]], values: Collection[str] = ()) -> dict:
-    """A split's record with what its utterances hold, so that a run does not go on with another corpus.
+    """Add hashes of labels and audio to a split's record, so that a run is not resumed on another corpus.
 
     Args:
         record: of `split_record`.
@@ -73,7 +73,7 @@ def with_content(record: dict, decoded: Dataset, labels: dict[str, list[str]], v
 
 
 def hash_of_annotations(utterances: Dataset, values: Collection[str] = ()) -> str:
-    """The SHA-256 of all labels and transcripts, and of the values of these tasks alone: older runs have no others."""
+    """The SHA-256 of all labels and transcripts, and of the values of these tasks only, as in older runs."""
     columns = ["id", *(task.column for task in TASKS.values() if task.kind != "value" or task.name in values)]
     rows = utterances.select_columns(columns)[:]
     annotations = sorted(zip(*(rows[column] for column in columns), strict=True), key=lambda row: row[0])

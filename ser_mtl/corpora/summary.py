@@ -16,7 +16,7 @@ from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, some_of
 from ser_mtl.safe_text import printable
 from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS, VALUE_TASKS
 
@@ -40,7 +40,7 @@ def corpus_tables(
         corpus: as `ser_mtl.corpora.load_corpus` returns it.
         fold: the test fold of the splits, or "all"; None shows the sizes of all folds' splits, or the official split.
         dev: see `ser_mtl.corpora.folds.split`.
-        left_out: what is there and was not read, a line for each reason.
+        left_out: a line for each reason why files or rows were not read.
 
     Raises:
         UserError: the corpus has no such split, see `ser_mtl.corpora.folds.split`.
@@ -122,7 +122,7 @@ def _groups(table: pd.DataFrame, column: str) -> str:
 
 
 def _speakers(table: pd.DataFrame) -> str:
-    """Fold, gender, utterances and hours of each speaker, and the emotions; of many speakers the first and the last."""
+    """Fold, gender, utterances, hours and emotions of each speaker; of many speakers, the first and the last."""
     groups = table.groupby("speaker")
     columns = {
         "fold": groups["fold"].agg(lambda folds: " ".join(str(int(fold)) for fold in sorted(set(folds.dropna())))),
@@ -140,7 +140,7 @@ def _speakers(table: pd.DataFrame) -> str:
 
 
 def _sizes_of_all_folds(corpus: Dataset, dev: DevChoice) -> str:
-    """Utterances in train, dev and test by test fold; instead of a fold that cannot be split, why not."""
+    """Utterances in train, dev and test by test fold; and why, of a fold that cannot be the test."""
     rows, problems = {}, {}
     for fold in sorted(set(corpus["fold"][:])):
         try:
@@ -249,13 +249,11 @@ def _bullet(text: str) -> str:
 
 
 def _names(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - _EXAMPLES
-    return ", ".join(names[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
+    return some_of(names, _EXAMPLES)
 
 
 def training_flags(corpus: Dataset, fold: Fold | None = None, dev: DevChoice = "dialog") -> str:
-    """The flags that a training needs for this corpus, beside its name and place, with a blank before each."""
+    """The flags that a training needs for this corpus, beside its name and folder, with a blank before each."""
     folds = sorted(set(corpus["fold"][:]) - {None})
     alone = len(set(corpus["speaker"][:])) == 1 and None not in set(corpus["speaker"][:])
     if fold == ALL or (alone and not is_official(corpus)):

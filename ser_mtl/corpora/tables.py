@@ -1,4 +1,4 @@
-"""Rows of the tables that corpora come with: csv, tsv, json, jsonl, and lines of text."""
+"""Reading the tables of corpora: csv, tsv, json, jsonl, and lines of text."""
 
 import csv
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def rows_of(file: Path, line: str | None = None, encoding: str = "latin-1") -> I
     Args:
         file: .csv or .tsv with a header, .json (an array of objects, or an object of them), .jsonl.
         line: a regular expression with named groups, for lines of text.
-        encoding: if the file is not UTF-8 and has no byte order mark.
+        encoding: of a file that is not UTF-8 and has no byte order mark.
 
     Raises:
         UserError: the file cannot be read, or is not what its suffix says.
@@ -49,7 +49,7 @@ def _check_header(file: Path, rows: csv.DictReader) -> None:
 
 
 def as_text(value: object) -> str:
-    """A cell as text; nothing for one that holds no single value."""
+    """A cell as text; empty if it does not hold a single value."""
     if value is None or isinstance(value, bool | dict | list):
         return ""
     return " ".join(str(value).split()) if isinstance(value, str) else str(value)
@@ -69,7 +69,7 @@ def read_text(file: Path, encoding: str) -> str:
     for name in (*known, encoding):
         try:
             text = raw.decode(name)
-            text.encode()  # unicode_escape makes halves of characters, which no file could hold
+            text.encode()  # refuses half surrogate pairs, of unicode_escape, which no file could hold
             return text
         except (UnicodeDecodeError, UnicodeEncodeError):
             continue

@@ -18,7 +18,7 @@ from ser_mtl.errors import UserError
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 
 NEEDS_EMOTION = "name a folder that has emotions too (--data_dir A B), or annotate them"
-"""What to do with a corpus that has neither emotions nor values."""
+"""Advice for a corpus that has neither emotions nor values."""
 
 
 def label_sets(corpus: Dataset, tasks: Iterable[str]) -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def value_scales(train: Dataset, tasks: Iterable[str]) -> dict[str, list[float]]
 
 
 def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
-    """Why tasks, but for emotion, cannot be trained: nobody annotated them, or all utterances have one label.
+    """Why tasks other than emotion cannot be trained: nobody annotated them, or all utterances have one label.
 
     Returns:
         The reason by task.
@@ -81,7 +81,7 @@ def unusable_tasks(splits: DatasetDict, tasks: Iterable[str]) -> dict[str, str]:
 
 
 def lack_of_emotion(parts: Sequence[Dataset]) -> tuple[str, list[str]] | None:
-    """Why emotion cannot be trained, and the values that can be in its place; None if emotion can be."""
+    """Why emotion cannot be trained, and the values that can be trained instead; None if emotion can be."""
     columns = {task: TASKS[task].column for task in ("emotion", *VALUE_TASKS)}
     found = {task: set().union(*(set(part[column][:]) for part in parts)) - {None} for task, column in columns.items()}
     if len(found["emotion"]) > 1:
@@ -92,7 +92,7 @@ def lack_of_emotion(parts: Sequence[Dataset]) -> tuple[str, list[str]] | None:
 
 
 def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
-    """Check that no label is another one in another spelling, or a number with decimals.
+    """Check that no two labels are spellings of one word, and that none is a number with decimals.
 
     Raises:
         UserError: names the spellings, an utterance, and the spelling to use.
@@ -175,7 +175,7 @@ def with_targets(
     soft_labels: bool = False,
     values: Iterable[str] = (),
 ) -> Dataset:
-    """Add the target columns `<task>_labels`: -100 if not annotated; of values, NaN; of transcripts, empty.
+    """Add the target columns `<task>_labels`. "Not annotated" is -100; for values NaN, for transcripts empty.
 
     Args:
         corpus: with the columns of `ser_mtl.corpora.utterances.FEATURES`.
@@ -205,7 +205,7 @@ def with_targets(
 
 
 def encoded(texts: Iterable[str], tokenizer: Wav2Vec2CTCTokenizer) -> list[list[int]]:
-    """The ids of normalised transcripts, as `tokenizer` gives them, one text at a time and far slower."""
+    """The ids of normalised transcripts: those of `tokenizer`, which is far slower."""
     texts = list(texts)
     letters = {letter: tokenizer(letter).input_ids for letter in set("".join(texts)) - {" "}}
     letters[" "] = [tokenizer.convert_tokens_to_ids(tokenizer.word_delimiter_token)]

@@ -1,4 +1,4 @@
-"""The files of a corpus: audio and tables below a folder, and the file that a row means."""
+"""The files of a corpus: audio and tables below a folder, and finding the file of a row."""
 
 import os
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ser_mtl.errors import UserError
 
 AUDIO = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".oga", ".mp3", ".au", ".w64", ".caf")
-"""Suffixes that are read as audio; of two copies, the one whose suffix comes first is taken."""
+"""Suffixes that are read as audio, by preference: of two copies, the one whose suffix comes first is taken."""
 
 VIDEO = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4a", ".flv")
 """Suffixes of files whose sound has to be extracted first."""
@@ -32,7 +32,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
 
 def suffix_of(path: str) -> str:
-    """The suffix in small letters."""
+    """The suffix in lower case."""
     return PurePosixPath(path).suffix.lower()
 
 
@@ -43,12 +43,12 @@ def without_suffix(path: str) -> str:
 
 
 def best_copy(paths: list[str]) -> str:
-    """The file to take of several copies: by suffix, then the one in the fewest folders, then the first."""
+    """The copy to take of a file: by suffix, then the one in the fewest folders, then the first."""
     return min(paths, key=lambda path: (AUDIO.index(suffix_of(path)), path.count("/"), path))
 
 
 class AudioIndex:
-    """Audio files by the end of their path, whatever their suffix and the case of their letters."""
+    """Audio files by the end of their path, ignoring suffix and case."""
 
     def __init__(self, paths: list[str]):
         self._by_name: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
@@ -68,7 +68,7 @@ def _end_like(parts: list[str], wanted: list[str]) -> bool:
 
 
 def check_no_pointers(folder: Path, paths: list[str]) -> None:
-    """Check that files are recordings, and not what git keeps in the place of large files.
+    """Check that files are recordings, not the pointers that git LFS keeps in place of large files.
 
     Raises:
         UserError: some are pointers.

@@ -41,7 +41,7 @@ FEATURES = Features(
 
 
 def check_utterances(name: str, given: Any) -> None:
-    """Check that something is a dataset of utterances.
+    """Check that an argument is a dataset of utterances.
 
     Raises:
         UserError: says what `name` is instead, or which columns it lacks.
@@ -83,15 +83,12 @@ def is_official(rows: Dataset) -> bool:
 
 
 def chosen(corpus: Dataset, rows: Sequence[int]) -> Dataset:
-    """These rows of a corpus, in a table of their own.
-
-    `Dataset.select` leaves them where they are, and cuts out each on its own whenever a column is read.
-    """
+    """These rows of a corpus, copied into a new table: `Dataset.select` would gather them at every read of a column."""
     table = corpus.with_format("arrow")[:].take(pa.array(rows, pa.int64()))
     return Dataset(table, info=DatasetInfo(features=corpus.features))
 
 
 def joined(parts: DatasetDict) -> Dataset:
-    """All utterances of a split corpus in the order of their ids, whatever the split: caches are keyed by it."""
+    """All utterances of a split corpus, in the order of their ids: caches depend on it, and must not on the split."""
     table = pa.concat_tables([part.with_format("arrow")[:] for part in parts.values()]).sort_by("id")
     return Dataset(table, info=DatasetInfo(features=next(iter(parts.values())).features))

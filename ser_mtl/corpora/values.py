@@ -1,4 +1,4 @@
-"""Valence, activation and dominance: what their columns are called, and cells as numbers."""
+"""Valence, activation and dominance: the names of their columns, and their cells as numbers."""
 
 import re
 from collections import Counter
@@ -16,9 +16,8 @@ SYNONYMS = {"arousal": "activation"}
 VALUES = tuple(TASKS[task].column for task in VALUE_TASKS)
 """Columns that hold numbers."""
 
-
 LARGEST = 1e6
-"""No scale of ratings has larger numbers, and the squares of much larger ones are infinite in single precision."""
+"""No rating scale has larger numbers, and the squares of much larger ones overflow single precision."""
 
 
 def as_number(cell: object) -> float | None:
@@ -32,9 +31,9 @@ def as_number(cell: object) -> float | None:
 
 
 def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
-    """Turn cells of text into numbers in place, None for an empty one, and say once which words were read as empty.
+    """Turn text into numbers in place, None for an empty cell, and say once which words were read as empty.
 
-    A column without any number is one of words, such as "positive": it is left out, with a notice.
+    A column of words, such as "positive", is left out, with a notice.
 
     Args:
         rows: with the columns of `VALUES`.
@@ -42,7 +41,7 @@ def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
         first_row: the number of the first row in messages.
 
     Raises:
-        UserError: names the row whose cell is no number.
+        UserError: names the row whose cell is not a number.
     """
     for column in VALUES:
         emptied: Counter[str] = Counter()
@@ -62,11 +61,11 @@ def read_values(rows: Sequence[dict], place: str, first_row: int) -> None:
         elif wrong:
             index, cell = wrong[0]
             raise UserError(
-                f"{place}, row {index}: column {column!r} holds {cell!r}, which is no number up to {LARGEST:g} "
+                f"{place}, row {index}: column {column!r} holds {cell!r}, which is not a number up to {LARGEST:g} "
                 f"({len(wrong)} rows in all); write a number, or leave the cell empty"
             )
 
 
 def shortest(value: float) -> str:
-    """The shortest text that is read as the same value in single precision."""
+    """The shortest text that reads as the same value in single precision."""
     return str(np.float32(value))

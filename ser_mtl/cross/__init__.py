@@ -1,1 +1,1 @@
-"""A trained model on another corpus."""
+"""Evaluation of a trained model on another corpus."""

@@ -1,4 +1,4 @@
-"""Which utterances of a corpus a model is tested on: a part of it, and nothing that the model was trained on."""
+"""Choosing the utterances that a model is tested on: a part of a corpus, and none that the model was trained on."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -20,9 +20,9 @@ class Chosen(NamedTuple):
 
     Attributes:
         corpus: the utterances.
-        part: what of the corpus they are, for people.
-        left_out: a line for each reason why others are not among them.
-        heard_speakers: speakers of the training that an official test set has too.
+        part: the name of this part of the corpus, for people.
+        left_out: a line for each reason why others are left out.
+        heard_speakers: training speakers who are also in an official test set.
     """
 
     corpus: Dataset
@@ -41,7 +41,7 @@ def choose(
     Raises:
         UserError: there is no such fold or part, or the model knows utterances or speakers in it by their names.
     """
-    names = heard.by_name(corpus)  # before the map: their speakers are known whatever they say
+    names = heard.by_name(corpus)  # before the map, which may leave out the utterances that give speakers away
     speakers = _speakers(corpus, names) | heard.speakers_in(corpus)
     mapped, left_out = with_map(corpus, words) if words else (corpus, [])
     rows, title = _rows_of(mapped, fold, part)
@@ -63,17 +63,17 @@ def without_heard(
     model: str,
     whole: Dataset | None = None,
 ) -> Chosen:
-    """The utterances as they are, if the model knows none; the others, if only those were asked for.
+    """The utterances, if the model knows none of them; with `part` "unseen", those that it does not know.
 
-    The speakers of an official test set may be known: it is taken as it is.
+    The model may know the speakers of an official test set, which is taken as it is.
 
     Args:
         chosen: utterances.
-        names: ids of those that the model was trained or chosen on; `speakers` are theirs.
-        speakers: likewise.
+        names: ids of the utterances that the model was trained or selected on.
+        speakers: their speakers.
         part: that was asked for.
         model: its name, for messages.
-        whole: the whole corpus, if `names` and `speakers` are of all of it.
+        whole: the whole corpus, if `names` and `speakers` cover all of it.
 
     Raises:
         UserError: says how many the model knows, and what to evaluate instead.
@@ -84,9 +84,9 @@ def without_heard(
     if part == "unseen":
         return _unseen(chosen, by_name, by_speaker, model)
     if by_name or (by_speaker and chosen.part not in PARTS):
-        told = _known(table, by_name, by_speaker)
+        overlap = _overlap(table, by_name, by_speaker)
         remedy = _remedy(chosen.corpus if whole is None else whole, names, speakers)
-        raise UserError(f"{model}: was trained on {told}; {remedy}")
+        raise UserError(f"{model}: was trained on {overlap}; {remedy}")
     return chosen
 
 
@@ -107,7 +107,7 @@ def _unseen(chosen: Chosen, by_name: list[int], by_speaker: list[int], model: st
 
 
 def known_by_audio(chosen: Chosen, digests: dict[str, str], heard: Heard, part: Part | None, model: str) -> Chosen:
-    """As `without_heard`, by the samples: `digests` has that of each utterance.
+    """As `without_heard`, by the samples: `digests` holds the digest of each utterance's.
 
     Raises:
         UserError: the model was trained on recordings among them.
@@ -144,7 +144,7 @@ def _rows_of(corpus: Dataset, fold: int | None, part: Part | None) -> tuple[list
     return list(range(len(corpus))), "all"
 
 
-def _known(table: list[tuple], by_name: list[int], by_speaker: list[int]) -> str:
+def _overlap(table: list[tuple], by_name: list[int], by_speaker: list[int]) -> str:
     example = table[(by_name or by_speaker)[0]][0]
     if not by_name:
         return f"the speakers of {len(by_speaker)} of the {len(table)} utterances, such as {example}"

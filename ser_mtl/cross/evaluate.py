@@ -24,14 +24,14 @@ from ser_mtl.evaluation.predictions import prediction_rows, references_and_predi
 from ser_mtl.evaluation.results import Calibration, Count, Intervals, Leaks, Results, Scores, Text, has_all
 from ser_mtl.evaluation.scores import SerMtlMetric, metrics_by_group
 from ser_mtl.files import read_json
-from ser_mtl.inference.recognizer import Recognizer, load, transcribing
+from ser_mtl.inference.recognizer import Recognizer, load, transcript_source
 from ser_mtl.tasks import TASKS
 from ser_mtl.training.heard import file_of
 from ser_mtl.training.run_folder import PACKAGES, Record, commit
 
 
 class System(TypedDict):
-    """The model of an evaluation, as far as its files say."""
+    """The model of an evaluation, as far as its files describe it."""
 
     trained_on: Text
     stage: int | None
@@ -86,7 +86,8 @@ def evaluate(
         model: a run folder or Hub id; `base`, `dtype` and `device` are as for `ser_mtl.load`.
         corpus: as `ser_mtl.load_corpus` returns it.
         label_map: words of `--map`.
-        fold: of the corpus, to test on; or `part`: "unseen", or one of an official split.
+        fold: of the corpus, to test on.
+        part: likewise: "train", "dev" or "test" of an official split, "unseen" or "all".
 
     Raises:
         UserError: the model or its audio cannot be read, the labels are others, or the model knows the utterances.
@@ -96,7 +97,7 @@ def evaluate(
     for unknown in heard.unknown:
         notice(f"{unknown}: its args.json or split.json is missing: it may have been trained on this corpus")
     chosen = choose(corpus, label_map, fold, part, heard, model)
-    labels = tasks_to_score(chosen.corpus, recognizer.labels, transcribing(recognizer.model) is not None)
+    labels = tasks_to_score(chosen.corpus, recognizer.labels, transcript_source(recognizer.model) is not None)
     chosen, decoded = _decoded(chosen, heard, part, model)
     labels = {task: classes for task, classes in labels.items() if set(decoded[TASKS[task].column]) - {None}}
     rows = answered(recognizer, decoded, labels)
@@ -129,7 +130,7 @@ def _shared(rows: list[dict], known: Set[str]) -> dict:
 
 
 def system_of(model: str, recognizer: Recognizer) -> dict:
-    """What is known of a model from its `results.json` and `args.json`, which a repository may lack."""
+    """A model's training, from its `results.json` and `args.json`, which a repository may lack."""
     config = recognizer.model.config
     files = {name: file_of(model, name) for name in ("results.json", "args.json")}
     results = read_json(files["results.json"], Results) if files["results.json"] else {}
@@ -152,7 +153,7 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
 
     Args:
         corpus: the utterances.
-        labels: the classes of each task of the model; none of one that gives a value.
+        labels: the classes of each task of the model; empty for a task that gives a value.
         transcribes: whether the model gives transcripts.
 
     Raises:
@@ -162,7 +163,7 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
     for task, known in labels.items():
         column = TASKS[task].column
         found = sorted(set(corpus[column][:]) - {None})
-        unknown = [label for label in found if label not in known] if known else []  # a value has no classes
+        unknown = [label for label in found if label not in known] if known else []  # empty: a value
         line = f"{task} {', '.join(map(repr, unknown))}: the model knows {', '.join(known)}; "
         if unknown and task == "emotion":
             raise UserError(f"{line}rename them or leave their utterances out: --map {_map_for(unknown, known)}")
@@ -177,20 +178,20 @@ def tasks_to_score(corpus: Dataset, labels: dict[str, list[str]], transcribes: b
 
 
 def _map_for(unknown: Iterable[str], known: list[str], column: str = "") -> str:
-    """The words of `--map`: to the label that may mean the same, else to nothing."""
+    """Words for `--map`: each unknown label to the one that may mean the same, else to nothing."""
     words = []
     for label in unknown:
-        near = [one for pair in near_equal([label, *known]) if label in pair for one in pair if one != label]
+        near = [other for pair in near_equal([label, *known]) if label in pair for other in pair if other != label]
         words.append(f"{column}{label}={near[0] if near else ''}")
     return " ".join(f"'{word}'" if " " in word else word for word in words)
 
 
 def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[str]]) -> list[dict]:
-    """Rows of `predictions.jsonl`, with the probabilities that `ser-mtl predict` gives.
+    """The model's answers as rows of `predictions.jsonl`, with the probabilities that `ser-mtl predict` gives.
 
     Args:
-        recognizer: the model. It transcribes, if any utterance has a text.
-        decoded: utterances with `samples` at 16 kHz; those of more than two minutes are answered in segments.
+        recognizer: the model. It transcribes if any utterance has a text.
+        decoded: utterances with `samples` at 16 kHz; those longer than two minutes are answered in segments.
         labels: the classes of each task to score.
 
     Raises:
@@ -224,7 +225,7 @@ def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float
     Args:
         rows: of `answered`.
         labels: the classes of each task.
-        temperature: of the model, which is in the probabilities of `rows`.
+        temperature: of the model, by which the probabilities of `rows` are calibrated.
     """
     references, predictions = references_and_predictions(rows)
     present = {row["emotion"] for row in references}
@@ -240,7 +241,7 @@ def scores_of(rows: list[dict], labels: dict[str, list[str]], temperature: float
 
 def _calibration(rows: list[dict], temperature: float) -> dict:
     """Expected calibration error with the temperature of the model ("after"), and without it."""
-    errors = [reliability(*emotion_probabilities(some)).error for some in (uncalibrated(rows, temperature), rows)]
+    errors = [reliability(*emotion_probabilities(table)).error for table in (uncalibrated(rows, temperature), rows)]
     if temperature == 1:
         return {"bins": BINS, "test": {"before": errors[0]}}
     return {"bins": BINS, "temperature": temperature, "test": {"before": errors[0], "after": errors[1]}}

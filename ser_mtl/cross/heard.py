@@ -1,4 +1,4 @@
-"""What a model was trained or chosen on, itself or as one of the models that it started from."""
+"""The utterances and speakers that a model was trained or selected on, or one of the models that it started from."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ class Heard:
     Attributes:
         names: as `utterance_keys` gives them.
         audio: digests of samples.
-        speakers: each after the name of its corpus, or the path of its folder.
-        unknown: models that come without a record of theirs.
+        speakers: each as `<name of the corpus, or path of its folder>/<speaker>`.
+        unknown: models without a record of their utterances.
     """
 
     names: set[str] = field(default_factory=set)
@@ -28,27 +28,27 @@ class Heard:
     unknown: list[str] = field(default_factory=list)
 
     def by_name(self, corpus: Dataset) -> set[str]:
-        """The ids of the utterances of a corpus that are among them by their names."""
+        """The ids of the utterances of a corpus that are in `names`."""
         rows = corpus.select_columns(["id", "corpus", "path"])
         return {row["id"] for row in rows if self.names & utterance_keys(row)}
 
     def speakers_in(self, corpus: Dataset) -> set[str]:
-        """The speakers of a corpus that are among theirs, if it is the same corpus."""
+        """The speakers of a corpus that are in `speakers`, which needs the same corpus."""
         rows = corpus.select_columns(["id", "corpus", "path", "speaker"])
         known = {row["speaker"]: row for row in rows if row["speaker"] is not None}
         return {name for name, row in known.items() if self.speakers & _speaker_keys(row)}
 
     def by_audio(self, digests: dict[str, str]) -> set[str]:
-        """The ids of the utterances that are among them by their samples, from the digest of each."""
+        """The ids of the utterances whose samples are in `audio`, given the digest of each."""
         return {name for name, digest in digests.items() if digest in self.audio}
 
 
 def heard_by(model: str, base: str | None = None) -> Heard:
-    """What a model, its stage 1 and, if its encoder is a model of this project, that one were trained or chosen on.
+    """The utterances that a model, its stage 1, and its encoder, if that is one of ours, were trained or selected on.
 
     Args:
         model: a run folder or Hub id.
-        base: of its adapters, if it is elsewhere than they say.
+        base: of its adapters, if it has moved.
     """
     heard = Heard()
     for name, known in lineage(model, base):
@@ -71,6 +71,6 @@ def _speakers_of(known: Known) -> set[str]:
 
 
 def _speaker_keys(row: dict) -> set[str]:
-    """The speaker of an utterance, and its hash as in a public repository, after the corpus or folder."""
+    """The keys in `Heard.speakers` of an utterance's speaker, also with the name hashed as in a public repository."""
     places = (row["corpus"], str(Path(row["path"].removesuffix(row["id"])).resolve()))
     return {f"{place}/{same_person(name)}" for place in places for name in (row["speaker"], hashed(row["speaker"]))}

@@ -1,4 +1,4 @@
-"""An evaluation for people: the table on the terminal, and its folder."""
+"""The report of an evaluation: the table on the terminal, and the folder of results."""
 
 import textwrap
 from pathlib import Path
@@ -18,19 +18,19 @@ from ser_mtl.training.run_folder import check_writable
 _WIDTH = 80
 
 _FIGURES = """\
-![Confusion matrix of the utterances](confusion_matrix.png)
+![Confusion matrix](confusion_matrix.png)
 
 ![How often an emotion was right, by its probability](reliability.png)"""
 
 
 def title_of(results: dict) -> str:
-    """What was evaluated, in a line."""
+    """The title of an evaluation: the corpus of the training, and that of the test."""
     part = "" if results["part"] == "all" else f" ({results['part']})"
     return f"Trained on {results['system']['trained_on']}, tested on {results['corpus']}{part}"
 
 
 def terminal_table(results: dict) -> str:
-    """The metrics of all utterances and of each style, their intervals, and what to know about them."""
+    """The metrics of all utterances and of each style, their intervals, and notes."""
     lines = [title_of(results), results_table(results), *filter(None, [interval_lines(results)])]
     lines += [textwrap.fill(note, _WIDTH) for note in notes(results)]
     return "\n\n".join(map(_printable_lines, lines))
@@ -42,7 +42,7 @@ def _printable_lines(text: str) -> str:
 
 
 def notes(results: dict) -> list[str]:
-    """What a reader of the scores should know, a sentence or two each."""
+    """Notes for a reader of the scores, a sentence or two each."""
     labels, absent = results["labels"].get("emotion", []), results["absent"]
     calibration = results.get("calibration", {})
     found = []
@@ -62,10 +62,10 @@ def notes(results: dict) -> list[str]:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that an evaluation can be written into a folder, before it is made.
+    """Check, before an evaluation, that it can be written into a folder.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty, or cannot be written.
     """
     check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_evaluation(folder: Path, results: dict, rows: list[dict]) -> None:
-    """Write predictions, figures and a report; `results.json` last, as the sign that all is there.
+    """Write predictions, figures and a report; `results.json` last, as the sign that the folder is complete.
 
     Args:
         folder: to write to.
@@ -94,7 +94,7 @@ def report(results: dict) -> str:
     facts = {
         "model": _name(results["model"]),
         "trained on": system["trained_on"],
-        "stage, encoder": ", ".join(str(one) for one in (system["stage"], _name(system["encoder"])) if one),
+        "stage, encoder": ", ".join(str(fact) for fact in (system["stage"], _name(system["encoder"])) if fact),
         "tested on": f"{results['corpus']}, {results['part']}",
         "utterances, speakers": f"{results['utterances']}, {results['speakers'] or 'unknown'}",
         "--map": " ".join(results["map"]),
@@ -110,10 +110,7 @@ def report(results: dict) -> str:
         f"{over_whom(results)}:" if intervals else "",
         markdown_table(["", "(95 %)"], [list(row) for row in intervals]) if intervals else "",
         "\n".join(f"- {markdown(note)}" for note in notes(results)),
-        "![Confusion matrix](confusion_matrix.png)" if "emotion" in results["labels"] else "",
-        "![How often an emotion was right, by its probability](reliability.png)"
-        if "emotion" in results["labels"]
-        else "",
+        _FIGURES if "emotion" in results["labels"] else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

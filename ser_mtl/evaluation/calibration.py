@@ -1,7 +1,7 @@
 """Calibration of emotion's probabilities: expected calibration error, and temperature scaling.
 
 Both are computed from prediction rows, whose probabilities p are softmax(z) of the plain logits z. A temperature T
-turns them into softmax(z / T), which equals softmax(log(p) / T), so the logits are not needed. And 1 / T turns the
+turns them into softmax(z / T), which equals softmax(log(p) / T), so the logits are not needed. 1 / T turns the
 calibrated probabilities of `predictions.jsonl` back into p.
 """
 
@@ -63,7 +63,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """The T between 1/10 and 10 that maximises the likelihood of the targets (Guo et al. 2017, section 4.2).
 
-    To four decimals. It is 1 where no other makes the targets likelier, and without targets.
+    Rounded to four decimals; 1 if no other value makes the targets more likely, and without targets.
 
     Args:
         probabilities: (utterances, classes), softmax(z).
@@ -91,7 +91,7 @@ def emotion_probabilities(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calibrated(rows: list[dict], temperature: float) -> list[dict]:
-    """Prediction rows with the temperature in emotion's probabilities; those of other tasks stay as they are."""
+    """Prediction rows with emotion's probabilities divided by the temperature; those of other tasks are unchanged."""
     return [
         row | {"emotion": _tempered_answer(row["emotion"], temperature)} if "emotion" in row else row for row in rows
     ]
@@ -108,8 +108,8 @@ def calibration(test: list[dict], dev: list[dict] | None, trained_on: Set[str | 
     """The "calibration" of `results.json`, from the prediction rows of the test set and of the development set (dev).
 
     Args:
-        test: rows that are not calibrated; none if nothing is held out.
-        dev: the same.
+        test: rows that are not calibrated; empty if nothing is held out.
+        dev: likewise; None without a development set.
         trained_on: the speakers of the training set.
 
     Returns:

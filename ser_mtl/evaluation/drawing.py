@@ -1,7 +1,7 @@
-"""What all figures have in common: size, colours, how they are written.
+"""The common style of all figures: size, colours, file format.
 
-They are narrow, with panels one above the other, so that the text is readable where a page shrinks them to 400 pixels.
-Every line has a marker and a line style of its own: the figures can be read in grey.
+They are narrow, with panels one above the other, so that the text is readable when a page shrinks them to 400 pixels.
+Every line has its own marker and line style, so that the figures can be read in grey.
 """
 
 from io import BytesIO
@@ -22,7 +22,6 @@ WIDTH = 4.8
 LEGEND = {"frameon": False, "handlelength": 2.6, "fontsize": 9, "columnspacing": 1.2}
 """Arguments of every legend."""
 
-
 # Colours of Okabe and Ito. The lengths of the three have no common factor, so 280 lines can be told apart.
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#7F7F7F", "#E69F00", "#56B4E9")
 _MARKERS = "os^Dxv*P"
@@ -42,14 +41,14 @@ def line_style(index: int) -> dict:
 
 
 def blank_figure(height: float, width: float = WIDTH) -> Figure:
-    """A figure of this size in inches, with a margin around what is drawn."""
+    """A figure of this size in inches, with a margin."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as a PNG with a palette of 256 colours, which is a third of the size.
+    """Write a figure as a PNG with a palette of 256 colours, a third of the size of one without.
 
     The same figure gives the same bytes.
     """
@@ -64,17 +63,17 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
-    """Leave out the frame's top and right, and draw light lines across one axis."""
+    """Remove the top and right of the frame, and draw light grid lines across one axis."""
     axes.grid(axis=grid, color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def literal(text: str) -> str:
-    """Text of others as matplotlib shows it as it is: a $ would begin a formula."""
+    """Escape text from outside for matplotlib, where a $ would begin a formula."""
     return printable(text).replace("$", r"\$")
 
 
 def loss_title(name: str) -> str:
-    """Title of a loss in figures: the task's, or its own name where the figure does not know it."""
+    """Title of a loss in figures: the task's title or, for an unknown loss, its own name."""
     of_value = name in TASKS and TASKS[name].kind == "value"
     return f"{TASKS[name].title if name in TASKS else _LOSS_TITLES.get(name, name)}{', 1 - CCC' if of_value else ''}"

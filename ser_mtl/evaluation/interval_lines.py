@@ -5,7 +5,7 @@ from ser_mtl.metrics import METRICS
 
 
 def intervals_of(results: dict) -> list[tuple[str, str]]:
-    """Each metric of the table that has an interval: its title, and both as the table shows them, of all utterances."""
+    """Each metric of the table that has an interval: its title, and value and interval of all utterances as text."""
     intervals = results.get("intervals", {}).get("all", {})
     scores = results["test"].get("all")
     if not intervals or not scores:
@@ -20,13 +20,13 @@ def intervals_of(results: dict) -> list[tuple[str, str]]:
 
 
 def over_whom(results: dict) -> str:
-    """What the intervals are over."""
+    """A line on the method of the intervals."""
     if results.get("speakers"):
         return f"95 % intervals over speakers, {results['speakers']} in all (jackknife, Student's t)"
     return "95 % intervals over utterances, since the speakers are unknown: too narrow"
 
 
 def interval_lines(results: dict) -> str:
-    """The intervals of all utterances as plain text, a metric a line; nothing without one."""
+    """The intervals of all utterances as plain text, one metric per line; empty without any."""
     lines = [f"{title:18} {shown}" for title, shown in intervals_of(results)]
     return "\n".join([over_whom(results), *lines]) if lines else ""

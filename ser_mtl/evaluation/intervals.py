@@ -1,6 +1,6 @@
 """Uncertainty of one system: intervals over speakers, because utterances of one speaker are alike.
 
-The jackknife with Student's t. A bootstrap of so few speakers is too sure; this is not
+The jackknife with Student's t. With so few speakers, the intervals of a bootstrap are too narrow; these are not
 (`tests/tables/test_coverage.py`).
 """
 
@@ -61,8 +61,8 @@ class Counts:
 def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
     """Count the prediction rows of all runs of one system, over any folds and seeds.
 
-    An utterance predicted by several seeds counts once, as correct as they are on average. One without a speaker counts
-    as a speaker of its own.
+    An utterance predicted by several seeds counts once, with their mean correctness. One without a speaker counts as a
+    speaker of its own.
 
     Args:
         runs: the rows of each run's `predictions.jsonl`; runs of one fold have the same utterances.
@@ -89,7 +89,7 @@ def counts(runs: Iterable[list[dict]], task: str = "emotion") -> Counts:
 def interval(counts: Counts, metric: Callable[[np.ndarray, np.ndarray], np.ndarray] = ua) -> Interval:
     """A metric of all utterances together, with its 95 % jackknife interval over speakers, cut at 0 and 1.
 
-    The interval is for other speakers and the same trained models: how much training depends on luck is not in it.
+    The interval is for other speakers and the same trained models: it does not include the variance of training.
     """
     cells = np.stack([counts.right, counts.all], axis=1)
     return over_units(cells, counts.speakers, lambda sums: metric(sums[..., 0, :], sums[..., 1, :]))
@@ -101,7 +101,7 @@ def over_units(
     """A statistic of the sum of all cells, with its 95 % jackknife interval over units, cut at the bounds.
 
     Args:
-        cells: (rows, ...), what is summed.
+        cells: (rows, ...), the terms of the sum.
         units: of each row, such as its speaker.
         statistic: (..., cells) -> (...).
         bounds: of the statistic.
@@ -114,7 +114,7 @@ def over_units(
 
 
 def without_each(cells: np.ndarray, units: Sequence[str]) -> np.ndarray:
-    """(rows, ...) and the unit of each row -> (units, ...): the sums of all rows but those of one unit."""
+    """Leave-one-out sums: (rows, ...) and the unit of each row -> (units, ...), sums without the rows of one unit."""
     names, unit_of = np.unique(np.array(units), return_inverse=True)
     by_unit = np.zeros((len(names), *cells.shape[1:]))
     np.add.at(by_unit, unit_of, cells)
@@ -142,7 +142,7 @@ def jackknife(value: float, without: np.ndarray) -> tuple[Interval, float]:
 
 
 def ends(interval: Interval, form: str = ".1f") -> str:
-    """The ends of an interval in brackets, with a space before; nothing if it has none."""
+    """The ends of an interval in brackets, after a space; empty if it has none."""
     return "" if np.isnan(interval.low) else f" ({100 * interval.low:{form}} to {100 * interval.high:{form}})"
 
 

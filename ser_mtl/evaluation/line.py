@@ -1,4 +1,4 @@
-"""The line that a finetuned model has to beat: a logistic regression on the frozen encoder's mean-pooled layers."""
+"""The line, a baseline for a finetuned model: a linear probe of the frozen encoder's mean-pooled layers."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,17 +15,17 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Values of C, scikit-learn's inverse strength of regularisation, from strong to weak."""
 
 _FOLDS = 5
-"""Of the training utterances, where there is no development set."""
+"""Number of folds of the training utterances, for corpora without a development set."""
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """Utterances as a classifier sees them.
+    """Utterances as inputs of a classifier.
 
     Attributes:
         layers: mean over real frames of each hidden state, (utterances, layers + 1, d).
         emotions: (utterances,).
-        groups: what must not be on both sides of a split, such as the speaker, (utterances,).
+        groups: such as the speaker; a group must not be on both sides of a split, (utterances,).
     """
 
     layers: np.ndarray
@@ -40,17 +40,17 @@ class Pooled:
 def fit_line(train: Pooled, dev: Pooled | None, test: Pooled) -> dict:
     """Fit the line on train, and score it on test.
 
-    Layer and C are those with the best UA on dev; without dev, with the best mean UA over five folds of train, apart by
-    group. Of equal ones, the stronger regularisation and then the lower layer.
+    Layer and C are those with the best UA on dev or, without dev, with the best mean UA over five folds of train,
+    disjoint by group. Ties go to the stronger regularisation, then to the lower layer.
 
     Args:
-        train: of at least two emotions.
-        dev: if there is one with emotions.
+        train: utterances of at least two emotions.
+        dev: utterances with an emotion; None if there are none.
         test: at least one utterance.
 
     Returns:
-        {"ua", "wa", "macro_f1", "n": test utterances, "layer": 0 for what enters the first layer, "layers", "C",
-        "train": training utterances, "chosen_on": "dev" or "train", "chosen_ua": the UA it was chosen by}
+        {"ua", "wa", "macro_f1", "n": test utterances, "layer": 0 for the input of the first layer, "layers", "C",
+        "train": training utterances, "chosen_on": "dev" or "train", "chosen_ua": the UA that layer and C had there}
     """
     c, layer, chosen_ua = choose(train, dev)
     return {
@@ -66,7 +66,7 @@ def fit_line(train: Pooled, dev: Pooled | None, test: Pooled) -> dict:
 
 
 def choose(train: Pooled, dev: Pooled | None) -> tuple[float, int, float]:
-    """C, the layer, and the UA that they are chosen by; see `fit_line`."""
+    """The best C and layer, and their UA; see `fit_line`."""
     divisions = [(train, dev)] if dev is not None else [(train[a], train[b]) for a, b in _divisions(train)]
     candidates = list(product(STRENGTHS, range(train.layers.shape[1])))
     scores = [np.mean([_scores(a, b, layer, c)["ua"] for a, b in divisions]) for c, layer in candidates]
@@ -86,9 +86,9 @@ def _scores(train: Pooled, held_out: Pooled, layer: int, c: float) -> dict[str, 
 
 
 def _divisions(train: Pooled) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds of the training utterances, apart by group if there are two.
+    """Folds of the training utterances, disjoint by group if there are two groups.
 
-    All utterances are on both sides if no fold leaves two emotions to learn from.
+    All utterances are on both sides if no fold leaves two emotions to learn.
     """
     groups = train.groups if len(set(train.groups)) > 1 else np.arange(len(train.groups))
     folds = GroupKFold(min(_FOLDS, len(set(groups)))).split(groups, groups=groups)

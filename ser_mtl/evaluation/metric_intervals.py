@@ -1,4 +1,4 @@
-"""Intervals over speakers of all metrics of a set of predictions: emotion, the other tasks, transcripts."""
+"""Intervals over speakers for all metrics of a set of predictions: emotion, the other tasks, transcripts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,16 +75,16 @@ def metric_intervals(
 
     Args:
         references: rows as `SerMtlMetric` takes them.
-        predictions: the same.
-        speakers: of the rows; an utterance without one counts as a speaker of its own, under a name of its own.
+        predictions: likewise.
+        speakers: of the rows; an utterance without one counts as a speaker of its own, under a unique name.
 
     Returns:
-        {group: {task: {metric: [low, high]}}}, the groups `all` and the styles; without those that have one speaker.
+        {group: {task: {metric: [low, high]}}} for the group `all` and the styles; without groups of one speaker.
     """
     groups = [ALL, *sorted({row["style"] for row in references} - {None})]
     found: dict = {group: {} for group in groups}
     for group in groups:
-        rows = [row for row, one in enumerate(references) if group in (ALL, one["style"])]
+        rows = [row for row, reference in enumerate(references) if group in (ALL, reference["style"])]
         for task, metric, interval in _intervals(references, predictions, speakers, rows):
             if f"{task}_{metric}" in METRIC and not np.isnan(interval.low):
                 found[group].setdefault(task, {})[metric] = [interval.low, interval.high]
@@ -95,7 +95,7 @@ def _intervals(
     references: list[dict], predictions: list[dict], speakers: Sequence[str], rows: list[int]
 ) -> Iterator[tuple[str, str, Interval]]:
     def pairs(reference: str, prediction: str) -> dict[str, Pairs]:
-        """By speaker, those that count: see `SerMtlMetric`."""
+        """By speaker, the utterances that count; see `SerMtlMetric`."""
         by_speaker = defaultdict(list)
         for row in rows:
             label, answer = references[row].get(reference), predictions[row].get(prediction)
@@ -137,7 +137,7 @@ def _moments(pairs: np.ndarray) -> np.ndarray:
 
 
 def _edits(compare: Any, spoken: Pairs) -> tuple[int, int]:
-    """Errors, and words or characters of the references."""
+    """Number of errors, and of the references' words or characters."""
     found = compare(*map(list, zip(*spoken, strict=True)))
     errors = found.substitutions + found.deletions + found.insertions
     return errors, found.hits + found.substitutions + found.deletions

@@ -3,12 +3,12 @@
 A line is an object:
 
 - `id`, `speaker`: identify the utterance.
-- `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. They
-  of emotion are calibrated with the temperature in `results.json`, as those of `ser_mtl.load` and of a pipeline are.
+- `emotion`, and `gender` if trained: `label` (annotated, or null), `predicted`, `probabilities` {label: p}. Emotion's
+  are calibrated with the temperature in `results.json`, as those of `ser_mtl.load` and of a pipeline are.
 - `style`: the same object if trained; else only the annotated label, a string or null.
 - `valence`, `activation`, `dominance`, if trained: `label` (annotated, or null) and `predicted`, on the corpus's scale.
-- `asr`: `reference` (as `normalise_text` leaves it, or null) and `hypothesis`. A stage 2 that was not trained to
-  transcribe has the hypothesis of the frozen model, with the adapters off; one that was trained to has that as
+- `asr`: `reference` (normalised by `normalise_text`, or null) and `hypothesis`. A stage 2 that was not trained to
+  transcribe has the hypothesis of the frozen model, with the adapters off; one that was trained to has it as
   `hypothesis_adapters_off` beside its own.
 - `points`: the embedding of each task in two dimensions (`ser_mtl.evaluation.embeddings`).
 """
@@ -83,7 +83,7 @@ def prediction_rows(
     points: list[dict[str, list[float]]] | None = None,
     values: dict[str, np.ndarray] | None = None,
 ) -> list[dict]:
-    """Join the test utterances with a model's predictions, whose probabilities stay as they are.
+    """Join the test utterances with a model's predictions; probabilities are not calibrated here.
 
     Args:
         utterances: the n test utterances, with the columns of `FEATURES`.

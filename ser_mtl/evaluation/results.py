@@ -1,4 +1,4 @@
-"""results.json: what it holds, and its metrics as a table for the terminal and the model card."""
+"""results.json: its schema, and its metrics as a table for the terminal and the model card."""
 
 import textwrap
 from typing import Annotated, Any, Literal, NotRequired, Required, TypeAlias
@@ -45,14 +45,14 @@ Scores: TypeAlias = _scores_model()  # type: ignore[valid-type]
 
 
 class NearDuplicates(TypedDict):
-    """Of a group of test utterances."""
+    """Near-duplicate transcripts in a group of test utterances."""
 
     n: Count
     share: Share
 
 
 class SharedSpeakers(TypedDict, total=False):
-    """Of an official split."""
+    """Test speakers of an official split who are in train too."""
 
     speakers: Count
     utterances: Required[Count]
@@ -73,7 +73,7 @@ class BaseOnHub(TypedDict):
 
 
 class FittedOn(TypedDict):
-    """The development utterances of the temperature."""
+    """The development utterances that the temperature was fitted on."""
 
     utterances: Count
     speakers: Count
@@ -126,7 +126,7 @@ class Line(TypedDict):
 
 
 class Folds(TypedDict):
-    """Runs beside one without a test: their names, and the mean of their figures."""
+    """Runs beside one without a test: their names, and the mean of their metrics."""
 
     names: Annotated[list[Text], Field(min_length=1)]
     test: Groups
@@ -145,7 +145,7 @@ class _Results(TypedDict):
     selection: Text
     refit: NotRequired[bool]
     augment: NotRequired[list[Text]]
-    research: NotRequired[Text]  # a model that is whole for its own run alone, or a step without a test
+    research: NotRequired[Text]  # a model that `ser_mtl.load` cannot load, or a step without a test
     epoch: Amount
     stopped_at_epoch: NotRequired[Amount]
     minutes: Amount
@@ -179,9 +179,9 @@ def _tested_unless_all(results: Any) -> Any:
 
 
 Results = Annotated[_Results, AfterValidator(_tested_unless_all)]
-"""The content of `results.json`. What only later versions write need not be there."""
+"""The content of `results.json`. Keys that only later versions write are optional."""
 
-NO_TEST = "No test was held out (--fold all), so no figure says how the model does on new speakers."
+NO_TEST = "No test was held out (--fold all), so no score says how well the model does on new speakers."
 
 
 def part_of(results: dict) -> str:
@@ -190,19 +190,18 @@ def part_of(results: dict) -> str:
 
 
 LINE = "frozen encoder"
-"""Names the row of the line."""
+"""The name of the line in tables."""
 
 UNTRAINED_WER = 0.9
-"""At this word error rate or above, a model has not learned to transcribe; the column would tell the reader nothing."""
+"""From this word error rate on, a model has not learned to transcribe, and the column is left out."""
 
 
 def results_frame(results: dict) -> pd.DataFrame:
     """Lay out `results["test"]` with one row per group of utterances and one column per metric, all as text.
 
-    The line, if there is one, is the last row.
-
-    Metrics are percent with one decimal, or "-" where a group lacks one. Left out are metrics that no group has, such
-    as those of tasks that were not trained, and word error rates if the model cannot transcribe (`transcription_note`).
+    The line, if there is one, is the last row. Metrics are percent with one decimal, or "-" where a group lacks one.
+    Left out are metrics that no group has, such as those of tasks that were not trained, and word error rates if the
+    model cannot transcribe (`transcription_note`).
     """
     groups = results["test"]
     transcribes = transcription_note(results) is None
@@ -258,12 +257,12 @@ def shared_speakers_note(results: dict) -> str | None:
         return None
     return (
         f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
-        f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
+        f"{shared['speakers']} speakers of train; expect lower scores for other speakers."
     )
 
 
 def line_note(results: dict) -> str | None:
-    """What the line is, and where a run below it stands, as sentences; None if there is no line."""
+    """Sentences that explain the line, and by how much a run is below it; None if there is no line."""
     if not (line := results.get("line")):
         return None
     of = "the frozen encoder" if line["encoder"] == "pretrained" else "the encoder as stage 1 left it"

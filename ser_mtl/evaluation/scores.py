@@ -29,8 +29,8 @@ class SerMtlMetric(evaluate.Metric):
 
     `compute(predictions=..., references=...)` takes two lists of rows in the same order, each row a dict of
     `emotion`, `gender`, `style` and `text`, each a string or None, and `valence`, `activation` and `dominance`, each a
-    number or None; missing keys count as None. A prediction
-    may also hold `text_adapters_off`, the transcript with the adapters switched off, scored against `text`.
+    number or None; missing keys count as None. A prediction may also hold `text_adapters_off`, the transcript with the
+    adapters switched off, scored against `text`.
 
     An utterance counts for a task if it has both a reference and a prediction. A transcript may be empty, a
     reference text may not: an empty one means "not annotated". A task without any such utterance is left out.
@@ -41,7 +41,7 @@ class SerMtlMetric(evaluate.Metric):
 
     def __init__(self, labels: dict[str, list[str]]):
         self.labels = labels
-        # Kept in memory, so that parallel runs share no cache file and no lock.
+        # In memory, so that parallel runs share no cache file and no lock.
         super().__init__(keep_in_memory=True)
 
     def add_batch(self, *, predictions: list[dict], references: list[dict]) -> None:
@@ -99,7 +99,7 @@ def metrics_by_group(metric: SerMtlMetric, predictions: list[dict], references: 
     """
     styles = sorted({style for row in references if (style := row.get("style")) is not None})
     if ALL in styles:
-        raise UserError(f"style {ALL!r}: results have this name for all utterances; call the style otherwise")
+        raise UserError(f"style {ALL!r}: means all utterances in results; rename the style")
     scores = {ALL: metric.compute(predictions=predictions, references=references)}
     for style in styles:
         group = [(p, r) for p, r in zip(predictions, references, strict=True) if r.get("style") == style]
@@ -128,8 +128,8 @@ def ccc(annotated: ArrayLike, predicted: ArrayLike) -> float:
     if y.min() == y.max():
         return 0.0
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    whole = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
-    return float(np.clip(whole, -1, 1))  # rounding may go beyond
+    coefficient = 2 * covariance / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    return float(np.clip(coefficient, -1, 1))  # it may be beyond by rounding
 
 
 def _values(annotated: tuple[float, ...], predicted: tuple[float, ...]) -> dict[str, float]:

@@ -81,7 +81,7 @@ def plot_training_curves(
 
 
 def _panels(log_history: list[dict], evaluated_on: str) -> list[tuple[list[_Curve], str, str]]:
-    """The panels of the figure that have curves: these, a title, and their unit."""
+    """The panels of the figure that have curves: the curves, a title and the unit of each."""
     tasks, terms = _loss_curves(log_history)
     panels = [
         (tasks, "Training: losses of the tasks", "Loss (nats)"),
@@ -110,7 +110,7 @@ def _set_scale(axes: Axes, curves: list[_Curve], percent: bool) -> None:
 
 
 def _loss_curves(log_history: list[dict]) -> tuple[list[_Curve], list[_Curve]]:
-    """Curves of the tasks' losses and of all other terms; the weighted sum comes first where it belongs."""
+    """Curves of the tasks' losses and of all other terms; the weighted sum is the first of the other terms, if any."""
     logged = {key.removeprefix("loss_") for entry in log_history for key in entry if key.startswith("loss_")}
     others = sorted(logged - set(TASKS))
     curves = {}

@@ -9,7 +9,7 @@ from ser_mtl.evaluation.scores import ccc
 
 
 def plot_values(rows: list[dict], tasks: list[str], path: str | Path, title: str) -> Figure:
-    """Draw the predicted over the annotated values of the test utterances, a panel for each task, with the diagonal.
+    """Draw predicted over annotated values of the test utterances, with the diagonal, one panel for each task.
 
     Args:
         rows: of `predictions.jsonl`.

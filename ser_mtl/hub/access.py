@@ -1,4 +1,4 @@
-"""Whether a repository can be published to, asked before there is anything to publish; nothing on the Hub changes."""
+"""Checking, before a run is trained, that it can be published; nothing on the Hub changes."""
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -11,7 +11,7 @@ _WRITES = {"repo.write", "repo.content.write"}
 
 
 def check_access(api: HfApi, repo_id: str, public: bool) -> None:
-    """Check that a push of a run will have a name and the right to write.
+    """Check that a repository's name is valid and that the token may write there.
 
     Args:
         api: with the token.
@@ -19,7 +19,7 @@ def check_access(api: HfApi, repo_id: str, public: bool) -> None:
         public: whether the repository may be public.
 
     Raises:
-        UserError: the name cannot be one, the token is missing, wrong or may not write there, or the repository is
+        UserError: the name is not valid; the token is missing, wrong or may not write there; or the repository is
             public and `public` does not allow that.
     """
     what = f"--hub_model_id {repo_id}"
@@ -68,7 +68,7 @@ def _check_token(user: dict, namespace: str, repo_id: str, what: str) -> None:
 
 
 def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None:
-    """If the repository exists already."""
+    """Check the repository, if it exists already."""
     with hub_errors(what):
         try:
             private = bool(api.model_info(repo_id).private)
@@ -80,7 +80,7 @@ def _check_repository(api: HfApi, repo_id: str, public: bool, what: str) -> None
         try:
             api.auth_check(repo_id, write=True)
         except HfHubHTTPError as error:
-            if status_of(error) in (401, 403):  # else the server knows no such check
+            if status_of(error) in (401, 403):  # else the server does not offer this check
                 raise
 
 

@@ -27,7 +27,7 @@ class Base:
 
 
 def refuse_private(base: Base | None, what: str) -> None:
-    """Refuse adapters that everyone can read on a base that they cannot.
+    """Refuse public adapters on a private base.
 
     Args:
         base: of the adapters.
@@ -74,7 +74,7 @@ def base_on_hub(
     if base_repo_id is None and published is not None:
         base_repo_id, revision = published.repo_id, published.revision
     elif base_repo_id not in (None, hub_id(name)):
-        revision = None  # that of another repository
+        revision = None  # it belongs to another repository
     base_repo_id = base_repo_id or hub_id(name)
     if base_repo_id is None:
         raise UserError(
@@ -91,7 +91,7 @@ def base_on_hub(
 
 
 def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -> None:
-    """Compare by hash. If the folder is gone, the adapters still check their base when they are loaded."""
+    """Compare the weights by hash. Without the folder, adapters still check their base when they are loaded."""
     file = folder / "model.safetensors"
     if not file.is_file():
         return
@@ -102,5 +102,5 @@ def _check_same_weights(api: HfApi, folder: Path, repo_id: str, revision: str) -
     ]
     if not published or published[0] is None or published[0].sha256 != own:
         raise UserError(
-            f"the base {repo_id} at {revision[:7]} holds other weights than {folder}: publish the folder again"
+            f"the weights of the base {repo_id} at {revision[:7]} are not those of {folder}: publish the folder again"
         )

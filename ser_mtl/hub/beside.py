@@ -1,4 +1,4 @@
-"""The figures of the folds beside a model that held nothing out: the nearest thing to figures of its own."""
+"""The metrics of the folds beside a model that held nothing out: the nearest thing to metrics of its own."""
 
 import statistics
 from contextlib import suppress
@@ -10,7 +10,7 @@ from ser_mtl.evaluation.results import Results
 from ser_mtl.files import read_json
 
 _THE_SAME = ("stage", "corpus", "encoder", "tasks", "trainable", "labels")
-"""What folds have in common with the model: else their figures would say nothing of it."""
+"""The settings that folds must share with the model: else their metrics would say nothing about it."""
 
 
 def with_folds(run: Path, results: dict) -> dict:
@@ -28,14 +28,14 @@ def with_folds(run: Path, results: dict) -> dict:
     folds = {}
     for name in (f"fold{fold}" for fold in FOLDS):
         file = run.resolve().parent / name / "results.json"
-        with suppress(UserError):  # a damaged neighbour is not this run's fault
+        with suppress(UserError):  # a damaged neighbour does not concern this run
             other = read_json(file, Results) if file.is_file() else {}
             alike = all(name in other and other[name] == results.get(name) for name in _THE_SAME)
             if alike and other["test"] and other["selection"] != "oracle":
                 folds[name] = other["test"]["all"]
-    return (
-        results | {"folds": {"names": list(folds), "test": {"all": means(list(folds.values()))}}} if folds else results
-    )
+    if not folds:
+        return results
+    return results | {"folds": {"names": list(folds), "test": {"all": means(list(folds.values()))}}}
 
 
 def means(folds: list[dict]) -> dict:

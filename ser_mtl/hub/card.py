@@ -1,6 +1,6 @@
 """The model card of a run, README.md of its folder, made only from results.json.
 
-What the results hold is shown as it is: it passes through `markdown` before it comes into the text.
+Everything from the results passes through `markdown`, so that it cannot act as markup.
 """
 
 from typing import Any
@@ -105,7 +105,7 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
         results: the content of `results.json`.
         name: the model's name.
         part: the part of the corpus that was scored, such as "fold 1".
-        completion: what the user adds; it wins.
+        completion: the user's own metadata, which take precedence.
     """
     corpus, adapters = results["corpus"], holds_adapters(results)
     base = hub_id(results.get("stage1", results["encoder"]))
@@ -131,7 +131,7 @@ def metadata(results: dict, name: str, part: str, completion: Completion = AS_IT
 
 
 def _evaluations(results: dict, part: str, datasets: list[str] | None) -> list[EvalResult]:
-    """The metrics for the Hub's index, which has an entry for each task because each has a configuration of its own."""
+    """The metrics for the Hub's index, with a `dataset_config` for each task, so that each has an entry."""
     scores = results["test"].get("all", {})
     return [
         EvalResult(
@@ -158,7 +158,7 @@ def _task_name(task: str) -> str:
 
 
 def answers_of(results: dict) -> list[str]:
-    """The tasks whose answers the model is for; none for one that prepares the encoder for a second stage."""
+    """The tasks that the model is used for; empty for one that only prepares the encoder for a second stage."""
     return [task for task in ("emotion", *VALUE_TASKS) if task in results["tasks"]]
 
 
@@ -206,7 +206,8 @@ def _training(results: dict) -> str:
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     table = "\n".join(f"| {name} | {markdown(value)} |" for name, value in rows.items() if value not in (None, ""))
-    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
+    files = "`args.json` holds every setting, `split.json` the utterances of each part."
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{files}"
 
 
 def _class_weights(results: dict) -> str:

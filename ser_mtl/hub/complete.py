@@ -1,4 +1,4 @@
-"""Whether a run folder holds a whole run: every file that is published is there and can be read."""
+"""Checking that a run folder is complete: every file that is published is there and readable."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NEEDED = (
 )  # fmt: skip
 """Files of every finished run, apart from weights."""
 OF_TEST = ("predictions.jsonl",)
-"""And of one with a test."""
+"""Further files of a run with a test."""
 OF_EMOTION = ("confusion_matrix.png", "reliability.png")
 MAYBE = ("values.png", "gradient_cosines.json", "gradient_cosines.png")
 
@@ -32,7 +32,7 @@ SELECTION = {
     "last": "the last epoch; nothing was chosen",
     "oracle": "the epoch with the best emotion UA on the test fold itself",
 }
-"""What `--trainable` and `--selection` may say in `results.json`, in the words of the card."""
+"""The values of `--trainable` and `--selection` in `results.json`, in the words of the card."""
 
 
 def selection_of(results: dict) -> str:
@@ -42,7 +42,7 @@ def selection_of(results: dict) -> str:
 
 
 def holds_adapters(results: dict) -> bool:
-    """Whether the run's weights are adapters alone; those of a merged run are not."""
+    """Whether the run's weights are only adapters; a merged run's are not."""
     return results["trainable"] == "adapters" and not results.get("merged")
 
 
@@ -55,8 +55,8 @@ def read_results(run: Path) -> dict:
     """The `results.json` of a finished run.
 
     Raises:
-        UserError: the file is missing or damaged, the run has no weights, or parts that are not of the method, or one
-            of its files is a link.
+        UserError: the file is missing or damaged, the run has no weights or is of an earlier system, or one of its
+            files is a link.
     """
     if not (run / "results.json").is_file():
         raise UserError(f"{run}: holds no finished run (no results.json)")
@@ -70,7 +70,7 @@ def read_results(run: Path) -> dict:
     if not (run / weights[0]).is_file():
         raise UserError(f"{run}: holds results but no weights ({weights[0]})")
     for name in sorted({*weights, *NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE, "results.json"}):
-        if (run / name).is_symlink():  # to whatever file of this machine
+        if (run / name).is_symlink():  # it could publish any file of this machine
             raise UserError(f"{run / name}: is a link, which is not followed; put the file itself there")
     return results
 

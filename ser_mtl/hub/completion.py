@@ -1,4 +1,4 @@
-"""What a user adds to a card, and whether the card on the Hub is still as it was written."""
+"""A user's additions to a card, and whether the card on the Hub has been edited."""
 
 import hashlib
 import re
@@ -16,14 +16,14 @@ _SIGNATURE = re.compile(r"<!-- ser-mtl card(, completed)? ([0-9a-f]{64}) -->\n\Z
 
 @dataclass(frozen=True)
 class Completion:
-    """What a card cannot know of itself.
+    """A user's additions to a card.
 
     Attributes:
         license: the Hub's name of a licence, such as cc-by-4.0.
         language: codes, such as en.
-        datasets: data sets on the Hub.
+        datasets: datasets on the Hub.
         text: Markdown.
-        metadata: more of the card's header.
+        metadata: further metadata of the card's header.
     """
 
     license: str | None = None
@@ -39,10 +39,10 @@ AS_IT_IS = Completion()
 def read_completion(
     license: str | None, language: list[str] | None, datasets: list[str] | None, card: Path | None
 ) -> Completion:
-    """Read what the user adds; the file `card` may have a header of its own.
+    """Gather the user's additions; the file `card` may have its own header.
 
     Raises:
-        UserError: the file is missing, is no text, or its header is damaged.
+        UserError: the file is missing, is not text, or its header is damaged.
     """
     if card is None:
         return Completion(license, language, datasets)
@@ -54,7 +54,7 @@ def read_completion(
     if own is None:
         return Completion(license, language, datasets, text.strip())
     header = own.data.to_dict()
-    # Flags win over the header; what both can say is checked in the same way.
+    # Flags take precedence over the header, whose values are checked in the same way.
     license, language = license or header.pop("license", None), language or _listed(header.pop("language", None))
     datasets = datasets or _listed(header.pop("datasets", None))
     return Completion(license, language, datasets, own.text.strip(), header)
@@ -65,10 +65,10 @@ def _listed(value: str | list[str] | None) -> list[str] | None:
 
 
 def check_datasets(api: HfApi, completion: Completion, public: bool) -> None:
-    """Check that the card will name only data sets that are on the Hub and, if it is public, no private ones.
+    """Check that the card will name only datasets that are on the Hub and, if it is public, no private ones.
 
     Raises:
-        UserError: names the data set.
+        UserError: names the dataset.
     """
     for name in completion.datasets or []:
         with hub_errors(f"--dataset {name}"):
@@ -78,7 +78,7 @@ def check_datasets(api: HfApi, completion: Completion, public: bool) -> None:
 
 
 def signed(card: str, completion: Completion = AS_IT_IS) -> str:
-    """The card with a last line, which readers do not see, that tells later whether it was edited."""
+    """The card with an invisible last line, by which `state_of` tells whether it was edited."""
     completed = ", completed" if completion != AS_IT_IS else ""
     return f"{card.rstrip()}\n\n<!-- ser-mtl card{completed} {_hash(card)} -->\n"
 
@@ -98,10 +98,10 @@ def _hash(card: str) -> str:
 def keep_edits(
     api: HfApi, repo_id: str, files: dict[str, Path | bytes], completion: Completion, overwrite: bool
 ) -> dict[str, Path | bytes]:
-    """The files to push, without the card if the one on the Hub has the work of its user in it.
+    """The files to push, without the card if its user has edited or completed the one on the Hub.
 
     Raises:
-        UserError: it was edited, and would have to be completed.
+        UserError: the card on the Hub was edited, and there are additions to make to it.
     """
     with hub_errors(f"repository {repo_id}"):
         info = api.model_info(repo_id)
@@ -114,7 +114,7 @@ def keep_edits(
     if completion != AS_IT_IS:
         raise UserError(f"repository {repo_id}: its card was edited on the Hub; edit it there, or add --overwrite_card")
     notice(
-        f"the card of {repo_id} stays as it is, for it was {state}{' on the Hub' if state == 'edited' else ''}: "
+        f"the card of {repo_id} stays as it is, since it was {state}{' on the Hub' if state == 'edited' else ''}: "
         "check its numbers; --overwrite_card writes a new one"
     )
     return {name: content for name, content in files.items() if name != "README.md"}

@@ -14,7 +14,7 @@ from ser_mtl.hub.base import Base
 from ser_mtl.hub.beside import with_folds
 from ser_mtl.hub.card import model_card
 from ser_mtl.hub.complete import MAYBE, NEEDED, OF_EMOTION, OF_TEST, read_complete, read_results, size_of, weights_of
-from ser_mtl.hub.completion import AS_IT_IS, Completion, signed
+from ser_mtl.hub.completion import signed
 from ser_mtl.hub.links import hub_id
 from ser_mtl.hub.names import (
     PRIVATE_MODEL,
@@ -22,18 +22,19 @@ from ser_mtl.hub.names import (
     without_names_in_results,
     without_names_in_split,
 )
+from ser_mtl.hub.options import PRIVATE, Options
 from ser_mtl.hub.record import published_as
 from ser_mtl.model.saved import AdapterConfig, MethodConfig
 
 COMPANIONS = (*NEEDED, *OF_TEST, *OF_EMOTION, *MAYBE)
-"""Files that go with the weights, and are the same for the model in another form."""
+"""Files beside the weights, which are the same for the model in another form."""
 _WEIGHTS = frozenset({"model.safetensors", "adapter_model.safetensors", "adapter_config.json"})
 _MODELS = ("encoder", "stage1", "hub_model_id", "merge_asr", "merge_emotion")
 _AUTO_CLASSES = {"AutoConfig": "SerMtlConfig", "AutoModelForAudioClassification": "SerMtlModel"}
 
 
 def replaced(results: dict) -> frozenset[str]:
-    """Weights of the other kind, and what a run without a test lacks: an earlier run may have left them there."""
+    """Files that an earlier run may have left in the repository: weights of the other kind, and those of a test."""
     return (_WEIGHTS - set(weights_of(results))) | (set() if results["test"] else {*OF_TEST, *OF_EMOTION})
 
 
@@ -41,39 +42,37 @@ def files_to_publish(
     run: Path,
     repo_id: str,
     base: Base | None = None,
-    with_transcripts: bool = False,
-    keep_names: bool = True,
+    options: Options = PRIVATE,
     hidden: Set[str] = frozenset(),
-    completion: Completion = AS_IT_IS,
 ) -> dict[str, Path | bytes]:
     """The files of a repository, by name: only those of the run that a reader needs.
 
-    Weights are safetensors; checkpoints, pickles and audio are never among them. Local paths become their last
-    name, or the Hub id of the model there. The code is this project's own.
+    Weights are safetensors; checkpoints, pickles and audio are never published. Local paths are reduced to their last
+    name, or to the Hub id of the model there. The code is this project's own.
 
     Args:
         run: folder of a finished run.
         repo_id: the repository; the card names it.
         base: the base of the run's adapters.
-        with_transcripts: keep the transcripts in `predictions.jsonl`.
-        keep_names: keep the names of speakers and files; otherwise they are hashed.
-        hidden: names of models that are not to be read.
-        completion: what the user adds to the card.
+        options: what is published, and to whom.
+        hidden: names of models that must not appear.
 
     Raises:
         UserError: the run is not finished, or one of its files is missing or damaged.
     """
-    own = with_folds(run, read_complete(run))
+    own, keep_names = with_folds(run, read_complete(run)), not options.hashing
     results = public_results(own, base, keep_names, hidden) | {"size": size_of(run, own)}
     names = (*weights_of(own), *COMPANIONS)
     files = {name: run / name for name in names if (run / name).is_file()} | _code()
     on_stock = base is not None and not base.of_stage1
     files["config.json"] = _json(_public_config(run, repo_id if on_stock else None, hidden))
     files["results.json"] = _json(results)
-    files["README.md"] = signed(model_card(results, repo_id, completion), completion).encode()
+    files["README.md"] = signed(model_card(results, repo_id, options.completion), options.completion).encode()
     files["args.json"] = _json(_without_paths(read_json(run / "args.json"), hidden))
     if own["test"]:
-        files["predictions.jsonl"] = _public_predictions(run / "predictions.jsonl", with_transcripts, keep_names)
+        files["predictions.jsonl"] = _public_predictions(
+            run / "predictions.jsonl", options.with_transcripts, keep_names
+        )
     if not keep_names and "split.json" in files:
         files["split.json"] = _json(without_names_in_split(read_json(run / "split.json", Split)))
     if base is not None:

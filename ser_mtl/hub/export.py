@@ -41,13 +41,13 @@ def write_merged(run: Path, folder: Path, base: Base | None = None, base_folder:
         run: folder of a finished run.
         folder: where the model is written; it replaces an earlier one.
         base: the base on the Hub, for the card.
-        base_folder: where the base lies; by default, where the adapters say.
+        base_folder: folder of the base; by default, the one that the adapters name.
 
     Raises:
         UserError: the run has no adapters, or their base cannot be loaded.
     """
     results = read_results(run) | {"merged": True} | ({"stage1": base.repo_id} if base and base.of_stage1 else {})
-    if "asr" not in results["tasks"]:  # the transcripts are the frozen model's, which is gone
+    if "asr" not in results["tasks"]:  # transcripts came from the frozen model, which is gone
         results["test"] = {group: _without_asr(scores) for group, scores in results["test"].items()}
         results["base_transcribes"] = False
     if not (run / "adapter_config.json").is_file():
@@ -183,11 +183,11 @@ def _stock_config(model: SerMtlModel, **more) -> Wav2Vec2Config:
 
 
 def check_place(folder: Path, sign: str) -> None:
-    """Check that an export would replace nothing but an earlier one.
+    """Check that an export would replace nothing but an earlier export.
 
     Args:
-        folder: where it is to be written.
-        sign: a file that an earlier one has: "emotion/config.json", or the "results.json" of a merged model.
+        folder: to write to.
+        sign: a file of an earlier export: "emotion/config.json", or the "results.json" of a merged model.
 
     Raises:
         UserError: the folder holds something else.
@@ -200,13 +200,13 @@ def check_place(folder: Path, sign: str) -> None:
     others = sorted(name for name in inside - ours if not (sign in inside and _OF_A_MODEL.fullmatch(name)))
     if others or (inside and not earlier):
         what = (others or sorted(inside))[0]
-        raise UserError(f"{folder}: holds what is no earlier export ({what}); name another folder with --output_dir")
+        raise UserError(f"{folder}: holds files of no earlier export ({what}); name another folder with --output_dir")
 
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that replaces `folder`, an earlier form of the same run, when the block ends."""
-    folder = folder.resolve()  # what a link means is replaced, not the link
+    """Yield a new folder that replaces `folder`, an earlier export of the same run, when the block ends."""
+    folder = folder.resolve()  # replaces the target of a link, not the link
     with replacing(folder) as partial:
         partial.mkdir()
         yield partial

@@ -13,11 +13,12 @@ from ser_mtl.hub.card import CITATION, CODE, LIMITS, ORACLE_WARNING, PAPER, meta
 from ser_mtl.hub.card_metrics import markdown_table
 from ser_mtl.hub.complete import read_complete, read_results, selection_of
 from ser_mtl.hub.completion import AS_IT_IS, Completion, keep_edits, signed
-from ser_mtl.hub.contents import models_named, public_results
+from ser_mtl.hub.contents import public_results
 from ser_mtl.hub.licence import corpus_name, licence
 from ser_mtl.hub.links import repository_link
 from ser_mtl.hub.names import NOTE
-from ser_mtl.hub.push import check_history, make_repository, private_models, push
+from ser_mtl.hub.options import PRIVATE, Options
+from ser_mtl.hub.push import hidden_models, make_repository, push
 from ser_mtl.hub.record import Published
 from ser_mtl.metrics import METRICS, Metric
 from ser_mtl.safe_text import markdown
@@ -28,7 +29,7 @@ def runs_of_folds(folder: Path) -> dict[int, Path]:
     """The runs `fold1` to `fold5` of a folder, by fold.
 
     Raises:
-        UserError: a run is missing, not whole, holds another fold than its name says, or has other settings.
+        UserError: a run is missing or incomplete, is of another fold than its name says, or has other settings.
     """
     runs = {fold: folder / f"fold{fold}" for fold in FOLDS}
     kinds = set()
@@ -46,10 +47,7 @@ def publish_overview(
     runs: dict[int, Path],
     published: dict[int, Published],
     repo_id: str,
-    public: bool = False,
-    keep_names: bool = False,
-    completion: Completion = AS_IT_IS,
-    overwrite_card: bool = False,
+    options: Options = PRIVATE,
     token: str | None = None,
 ) -> Published:
     """Publish the card that covers all folds.
@@ -58,21 +56,17 @@ def publish_overview(
         runs: folders of the folds.
         published: the repository of each fold.
         repo_id: the repository of the card.
-        public: make the repository public.
-        keep_names, completion, overwrite_card: as for `ser_mtl.hub.push.publish_run`.
+        options: what is published, and to whom.
         token: the Hub token; by default, the one of the login.
     """
     api = HfApi(token=token)
-    repo_id = make_repository(api, repo_id, public)
-    hashing = public and not keep_names
-    names = set().union(*map(models_named, runs.values())) - {repo_id}
-    hidden = private_models(api, names) if public else frozenset()
-    if public:
-        check_history(api, repo_id, hashing, hidden)
+    completion, hashing = options.completion, options.hashing
+    repo_id = make_repository(api, repo_id, options.public)
+    hidden = hidden_models(api, runs.values(), repo_id, options)
     results = {fold: public_results(read_results(run), None, not hashing, hidden) for fold, run in runs.items()}
     card = overview_card(results, {fold: where.repo_id for fold, where in published.items()}, repo_id, completion)
     files: dict[str, Path | bytes] = {"README.md": signed(card, completion).encode()}
-    return push(api, keep_edits(api, repo_id, files, completion, overwrite_card), repo_id, public)
+    return push(api, keep_edits(api, repo_id, files, completion, options.overwrite_card), repo_id, options.public)
 
 
 _DISJOINT = "No speaker of a fold's test utterances is in its training."
@@ -87,7 +81,7 @@ def overview_card(
         results: the content of each fold's `results.json`.
         repositories: the Hub id of each fold.
         repo_id: the Hub id of the card.
-        completion: what the user adds.
+        completion: the user's additions.
     """
     first = next(iter(results.values()))
     note = _transcription_note(results)

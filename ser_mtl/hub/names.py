@@ -1,15 +1,15 @@
-"""Names of speakers and files in what everyone can read: hashed, so that they can be compared but not read."""
+"""Names of speakers and files in public repositories: hashed, so that they can be compared but not read."""
 
 import hashlib
 
 NOTE = "Speakers and files are named by hashes: the first 16 digits of the SHA-256 of their names."
-"""On the card; it also tells that a repository was published without names."""
+"""The note on a card without names; a repository whose card lacks it has names in its history."""
 
-SAID = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
-"""On the terminal, after the publication."""
+HASHED = "names of speakers and files were hashed; ser-mtl publish --keep_names publishes them as they are"
+"""The line on the terminal after a publication."""
 
 PRIVATE_MODEL = "a private model"
-"""In the place of its name, in what everyone can read."""
+"""In place of its name in public repositories."""
 
 
 def hashed(name: str) -> str:
@@ -26,9 +26,9 @@ def without_names_in_results(results: dict) -> dict:
 
 
 def without_names_in_split(split: dict) -> dict:
-    """The content of `split.json` with hashed ids and speakers, and a mark for who compares them.
+    """The content of `split.json` with hashed ids and speakers, and a mark that says so.
 
-    Each `sha256` is of the ids.
+    Each `sha256` remains that of the original ids.
     """
     parts = {
         name: part | _hashed_ids(part) | _hashed_speakers(part)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Processor
 
-from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, special_characters, transcribing
+from answers_ser_mtl import NO_TRANSCRIPT, adapters_off, special_characters, transcript_source
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE
 from ser_mtl.errors import UserError, hub_errors, notice
@@ -26,11 +26,11 @@ from ser_mtl.model.saved import check_saved
 INPUTS = ("input_values", "attention_mask")
 OPSET = 18
 ONE_FILE = 2_000_000_000
-"""Bytes of weights up to which they fit into the file itself; an ONNX file holds 2 GiB at most."""
+"""The most bytes of weights in the file itself; an ONNX file can hold 2 GiB."""
 
 
 def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = None) -> Path:
-    """Write a run's model as `model.onnx`, or `model_int8.onnx`, with all that an answer needs in its metadata.
+    """Write a run's model as `model.onnx`, or `model_int8.onnx`, with everything that answers need in its metadata.
 
     Weights of more than 2 GB are in a second file, `<name>.data`.
 
@@ -39,7 +39,7 @@ def write_onnx(run: Path, folder: Path, int8: bool = False, base: str | None = N
         folder: where the file is written; other files there stay.
         int8: store the weights of matrix products as 8-bit integers. Convolutions stay in float32: in integers,
             they change many answers.
-        base: folder or Hub id of the base of adapters; by default, where they say.
+        base: folder or Hub id of the base of adapters; by default, the one that they name.
 
     Returns:
         The file.
@@ -74,13 +74,13 @@ def _loaded(run: Path, base: str | None) -> tuple[SerMtlModel, Wav2Vec2Processor
         check_saved(str(run), base=base)
         model = SerMtlModel.from_pretrained(run, base=base_of(run, base)).float().eval()
         processor = load_processor(str(run), f"--to onnx: {run}")
-    if model.ctc_head is not None and transcribing(model) is None:
+    if model.ctc_head is not None and transcript_source(model) is None:
         notice(f"--to onnx: {run}: {NO_TRANSCRIPT}")
     return model, processor
 
 
 class OnnxModel(nn.Module):
-    """A model in the form that is exported: tensors in, tensors out, transcripts from the model that transcribes.
+    """The exported form of a model: tensors in, tensors out, with transcripts from the model that transcribes.
 
     Args:
         model: in evaluation mode.
@@ -92,8 +92,8 @@ class OnnxModel(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` gives."""
-        characters = ["asr_logits"] if transcribing(self.model) else []
+        """Names of the outputs of `forward`."""
+        characters = ["asr_logits"] if transcript_source(self.model) else []
         config = self.model.config
         heads = [*(f"{t}_logits" for t in config.classification_tasks), *(f"{t}_value" for t in config.value_tasks)]
         return [*heads, *characters, "frame_lengths"]
@@ -101,13 +101,13 @@ class OnnxModel(nn.Module):
     def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """(batch, samples) each -> logits, (batch, classes); values, (batch,); characters; and real frames, (batch,).
 
-        Logits of emotion are those before the temperature. Those of characters come from the model that transcribes,
-        which may be the one under the adapters.
+        Logits of emotion are not yet divided by the temperature. Those of characters come from the model that
+        transcribes, which may be the one under the adapters.
         """
         model = self.model
         features, frame_lengths = model.extract_features(input_values, attention_mask)
         output = model(features=features, frame_lengths=frame_lengths)
-        characters = [] if (source := transcribing(model)) is None else [output.asr_logits]
+        characters = [] if (source := transcript_source(model)) is None else [output.asr_logits]
         if source == "frozen" and model.ctc_head is not None:
             with adapters_off(model):
                 characters = [model.ctc_head(model.encode(features, frame_lengths)[0])]
@@ -152,7 +152,7 @@ def quantize(float32: Path, file: Path, large: bool) -> None:
 
 
 def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
-    """What turns samples into inputs of the graph, and its outputs into answers."""
+    """The values that turn samples into inputs of the graph, and its outputs into answers."""
     config, tokenizer = model.config, processor.tokenizer
     content = {
         "labels": {task: config.labels[task] for task in config.classification_tasks},
@@ -164,7 +164,7 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
     }
     if model.longest_input is not None:
         content["longest_input"] = model.longest_input
-    if transcribing(model):
+    if transcript_source(model):
         content["vocabulary"] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         content |= {"blank": tokenizer.pad_token_id, "word_delimiter": tokenizer.word_delimiter_token}
         content["special"] = special_characters(tokenizer)
@@ -172,9 +172,9 @@ def metadata(model: SerMtlModel, processor: Wav2Vec2Processor) -> dict:
 
 
 def set_metadata(file: Path, content: dict) -> None:
-    """Put `content` into an ONNX file in the place of its metadata, each value as JSON.
+    """Replace the metadata of an ONNX file by `content`, each value as JSON.
 
-    The exporter's own notes on every operation go: they are stack traces, with the paths of this machine.
+    The exporter's notes on every operation are removed: they are stack traces, with the paths of this machine.
     """
     import onnx
 
@@ -187,7 +187,7 @@ def set_metadata(file: Path, content: dict) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Neither warnings nor notices: the exporters speak to their own developers."""
+    """Silence warnings and logs: the exporters' are for their own developers."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

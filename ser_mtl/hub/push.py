@@ -1,7 +1,7 @@
 """Publish a run folder as a repository on the Hub: private by default, in one commit, safe to repeat."""
 
 import os
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -12,9 +12,10 @@ from ser_mtl.errors import UserError, hub_errors, notice, status_of
 from ser_mtl.hub.access import refuse_public
 from ser_mtl.hub.base import find_base, refuse_private
 from ser_mtl.hub.complete import read_complete
-from ser_mtl.hub.completion import AS_IT_IS, Completion, check_datasets, keep_edits
+from ser_mtl.hub.completion import check_datasets, keep_edits
 from ser_mtl.hub.contents import files_to_publish, models_named, replaced
 from ser_mtl.hub.names import NOTE
+from ser_mtl.hub.options import PRIVATE, Options
 from ser_mtl.hub.record import Published, record_publication
 
 os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "3")  # else it repeats a 500 for more than two minutes
@@ -24,11 +25,7 @@ def publish_run(
     run: Path,
     repo_id: str,
     base_repo_id: str | None = None,
-    public: bool = False,
-    with_transcripts: bool = False,
-    keep_names: bool = False,
-    completion: Completion = AS_IT_IS,
-    overwrite_card: bool = False,
+    options: Options = PRIVATE,
     token: str | None = None,
 ) -> Published:
     """Publish a finished run, and record in its folder where.
@@ -37,28 +34,23 @@ def publish_run(
         run: the run's folder; nothing else in it changes.
         repo_id: "namespace/name", or a name in the user's own namespace.
         base_repo_id: the repository of the adapters' base; by default, where the base was published.
-        public: make the repository public, once it is complete.
-        with_transcripts: publish the transcripts of the test utterances too.
-        keep_names: publish the names of speakers and files; otherwise a public repository has hashes of them.
-        completion: what the user adds to the card.
-        overwrite_card: replace a card that was edited or completed on the Hub; otherwise it stays.
+        options: what is published, and to whom.
         token: the Hub token; by default, the one of the login.
 
     Raises:
-        UserError: the run is not whole or the Hub refuses. It is safe to repeat.
+        UserError: the run is incomplete, or the Hub refuses. It is safe to repeat.
     """
     results = read_complete(run)  # raises before anything is made on the Hub
     api = HfApi(token=token)
     base = find_base(run, base_repo_id, token)
-    if public:
+    if options.public:
         refuse_private(base, "--public")
-    check_datasets(api, completion, public)
-    repo_id = make_repository(api, repo_id, public)
-    hashing = public and not keep_names
-    hidden = _hidden(api, run, repo_id, hashing) if public else frozenset()
-    files = files_to_publish(run, repo_id, base, with_transcripts, not hashing, hidden, completion)
-    edited = keep_edits(api, repo_id, files, completion, overwrite_card)
-    published = push(api, edited, repo_id, public, replaced(results))
+    check_datasets(api, options.completion, options.public)
+    repo_id = make_repository(api, repo_id, options.public)
+    hidden = hidden_models(api, [run], repo_id, options)
+    files = files_to_publish(run, repo_id, base, options, hidden)
+    edited = keep_edits(api, repo_id, files, options.completion, options.overwrite_card)
+    published = push(api, edited, repo_id, options.public, replaced(results))
     record_publication(run, published)
     return published
 
@@ -75,7 +67,7 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"repository {repo_id}: is no name of one; write namespace/name, as on the Hub") from error
+        raise UserError(f"repository {repo_id}: is not a valid name; write namespace/name, as on the Hub") from error
     with hub_errors(f"repository {repo_id}"):
         repo_id = api.create_repo(repo_id, private=True, exist_ok=True).repo_id
         # Servers that do not understand the client's "private" silently make it public.
@@ -84,8 +76,21 @@ def make_repository(api: HfApi, repo_id: str, public: bool = False) -> str:
     return repo_id
 
 
-def private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
-    """Those of the models that the Hub keeps private. A name that it does not know is not one of them."""
+def hidden_models(api: HfApi, runs: Iterable[Path], repo_id: str, options: Options) -> frozenset[str]:
+    """The private models of `runs` that a public repository must not name; none if the repository is private.
+
+    Raises:
+        UserError: its history names one, or has names of speakers and files that are to be hashed.
+    """
+    if not options.public:
+        return frozenset()
+    hidden = _private_models(api, set().union(*map(models_named, runs)) - {repo_id})
+    _check_history(api, repo_id, options.hashing, hidden)
+    return hidden
+
+
+def _private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
+    """The private models among `names`. A name that the Hub does not know is not private."""
     private = set()
     for name in sorted(names):
         with hub_errors(name):
@@ -97,8 +102,8 @@ def private_models(api: HfApi, names: Set[str]) -> frozenset[str]:
     return frozenset(private)
 
 
-def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = frozenset()) -> None:
-    """Check the earlier commits of a private repository, which everyone reads once it is public.
+def _check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str]) -> None:
+    """Check the earlier commits of a private repository, which everyone can read once it is public.
 
     Args:
         api: with the token.
@@ -126,21 +131,13 @@ def check_history(api: HfApi, repo_id: str, hashing: bool, hidden: Set[str] = fr
         )
 
 
-def _hidden(api: HfApi, run: Path, repo_id: str, hashing: bool) -> frozenset[str]:
-    """The private models that a public repository must not name; its history does not either."""
-    hidden = private_models(api, models_named(run) - {repo_id})
-    check_history(api, repo_id, hashing, hidden)
-    return hidden
-
-
 def push(
     api: HfApi, files: dict[str, Path | bytes], repo_id: str, public: bool = False, unwanted: Set[str] = frozenset()
 ) -> Published:
-    """Make the repository hold these files, in one commit; no commit if it holds them already.
+    """Push these files to a repository in one commit; without a commit if it holds them already.
 
-    Others stay there, except those in `unwanted`.
-
-    Not `upload_folder`: it may split them into several commits, between which a reader sees half a model.
+    Other files there stay, except those in `unwanted`. Not `upload_folder`: it may split files into several commits,
+    between which a reader sees half a model.
 
     Raises:
         UserError: the Hub refuses, or someone else changed the repository at the same time.
@@ -163,13 +160,13 @@ def push(
 
 
 def _name_adapters(api: HfApi, repo_id: str, before: str) -> None:
-    """Tell which adapters on the Hub stand on a model that changed, where the server can list them."""
+    """Name the adapters on the Hub that depend on a model that changed, where the server can list them."""
     try:
         adapters = sorted(model.id for model in api.list_models(filter=f"base_model:adapter:{repo_id}", limit=100))
     except Exception:  # of a server that does not list them: the push itself is done
         return
     if adapters:
         notice(
-            f"{repo_id} has changed; {', '.join(adapters)} stand on it. They keep the weights of the commit that they "
-            f"were trained on, and run the new code unless code_revision={before[:7]} is passed"
+            f"{repo_id} has changed; {', '.join(adapters)} are based on it. They keep the weights of the commit "
+            f"that they were trained on, and run the new code unless code_revision={before[:7]} is passed"
         )

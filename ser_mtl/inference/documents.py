@@ -12,16 +12,16 @@ from pysubs2 import SSAEvent, SSAFile
 from ser_mtl.inference.formats import parts_of
 from ser_mtl.safe_text import printable
 
-_LINE = 42  # characters of a line of subtitles, as broadcasters have it
+_LINE = 42  # characters of a line of subtitles, the broadcasters' limit
 
 
 def srt(answer: dict) -> str:
-    """Subtitles of each segment's labels and values, then its words: `[angry, valence 2.50] it is what it is`."""
+    """SubRip subtitles: each segment's labels and values, then its words: `[angry, valence 2.50] it is what it is`."""
     return _subtitles(answer, str).to_string("srt", keep_ssa_tags=True)
 
 
 def vtt(answer: dict) -> str:
-    """As `srt`, for pages."""
+    """WebVTT subtitles, as `srt`."""
     return _subtitles(answer, html.escape).to_string("vtt", keep_ssa_tags=True)
 
 
@@ -49,7 +49,7 @@ def textgrid(answer: dict) -> str:
     grid = Textgrid(0, duration)
     for name, intervals in (tiers or {"emotion": []}).items():
         grid.addTier(IntervalTier(name, intervals, 0, duration))
-    with TemporaryDirectory() as folder:  # praatio writes to files alone
+    with TemporaryDirectory() as folder:  # praatio only writes to files
         file = Path(folder, "a.TextGrid")
         grid.save(str(file), "long_textgrid", includeBlankSpaces=True)
         return file.read_text(encoding="utf-8")
@@ -62,4 +62,4 @@ def _labels(segment: dict) -> dict[str, str]:
 
 
 DOCUMENTS: dict[str, Callable[[dict], str]] = {"srt": srt, "vtt": vtt, "textgrid": textgrid}
-"""Formats of one recording a file."""
+"""Formats with one file per recording."""

@@ -1,4 +1,4 @@
-"""The audio files among paths and below folders; what is there but cannot be looked at is named."""
+"""Finding the audio files among paths and below folders."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,11 @@ _READ |= {".aif", ".aifc", ".mp2", ".oga", ".opus", ".snd", ".sph"}
 
 
 class Found(NamedTuple):
-    """What was found.
+    """The result of a search.
 
     Attributes:
         files: to be answered, those of each folder sorted.
-        left_out: how many audio files were found but are not among `files`.
+        left_out: number of audio files that were found but are not in `files`.
         faults: a line each on folders and files that cannot be answered.
     """
 
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 def find_audio(paths: Iterable[Path]) -> Found:
     """The files among `paths`, and all audio files below the folders among them.
 
-    Files that need ffmpeg are left out of a folder if it is not installed. Whether a file can be read shows later.
+    Of a folder, files that need ffmpeg are left out if it is not installed. Files are not opened.
     """
     files: list[Path] = []
     foreign: list[Path] = []
@@ -54,19 +54,19 @@ def find_audio(paths: Iterable[Path]) -> Found:
 
 
 def _expanded(paths: Iterable[Path], faults: list[str]) -> Iterator[Path]:
-    """The paths, and in the place of a pattern that no shell has expanded, such as a/**/*.mp3, what fits it."""
+    """The paths, with patterns that no shell has expanded, such as a/**/*.mp3, replaced by the matches."""
     for path in paths:
         if not has_magic(str(path)) or os.path.lexists(path):
             yield path
             continue
-        fitting = sorted(glob(str(path), recursive=True))
-        if not fitting:
-            faults.append(f"{path}: nothing fits this pattern")
-        yield from map(Path, fitting)
+        matches = sorted(glob(str(path), recursive=True))
+        if not matches:
+            faults.append(f"{path}: nothing matches this pattern")
+        yield from map(Path, matches)
 
 
 def _audio_below(folder: Path, unreadable: list[OSError]) -> list[Path]:
-    """All but folders whose name ends like an audio file's; not the notes of macOS, such as `._a.wav`."""
+    """The audio files below a folder, without macOS's metadata files such as `._a.wav`."""
     names = (Path(place, name) for place, _, names in os.walk(folder, onerror=unreadable.append) for name in names)
     audio = (file for file in names if file.suffix.lower() in _READ or ffmpeg.reads(file.name))
     return sorted(file for file in audio if not file.name.startswith("._"))

@@ -11,7 +11,7 @@ Answers = Iterable[tuple[Path, dict]]
 """Files, each with the answer of a `Recognizer`."""
 
 NO_SPEECH = "no speech"
-"""What stands in the place of labels where nobody speaks."""
+"""In place of labels where nobody speaks."""
 
 
 def text_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
@@ -27,12 +27,12 @@ def text_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = 
 
 def text_of(answer: dict) -> str:
     """The labels and values of an answer or a segment, and its words: `angry 0.83, valence 2.50: "it is"`."""
-    said = [
+    tasks = [
         f"{task} {part['value']:.2f}" if "value" in part else f"{part['label']} {part['probability']:.2f}"
         for task, part in parts_of(answer).items()
     ]
     words = f': "{answer["transcript"]}"' if answer.get("transcript") else ""
-    return (", ".join(said) or NO_SPEECH) + words
+    return (", ".join(tasks) or NO_SPEECH) + words
 
 
 def parts_of(answer: dict) -> dict[str, dict]:
@@ -62,8 +62,8 @@ def jsonl_lines(answers: Answers, labels: dict[str, list[str]], segments: bool =
 def csv_lines(answers: Answers, labels: dict[str, list[str]], segments: bool = False) -> Iterator[str]:
     """One row per file: duration, each task's label with all probabilities, or its value; the transcript.
 
-    With `segments`, one row for each, with its start and end in the place of the duration. Where nobody speaks there is
-    one row of the whole file.
+    With `segments`, one row for each segment, with its start and end in place of the duration. A file without speech
+    has one row.
     """
     times = ("start", "end") if segments else ("duration",)
     columns = ["file", *times]
@@ -93,7 +93,7 @@ def _csv_line(cells: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """JSON without the characters that steer some terminals or that UTF-8 lacks; json escapes the others itself."""
+    """JSON with escapes for characters that steer some terminals, or that UTF-8 lacks; json escapes the others."""
     return re.sub(
         "[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text
     )

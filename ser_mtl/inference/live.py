@@ -1,4 +1,4 @@
-"""What is heard right now: a new line every half second, from a microphone or from raw samples on standard input."""
+"""Live answers: a new line every half second, from a microphone or from raw samples on standard input."""
 
 import sys
 import time
@@ -18,15 +18,15 @@ from ser_mtl.safe_text import printable
 STEP = 0.5
 """Seconds from one line to the next."""
 REMEMBERED = 6.0
-"""Seconds that an answer is about, at most: it says how somebody speaks now."""
-_CURRENT = 1.0  # seconds since which nobody has spoken, for "no speech"
+"""The most seconds that an answer covers: it says how somebody speaks now."""
+_CURRENT = 1.0  # seconds of silence after which the line says "no speech"
 
-Heard = tuple[Iterator[np.ndarray], int]
+Blocks = tuple[Iterator[np.ndarray], int]
 """Samples, (n,) int16 each, and their rate in hertz."""
 
 
 @contextmanager
-def standard_input(rate: int) -> Iterator[Heard]:
+def standard_input(rate: int) -> Iterator[Blocks]:
     """Mono samples of 16 bits, little-endian, as `arecord -t raw -f S16_LE` writes them.
 
     Raises:
@@ -43,7 +43,7 @@ def _pcm(stream: IO[bytes], rate: int) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def microphone() -> Iterator[Heard]:
+def microphone() -> Iterator[Blocks]:
     """The default microphone.
 
     Raises:
@@ -67,7 +67,7 @@ def microphone() -> Iterator[Heard]:
 
 
 def show(recognizer: Recognizer, blocks: Iterable[np.ndarray], rate: int, **options) -> None:
-    """Print a line for each block; on a terminal, in the place of the one before.
+    """Print a line for each block; on a terminal, in place of the one before.
 
     Args:
         recognizer: the model.
@@ -83,26 +83,26 @@ def show(recognizer: Recognizer, blocks: Iterable[np.ndarray], rate: int, **opti
 
 
 def lines(recognizer: Recognizer, blocks: Iterable[np.ndarray], rate: int, **options) -> Iterator[str]:
-    """A line for each block: the time, what is heard, and how long after the sound it is there.
+    """A line for each block: the time, the answer, and its delay after the sound.
 
-    The delay is the time of the computation; and more, if the lines have fallen behind the sound since the first one.
+    The delay is the time of the computation, and any lag behind the sound that has built up since the first line.
     """
     remembered, seconds, began, shown = np.zeros(0, np.int16), 0.0, None, ""
     for block in blocks:
-        came = time.monotonic()
+        arrived = time.monotonic()
         seconds += len(block) / rate
-        began = came - seconds if began is None else began
+        began = arrived - seconds if began is None else began
         remembered = np.concatenate([remembered, block])[-round(REMEMBERED * rate) :]
         if f"{seconds:.1f}" == shown:  # the end of a stream, too short for a line of its own
             continue
         shown = f"{seconds:.1f}"
-        said = text_of(now(recognizer, remembered, rate, **options)) if len(remembered) else ""
-        delay = time.monotonic() - min(came, began + seconds)
-        yield printable(f"{shown} s: {said} (delay {delay:.2f} s)")
+        text = text_of(now(recognizer, remembered, rate, **options)) if len(remembered) else ""
+        delay = time.monotonic() - min(arrived, began + seconds)
+        yield printable(f"{shown} s: {text} (delay {delay:.2f} s)")
 
 
 def now(recognizer: Recognizer, samples: np.ndarray, rate: int, **options) -> dict:
-    """The last segment of the samples, if it is not over since a second; else an answer without tasks."""
+    """The last segment of the samples, unless it ended a second ago or more; else an answer without tasks."""
     answer: Any = recognizer((samples, rate), **options)
     last = answer["segments"][-1] if answer["segments"] else {"end": float("-inf")}
     return last if answer["duration"] - last["end"] < _CURRENT else {}

@@ -13,7 +13,7 @@ from ser_mtl.corpora.level import Clipped
 from ser_mtl.corpora.reading import audio_blocks
 from ser_mtl.errors import UserError, write_errors
 from ser_mtl.evaluation.drawing import LEGEND, blank_figure, literal, save_figure, tidy
-from ser_mtl.inference.formats import NO_SPEECH
+from ser_mtl.inference.formats import NO_SPEECH, parts_of
 from ser_mtl.inference.writing import is_folder, names_in
 
 _COLUMNS = 800  # of the waveform
@@ -25,10 +25,10 @@ _HATCHES = ("", "//", "", "..", "xx", "\\\\", "++", "oo")
 
 
 def places(plot: str, files: list[Path]) -> list[Path]:
-    """Where the figure of each recording goes.
+    """The path of each recording's figure.
 
     Raises:
-        UserError: one file for several recordings, or one that is no .png.
+        UserError: one file for several recordings, or one that is not a .png.
     """
     if is_folder(plot):
         return names_in(Path(plot), files, ".png")
@@ -79,8 +79,8 @@ def draw(recording: Recording, file: Path, answer: dict, path: Path) -> Figure:
 
 
 def _stack(axes: Axes, segments: list[dict]) -> None:
-    """The probabilities of the first task with classes, each above the one before; nothing where nobody speaks."""
-    task = next((name for name, part in segments[0].items() if "probabilities" in dict_of(part)), None)
+    """The probabilities of the first task with classes, stacked; blank where nobody speaks."""
+    task = next((name for name, part in parts_of(segments[0]).items() if "probabilities" in part), None)
     if task is None:
         return _values(axes, segments)
     axes.set(ylabel=f"{task} (%)".capitalize(), ylim=(0, 100))
@@ -96,22 +96,17 @@ def _stack(axes: Axes, segments: list[dict]) -> None:
 
 
 def _values(axes: Axes, segments: list[dict]) -> None:
-    """A line in each segment for each value, of a model that has values alone."""
+    """A line in each segment for each value, for a model that has only values."""
     axes.set(ylabel="Values")
-    for index, task in enumerate(name for name, part in segments[0].items() if "value" in dict_of(part)):
+    for index, task in enumerate(parts_of(segments[0])):
         values, color = [segment[task]["value"] for segment in segments], COLORS[index % len(COLORS)]
         starts, ends = ([segment[name] for segment in segments] for name in ("start", "end"))
         axes.hlines(values, starts, ends, label=task, color=color, linestyle=("-", "--", ":")[index % 3], linewidth=2)
     axes.figure.legend(loc="outside lower center", ncols=4, **LEGEND)
 
 
-def dict_of(part: object) -> dict:
-    """A part of an answer, if it is a dict."""
-    return part if isinstance(part, dict) else {}
-
-
 def envelope(blocks: Iterable[np.ndarray], seconds: float) -> np.ndarray:
-    """The largest size of the samples in each column of a figure, (columns,), relative to the largest of all."""
+    """The peak of the samples in each column of a figure, (columns,), relative to the highest peak."""
     step = max(1, int(np.ceil(seconds * SAMPLING_RATE / _COLUMNS)))
     peaks, position = np.zeros(_COLUMNS + 1), 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""How far answering has come, with the time left."""
+"""The progress bar of `ser-mtl predict`."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar with the time left: the bytes of the files whose answers are known, and of one, its seconds."""
+    """A bar with the time left: by the bytes of finished files and, within a file, by its seconds."""
 
     def __init__(self, files: list[Path]):
         self._files, self._sizes, self._before, self._number, self._seconds = files, list(map(_size, files)), 0, -1, 0.0
@@ -39,7 +39,7 @@ def _size(file: Path) -> int:
 
 
 def _seconds(file: Path) -> float:
-    """The length that a header promises; infinite if it cannot be told at a glance."""
+    """The duration in a header; infinite if it has none."""
     try:
         return soundfile.info(str(file)).duration or float("inf")
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):

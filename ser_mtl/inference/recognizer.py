@@ -1,4 +1,4 @@
-"""From recordings to answers: how a trained model is used, without labels, corpus or Trainer."""
+"""From recordings to answers: a trained model in use, without labels, corpus or Trainer."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 import answers_ser_mtl
 import pipeline_ser_mtl
-from answers_ser_mtl import NO_TRANSCRIPT, transcribing
+from answers_ser_mtl import NO_TRANSCRIPT, transcript_source
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 from recordings_ser_mtl import SAMPLING_RATE, Recording, blocks_of
 from ser_mtl.corpora.level import Clipped
@@ -59,7 +59,7 @@ def load(
     check_tokenizer(name, processor, model.config)
     if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise UserError(f"model {name}: holds weights that are not finite: its training diverged; train it again")
-    if transcript and model.ctc_head is not None and transcribing(model) is None:
+    if transcript and model.ctc_head is not None and transcript_source(model) is None:
         notice(f"model {name}: {NO_TRANSCRIPT}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Recognizer(_moved(model, device, dtype or torch.float32), processor, transcript)
@@ -78,7 +78,7 @@ def _moved(model: SerMtlModel, device: str | torch.device, dtype: str | torch.dt
 
 
 def load_flagged(name: str | Path, **options) -> "Recognizer":
-    """As `load`, for a program with the flag `--model`, which the errors name."""
+    """As `load`, for a program with the flag `--model`, which its errors name."""
     logging.disable_progress_bar()  # transformers' own bars are for steps of milliseconds
     try:
         return load(name, **options)
@@ -95,7 +95,7 @@ def _exists(name: str) -> bool:
 
 
 def check_tokenizer(name: str, processor: Wav2Vec2Processor, config: SerMtlConfig) -> None:
-    """Check that the tokenizer has a character for each output of the CTC head.
+    """Check that the tokenizer has a character for each output of the CTC head, and the processor the right rate.
 
     Raises:
         UserError: it has not.
@@ -109,7 +109,7 @@ def check_tokenizer(name: str, processor: Wav2Vec2Processor, config: SerMtlConfi
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    """Bfloat16 where the device computes with it and does not merely emulate it."""
+    """Bfloat16 if the device has instructions for it and does not merely emulate it, else float32."""
     native = False
     if device.type == "cpu":
         native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,4 +1,4 @@
-"""Where answers go: standard output, a file, or a folder with a file for each recording; and embeddings beside them."""
+"""Writing answers: to standard output, a file, or a folder with a file for each recording; and their embeddings."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ _SUFFIXES = {"text": ".txt", "textgrid": ".TextGrid"}
 
 
 def suffix_of(form: str) -> str:
-    """How the names of files of a format end."""
+    """The suffix of files in a format."""
     return _SUFFIXES.get(form, f".{form}")
 
 
@@ -28,7 +28,7 @@ def is_folder(output: str, several: bool = False) -> bool:
 
 
 def names_in(folder: Path, files: list[Path], suffix: str) -> list[Path]:
-    """A path in a folder for each recording, no two alike, laid out as below what the recordings have in common.
+    """A unique path in a folder for each recording, laid out as below the recordings' common folder.
 
     `a/x.wav` and `b/x.wav` are `a/x.srt` and `b/x.srt`; `x.wav` beside `x.mp3` are `x.srt` and `x-2.srt`.
     """
@@ -40,24 +40,24 @@ def names_in(folder: Path, files: list[Path], suffix: str) -> list[Path]:
         below = file.relative_to(root)
         numbered = (_fitting(below.stem, suffix if n == 1 else f"-{n}{suffix}") for n in count(1))
         name = next(name for name in map(below.with_name, numbered) if str(name).lower() not in taken)
-        taken.add(str(name).lower())  # some disks do not tell A from a
+        taken.add(str(name).lower())  # some file systems ignore case
         names.append(folder / name)
     return names
 
 
 def _fitting(stem: str, ending: str) -> str:
-    """The name of a file, its stem cut if it would be too long."""
+    """The name of a file, with its stem shortened if it would be too long."""
     while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
         stem = stem[:-1]
     return stem + ending
 
 
 def check_targets(targets: dict[str, list[Path]], recordings: list[Path]) -> None:
-    """Check that nothing that is written takes the place of a recording, or of something else that is written.
+    """Check that no output would overwrite a recording or another output.
 
     Args:
-        targets: files by flag.
-        recordings: those that are read.
+        targets: output files by flag.
+        recordings: input files.
 
     Raises:
         UserError: names the flag and the file.
@@ -68,7 +68,7 @@ def check_targets(targets: dict[str, list[Path]], recordings: list[Path]) -> Non
             real = os.path.realpath(path)
             if real in taken:
                 raise UserError(f"{flag} {path}: is {taken[real]}, which it would replace; name another file")
-            if os.path.isfile(real) or not os.path.exists(real):  # else a device, which takes both
+            if os.path.isfile(real) or not os.path.exists(real):  # else a device, which may take both
                 taken[real] = f"that of {flag}"
 
 
@@ -87,7 +87,7 @@ def write_each(
     names: list[Path],
     segments: bool,
 ) -> None:
-    """Write each answer to the file of its number, as soon as it comes."""
+    """Write each answer to the file of its index, as soon as it comes."""
     for number, file, answer in answers:
         if form in DOCUMENTS:
             text = DOCUMENTS[form](answer)
@@ -139,7 +139,7 @@ class Embeddings:
                 self._rows.setdefault(task, []).append(x)
 
     def write(self, path: Path) -> None:
-        """Write an .npz file; `recording`, `start` and `end` say what each row is of.
+        """Write an .npz file; `recording`, `start` and `end` identify the segment of each row.
 
         Raises:
             UserError: the file cannot be written.

@@ -1,1 +1,1 @@
-"""What our own programs put around the model: fast front ends, on a CPU and kept on disk."""
+"""Around the model: saved files and their checks, the fast front end and its cache, SpecAugment."""

@@ -1,4 +1,4 @@
-"""Where the base of a run's adapters lies, after both were moved."""
+"""Finding the base of a run's adapters, also after both were moved."""
 
 from pathlib import Path
 
@@ -15,19 +15,19 @@ class _Named(TypedDict):
 def base_of(run: str | Path, base: str | None = None, say: str = "name it with --base") -> str | None:
     """The folder or Hub id of the base of a run's adapters.
 
-    If the folder that the adapters name is gone, one at the same relative path: of `old/stage1/fold1`, the parts
-    `stage1/fold1` or `fold1`, beside the run or above it. The adapters themselves refuse a wrong base.
+    If the folder that the adapters name is gone, one at the same relative path is taken: for `old/stage1/fold1`,
+    `stage1/fold1` or `fold1` beside the run or above it. The adapters themselves refuse a wrong base.
 
     Args:
         run: a run's folder, or a Hub id.
-        base: its folder or Hub id now; wins.
-        say: how the user names it, for the message.
+        base: its folder or Hub id now; takes precedence.
+        say: how the user can name it, for the message.
 
     Returns:
         None for a run of a whole model, and for adapters on the Hub.
 
     Raises:
-        UserError: it is not found.
+        UserError: the base is not found.
     """
     file = Path(run) / "adapter_config.json"
     if base is not None or not file.is_file():

@@ -10,7 +10,7 @@ DEMO_ENCODER = Path("runs/demo/encoder")
 
 
 def demo_encoder(folder: Path = DEMO_ENCODER) -> str:
-    """Write the demo's encoder to `folder`, unless it is there. Returns the folder's name."""
+    """Write the demo's encoder to `folder`, unless it exists. Returns the folder's name."""
     if not (folder / "config.json").is_file():
         config = Wav2Vec2Config(
             hidden_size=96,
@@ -23,7 +23,7 @@ def demo_encoder(folder: Path = DEMO_ENCODER) -> str:
             do_stable_layer_norm=True,
             num_conv_pos_embeddings=32,
             num_conv_pos_embedding_groups=4,
-            hidden_dropout=0.0,  # so small and so briefly trained, it gains nothing from noise
+            hidden_dropout=0.0,  # this small and briefly trained, it gains nothing from regularisation
             attention_dropout=0.0,
             activation_dropout=0.0,
             feat_proj_dropout=0.0,

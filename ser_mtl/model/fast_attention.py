@@ -13,13 +13,13 @@ from modeling_ser_mtl import SerMtlModel
 
 PLAIN_ATTENTION = "ser_mtl_plain"
 LONGEST = 400
-"""Frames up to which it is faster: four times with 150 of them. Longer utterances would need the memory, too."""
+"""The most frames with which it is faster: four times as fast with 150. Longer utterances would also need memory."""
 
 
 def choose_attention(model: SerMtlModel, frames: int) -> None:
-    """Switch the encoder's attention to plain products if that is faster for so many frames, else back.
+    """Switch the encoder's attention to plain products if that is faster for this number of frames, else back.
 
-    Under autocast to bfloat16 on a CPU. An attention that was asked for by name is left as it is, and so is WavLM's.
+    That is under autocast to bfloat16 on a CPU. An attention that the user chose is left as it is, and so is WavLM's.
     """
     used = model.encoder.config._attn_implementation
     if used not in ("sdpa", PLAIN_ATTENTION) or model.device.type != "cpu":
@@ -39,12 +39,12 @@ def plain_attention(
     dropout: float = 0.0,
     **_,
 ) -> tuple[Tensor, None]:
-    """Attention as plain products, in the type of its inputs, with a mask that is added.
+    """Attention as plain products, in the type of its inputs, with an additive mask.
 
     (batch, heads, frames, head_dim) each -> (batch, frames, heads, head_dim), and no weights.
 
-    transformers' own ("eager") has Moonshine's softmax in float32. The largest tensors of a step are then written and
-    read twice more, for nothing: torch sums a softmax in float32 by itself.
+    transformers' own ("eager") computes Moonshine's softmax in float32. The largest tensors of a step are then written
+    and read two more times in vain: torch sums a softmax in float32 anyway.
     """
     weights = query @ key.transpose(2, 3) * scaling + attention_mask
     weights = F.dropout(weights.softmax(dim=-1), dropout, module.training)
@@ -52,7 +52,7 @@ def plain_attention(
 
 
 def plain_mask(attention_mask: Tensor, **_) -> Tensor:
-    """Mask of real frames, (batch, frames) bool -> what is added to the products, one row for all frames."""
+    """Mask of real frames, (batch, frames) bool -> the additive mask, one row for all frames."""
     added = torch.zeros_like(attention_mask, dtype=torch.bfloat16)
     return added.masked_fill_(~attention_mask, torch.finfo(torch.bfloat16).min)[:, None, None, :]
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from modeling_ser_mtl import SerMtlModel
 
 TILE, TILE_STEP = 150, 10
-"""Frames that a frozen front end makes at a time, and the step to which the last ones are rounded up."""
+"""Frames that a frozen front end computes at a time; the last tile is rounded up to a multiple of the step."""
 
 
 def fast_inputs(model: SerMtlModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace waveforms in the inputs of a model by their features, if that is faster.
 
     Args:
-        model: bare, not wrapped.
+        model: not wrapped.
         inputs: keyword arguments of its forward pass.
 
     Returns:
@@ -33,8 +33,8 @@ def fast_inputs(model: SerMtlModel, inputs: dict[str, Tensor]) -> dict[str, Tens
 def extract_features(model: SerMtlModel, waveforms: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """As `SerMtlModel.extract_features`; faster on a CPU.
 
-    There, a frozen front end runs in tiles, and one that is trained as matrix products. One that normalises over time
-    sees each utterance alone. Moonshine's has nothing to gain.
+    There, a frozen front end runs in tiles, and a trained one as matrix products. One that normalises over time gets
+    each utterance alone. Moonshine's would gain nothing.
     """
     if waveforms.device.type != "cpu" or model.family.front_end != ("feature_extractor",):
         return model.extract_features(waveforms, mask)
@@ -54,7 +54,7 @@ def extract_features(model: SerMtlModel, waveforms: Tensor, mask: Tensor | None 
 
 
 def receptive_field(model: SerMtlModel) -> tuple[int, int]:
-    """Samples that make a frame, and samples from one frame to the next."""
+    """Samples of a frame's receptive field, and from one frame to the next."""
     field, step = 1, 1
     for kernel, stride in model.convolutions():
         field, step = field + (kernel - 1) * step, step * stride
@@ -65,7 +65,7 @@ def receptive_field(model: SerMtlModel) -> tuple[int, int]:
 
 
 def convolve(model: SerMtlModel, waveforms: Tensor) -> Tensor:
-    """(batch, samples) -> (batch, frames, channels)."""
+    """The front end as matrix products: (batch, samples) -> (batch, frames, channels)."""
     field, _ = receptive_field(model)
     hidden = F.pad(waveforms, (0, max(0, field - waveforms.shape[1]))).unsqueeze(2)
     for layer in model.encoder.feature_extractor.conv_layers:
@@ -93,13 +93,13 @@ def strided_convolution(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
 def convolve_in_tiles(model: SerMtlModel, utterances: list[Tensor]) -> list[Tensor]:
     """Same as `convolve` of each utterance, (samples,) -> (frames, channels), if no frame needs another.
 
-    oneDNN prepares itself anew for each shape it meets, of a GELU as well. So the utterances are laid end to end and
-    cut into tiles of one length; frames that reach over an end are thrown away. Delete this when oneDNN convolves
-    shapes it has not been prepared for (uxlfoundation/oneDNN#1099).
+    oneDNN compiles a kernel for each new shape, also of a GELU. So the utterances are concatenated and cut into tiles
+    of one length; frames that span two utterances are discarded. Delete this when oneDNN handles new shapes without
+    (uxlfoundation/oneDNN#1099).
     """
     field, step = receptive_field(model)
     lengths = [max(len(utterance), field) for utterance in utterances]
-    rooms = [-(-length // step) for length in lengths]  # in frames, with those thrown away
+    rooms = [-(-length // step) for length in lengths]  # in frames, with the discarded ones
     pairs = zip(utterances, rooms, strict=True)
     samples = torch.cat([F.pad(utterance, (0, room * step - len(utterance))) for utterance, room in pairs])
     layers = [tile_layer(layer) for layer in model.encoder.feature_extractor.conv_layers]
@@ -108,7 +108,7 @@ def convolve_in_tiles(model: SerMtlModel, utterances: list[Tensor]) -> list[Tens
         count = min(TILE, -(-(sum(rooms) - first) // TILE_STEP) * TILE_STEP)
         size = (count - 1) * step + field
         part = samples[first * step : first * step + size]
-        # With one channel only the strides say that it is the last one, and the convolution keeps to that.
+        # With a single channel, only the strides tell the convolution that channels are last.
         hidden = F.pad(part, (0, size - len(part))).view(1, 1, -1, 1).permute(0, 3, 1, 2)
         for run in layers:
             hidden = run(hidden)
@@ -121,8 +121,8 @@ def tile_layer(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     """Same as a layer of a front end (convolution, layer norm, activation), prepared for many tiles.
 
     (1, channels, 1, positions) -> (1, new channels, 1, new positions), channels last in memory. With weights that have
-    mean 0 over the new channels, the convolution's output has mean 0, too: of the layer norm only a division by the
-    root mean square is left, which takes half as long.
+    mean 0 over the new channels, the convolution's output has mean 0 too: the layer norm then reduces to a division by
+    the root mean square, which takes half as long.
     """
     conv, norm = layer.conv, layer.layer_norm
     weight = (conv.weight - conv.weight.mean(dim=0)).unsqueeze(2).contiguous(memory_format=torch.channels_last)

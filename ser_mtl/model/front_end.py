@@ -1,4 +1,4 @@
-"""Features of a frozen front end: computed once per utterance, and kept on disk for later runs."""
+"""Features of a frozen front end: computed once per utterance, and cached on disk for later runs."""
 
 import hashlib
 import pickle
@@ -27,11 +27,11 @@ from ser_mtl.model import fast_front_end
 from ser_mtl.model.fast_front_end import extract_features, receptive_field
 
 SHARE = 0.5
-"""Of what is free on the disk: the most that the features take unless they are to be kept always."""
-SAID = 100e6
-"""Bytes from which on it is said what they take."""
+"""The largest share of the free space that the features may take, unless they are always to be cached."""
+ANNOUNCED = 100e6
+"""Bytes from which on a notice announces their size."""
 
-_PART = 1_000 * SAMPLING_RATE  # samples of the utterances whose features are kept in one file
+_PART = 1_000 * SAMPLING_RATE  # samples of the utterances whose features are in one file
 _BATCH = 60 * SAMPLING_RATE  # samples that go through the front end at once
 _FEATURES = Features({"features": List(Value("int16")), "scales": List(Value("float32"))})
 _UNITS = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
@@ -52,19 +52,19 @@ def with_features(
 ) -> Dataset:
     """Replace the column `samples` by `features` and `scales`, see `ser_mtl.corpora.sixteen_bits`.
 
-    Everything after the front end, SpecAugment and dropout included, is unchanged. The features are kept under names
-    made of the samples and of the front end's weights, code and libraries, so that a later run with the same front end
-    opens them. A size from `SAID` on is announced before.
+    Everything after the front end, including SpecAugment and dropout, is unchanged. The names of the cached files are
+    hashes of the samples and of the front end's weights, code and libraries, so that a later run with the same front
+    end opens them. Sizes from `ANNOUNCED` on are announced first.
 
     Args:
         corpus: with `samples`, `length` and `digest`, see `ser_mtl.corpora.audio.with_samples`.
         model: with a frozen front end.
         feature_extractor: the encoder's own.
         device: where the front end runs.
-        always: keep them although they take more than `SHARE` of what is free on the disk.
+        always: cache them even if they take more than `SHARE` of the free space.
 
     Returns:
-        The corpus with the new columns; as it is, if they would take too much of the disk.
+        The corpus with the new columns; unchanged if they would take too much space.
 
     Raises:
         UserError: `always`, and the disk does not have the room.
@@ -87,7 +87,7 @@ def with_features(
 def _features_of(
     rows: Dataset, model: SerMtlModel, feature_extractor: SequenceFeatureExtractor, device: torch.device
 ) -> list[dict]:
-    """The features of each row. Rows of like length go through the front end together."""
+    """The features of each row. Rows of similar length go through the front end together."""
     found: list[dict] = [{}] * len(rows)
     samples = _samples(rows)
     order = sorted(range(len(samples)), key=lambda row: -len(samples[row]))
@@ -105,7 +105,7 @@ def _features_of(
 def _samples(rows: Dataset) -> list[np.ndarray]:
     """The samples of each row, (samples,) int16.
 
-    From a mapping of the file that goes with them. In that of the corpus, what was read once stays in memory.
+    From a new mapping of the file, released with them: in the corpus's own mapping, samples stay in memory once read.
     """
     if rows._indices is not None:  # a selection, whose rows are not those of its table
         return [row.values.to_numpy() for row in rows.with_format("arrow")[:]["samples"]]
@@ -116,7 +116,7 @@ def _samples(rows: Dataset) -> list[np.ndarray]:
 
 
 def _has_room(model: SerMtlModel, absent: list[Part], device: torch.device, always: bool) -> bool:
-    """Say how much of the disk the features that are absent will take, and whether they are kept.
+    """Whether the absent features are to be cached; a notice says how much space they take or would take.
 
     Raises:
         UserError: `always`, and the disk does not have the room.
@@ -131,7 +131,7 @@ def _has_room(model: SerMtlModel, absent: list[Part], device: torch.device, alwa
     if always and needed > free:
         raise UserError(f"--front_end_cache always: takes {sizes}; free some, set HF_DATASETS_CACHE, or use auto")
     if always or needed <= SHARE * free:
-        if needed >= SAID:
+        if needed >= ANNOUNCED:
             notice(f"front end: its output is kept, {sizes}")
         return True
     notice(
@@ -146,7 +146,7 @@ def _size(number: float) -> str:
 
 
 def _identity(model: SerMtlModel, feature_extractor: SequenceFeatureExtractor, device: torch.device) -> tuple:
-    """All but the samples that the features depend on: weights, settings, code, libraries and the kind of device."""
+    """Everything but the samples that the features depend on: weights, settings, code, libraries, kind of device."""
     code = source_digest(
         modeling_ser_mtl, encoders_ser_mtl, recordings_ser_mtl, fast_front_end, sixteen_bits, sys.modules[__name__]
     )

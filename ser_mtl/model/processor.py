@@ -1,4 +1,4 @@
-"""The processor of a saved model. transformers takes its files as they come, and says little of one that is damaged."""
+"""The processor of a saved model, with checks: transformers reads its files unchecked, and says little of damage."""
 
 from transformers import Wav2Vec2Processor
 
@@ -11,7 +11,7 @@ _TOKENIZER = "Wav2Vec2CTCTokenizer"
 
 
 def load_processor(model: str, what: str) -> Wav2Vec2Processor:
-    """The processor of a model of this project, whose files `ser_mtl.model.saved.check_saved` has looked at.
+    """The processor of a model of this project, whose files `ser_mtl.model.saved.check_saved` has checked.
 
     Args:
         model: folder or Hub id.

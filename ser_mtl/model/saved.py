@@ -1,7 +1,7 @@
-"""The files of a saved model, looked at before transformers and PEFT read them.
+"""Checks of a saved model's files before transformers and PEFT read them.
 
-Both take what they read as it comes: a wrong type fails far from its file, a size may be more than any memory holds,
-and a pattern of names may take for ever to match. Adapters of this project have one pattern: it is compared, not run.
+Both read them unchecked: a wrong type fails far from its file, a size may exceed any memory, and a pattern of names may
+take forever to match. Adapters of this project have one pattern: it is compared, not run.
 """
 
 from typing import Annotated, Any, Literal, NotRequired, Required
@@ -77,11 +77,11 @@ def _small_enough(config: dict) -> dict:
 
 
 EncoderConfig = Annotated[_EncoderConfig, AfterValidator(_small_enough)]
-"""What is checked of the `config.json` of an encoder."""
+"""The part of an encoder's `config.json` that is checked."""
 
 
 class MethodConfig(TypedDict):
-    """What is checked of the `config.json` of a model of this project; `SerMtlConfig` checks the rest itself."""
+    """The checked part of the `config.json` of a model of this project; `SerMtlConfig` checks the rest itself."""
 
     encoder_config: EncoderConfig
     embedding_dim: NotRequired[Size]
@@ -106,7 +106,7 @@ Empty = Annotated[Nothing, AfterValidator(_empty)]
 
 
 class AdapterConfig(TypedDict):
-    """What is checked of `adapter_config.json`."""
+    """The part of `adapter_config.json` that is checked."""
 
     peft_type: Literal["LORA"]
     base_model_name_or_path: Annotated[str, Field(min_length=1)]
@@ -157,7 +157,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def check_saved(model: str, revision: str | None = None, base: str | None = None) -> None:
-    """Look at the JSON files of a model, and of those that its adapters lie on.
+    """Check the JSON files of a model, and of those under its adapters.
 
     Args:
         model: folder or Hub id.
@@ -165,7 +165,7 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
         base: folder or Hub id under its adapters, if they do not name it.
 
     Raises:
-        UserError: names the file, and what is wrong with it; or the model has parts that are not of the method.
+        UserError: a file is damaged, or the model is of an earlier system.
         OSError: there is no such model.
         ValueError: it needs code of its own. Both are for `hub_errors` to turn into a line.
     """
@@ -190,7 +190,7 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
         below = base_of(names[-1], base) or adapter["base_model_name_or_path"]
         names, revision, base = [*names, below], None if base else adapter.get("revision"), None
         if len(names) > _DEEPEST:
-            raise UserError(f"{names[0]}: its adapters lie on {', '.join(names[1:])} ..., and so on")
+            raise UserError(f"{names[0]}: its adapters are stacked on {', '.join(names[1:])}, ...; name a merged model")
 
 
 def file_of(model: str, name: str, revision: str | None = None) -> str | None:

@@ -1,4 +1,4 @@
-"""SpecAugment: spans of frames and of channels are masked in training, on what enters the Transformer."""
+"""SpecAugment: in training, spans of frames and of channels are masked at the input of the Transformer."""
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +39,9 @@ def span_mask(lengths: Tensor, size: int, probability: float, span: int, min_spa
     """Random spans of `span` positions among each row's first `lengths` positions: (batch,) -> (batch, size) bool.
 
     A row of T positions gets min(max(floor(probability * T / span + u), min_spans), floor(T / span)) spans, with u
-    uniform in [0, 1); they start in different places and may overlap. So they cover about `probability` of a long row,
-    and more of a row with probability * T / span < min_spans. As in transformers' wav2vec2, but without leaving the
-    device, with a u for each row, and a row too short for a span gets none.
+    uniform in [0, 1); they start at different positions and may overlap. So they cover about `probability` of a long
+    row, and more of a row with probability * T / span < min_spans. As in transformers' wav2vec2, except that it runs on
+    the device, has a u for each row, and gives no span to a row that is too short for one.
     """
     positions = torch.arange(size, device=lengths.device)
     allowed = positions <= (lengths - span).unsqueeze(1)

@@ -1,1 +1,1 @@
-"""A page in the browser that answers a recording: `ser-mtl page`, and the Space of the Hub that shows the same."""
+"""A page in the browser that answers recordings: `ser-mtl page`, and the same as a Space of the Hub."""

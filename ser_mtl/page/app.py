@@ -1,4 +1,4 @@
-"""The page and its server, with Gradio. It talks to nobody but the browser that asks."""
+"""The page and its server, with Gradio. It makes no connections of its own."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from recordings_ser_mtl import SAMPLING_RATE
 from ser_mtl.errors import UserError
 from ser_mtl.inference.recognizer import Recognizer
@@ -31,13 +31,13 @@ from gradio_client.utils import is_http_url_like
 _PLACE = "GRADIO_TEMP_DIR"  # variable of the environment
 _WAITING = 20  # clips; one is answered at a time
 _NOT_THERE = "--host {host}, --port {port}: the page cannot be served there ({error})"
-_FORGOTTEN = 120  # seconds after which an upload goes that nobody asked an answer for
+_FORGOTTEN = 120  # seconds after which an upload is deleted if it was not submitted
 _LONGEST_LINE = 500  # characters, in the log
 _FONTS = ["system-ui", "sans-serif"]  # of the reader's machine: none is fetched
 
 
 def clip_of(limits: Limits) -> gradio.Audio:
-    """Where a clip is recorded or dropped. An address in its place, which Gradio would fetch, is refused."""
+    """The component for recording or dropping a clip. A URL, which Gradio would fetch, is refused."""
     clip = gradio.Audio(
         sources=["upload", "microphone"],
         type="filepath",
@@ -76,7 +76,7 @@ def answer_file(recognizer: Recognizer, file: BytesIO, limits: Limits) -> str:
 
 
 def warm_up(recognizer: Recognizer, limits: Limits) -> None:
-    """Answer five seconds of noise: the first answer takes longer than the others, and nobody should wait for it."""
+    """Answer five seconds of noise: the first answer takes longer than the others, and no user should wait for it."""
     file = BytesIO()
     noise = np.random.default_rng(0).normal(0, 0.1, 5 * SAMPLING_RATE)
     soundfile.write(file, noise, SAMPLING_RATE, format="WAV")
@@ -88,7 +88,7 @@ def warm_up(recognizer: Recognizer, limits: Limits) -> None:
 def build(recognizer: Recognizer, limits: Limits) -> gradio.Blocks:
     """The page of a model."""
     labels = recognizer.labels
-    transcribes = recognizer.transcript and transcribing(recognizer.model) is not None
+    transcribes = recognizer.transcript and transcript_source(recognizer.model) is not None
 
     def respond(path: str | None) -> tuple[str, None]:
         return (answer_clip(recognizer, Path(path), limits) if path else ""), None
@@ -140,7 +140,7 @@ def running(
 
 
 def _check_free(host: str | None, port: int | None) -> None:
-    """Check that the server can listen there, of which Gradio would say no reason, after several of its own lines.
+    """Check that the server can listen there: Gradio would print several lines and no reason.
 
     Raises:
         UserError: it cannot.
@@ -148,20 +148,20 @@ def _check_free(host: str | None, port: int | None) -> None:
     try:
         if host is not None:
             socket.create_server((host, port or 0)).close()
-    except (OSError, TypeError) as error:  # TypeError: no name of a host
+    except (OSError, TypeError) as error:  # TypeError: not a host name
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise UserError(_NOT_THERE.format(host=host, port=port, error=reason)) from error
 
 
 def _ask_directly(*hosts: str) -> None:
-    """Ask these hosts without the proxy that the environment may name: Gradio asks its own server whether it runs."""
+    """Exempt these hosts from a proxy in the environment: Gradio asks its own server whether it runs."""
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *hosts])
 
 
 @contextmanager
 def _uploads() -> Iterator[Path]:
-    """A folder for what Gradio writes, which goes with all that is in it."""
+    """A temporary folder for Gradio's files."""
     before = os.environ.get(_PLACE)
     with TemporaryDirectory(prefix="ser-mtl-page-") as folder:
         os.environ[_PLACE] = folder
@@ -181,7 +181,7 @@ def serve(recognizer: Recognizer, limits: Limits, host: str | None = "127.0.0.1"
 
 
 def _launch(limits: Limits) -> dict:
-    """What Gradio is told: nothing to share, nothing to read, nothing to fetch."""
+    """Gradio's settings: it shares, reads and fetches nothing."""
     return {
         "prevent_thread_lock": True,
         "quiet": True,
@@ -201,9 +201,9 @@ def _launch(limits: Limits) -> dict:
 
 
 def _short(record: logging.LogRecord) -> bool:
-    """Whether a line of the server's log is shown: not for a clip just sent, which browsers ask for, to draw it.
+    """A log filter: leaves out failed requests for a clip just sent, which browsers make to draw it.
 
-    A request that Gradio cannot answer is one line there, without the traceback.
+    Any other request that Gradio cannot answer becomes one line, without the traceback.
     """
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
@@ -213,7 +213,7 @@ def _short(record: logging.LogRecord) -> bool:
 
 
 def refuse_quietly(page: gradio.Blocks) -> None:
-    """Make what somebody sends in the place of a clip an error of theirs, not a traceback in the server's log."""
+    """Make anything sent in place of a clip an error for the sender, not a traceback in the server's log."""
     preprocess = page.preprocess_data
 
     async def preprocess_or_refuse(*args: Any, **options: Any) -> list:
@@ -228,7 +228,7 @@ def refuse_quietly(page: gradio.Blocks) -> None:
 
 
 def _tidy(folder: Path, ended: Event) -> None:
-    """Delete what was sent without being answered, such as half an upload, until the page ends."""
+    """Until the page ends, delete uploads that were never answered, such as interrupted ones."""
     while not ended.wait(_FORGOTTEN / 4):
         delete_old(folder, _FORGOTTEN)
 

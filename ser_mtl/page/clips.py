@@ -1,4 +1,4 @@
-"""A recording that somebody sent: its limits, and its samples. Its file is gone before anything is computed."""
+"""An uploaded recording: its limits, and its samples. Its file is deleted before anything is computed."""
 
 from contextlib import suppress
 from io import BytesIO
@@ -15,11 +15,11 @@ _TOO_LONG = "{name}: lasts {seconds} seconds; this page takes {limit:g} at most:
 
 
 class Limits(NamedTuple):
-    """What the page takes.
+    """The limits of a clip.
 
     Attributes:
-        seconds: of a recording.
-        megabytes: of its file, of 2**20 bytes.
+        seconds: of the recording.
+        megabytes: of its file, in units of 2**20 bytes.
     """
 
     seconds: float = 300.0
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of a file, at most."""
+        """The most bytes of a file."""
         return int(self.megabytes * 2**20)
 
 
@@ -40,7 +40,7 @@ def take(path: Path, limits: Limits) -> BytesIO:
     try:
         with path.open("rb") as file:
             content = BytesIO(file.read(limits.size + 1))
-    except FileNotFoundError:  # files of the same content share a place
+    except FileNotFoundError:  # files of the same content share a path
         raise UserError(f"{path.name}: was sent twice at the same moment; drop it again") from None
     finally:
         path.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def take(path: Path, limits: Limits) -> BytesIO:
 
 
 def samples_of(file: BinaryIO, limits: Limits) -> np.ndarray:
-    """Mono samples at 16 kHz, (samples,) int16. Too long is told by the header, or where the limit is passed.
+    """Mono samples at 16 kHz, (samples,) int16.
 
     Raises:
         UserError: it cannot be read, or is too long.

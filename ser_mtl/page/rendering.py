@@ -1,4 +1,4 @@
-"""An answer as HTML. Labels, transcripts and names of files are text in it, whatever they hold."""
+"""An answer as HTML. Labels, transcripts and file names are escaped."""
 
 from base64 import b64encode
 from io import BytesIO
@@ -32,12 +32,12 @@ _ENVIRONMENT = _environment()
 
 
 def page_head(labels: dict[str, list[str]], transcribes: bool) -> str:
-    """What stands above the clip: what the page does."""
+    """The text above the clip: what the page does."""
     return _ENVIRONMENT.get_template("head.html.j2").render(parts=[*labels, *(["words"] if transcribes else [])])
 
 
 def page_foot(labels: dict[str, list[str]]) -> str:
-    """What stands at the end: two lines on what the model cannot know."""
+    """The text at the end: the model's limits, in two lines."""
     return _ENVIRONMENT.get_template("foot.html.j2").render(labels=labels)
 
 
@@ -47,7 +47,7 @@ def length(seconds: float) -> str:
 
 
 def error(line: str) -> str:
-    """Why there is no answer."""
+    """The reason why there is no answer, as HTML."""
     return _ENVIRONMENT.get_template("error.html.j2").render(line=line)
 
 
@@ -90,7 +90,7 @@ def colors(labels: dict[str, float]) -> dict[str, str]:
 
 
 def outline(peaks: np.ndarray) -> str:
-    """The path of a waveform around zero, 1000 wide and 1000 high, from the sizes in its columns."""
+    """The SVG path of a waveform around zero, 1000 wide and 1000 high, from the peaks in its columns."""
     x = np.linspace(0, _HEIGHT, len(peaks) + 1).round(1)[:-1] if len(peaks) > 1 else np.zeros(1)
     y = np.maximum(peaks, 0.005) * _HEIGHT / 2
     above = [f"{a:g},{_HEIGHT / 2 - b:.0f}" for a, b in zip(x, y, strict=True)]
@@ -99,7 +99,7 @@ def outline(peaks: np.ndarray) -> str:
 
 
 def bands(segments: list[dict], task: str, seconds: float) -> list[dict]:
-    """The rectangles of the probabilities over time, one on the other; x, y, width and height from 0 to 1000."""
+    """Rectangles of the probabilities over time, stacked; x, y, width and height from 0 to 1000."""
     found = []
     for number, segment in enumerate(segments):
         y = 0.0
@@ -113,7 +113,7 @@ def bands(segments: list[dict], task: str, seconds: float) -> list[dict]:
 
 
 def sound(samples: np.ndarray) -> str:
-    """The samples as FLAC in base64, which every browser plays: what was sent is deleted by then."""
+    """The samples as FLAC in base64, which every browser plays: the upload is deleted by then."""
     file = BytesIO()
     soundfile.write(file, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
     return b64encode(file.getvalue()).decode()

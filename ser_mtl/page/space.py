@@ -1,4 +1,4 @@
-"""The page as a Space of the Hub: a folder with all that it needs, but for a model that is on the Hub itself."""
+"""The page as a Space of the Hub: a folder with everything that it needs, except a model that is on the Hub."""
 
 import shutil
 import sys
@@ -19,7 +19,7 @@ from ser_mtl.model.base import base_of
 from ser_mtl.page.clips import Limits
 
 _OF_MODEL = ("*.safetensors", "*.safetensors.index.json", "*config.json", "vocab.json", "tokenizer.json")
-"""What is loaded of the folder of a model, and of its base."""
+"""Patterns of the files that are loaded from the folder of a model, and of its base."""
 
 _APP = '''\
 """The page of this Space, as `ser-mtl page` serves it; its code is beside this file."""
@@ -59,7 +59,7 @@ def write_space(folder: Path, name: str, model: str, base: str | None, limits: L
     """Write the folder of a Space. It appears once it is complete.
 
     Args:
-        folder: to be made.
+        folder: to create.
         name: of the Space, as `namespace/name`.
         model: a Hub id, or a folder; one that was published is taken from the Hub, any other is copied.
         base: of the model's adapters: a Hub id or a folder; by default the one that they name.
@@ -67,7 +67,7 @@ def write_space(folder: Path, name: str, model: str, base: str | None, limits: L
         options: `dtype` and `transcript` of `ser_mtl.load`.
 
     Raises:
-        UserError: no name of a Space, a folder that is not empty, no such model, or one that cannot be copied.
+        UserError: an invalid name, a folder that is not empty, no such model, or one that cannot be copied.
     """
     _check(folder, name)
     source, on_hub = _found(model)
@@ -111,7 +111,7 @@ def _found(model: str) -> tuple[Path | None, str | None]:
 
 
 def _copy_with_base(model: Path, base: str | None, space: Path) -> str:
-    """Copy a model and, if it is adapters on a folder, that; returns the base in the words of `app.py`."""
+    """Copy a model and, if it has adapters on a local base, that too. Returns the base as an expression of `app.py`."""
     named = base_of(model, base)
     _copy_model(model, space / "model")
     if named is None or not Path(named).is_dir():
@@ -125,7 +125,7 @@ def _copy_with_base(model: Path, base: str | None, space: Path) -> str:
 
 
 def _copy_model(source: Path, target: Path) -> None:
-    """Copy the files of a model, without the paths of this machine in them."""
+    """Copy the files of a model, without this machine's paths."""
     target.mkdir()
     for file in _files(source):
         if file.suffix == ".json":
@@ -138,7 +138,7 @@ def _copy_model(source: Path, target: Path) -> None:
 
 def _files(source: Path) -> Iterable[Path]:
     for file in sorted({file for pattern in _OF_MODEL for file in source.glob(pattern)}):
-        if file.is_symlink():  # to whatever file of this machine
+        if file.is_symlink():  # it could publish any file of this machine
             raise UserError(f"{file}: is a link, which is not followed; put the file itself there")
         yield file
 

@@ -1,10 +1,10 @@
-"""Pretraining that goes on, on the training set of a fold and without its labels: the first step of TAPT and P-TAPT.
+"""Continue an encoder's pretraining on the training set of a fold, without labels: the first step of TAPT and P-TAPT.
 
 python -m ser_mtl.programs.pretrain --fold 1 --objective contrastive --output_dir runs/tapt
 python -m ser_mtl.programs.pretrain --fold 1 --objective units --frames runs/frames --output_dir runs/ptapt
 python run_stage1.py --fold 1 --tasks emotion --encoder runs/tapt
 
-It takes the flags of run_stage1.py; those of heads and losses do nothing here. See docs/earlier_systems.md.
+It takes the flags of run_stage1.py; those for heads and losses have no effect. See docs/earlier_systems.md.
 """
 
 import sys
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def settings_of(words: list[str]) -> Settings:
-    """The command line. What is for an evaluation or a publication is set aside: there is none.
+    """Read the command line. Settings for evaluation and publication are turned off: there is none.
 
     Raises:
         UserError: a flag that does not exist, or a value that does not make sense.
@@ -60,7 +60,7 @@ def settings_of(words: list[str]) -> Settings:
     if args.world_size > 1:
         raise UserError("pretraining works in one process: start it without accelerate launch")
     if args.publish:
-        raise UserError("--push_to_hub: an encoder on the way to a stage 1 is not published; drop it")
+        raise UserError("--push_to_hub: an encoder for stage 1 is not published; drop it")
     stage.encoder = stage.encoder or XLS_R
     args.selection, args.load_best_model_at_end = "last", False
     args.eval_strategy, args.measure_oracle = IntervalStrategy.NO, False
@@ -68,7 +68,7 @@ def settings_of(words: list[str]) -> Settings:
 
 
 def write_results(trainer: Pretrainer, stage: Pretraining, args: SerMtlArguments, record: dict) -> None:
-    """Complete the run's folder: `results.json`, without figures, is the sign that it is finished."""
+    """Complete the run's folder; `results.json`, without scores, is the sign that it is finished."""
     folder, what = Path(args.output_dir), f"pretraining, {stage.objective}"
     write_json(folder / "history.json", trainer.state.log_history)
     write_text(folder / "README.md", CARD.format(what=what))

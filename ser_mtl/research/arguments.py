@@ -39,10 +39,7 @@ class ResearchArguments:
     gradient_surgery: Literal["none", "pcgrad", "upgrad"] = flag(
         "none", "Remove conflicts between the losses' gradients."
     )
-    gradient_cosines: bool = flag(
-        False,
-        "Measure the cosines between the losses' gradients; 5 %% slower.",
-    )
+    gradient_cosines: bool = flag(False, "Measure the cosines between the losses' gradients; 5 %% slower.")
     merge_asr: str | None = flag(None, "A stage 1 of --tasks asr, to merge by layer with:")
     merge_emotion: str | None = flag(None, "A stage 1 of --tasks emotion, of the same --encoder.")
     merge: Literal["learned", "half"] = flag("learned", "Shares of both that are learned, or one half each.")
@@ -51,7 +48,7 @@ class ResearchArguments:
     )
 
     def settle(self, stage: Stage, args: SerMtlArguments) -> None:
-        """Turn off what has no effect on this stage: a single loss has no conflicts, a frozen encoder no gradients.
+        """Turn off experiments without effect on this stage: one loss has no conflicts, a frozen encoder no gradients.
 
         Raises:
             UserError: surgery or merging in several processes or with fp16, or flags that do not go together.
@@ -78,7 +75,7 @@ class ResearchArguments:
             raise UserError("--merge_asr, --merge_emotion: work in stage 1 with --tasks emotion and --trainable all")
         _check_one_process("--merge_asr, --merge_emotion", args)
         self.merge_asr, self.merge_emotion = local_or_hub(self.merge_asr), local_or_hub(self.merge_emotion)
-        if self.merge == "half":  # an epoch that changes nothing, so that the run leaves what every run leaves
+        if self.merge == "half":  # train an epoch that changes nothing, so that the run leaves all files of a run
             args.num_train_epochs, args.max_steps, args.min_updates, args.learning_rate = 1.0, -1, 0, 0.0
 
     def _settle_head(self, stage: Stage, args: SerMtlArguments) -> None:
@@ -97,7 +94,7 @@ class ResearchArguments:
             if idle:
                 raise UserError(f"--emotion_head {self.emotion_head}: needs {needed}")
         if self.emotion_head == "co_attention":
-            args.front_end_cache = "never"  # it hears the samples
+            args.front_end_cache = "never"  # the head needs the samples
 
     def head_class(self) -> "type[EmotionHead]":
         """The class of the head."""

@@ -1,12 +1,12 @@
 """Hidden states and decoded characters of the recogniser, fused by cross-attention, after Li, Bell and Lai 2022.
 
-No text of theirs gives sizes, so all of them are ours.
+Their papers give no sizes, so all of them are ours.
 """
 
 import torch
 from torch import Tensor, nn
 
-from answers_ser_mtl import heard_characters
+from answers_ser_mtl import greedy_ctc
 from modeling_ser_mtl import SerMtlModel, masked_mean
 from ser_mtl.errors import UserError
 from ser_mtl.research.heads import EmotionHead
@@ -15,7 +15,7 @@ TEXT_DIM, ATTENTION_HEADS = 128, 4
 
 
 class CrossAttention(nn.Module):
-    """One sequence asks another; residual and layer norm."""
+    """Attention of one sequence to another; residual and layer norm."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -23,14 +23,14 @@ class CrossAttention(nn.Module):
         self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, asking: Tensor, asked: Tensor, asked_mask: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
         """(batch, m, d), (batch, n, d) and its real positions (batch, n) bool -> (batch, m, d)."""
-        answer, _ = self.attention(asking, asked, asked, key_padding_mask=~asked_mask, need_weights=False)
-        return self.norm(asking + answer)
+        attended, _ = self.attention(queries, keys, keys, key_padding_mask=~mask, need_weights=False)
+        return self.norm(queries + attended)
 
 
 class Transcript(nn.Module):
-    """Characters that CTC hears, as vectors: an embedding and one BiLSTM. An empty one is a vector of its own."""
+    """Characters of greedy CTC as vectors: an embedding and one BiLSTM. An empty transcript has its own embedding."""
 
     def __init__(self, vocab_size: int, dim: int):
         super().__init__()
@@ -40,7 +40,7 @@ class Transcript(nn.Module):
         self.projection = nn.Linear(TEXT_DIM, dim)
 
     def forward(self, characters: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, n), -100 behind -> (batch, n, d), and which positions are real, (batch, n) bool."""
+        """(batch, n) padded with -100 -> (batch, n, d), and its real positions, (batch, n) bool."""
         characters = characters.long()
         mask = characters >= 0
         empty = ~mask.any(dim=1)
@@ -48,14 +48,14 @@ class Transcript(nn.Module):
         characters[:, 0] = characters[:, 0].masked_fill(empty, self.nothing)
         embedded = self.embedding(characters.clamp(min=0))
         packed = nn.utils.rnn.pack_padded_sequence(embedded, mask.sum(dim=1).cpu(), True, enforce_sorted=False)
-        read, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=mask.shape[1])
-        return self.projection(read), mask
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=mask.shape[1])
+        return self.projection(states), mask
 
 
 class AsrFusion(EmotionHead):
-    """Level 1: frames of the last layer and characters ask each other. Level 2: both and the middle layer's frames do.
+    """Level 1: the last layer's frames and the characters attend to each other. Level 2: both and a middle layer.
 
-    The mean of each over real positions, FC layer (x), classifier. The CTC head is not trained through its characters.
+    Then the mean of each over real positions, FC layer (x), classifier. Characters pass no gradient to the CTC head.
 
     Raises:
         UserError: the model does not transcribe.
@@ -66,7 +66,7 @@ class AsrFusion(EmotionHead):
         if model.ctc_head is None:
             raise UserError("--emotion_head asr_fusion: needs asr among --tasks, which no utterance is annotated for")
         config, dim = model.config, model.config.encoder_config.hidden_size
-        self._ctc, self._blank = [model.ctc_head], config.pad_token_id  # in a list: it is the model's, not the head's
+        self._ctc, self._blank = [model.ctc_head], config.pad_token_id  # a list, so that it is no submodule
         layers = model.transformer_layers()
         layers[max(0, len(layers) // 2 - 1)].register_forward_hook(self._keep)
         self._middle: Tensor | None = None
@@ -84,8 +84,8 @@ class AsrFusion(EmotionHead):
         """(batch, frames, d), (batch, frames) bool -> embedding (batch, n), logits (batch, classes)."""
         acoustic, self._middle = self._middle, None
         with torch.no_grad():
-            heard = heard_characters(self._ctc[0](frames), frame_mask.sum(dim=1), self._blank)
-        words, words_mask = self.transcript(heard)
+            characters = greedy_ctc(self._ctc[0](frames), frame_mask.sum(dim=1), self._blank)
+        words, words_mask = self.transcript(characters)
         speech = self.words_to_speech(frames, words, words_mask)
         words = self.speech_to_words(words, frames, frame_mask)
         fused, mask = torch.cat([speech, words], dim=1), torch.cat([frame_mask, words_mask], dim=1)

@@ -13,14 +13,14 @@ from ser_mtl.research.heads import EmotionHead, mean_cross_entropy
 SEGMENT = 3 * SAMPLING_RATE
 """Samples of a segment."""
 HOP, BINS, FRAMES = SAMPLING_RATE // 100, 200, 300
-_RANGE = 80.0  # dB below the loudest value, which become 0
+_RANGE = 80.0  # dB below the loudest value; fainter ones become 0
 
 
 class CoAttention(EmotionHead):
     """Utterances in segments of three seconds, three branches, and weights over the encoder's frames.
 
     The spectrogram (AlexNet's convolutions) and the MFCC (BiLSTM) of a segment give 128 values each; a linear layer and
-    a ReLU make of these a weight for each of the encoder's frames, whose weighted sum gives 128 values more. An
+    a ReLU turn these into a weight for each of the encoder's frames, whose weighted sum gives another 128 values. An
     utterance's log-probabilities are the mean of its segments'.
     """
 
@@ -42,7 +42,7 @@ class CoAttention(EmotionHead):
         self._log_probabilities: Tensor | None = None
 
     def prepare(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put segments in the place of utterances; keep their spectrograms and MFCCs."""
+        """Replace utterances by segments; keep their spectrograms and MFCCs for `forward`."""
         waveforms = preemphasis(inputs["input_values"].float())
         pieces, owners = segments(waveforms, inputs["attention_mask"].sum(dim=1).tolist())
         decibels = amplitude_to_DB(self.to_spectrogram(pieces), 10.0, 1e-10, 0.0)[:, :BINS, :FRAMES]

@@ -1,4 +1,4 @@
-"""wav2vec 2.0's own pretraining, by the class of transformers, as TAPT goes on with it (Chen and Rudnicky 2023)."""
+"""wav2vec 2.0's own pretraining by transformers' class, as TAPT continues it (Chen and Rudnicky 2023)."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ser_mtl.training.saving import saving
 from ser_mtl.training.stage1_start import feature_extractor_of, pretrained_encoder_config
 
 MOST_SAMPLES = 10 * SAMPLING_RATE
-"""Of a crop."""
+"""The most samples of a crop."""
 
 
 class Contrastive(nn.Module):
@@ -39,7 +39,7 @@ class Contrastive(nn.Module):
 class ContrastiveCollator:
     """Random crops, all as long as the batch's shortest utterance and at most 10 s, with masks and negatives.
 
-    Nothing is padded, so nothing has to be masked that is not real.
+    Nothing is padded, so no mask of real samples is needed.
     """
 
     def __init__(self, model: Wav2Vec2ForPreTraining, feature_extractor: SequenceFeatureExtractor):
@@ -62,12 +62,12 @@ class ContrastiveCollator:
 
 
 def frames_of(model: Wav2Vec2ForPreTraining, samples: int) -> int:
-    """Frames that the encoder makes of so many samples."""
+    """Number of frames that the encoder makes of `samples`."""
     return int(model._get_feat_extract_output_lengths(samples))
 
 
 def contrastive_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
-    """TAPT's: a wav2vec 2.0 goes on as it was pretrained, on `parts["train"]` alone, with all its parameters.
+    """The Trainer of TAPT: continue the pretraining of a wav2vec 2.0, all parameters, on `parts["train"]` alone.
 
     Raises:
         UserError: transformers cannot pretrain this encoder, or it cannot be loaded, or no utterance is long enough.
@@ -94,10 +94,10 @@ def contrastive_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: Dat
 
 
 def pretraining_model(stage: Pretraining, encoder: Pretrained) -> Wav2Vec2ForPreTraining:
-    """The encoder under wav2vec 2.0's heads for pretraining; if it comes without them, they start at random.
+    """The encoder under wav2vec 2.0's heads for pretraining, which are random if the checkpoint lacks them.
 
     Raises:
-        UserError: it is of another family, for which transformers has no loss, or cannot be loaded.
+        UserError: the encoder is of another family, for which transformers has no loss, or cannot be loaded.
     """
     config = pretrained_encoder_config(encoder.name, encoder.revision)
     if encoder.own or config.model_type != "wav2vec2":

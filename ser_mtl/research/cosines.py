@@ -1,4 +1,4 @@
-"""How much the losses conflict: cosines between their gradients on the encoder, their norms, and how much is noise.
+"""Conflicts between the losses: cosines between their gradients on the encoder, the norms, and the noise in them.
 
 The gradient of a small batch is mostly noise, which shrinks every cosine: two losses whose expected gradients have a
 cosine of -0.5 may read -0.04 at batches of 8. So each loss is also compared with itself on another batch. Without noise
@@ -68,8 +68,8 @@ class GradientCosines(TrainerCallback):
     """Measure the cosines between the gradients of the losses on the shared parameters, and their norms, by layer.
 
     They are measured on the first batch of every n-th update (`UPDATES_PER_LOSS`), in the first process on its own part
-    of the batch. The gradients are then kept for the next batch of the training, on which each loss is compared with
-    itself; the parameters have taken one step in between at most. Training is not changed. The measurements are in
+    of the batch. The gradients are then kept for the next training batch, on which each loss is compared with itself;
+    the parameters have taken at most one step in between. Training is not changed. The measurements are in
     `gradient_cosines.json` of the run's folder, written with every checkpoint and at the end, and drawn in
     `gradient_cosines.png`:
 
@@ -134,7 +134,7 @@ class GradientCosines(TrainerCallback):
         self.seconds += time.perf_counter() - start
 
     def _weighted(self, norms: dict[str, list[float]]) -> dict[str, list[float]]:
-        """Norms of gradients of sums over utterances, as the update weighs these losses."""
+        """Norms of the losses' gradients, from those of sums over utterances, with their weights in the update."""
         factors = {name: self.weights[name] / max(1.0, float(self.trainer.counts[name])) for name in norms}
         return {name: [float(f"{factors[name] * norm:.5g}") for norm in values] for name, values in norms.items()}
 

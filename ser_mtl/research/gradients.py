@@ -1,6 +1,6 @@
-"""Gradients of single losses on the encoder that they share.
+"""Gradients of single losses on the shared parameters.
 
-"Shared" are the trained parameters of the encoder, adapters in its layers included; each task's head is its own.
+Those are the trained parameters of the encoder, including adapters in its layers; each task has its own head.
 """
 
 from collections.abc import Iterable

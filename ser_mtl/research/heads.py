@@ -1,4 +1,4 @@
-"""Emotion heads of earlier systems, in the place of a model's own, and the Trainer that puts them there."""
+"""Emotion heads of earlier systems, in place of a model's own, and the Trainer that puts them there."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from ser_mtl.training.trainer import SerMtlTrainer
 
 
 class EmotionHead(nn.Module):
-    """A head that takes what a model's own emotion head takes, and gives what that gives.
+    """A head with the inputs and outputs of a model's own emotion head.
 
     Its `forward` is (batch, frames, d) and (batch, frames) bool -> embedding (batch, n) and logits (batch, classes).
 
     Args:
-        model: that it is for, without it; some heads take more than frames from it.
+        model: that the head will be part of; some heads use more of it than frames.
         classes: the number of emotions.
         normalise: whether the encoder expects waveforms with mean 0 and variance 1.
     """
@@ -27,7 +27,7 @@ class EmotionHead(nn.Module):
         super().__init__()
 
     def prepare(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Look at a batch before the model does; what is returned goes to the model."""
+        """Prepare a batch for the model. Returns its inputs."""
         return inputs
 
     def loss(self, usual: Tensor, labels: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class EmotionHead(nn.Module):
         return usual
 
     def record(self) -> dict | None:
-        """What a run keeps of the head's test, if anything. It begins anew with the next one."""
+        """The content of `emotion_head.json`, from the predictions since the last call; None for no such file."""
         return None
 
 
@@ -50,7 +50,7 @@ class MeanHead(EmotionHead):
         self.linear = nn.Linear(model.config.encoder_config.hidden_size, classes)
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean is the embedding."""
+        """As `EmotionHead`; the mean is the embedding."""
         mean = masked_mean(F.relu(frames) if self.rectified else frames, frame_mask)
         return mean, self.linear(self.dropout(mean))
 
@@ -93,7 +93,7 @@ def mean_cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 class HeadTrainer(SerMtlTrainer):
     """A `SerMtlTrainer` whose model has another emotion head.
 
-    The model is whole for its own run alone: `ser_mtl.load` does not know the head, and the run cannot be published.
+    The model can only be used within its run: `ser_mtl.load` does not know the head, and the run cannot be published.
 
     Args:
         name: of the head in `HEADS`.
@@ -120,8 +120,8 @@ class HeadTrainer(SerMtlTrainer):
         return output
 
     def finish(self, leaks: dict | None = None) -> dict:
-        """As usual. The card says what the run is, and what the head has to tell of its test is kept."""
-        self.head.record()
+        """As in `SerMtlTrainer`, with a card that names the earlier system, and with `EmotionHead.record` in a file."""
+        self.head.record()  # forget predictions before the test
         results = super().finish(leaks)
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir)

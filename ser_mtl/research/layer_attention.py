@@ -11,7 +11,7 @@ MOST_HEADS = 8
 
 
 class AllLayers(nn.Module):
-    """Every layer's output side by side, in the place of the learned average of the layers."""
+    """Every layer's output side by side, in place of the learned average of the layers."""
 
     def forward(self, states: list[Tensor]) -> Tensor:
         """(batch, frames, d) of the first layer's input, left out, and of each layer -> (batch, frames, layers, d).
@@ -24,7 +24,7 @@ class AllLayers(nn.Module):
 class LayerAttention(EmotionHead):
     """The mean over time of every layer; self-attention between them; mean over layers, FC layer (x), classifier.
 
-    Needs a model with `layer_weights`, in whose place it puts `AllLayers`.
+    Needs a model with `layer_weights`, which it replaces by `AllLayers`.
     """
 
     def __init__(self, model: SerMtlModel, classes: int, normalise: bool = False):

@@ -27,7 +27,7 @@ SPAN, SHARE = 15, 0.06
 
 
 class MaskedUnits(nn.Module):
-    """An encoder that predicts the units of the frames that it does not hear.
+    """An encoder that predicts the units of masked frames.
 
     Args:
         model: the encoder, under heads that are not trained.
@@ -58,17 +58,17 @@ class MaskedUnits(nn.Module):
         if "features" not in audio:
             audio["features"], audio["frame_lengths"] = self.model.extract_features(**audio)
         frames, _, _ = self.model.encode(audio["features"], audio["frame_lengths"])
-        heard, wanted = frames[self._masked], units[self._masked]
-        total = sum(F.cross_entropy(predict(heard).float(), wanted[:, i], reduction="sum")
+        masked, targets = frames[self._masked], units[self._masked]
+        total = sum(F.cross_entropy(predict(masked).float(), targets[:, i], reduction="sum")
                     for i, predict in enumerate(self.predictors))  # fmt: skip
-        return {"loss": total / max(1, len(heard))}
+        return {"loss": total / max(1, len(masked))}
 
 
 class UnitsCollator:
-    """Batches as usual, with the units of every frame.
+    """Batches of audio with the units of every frame.
 
     Args:
-        collator: the usual one.
+        collator: makes the batches of audio.
         units: (frames, clusterings) of each row.
     """
 
@@ -85,10 +85,10 @@ class UnitsCollator:
 
 
 def units_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDict) -> Pretrainer:
-    """P-TAPT's: the untouched encoder predicts the units of masked frames, on `parts["train"]` alone.
+    """The Trainer of P-TAPT: the original encoder learns to predict the units of masked frames, on `parts["train"]`.
 
     Raises:
-        UserError: a model cannot be loaded, or was trained on what is held out, or frames do not match.
+        UserError: a model cannot be loaded, or was trained on utterances that are held out, or frames do not match.
     """
     assert stage.frames is not None
     check_never_heard(Earlier("--frames", stage.frames), parts)
@@ -101,7 +101,7 @@ def units_pretrainer(stage: Pretraining, args: SerMtlArguments, parts: DatasetDi
     corpus = model_inputs(utterances, start, stage, args)
     frames = start.model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
     if frames != [len(one) for one in units]:
-        raise UserError(f"--frames {stage.frames}: its encoder makes other frames than --encoder {stage.encoder}")
+        raise UserError(f"--frames {stage.frames}: its encoder has another frame rate than --encoder {stage.encoder}")
     model = MaskedUnits(start.model, [int(one.max()) + 1 for one in np.concatenate(units).T])
     collator = UnitsCollator(Collator(start.processor.feature_extractor), units)
 

@@ -4,9 +4,9 @@ Both were finetuned from the same encoder. Each layer l of the merged one has th
 
     (1 - a_l - b_l) base_l + a_l asr_l + b_l emotion_l  =  base_l + a_l (asr_l - base_l) + b_l (emotion_l - base_l),
 
-computed as on the left, so that a = 1, b = 0 is the parent bitwise. The coefficients begin at one half each and are
-learned with the emotion head, on the emotion loss; their number, their rate and their start are ours, since no more
-than the abstract was at hand.
+computed as on the left, so that a = 1, b = 0 is the parent bitwise. The coefficients start at one half each and are
+learned with the emotion head, on the emotion loss; their number, learning rate and start are ours, since only the
+abstract was available.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ at 1e-4 would leave a coefficient within a few hundredths of its start."""
 
 
 class LayerMerge(nn.Module):
-    """The coefficients of each layer, and the three models' weights, beside the model whose weights they make.
+    """The coefficients of each layer, and the weights of the three models, from which those of `model` are computed.
 
     Args:
         model: with the weights of the encoder that both were finetuned from.
@@ -64,7 +64,7 @@ class LayerMerge(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Give the model the weights that the coefficients say."""
+        """Set the model's weights by the coefficients."""
         for index, parameter, (base, asr, emotion) in self._parts():
             a, b = self.coefficients[index]
             parameter.copy_((1 - a - b) * base + a * asr + b * emotion)
@@ -89,11 +89,11 @@ class LayerMerge(nn.Module):
 
 class _Merging(TrainerCallback):
     def on_train_begin(self, args, state, control, model, **kwargs):
-        """The weights at the start; of a resumed run, those of its coefficients."""
+        """Set the weights at the start, or those of a resumed run's coefficients."""
         model.merge.merge()
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
-        """The weights of the coefficients that have just changed."""
+        """Set the weights after the coefficients have changed."""
         model.merge.merge()
 
 
@@ -137,7 +137,7 @@ class MergeTrainer(SerMtlTrainer):
 
 
 def merged_start(stage: Stage, parts: DatasetDict, asr: str, emotion: str) -> Start:
-    """The stage's own encoder with the emotion model's head; its `merge` holds what becomes of it.
+    """The stage's own encoder with the emotion model's head; its `merge` is a `LayerMerge`.
 
     Raises:
         UserError: a model that cannot be loaded, or does not fit the other, the flags or the corpus.

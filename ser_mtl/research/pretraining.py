@@ -1,4 +1,4 @@
-"""A Trainer for pretraining that goes on with the recordings of a training set."""
+"""A Trainer that continues an encoder's pretraining on the recordings of a training set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ FEWEST_SPANS = 2
 
 @dataclass
 class Pretraining(Stage1):
-    """What is learned from the recordings alone."""
+    """The flags of continued pretraining, which needs no labels."""
 
     default_tasks: ClassVar[tuple[str, ...]] = ("emotion",)
 
@@ -40,14 +40,12 @@ class Pretraining(Stage1):
         "frames, with any encoder.",
     )
     frames: str | None = flag(None, "units: folder of the stage-1 run whose frames are clustered.")
-    units: list[int] = flag([64, 512, 4096], "units: numbers of clusters, each predicted by a head of its own.")
+    units: list[int] = flag([64, 512, 4096], "units: numbers of clusters, each predicted by its own head.")
 
     def __post_init__(self):
         super().__post_init__()
         if (self.objective == "units") != (self.frames is not None):
-            raise UserError(
-                "--frames: --objective units needs it, and contrastive does not; name a stage-1 run, or not"
-            )
+            raise UserError("--frames: goes with --objective units, which needs it; name a stage-1 run, or drop it")
         if not self.units or min(self.units) < 2:
             raise UserError(f"--units {' '.join(map(str, self.units))}: must be numbers of clusters, at least 2")
 
@@ -59,7 +57,7 @@ class Pretrainer(ResumableTrainer):
         model: `Contrastive` or `MaskedUnits`.
         args: of training; nothing is evaluated.
         utterances: the training set, with the columns of `ser_mtl.corpora.audio.with_samples`.
-        rows: what of it goes into batches, with `length`.
+        rows: its columns that go into batches, with `length`.
         collator: makes the batches.
         save: writes the encoder to a folder.
     """
@@ -104,7 +102,7 @@ class Pretrainer(ResumableTrainer):
             raise
 
     def split_record(self, fold: Fold, dev: DevChoice) -> dict:
-        """The content of `split.json`: the training set, and nothing else is heard."""
+        """The content of `split.json`, which holds the training set alone."""
         record = split_record(DatasetDict({"train": self.utterances}), fold, dev)
         return with_content(record, self.utterances, {})
 

@@ -1,6 +1,6 @@
-"""Gradient surgery: gradients of different losses do not conflict on the encoder. The projections are torchjd's.
+"""Gradient surgery: remove the conflicts between the losses' gradients on the encoder, by the projections of torchjd.
 
-torchjd is imported where it is used: it is an extra. Its solver for UPGrad would need two packages more, one of them
+torchjd is imported where it is used: it is an extra. Its solver for UPGrad would need two more packages, one of them
 under the GPL; `projection_onto_cone` solves the same problem with scipy.
 """
 
@@ -24,9 +24,9 @@ Weighting = Callable[[Tensor], Tensor]
 def weighting_of(method: str, losses: int) -> Weighting:
     """The weights of PCGrad (Yu et al. 2020, algorithm 1) or UPGrad (Quinton and Rey 2024).
 
-    PCGrad takes from each gradient its part along each other one that it conflicts with, one after the other, in random
-    order. UPGrad projects each onto the cone of directions that conflict with none. Both add up the results, so that
-    gradients without conflict keep their plain sum.
+    PCGrad removes from each gradient its component along every other gradient that it conflicts with, one after the
+    other, in random order. UPGrad projects each onto the cone of directions that conflict with none. Both add up the
+    results, so that gradients without conflict keep their plain sum.
     """
     from torchjd.aggregation import PCGradWeighting, UPGradWeighting
 

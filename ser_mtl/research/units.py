@@ -1,4 +1,4 @@
-"""Units: every frame of a training set as the number of its cluster, by k-means on the frames of a trained model."""
+"""Units: the number of each frame's cluster, by k-means on the frames of a trained model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from ser_mtl.training.method import Start
 from ser_mtl.training.stage import Stage
 
 MOST = 200_000
-"""Frames that k-means learns from at most."""
+"""The most frames that k-means is fitted on."""
 
 
 def units_of(run: str, utterances: Dataset, sizes: list[int], stage: Stage, args: SerMtlArguments) -> list[np.ndarray]:
@@ -29,9 +29,9 @@ def units_of(run: str, utterances: Dataset, sizes: list[int], stage: Stage, args
     Args:
         run: folder of the stage-1 run.
         utterances: the training set, without labels.
-        sizes: numbers of clusters; those of more clusters than frames are left out, with a notice.
+        sizes: numbers of clusters; those above the number of frames are left out, with a notice.
         stage: of the run that needs the units.
-        args: likewise; its seed is k-means's.
+        args: of that run; the seed is used for k-means too.
 
     Returns:
         (frames, clusterings) of each utterance, in their order.
@@ -95,7 +95,7 @@ def frames_of(
 
 
 def usable(sizes: list[int], frames: int) -> list[int]:
-    """The clusterings that so many frames allow; the others are named.
+    """The numbers of clusters up to the number of frames; a notice names the others.
 
     Raises:
         UserError: there is none.

@@ -1,7 +1,7 @@
 """Human agreement: raters and models scored against the same references.
 
-The reference of a rating is what the utterance's other raters say, without the rater who is scored. A corpus's label
-has every rater's vote in it, so a rater agrees with it more easily than a model can.
+The reference of a rating is the vote of the utterance's other raters, without the rater who is scored. A corpus's label
+includes every rater's vote, so a rater agrees with it more easily than a model can.
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ _ROUNDING = 1e-9  # of votes that are divided among several categories
 def human_ceiling(corpus: Dataset) -> dict | None:
     """Score a random outside rater of each utterance against its other outside raters.
 
-    Each rater acts as the model in turn. Right is the emotion that most of the others named; if several are tied, each
-    of them is right. (Leaving ties out would leave out the ratings that agree: of two votes against one, the two tie
-    and the one does not.) A rater who named several categories gets the expected score of one drawn at random. A rating
-    is left out if none of the corpus's emotions is right.
+    Each rater acts as the model in turn. The right answer is the emotion that most of the others named; if several are
+    tied, each of them is right. (Leaving ties out would leave out the ratings that agree: of two votes against one, the
+    two tie and the one does not.) A rater who named several categories gets the expected score of one drawn at random.
+    A rating is left out if none of the corpus's emotions is right.
 
     Returns:
         `ua` and `wa`; `raters`, the number of scored ratings; `tied`, the share of them for which several emotions are
@@ -61,8 +61,8 @@ def model_scores(utterances: dict[str, dict], answers: Iterable[tuple[str, str]]
 
     Args:
         utterances: as `human_ceiling` gives them.
-        answers: pairs of an utterance's id and the emotion that a model says; an utterance with the answers of several
-            seeds counts once.
+        answers: pairs of an utterance's id and the emotion that a model predicts; an utterance with the answers of
+            several seeds counts once.
     """
     scores: dict[str, list[float]] = {}
     for name, answer in answers:

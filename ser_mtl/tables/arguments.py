@@ -43,7 +43,9 @@ class TablesArguments:
         help="Tables of the paper, any of 1 2 3 4; 5, the scale of CTC; 6, the rivals. [1 2 3, without --rows]",
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
-    folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
+    folds: list[int] = HfArg(
+        default_factory=lambda: list(FOLDS), help="Folds to test on; each row is trained once for each."
+    )
     seeds: list[int] = HfArg(
         default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
     )
@@ -51,7 +53,7 @@ class TablesArguments:
     data_dir: list[str] | None = HfArg(default=None, help="Where the corpus is, as for run_stage1.py.")
     encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
     leave_out: list[str] = HfArg(
-        default_factory=list, help="Tasks, any of asr gender style, left out of all rows: the corpus lacks them."
+        default_factory=list, help="Tasks that the corpus lacks, any of asr gender style: left out of all rows."
     )
     stage1_flags: str = HfArg(
         default="", help="Further flags of run_stage1.py in one string: --stage1_flags '--num_train_epochs 8'"
@@ -76,7 +78,7 @@ class TablesArguments:
     )
     measure_oracle: bool = HfArg(
         default=False,
-        help="Measure UA on the test fold after each epoch, to show what choosing epochs on it would gain.",
+        help="Measure UA on the test fold after each epoch, to show how much choosing epochs on it would add.",
     )
     output_dir: Path = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
     jobs: int = HfArg(default=1, help="Runs at a time on this machine; they share its GPUs and cores.")
@@ -95,7 +97,7 @@ class TablesArguments:
     cross: list[Path] = HfArg(
         default_factory=list,
         help="Start nothing; write a table of train corpus against test corpus from these folders of runs and of "
-        "ser-mtl evaluate. --output_dir is runs/tables/cross.",
+        "ser-mtl evaluate. The default --output_dir is then runs/tables/cross.",
     )
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages
@@ -130,10 +132,10 @@ class TablesArguments:
             raise UserError(f"--output_dir {self.output_dir}: is not a folder; name another")
 
     def check_fits(self, corpus: Dataset) -> None:
-        """Check that the corpus has what the rows need, before the first of them is trained.
+        """Check that the corpus has the folds and tasks of the rows, before the first of them is trained.
 
         Raises:
-            UserError: folds that hold nothing, or tasks that nobody annotated.
+            UserError: folds without utterances, or tasks that nobody annotated.
         """
         held = sorted(set(corpus["fold"]) - {None})
         if missing := sorted(set(self.folds) - set(held)):
@@ -148,7 +150,6 @@ class TablesArguments:
 
     def flags_of(self, run: Run) -> list[str]:
         """The command line of a run, after the name of its script."""
-        corpus = ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
         encoder = ["--encoder", self.encoder] if self.encoder and run.stage == 1 else []
         oracle = ["--measure_oracle"] if self.measure_oracle and run.settings.tasks else []
         start = [word for flag, one in run.starts for word in (flag, str(one.folder))]
@@ -160,7 +161,13 @@ class TablesArguments:
         shared = [*self.flags, *shlex.split(stage_flags), *shlex.split(kind_flags[run.settings.trainable])]
         more = [*without(shared, idle_in(run.settings)), *row_flags]  # the last one wins
         cell = [f"--{pair}" for pair in run.flags]
-        return [*place, "--recipe", "paper", *corpus, *encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
+        flags = [*encoder, *start, *run.settings.flags(), *oracle, *more, *cell]
+        return [*place, "--recipe", "paper", *self.corpus_flags, *flags]
+
+    @property
+    def corpus_flags(self) -> list[str]:
+        """The flags of the corpus, as words of a command line."""
+        return ["--corpus", self.corpus, *(["--data_dir", *self.data_dir] if self.data_dir else [])]
 
     def options_of_slurm(self) -> dict[str, str | int]:
         """`--slurm_options` by name, numbers as numbers."""
@@ -179,15 +186,15 @@ def parse_arguments(argv: list[str] | None = None) -> TablesArguments:
     args, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
     args.command = _as_reported(sys.argv[1:] if argv is None else argv)
     args.flags = rest
-    corpus_flags = ["--corpus", args.corpus, *(["--data_dir", *args.data_dir] if args.data_dir else [])]
     kind_flags = [word for name in ("adapters", "full", "heads")
                   for word in _words(f"--{name}_flags", getattr(args, f"{name}_flags"))]  # fmt: skip
     for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)):
-        words = [*corpus_flags, *rest, *_words(f"--stage{stage}_flags", stage_flags), *kind_flags]
+        words = [*args.corpus_flags, *rest, *_words(f"--stage{stage}_flags", stage_flags), *kind_flags]
         args.corpus_arguments = _corpus_arguments(STAGES[stage], words, f"run_stage{stage}.py")
-    _check_row_flags(args, corpus_flags)
+    _check_row_flags(args)
     for stage, stage_flags in ((1, args.stage1_flags), (2, args.stage2_flags)) if args.grid else ():
-        _check_grid(args, STAGES[stage], [*corpus_flags, *rest, *shlex.split(stage_flags)], f"run_stage{stage}.py")
+        words = [*args.corpus_flags, *rest, *shlex.split(stage_flags)]
+        _check_grid(args, STAGES[stage], words, f"run_stage{stage}.py")
     return args
 
 
@@ -197,11 +204,11 @@ _NOT_COMPARED |= {"push_to_hub", "hub_model_id", "hub_token"}
 
 
 def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], script: str) -> None:
-    """Check that a grid has flags of both stages, and one development set to compare them on."""
+    """Check that a grid's settings are flags of both stages, and can be compared on one development set."""
     names = {pair.split("=")[0] for cell in cells(args.grid) for pair in cell}
     if differing := sorted(names & _NOT_COMPARED):
         raise UserError(
-            f"--grid {differing[0]}: settings are compared on one development set, by one metric, and are no secret; "
+            f"--grid {differing[0]}: cannot vary: settings are compared on one development set, by one metric; "
             "give it as a flag of all runs"
         )
     if args.measure_oracle:
@@ -214,8 +221,8 @@ def _check_grid(args: TablesArguments, stage: type[Stage], words: list[str], scr
             raise UserError(f"{flag}: --grid compares settings on the development set; drop one of the two")
 
 
-def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
-    """Check that each begins with a row of the plan, followed by flags of its script."""
+def _check_row_flags(args: TablesArguments) -> None:
+    """Check that each of `--row_flags` begins with a row of the plan, followed by flags of its script."""
     rows = choose_rows(args.tables, args.rows, args.leave_out)
     runs = plan(rows, args.folds[:1], args.seeds[:1], args.output_dir)
     stages = {name: run.stage for run in runs for name in (run.name, *run.rows)}
@@ -223,7 +230,7 @@ def _check_row_flags(args: TablesArguments, corpus_flags: list[str]) -> None:
         name, *words = _words("--row_flags", text) or [""]
         if name not in stages:
             raise UserError(f"--row_flags {text}: must begin with the id of a row, here one of {', '.join(stages)}")
-        _corpus_arguments(STAGES[stages[name]], [*corpus_flags, *words], f"run_stage{stages[name]}.py")
+        _corpus_arguments(STAGES[stages[name]], [*args.corpus_flags, *words], f"run_stage{stages[name]}.py")
 
 
 def _words(flag: str, text: str) -> list[str]:
@@ -243,27 +250,27 @@ def _without_token(words: list[str]) -> list[str]:
 
 
 def without(words: list[str], names: Collection[str]) -> list[str]:
-    """A command line without these flags, which take one value or, if they mean yes or no, none."""
-    left, dropping = [], False
+    """A command line without these flags, each of which takes one value or none."""
+    kept, dropping = [], False
     for word in words:
         if word.startswith("--"):
             named = word[2:].split("=")[0].replace("-", "_") in names
             dropping = named and "=" not in word
-            left += [] if named else [word]
+            kept += [] if named else [word]
         else:
-            left += [] if dropping else [word]
+            kept += [] if dropping else [word]
             dropping = False
-    return left
+    return kept
 
 
 def idle_in(settings: RowStage) -> list[str]:
-    """Flags that do nothing in a row, which its script would refuse: those of all rows are for the other ones."""
+    """Flags that do nothing in a row, and that its script would refuse; given for all rows, they are for others."""
     stage = SimpleNamespace(trainable=settings.trainable, scl=settings.scl, tasks=settings.tasks.split())
     return [name for names, works, _ in (ADAPTERS, SCL, AUXILIARY, CTC) if not works(stage) for name in names]
 
 
 def _as_reported(words: list[str]) -> str:
-    """The command of the runs. Folders are reduced to their names: a report is read on other machines."""
+    """The command of the runs for the report, with paths reduced to names: it is read on other machines."""
     words = _without_token(words)
     named = [Path(word).name if Path(word).is_absolute() or os.path.exists(word) else word for word in words]
     return shlex.join(["python", "run_tables.py", *(word for word in named if word != "--report_only")])
@@ -313,9 +320,9 @@ def keep_settings(args: TablesArguments) -> None:
         raise UserError(f"{file}: is missing, so the settings of this folder's runs are unknown; name another folder")
     if not begun:
         return write_json(file, settings)
-    # A folder of a version without the flag had its default.
+    # Versions without a flag ran with its default.
     before = vars(TablesArguments()) | read_json(file, Settings)
-    before["flags"] = _without_token(before["flags"])  # an earlier version kept it
+    before["flags"] = _without_token(before["flags"])  # an earlier version kept the token
     if differing := [f"--{name} {before[name]}, not {settings[name]}" for name in settings
                      if before[name] != settings[name]]:  # fmt: skip
         raise UserError(

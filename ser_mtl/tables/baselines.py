@@ -1,7 +1,7 @@
 """Baselines to compare a model with: a text-only model, and human agreement.
 
-The text-only baseline shows how much can be answered without listening: a lot, if all speakers act the same scripts.
-Human agreement (`ser_mtl.tables.agreement`) shows how well a listener agrees with other listeners.
+The text-only baseline shows how well emotion is recognised without listening: well, if all speakers act the same
+scripts. Human agreement (`ser_mtl.tables.agreement`) shows how well a listener agrees with other listeners.
 """
 
 from pathlib import Path
@@ -56,11 +56,11 @@ def write_baselines(path: str | Path, corpus: Dataset) -> None:
 def text_baseline(corpus: Dataset) -> list[dict]:
     """Recognise emotion from a bag of words of the annotated transcripts, each fold predicted by a model of the others.
 
-    Logistic regression on the words and word pairs that occur, classes weighted equally, nothing tuned.
+    Logistic regression on the presence of words and word pairs, with classes weighted equally and nothing tuned.
 
     Returns:
-        Rows as in `predictions.jsonl`, of all utterances with an emotion and a transcript; none if there are too
-        few transcripts to learn from.
+        Rows as in `predictions.jsonl`, of all utterances with an emotion and a transcript; empty if there are too few
+        transcripts to learn from.
     """
     spoken = [normalise_text(text or "") for text in corpus["text"]]
     chosen = [row for row, emotion in enumerate(corpus["emotion"]) if emotion and spoken[row]]

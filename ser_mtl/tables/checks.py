@@ -1,4 +1,4 @@
-"""Whether the runs of a table would take their flags: found out before the first of them starts."""
+"""Checking the flags of all runs of a table before the first of them starts."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -19,21 +19,21 @@ _OF_THE_MACHINE = {
 
 
 def check_runs(args: TablesArguments, runs: Iterable[Run]) -> None:
-    """Parse the flags of each run that is to do as its script does.
+    """Parse the flags of each run that is to be done, as its script will.
 
-    Flags of the machine are left to the runs if these have another one, or processes of their own on its GPUs.
+    Flags of the machine are left to the runs if they have another machine, or GPUs.
 
     Raises:
-        UserError: names the script, and says what it would.
+        UserError: the script's own error, with its name.
     """
     here = args.launcher == "local" and not torch.accelerator.is_available()
-    alike = {(run.name, run.flags): run for run in runs if run.state != "finished"}  # but for the fold and the seed
-    for run in alike.values():
+    different = {(run.name, run.flags): run for run in runs if run.state != "finished"}  # not only in fold and seed
+    for run in different.values():
         words = args.flags_of(run)
         if not here:
             words = [*without(words, _OF_THE_MACHINE), "--use_cpu"]
         if run.stage == 1 and "--encoder" not in words:
-            words += ["--encoder", "default"]  # that of the demo would be made for it
+            words += ["--encoder", "default"]  # else the demo's encoder would be made
         program = run.settings.program
         try:
             with without_launcher():

@@ -1,11 +1,11 @@
-"""Whether the runs of a row have converged, from their training losses."""
+"""Convergence of a row's runs, from their training losses."""
 
 import numpy as np
 
 from ser_mtl.tables.finished import FinishedRow, FinishedRun
 
 STILL_FALLING = 0.05
-"""A loss has not converged if the last quarter of the training has more than this share of its whole fall."""
+"""A loss has not converged if more than this share of its whole fall is in the last quarter of the training."""
 _FEWEST_EPOCHS = 4
 
 
@@ -21,7 +21,7 @@ def three_quarters(log: list[dict]) -> dict:
 
 
 def unconverged(runs: list[FinishedRun]) -> list[str] | None:
-    """The tasks whose training loss, as a mean over the runs, has not converged; None if too few epochs can tell.
+    """The tasks whose training loss, as a mean over the runs, has not converged; None with too few epochs to tell.
 
     The learning rate falls to zero, so a loss that has stopped falling may still be high. Pretraining has no tasks,
     and gives "loss".
@@ -41,7 +41,7 @@ def unconverged(runs: list[FinishedRun]) -> list[str] | None:
 
 
 def mark(row: FinishedRow) -> str:
-    """What stands beside the name of a row if it, or a run that it starts from, has not converged; else nothing."""
+    """The remark beside the name of a row that has not converged, or that starts from such a run; else empty."""
     found = [("", row.runs), *((f"{name}: ", runs) for name, runs in row.steps.items())]
     names = [title + ", ".join(tasks) for title, runs in found if (tasks := unconverged(runs))]
     return f" (**not converged**: {'; '.join(names)})" if names else ""

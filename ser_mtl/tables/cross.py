@@ -21,7 +21,7 @@ from ser_mtl.tasks import VALUE_TASKS
 from ser_mtl.training.run_folder import Record
 
 _SYSTEM = ("stage", "encoder", "trainable", "tasks")
-"""What tells two systems that were trained on the same corpus apart, and their classes."""
+"""The facts that distinguish two systems trained on the same corpus, beside their classes."""
 
 _COMPARED = ("emotion", *VALUE_TASKS)
 
@@ -74,7 +74,7 @@ def _fact(value: object) -> str:
 def write_cross(folder: Path, tested: Iterable[Path]) -> str:
     """Write cross.md and a figure of each task that any folder has: cross.png of emotion, cross-valence.png, ...
 
-    Models that differ only in fold and seed share a row, their utterances are put together.
+    Models that differ only in fold and seed share a row: their utterances are pooled.
 
     Args:
         folder: to write to.
@@ -88,9 +88,9 @@ def write_cross(folder: Path, tested: Iterable[Path]) -> str:
     """
     cells: _Cells = defaultdict(list)
     folders = list(tested)
-    if twice := [one for number, one in enumerate(folders) if one.resolve() in map(Path.resolve, folders[:number])]:
+    if twice := [path for i, path in enumerate(folders) if path.resolve() in map(Path.resolve, folders[:i])]:
         raise UserError(f"--cross {twice[0]}: is named twice, and would count twice")
-    models = [read_tested(one) for one in folders]
+    models = [read_tested(path) for path in folders]
     titles = _titles(models)
     for model in models:
         cells[titles[model.trained_on, model.system], model.tested_on].append(model.rows)
@@ -113,7 +113,7 @@ def write_cross(folder: Path, tested: Iterable[Path]) -> str:
 
 
 def _section(folder: Path, task: str, cells: _Cells, own: set[tuple[str, str]]) -> tuple[str, str]:
-    """The matrix of a task, and the section that has it; its figure is written."""
+    """Draw the matrix of a task; return its table, and the section of the report that holds it."""
     found = {cell: _main_metric(runs, task) for cell, runs in cells.items()}
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     metric, figure = _metric(task), "cross.png" if task == "emotion" else f"cross-{task}.png"
@@ -146,17 +146,17 @@ def _shown(found: Interval | None, own: bool) -> str:
 
 
 def _details(cells: _Cells, found: dict[tuple[str, str], Interval], task: str) -> str:
-    """What each cell is of: a row each."""
+    """The runs, utterances and speakers behind each cell, as a table."""
     emotion = task == "emotion"
     head = ["trained on, tested on", "runs", "utterances", "speakers"]
     lines = []
     for (row, column), runs in cells.items():
-        labelled = [one for rows in runs for one in rows]
-        speakers = {one["speaker"] for one in labelled} - {None}
-        numbers = [len(runs), len({one["id"] for one in labelled}), len(speakers) or "unknown"]
+        labelled = [utterance for rows in runs for utterance in rows]
+        speakers = {utterance["speaker"] for utterance in labelled} - {None}
+        numbers = [len(runs), len({utterance["id"] for utterance in labelled}), len(speakers) or "unknown"]
         line = [f"{row}, {column}", *map(str, numbers)]
         if emotion:
-            classes = len({one["emotion"]["label"] for one in labelled})
+            classes = len({utterance["emotion"]["label"] for utterance in labelled})
             line.append(f"{classes}, {len(labelled[0]['emotion']['probabilities'])}")
         line.append(with_ends(found[row, column]))
         lines.append([*line, with_ends(interval(counts(runs), wa))] if emotion else line)
@@ -164,7 +164,7 @@ def _details(cells: _Cells, found: dict[tuple[str, str], Interval], task: str) -
 
 
 def _titles(models: list[Tested]) -> dict[tuple[str, tuple[str, ...]], str]:
-    """A title for each system: the corpus it was trained on, and what tells it from the others."""
+    """A title for each system: the corpus it was trained on, and the facts in which it differs from the others."""
     facts = (*_SYSTEM, "classes")
     differing = [place for place in range(len(facts)) if len({model.system[place] for model in models}) > 1]
     return {

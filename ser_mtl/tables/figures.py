@@ -17,7 +17,6 @@ from ser_mtl.tasks import TASKS
 _MOST_CHARACTERS = 68  # of a row's title and id, on one line
 _MOST_POINTS = 150  # utterances in a panel of embeddings
 
-
 _ABOVE: dict[str, Any] = {
     "xycoords": ("axes fraction", "data"),
     "xytext": (0, 6),
@@ -25,7 +24,7 @@ _ABOVE: dict[str, Any] = {
     "va": "bottom",
     "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # hides the lines behind the text
 }
-"""How the name of a row is written above it."""
+"""Style of the text above a row."""
 
 
 def plot_ua(
@@ -88,7 +87,7 @@ def plot_embeddings(points: dict[str, list[dict[str, list[float]]]], path: Path)
     """Draw the points of `predictions.jsonl`, one panel for each run, each on a scale of its own.
 
     At most 150 utterances are drawn in a panel. Markers are hollow and grow from task to task, so that points in the
-    same place are seen inside one another.
+    same place are visible inside one another.
 
     Args:
         points: by title of the panel, for each utterance its point by task.

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import NotRequired
 
 import numpy as np
 from markupsafe import Markup
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from ser_mtl.errors import UserError
@@ -18,12 +17,8 @@ from ser_mtl.evaluation.training_curves import History
 from ser_mtl.files import read_json
 from ser_mtl.metrics import METRIC
 from ser_mtl.research.cosines import Cosines
-from ser_mtl.tables.plan import Run
+from ser_mtl.tables.plan import Run, Training
 from ser_mtl.tables.rows import ROWS, Row
-
-
-class _Training(TypedDict):
-    num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
 
 
 class _Corpus(TypedDict):
@@ -33,7 +28,7 @@ class _Corpus(TypedDict):
 
 class _RecordOfScript(TypedDict):
     corpus: _Corpus
-    training: _Training
+    training: Training
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class FinishedRun:
         """`predictions.jsonl`."""
         rows = read_predictions(self.folder / "predictions.jsonl", WithEmotion)
         if all(row["emotion"]["label"] is None for row in rows):
-            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with a label of emotion")
+            raise UserError(f"{self.folder / 'predictions.jsonl'}: holds no utterance with an emotion label")
         return rows
 
     @cached_property
@@ -99,7 +94,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class FinishedRow:
-    """A row of the tables with the runs that give its metrics."""
+    """A row of the tables with its finished runs."""
 
     row: Row
     runs: list[FinishedRun]
@@ -210,13 +205,13 @@ def style_of(prediction: dict) -> str | None:
 
 
 def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
-    """The finished runs of a plan that have figures."""
+    """The finished runs of a plan that have metrics."""
     done = [run for run in runs if run.state == "finished" and run.settings.tasks]
     return [FinishedRun(run.fold, run.seed, run.folder) for run in done]
 
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
-    """The rows with finished runs, in the order of the paper: those asked for, and those that they started from."""
+    """The rows with finished runs, in the paper's order: those asked for, and those that their runs started from."""
     by_name: dict[str, dict[Run, FinishedRun]] = {}
     for run in runs:
         for name in (run.rows or (run.name,)) if run.state == "finished" else ():

@@ -1,6 +1,6 @@
-"""A search over settings: each row is trained with every one of them, and the development set chooses, never the test.
+"""Grid search: each row is trained with every setting, and the development set, never the test, selects one.
 
-Only the test figure of the chosen setting is ever shown.
+The test score is shown for the selected setting only.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,7 +68,7 @@ def plan_grid(
 ) -> dict[str, dict[Cell, list[Run]]]:
     """The last runs of each row, by row and setting.
 
-    A run is shared by the settings that do not differ for it: of a flag that does nothing in its stage, or in its row.
+    Settings share a run if they differ only in flags that do nothing in its stage or its row.
 
     Args:
         rows, folds, seeds, folder: as for `plan`.
@@ -94,7 +94,7 @@ def plan_grid(
 
 
 def _differing(run: Run, cell: Cell) -> Cell:
-    """The part of a cell that makes a difference to a run, or to one that it starts from."""
+    """The part of a cell that has an effect on a run, or on one that it starts from."""
     return tuple(pair for pair in cell if any(pair in one.flags for one in (run, *run.needed())))
 
 
@@ -105,7 +105,7 @@ def runs_in(planned: dict[str, dict[Cell, list[Run]]]) -> list[Run]:
 
 
 class Score(NamedTuple):
-    """A setting of a row: its figure on the development set, and how many of its runs are finished."""
+    """A setting of a row: its score on the development set, and how many of its runs are finished."""
 
     cell: Cell
     dev: float | None
@@ -114,10 +114,10 @@ class Score(NamedTuple):
 
 
 def scores_of(by_cell: dict[Cell, list[Run]], metric: Metric) -> list[Score]:
-    """The mean over the finished runs of each setting, on the development set alone."""
+    """The mean score of each setting's finished runs, on the development set."""
     scores = []
     for cell, runs in by_cell.items():
-        values = [_figure(run, "dev", metric) for run in runs if run.state == "finished"]
+        values = [_score(run, "dev", metric) for run in runs if run.state == "finished"]
         scores.append(Score(cell, mean(values) if values else None, len(values), runs))
     return scores
 
@@ -130,13 +130,13 @@ def best_of(scores: list[Score], metric: Metric) -> Score | None:
 
 
 def write_grid(folder: Path, planned: dict[str, dict[Cell, list[Run]]], command: str) -> str:
-    """Write `grid.md`: the settings of each row by their figure on the development set, and the one it chooses.
+    """Write `grid.md`: the settings of each row with their scores on the development set, and the best one.
 
     Returns:
         Its text.
 
     Raises:
-        UserError: a finished run has no figures on a development set.
+        UserError: a finished run has no score on a development set.
     """
     parts = [f"# Settings compared on the development set\n\n    {printable(command)}"]
     for row, by_cell in planned.items():
@@ -162,7 +162,7 @@ def write_grid(folder: Path, planned: dict[str, dict[Cell, list[Run]]], command:
 def _conclusion(best: Score | None, metric: Metric) -> str:
     if best is None:
         return "Nothing is chosen before all runs are finished."
-    test = mean(_figure(run, "test", metric) for run in best.runs)
+    test = mean(_score(run, "test", metric) for run in best.runs)
     flags = " ".join(f"--{pair.replace('=', ' ', 1)}" for pair in best.cell)
     return f"Chosen: {printable(flags) or 'as planned'}; its test {metric.title} is {100 * test:.1f}."
 
@@ -171,17 +171,17 @@ def _shown(cell: Cell) -> str:
     return printable(", ".join(cell)) or "as planned"
 
 
-def _figure(run: Run, part: str, metric: Metric) -> float:
+def _score(run: Run, part: str, metric: Metric) -> float:
     file = run.folder / "results.json"
-    figures: dict[str, Any] = read_json(file, Results).get(part, {})
-    value = figures.get("all", {}).get(metric.group, {}).get(metric.key)
+    scores: dict[str, Any] = read_json(file, Results).get(part, {})
+    value = scores.get("all", {}).get(metric.group, {}).get(metric.key)
     if value is None:
         raise UserError(f"{file}: has no {metric.title} on {part}, which --grid compares; train the run again")
     return value
 
 
 def _metric_of(runs: Iterable[Run]) -> Metric:
-    """The metric that the runs compare their epochs by; emotion's UA, if that is a loss."""
+    """The metric that the runs compare their epochs by; emotion's UA if they compare losses."""
     finished = next((run for run in runs if run.state == "finished"), None)
     args = read_json(finished.folder / "args.json") if finished else {}
     name = str(args.get("training", {}).get("metric_for_best_model") or "")

@@ -1,4 +1,4 @@
-"""Starting runs, each in processes of its own: N at a time on this machine, or as jobs of a cluster.
+"""Starting runs, each in its own processes: N at a time on this machine, or as jobs on a cluster.
 
 If a run fails, its reason is reported, the runs that depend on it are skipped, and all others continue.
 """
@@ -77,18 +77,18 @@ class ThisMachine:
         """End all runs, and wait until they have written their checkpoints."""
         self._stopping.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        told: set[psutil.Process] = set()
-        # Those of a launcher too, which may not end its own, and those that a thread was about to start.
+        terminated: set[psutil.Process] = set()
+        # Children of a launcher too, which may not end them, and processes that a thread was about to start.
         while running := psutil.Process().children(recursive=True):
-            for process in set(running) - told:
+            for process in set(running) - terminated:
                 with suppress(psutil.NoSuchProcess):
                     process.terminate()
-            told |= set(running)
+            terminated |= set(running)
             psutil.wait_procs(running, timeout=_SECONDS_BETWEEN_LOOKS)
 
 
 class Cluster:
-    """Each run is a job of a cluster, submitted as soon as the run it starts from is finished.
+    """Each run is a job on a cluster, submitted as soon as the runs that it starts from are finished.
 
     Args:
         folder: holds submitit's own files; all machines must share its file system.
@@ -169,7 +169,7 @@ def launch(
     """Train a run through `accelerate launch`, and append its output to its log.
 
     The log is locked while the run lasts, even after this program ends: another program that launches the same run
-    waits, and then finds it finished. Nothing is launched any more once `stopping` is set.
+    waits, and then finds it finished. Once `stopping` is set, nothing is launched.
 
     Returns:
         None, or why it failed.
@@ -221,7 +221,7 @@ def _visible_gpus() -> list[str]:
 
 @contextmanager
 def without_launcher() -> Iterator[None]:
-    """Hide what a launcher has told this process: arguments of training would wait for its other processes."""
+    """Hide a launcher's environment variables: with them, training arguments would wait for its other processes."""
     hidden = {name: os.environ.pop(name) for name in [*os.environ] if _of_a_launcher(name)}
     try:
         yield

@@ -16,12 +16,14 @@ from ser_mtl.files import read_json
 from ser_mtl.tables.rows import ROWS, Before, Row, Stage
 
 
-class _Training(TypedDict):
+class Training(TypedDict):
+    """The part of `args.json` on training, as far as it is read here."""
+
     num_train_epochs: Annotated[float, Field(gt=0, le=1e6)]
 
 
 class _Record(TypedDict):
-    training: _Training
+    training: Training
 
 
 class _Results(TypedDict):
@@ -40,10 +42,10 @@ class Run:
     folder: Path
     starts: "tuple[tuple[str, Run], ...]" = ()  # flags, and the runs whose folders they name
     flags: tuple[str, ...] = ()  # of its cell of a grid, `name=value`
-    rows: tuple[str, ...] = field(default=(), compare=False)  # those asked for whose metrics it gives
+    rows: tuple[str, ...] = field(default=(), compare=False)  # the rows asked for that have its metrics
 
     def needed(self) -> "list[Run]":
-        """The runs that it starts from, directly or not, each after those that it needs itself."""
+        """The runs that it starts from, directly or indirectly, each after those that it needs itself."""
         return list(dict.fromkeys(one for _, start in self.starts for one in (*start.needed(), start)))
 
     @property
@@ -68,7 +70,7 @@ class Run:
 
 
 def choose_rows(tables: list[int], ids: list[str], leave_out: list[str]) -> list[Row]:
-    """The rows of these tables and of these ids, in the order of the paper, less the tasks to leave out.
+    """The rows of these tables and ids, in the order of the paper, without the tasks to leave out.
 
     Raises:
         UserError: no such row, a row that needs one of these tasks, or two rows that would be the same without them.
@@ -119,7 +121,7 @@ def runs_of(row: Row, fold: int, seed: int, folder: Path) -> list[Run]:
 
 
 def _name_of(before: Before) -> str:
-    """The row that consists of this stage alone, if the tables have one; else the run's own name."""
+    """The id of the row that consists of this stage alone, if there is one; else the run's own name."""
     same = (candidate.id for candidate in ROWS if candidate.stage2 is None and candidate.stage1 == before.stage)
     return next(same, before.name)
 

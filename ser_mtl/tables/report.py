@@ -46,7 +46,7 @@ from ser_mtl.tables.text import Table
 
 _HERE = Path(__file__).resolve().parent
 _FOLD = re.compile(r"^(<details><summary>[\w :,]+</summary>|</details>)$", re.MULTILINE)
-"""The only HTML in the template. Text of others cannot look like it, since it has no < there."""
+"""The only HTML in the template. Text from outside cannot look like it, since its < is escaped."""
 
 
 def write_report(folder: Path, runs: list[Run], command: str) -> Path:
@@ -82,7 +82,7 @@ def write_report(folder: Path, runs: list[Run], command: str) -> Path:
 
 
 def read_baselines(file: Path) -> dict:
-    """What `write_baselines` wrote to a file; if there is none, no baselines.
+    """Read the file of `write_baselines`; without one, there are no baselines.
 
     Raises:
         UserError: the file is damaged, or of an earlier version.
@@ -96,7 +96,7 @@ def read_baselines(file: Path) -> dict:
 
 
 def _environment() -> jinja2.Environment:
-    """Templates of Markdown: what they are filled with is shown as it is, unless it is `Markup`."""
+    """Templates of Markdown, which escape everything but `Markup`."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         trim_blocks=True,
@@ -280,11 +280,11 @@ def as_page(text: str, folder: Path, drawn: set[str], environment: jinja2.Enviro
     Args:
         text: the report.
         folder: holds its figures.
-        drawn: their file names. Of other pictures, only the description is shown.
+        drawn: their file names. Of other images, only the description is shown.
         environment: of the templates.
     """
 
-    def picture(renderer, tokens, index, options, env) -> str:
+    def image(renderer, tokens, index, options, env) -> str:
         token = tokens[index]
         name = str(token.attrGet("src")).removeprefix(f"{folder.name}/")
         if name not in drawn:
@@ -293,7 +293,7 @@ def as_page(text: str, folder: Path, drawn: set[str], environment: jinja2.Enviro
         return f'<img src="data:image/png;base64,{data}" alt="{escape(token.content)}" />'
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    parser.add_render_rule("image", picture)
+    parser.add_render_rule("image", image)
     parts = _FOLD.split(text)  # Markdown, HTML, Markdown, HTML, ...
     body = "".join(part if number % 2 else parser.render(part) for number, part in enumerate(parts))
     return environment.get_template("page.html.j2").render(body=Markup(body))

@@ -14,21 +14,21 @@ from ser_mtl.tasks import CLASSIFICATION_TASKS
 class Stage:
     """One training, as flags of run_stage1.py or run_stage2.py, or of another program.
 
-    A program takes the flags of run_stage1.py, and leaves `args.json` and `results.json` in its folder as that does.
-    One without tasks is a step on the way: its `results.json` has no figures.
+    A program takes the flags of run_stage1.py, and likewise leaves `args.json` and `results.json` in its folder. A
+    stage without tasks is an intermediate step: its `results.json` has no metrics.
     """
 
     tasks: str
     trainable: str
     fusion: str = "none"
     scl: str = "none"
-    more: str = ""  # further flags; those of the command line override them
-    one_process: bool = False  # whatever GPUs there are: the method works on the batch of one process
+    more: str = ""  # further flags; the command line overrides them
+    one_process: bool = False  # even with several GPUs: the method needs the whole batch
     program: str = ""  # a module, run as `python -m`; run_stage1.py or run_stage2.py if empty
     before: tuple["Before", ...] = ()  # further runs that it starts from
 
     def without(self, tasks: list[str]) -> "Stage":
-        """The same stage, less these tasks."""
+        """The same stage without these tasks."""
         left = [task for task in self.tasks.split() if task not in tasks]
         before = tuple(replace(step, stage=step.stage.without(tasks)) for step in self.before)
         stage = replace(self, tasks=" ".join(left), before=before)
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Before:
-    """A run that another one starts from: the flag that hands over its folder, its name, and what it is.
+    """A run that another one starts from: the flag that names its folder, the run's name, and its stage.
 
     Rows that name the same run share it. A run that is a row by itself has the name of that row.
     """
@@ -77,10 +77,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the quoted figures of an earlier system came about; "?" where its text was not at hand."""
+    """How the quoted scores of an earlier system were obtained; "?" where its text was not available."""
 
     speaker_independent: str
-    chosen_on: str  # what its checkpoint was chosen on
+    chosen_on: str  # the utterances that its checkpoint was selected on
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Row:
         return (*stage1, *self.last.before)
 
     def without(self, tasks: list[str]) -> "Row":
-        """The same row, less these tasks in both stages."""
+        """The same row without these tasks in both stages."""
         return replace(self, stage1=self.stage1.without(tasks), stage2=self.stage2 and self.stage2.without(tasks))
 
 
@@ -247,15 +247,15 @@ ROWS = (
 NOT_REBUILT = {
     "Fang et al. 2023 (not rebuilt: its text was not at hand)": (Paper(74.03, 74.95), Protocol("?", "?")),
 }
-"""Systems of Table 4 without a row: by name, the quoted metrics and how they came about."""
+"""Systems of Table 4 without a row: by name, the quoted metrics and how they were obtained."""
 
 TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
-    4: "earlier systems, rebuilt under the protocol of all other rows; the papers' own numbers are quoted",
-    5: "not in the paper: a single stage with PCGrad (its reference 12); and CTC as a sum, since it gives no scale",
-    6: "not in the paper: two stages and its rivals, ways to keep the tasks from conflicting",
+    4: "earlier systems, rebuilt and trained like all other rows; the papers' own numbers are quoted",
+    5: "not in the paper: a single stage with PCGrad (its reference 12), and CTC as a sum: the paper gives no scale",
+    6: "not in the paper: two stages and their rivals, other ways to keep the tasks from conflicting",
 }
 """Titles of the tables: the paper's, and one of ours."""
 
@@ -272,7 +272,7 @@ class Claim:
 
 CLAIMS = (
     Claim("Recognising speech as well helps emotion (one stage).", "t1-full-ser-asr", "t1-full-ser"),
-    Claim("The same if only adapters are trained.", "t1-adapters-ser-asr", "t1-adapters-ser"),
+    Claim("Recognising speech as well helps emotion with adapters alone.", "t1-adapters-ser-asr", "t1-adapters-ser"),
     Claim("In one stage, all parameters are better than adapters.", "t1-full-ser-asr", "t1-adapters-ser-asr"),
     Claim("In stage 2, adapters are better than all parameters.", "t2-full-adapters", "t2-full-full"),
     Claim("Adapters need a first stage that trains all parameters.", "t2-full-adapters", "t2-adapters-adapters"),
@@ -284,7 +284,7 @@ CLAIMS = (
     Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
     Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
     Claim("PCGrad improves single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
-    Claim("Two stages need no PCGrad: the proposed system beats a single stage with it.",
+    Claim("The proposed system beats single-stage multi-task learning with PCGrad.",
           "t3-scl-cos", "t5-full-all-pcgrad", False),
     *(claim for scale, words in (("utterance", "an utterance"), ("batch", "an update")) for claim in (
         Claim(f"Recognising speech as well helps emotion (one stage), with CTC summed over {words}.",
@@ -298,7 +298,7 @@ CLAIMS = (
     Claim("Two stages beat the other order, auxiliary tasks first.", "t6-two-stages", "t6-order", False),
     Claim("Two stages beat merging a model of speech recognition and one of emotion.",
           "t6-two-stages", "t6-merge", False),
-    Claim("Two stages beat that merge at one half each.", "t6-two-stages", "t6-merge-half", False),
+    Claim("Two stages beat the same merge with one half of each.", "t6-two-stages", "t6-merge-half", False),
     Claim("Two stages are better with heads on a learned average of all layers.", "t6-layers", "t6-two-stages", False),
 )  # fmt: skip
 """Each is a paired test of the report."""

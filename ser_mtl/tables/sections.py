@@ -49,7 +49,7 @@ def _compared_with_paper(rows: list[FinishedRow], metrics: list[Metric]) -> Tabl
 
 
 def quoted_table() -> Table:
-    """The figures that Table 4 quotes, and how they came about."""
+    """The scores that Table 4 quotes, and how they were obtained."""
     systems: list[tuple[str, Paper, Protocol]] = [
         (Markup(f"`{row.id}`"), row.paper, row.quoted) for row in ROWS if row.quoted
     ]
@@ -82,7 +82,8 @@ def style_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def _ua_and_wa(row: FinishedRow, style: str) -> list[str]:
-    labelled = [one for run in row.predictions(group=style) for one in run if one["emotion"]["label"] is not None]
+    rows = [utterance for run in row.predictions(group=style) for utterance in run]
+    labelled = [utterance for utterance in rows if utterance["emotion"]["label"] is not None]
     if not labelled:
         return ["", ""]
     style_counts = counts([labelled])
@@ -211,9 +212,9 @@ def norms_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
-    """Each task's training loss at the end of the runs: mean and highest, and the mean before; None without any.
+    """Each task's final training loss: mean and maximum over runs, and the mean at three quarters; None without any.
 
-    Below the rows are the runs that they start from.
+    The runs that rows start from come after the rows.
     """
     systems = {row.id: row.runs for row in rows}
     for row in rows:

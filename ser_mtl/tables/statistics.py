@@ -1,7 +1,7 @@
 """Uncertainty of many runs: spread over folds and seeds, paired tests.
 
-A difference between two systems is over folds: the speakers of a fold are recognised by the same two trained models,
-so they share the luck of the training. Intervals of one system are in `ser_mtl.evaluation.intervals`.
+Differences between two systems are tested over folds: the speakers of a fold are recognised by the same two trained
+models, so they share the luck of the training. Intervals of one system are in `ser_mtl.evaluation.intervals`.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,9 @@ def spread(metrics: dict[tuple[int, int], float]) -> Spread:
 
 
 def compare(first: Counts, second: Counts) -> Comparison:
-    """Test whether two systems differ in UA on the same utterances, for other speakers and other trainings.
+    """Test whether two systems differ in UA on the same utterances, as they would for other speakers and trainings.
 
-    The interval is the jackknife's over folds, and p belongs to it: below 0.05 exactly if the interval leaves out zero.
+    The interval is the jackknife's over folds, and p belongs to it: below 0.05 exactly if the interval excludes zero.
     With fewer than `FEWEST_FOLDS` folds there is no interval, and p is 1.
 
     Raises:

@@ -35,7 +35,7 @@ def attach_adapters(
         lora_rank: rank of LoRA.
         lora_alpha: LoRA's output is scaled by `lora_alpha / lora_rank`.
         save_ctc_head: save the CTC head with the adapters even if it is frozen, because the base has none.
-        revision: commit of a base on the Hub, named in the saved adapter too.
+        revision: commit of a base on the Hub, also named in the saved adapter.
     """
     with torch.no_grad():
         model.fingerprint.values.copy_(model.base_fingerprint())
@@ -60,16 +60,16 @@ def attach_adapters(
 
 
 def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig, new: Collection[str] = ()) -> None:
-    """Load the adapters of another run on the same base; heads which that run did not have stay as they are.
+    """Load the adapters of another run on the same base; heads that it does not have stay as they are.
 
     Args:
         model: with adapters of the same sizes.
         adapter: folder or Hub id of the other run.
-        config: that of the other run.
-        new: tasks whose labels that run did not have: their classifiers stay as they are.
+        config: of the other run.
+        new: tasks that have other labels in that run: their classifiers stay as they are.
 
     Raises:
-        ValueError: tensors that the other run must have are missing.
+        ValueError: the other run lacks tensors that it should have.
     """
     parts = [
         "lora_",
@@ -90,14 +90,14 @@ def continue_adapters(model: PeftModel, adapter: str, config: SerMtlConfig, new:
 
 
 def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> None:
-    """Make everything trainable except the front end (unless asked for) and whatever no task's loss reaches."""
+    """Make everything trainable except parts that no loss reaches and, without `train_front_end`, the front end."""
     model.requires_grad_(True)
     if not train_front_end:
         for parameter in model.front_end_parameters():
             parameter.requires_grad_(False)
     if model.ctc_head is not None and "asr" not in model.config.tasks:
         model.ctc_head.requires_grad_(False)
-    # What follows the last layer is seen by no head on all layers; only CTC looks at it, if not at their average.
+    # Heads on all layers do not see the norm after the last one; only CTC does, unless it sees the layers' average.
     of_layers = model.layer_weights is not None or (model.config.layer_statistics and "asr" not in model.config.tasks)
     if of_layers and model.has_last_norm():
         model.encoder.get_submodule(model.family.stack).layer_norm.requires_grad_(False)
@@ -109,7 +109,7 @@ def freeze_for_full_finetuning(model: SerMtlModel, train_front_end: bool) -> Non
 
 
 def freeze_encoder(model: SerMtlModel) -> None:
-    """Make only the heads trainable, and the weights of their average of the layers."""
+    """Make only the heads and the layer weights trainable."""
     model.requires_grad_(True)
     model.encoder.requires_grad_(False)
 

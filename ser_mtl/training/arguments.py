@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
@@ -17,7 +18,7 @@ from transformers.training_args import OptimizerNames
 
 from ser_mtl.corpora.augmentation import check_augmentations
 from ser_mtl.corpora.dealing import ALL, FOLDS
-from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name
+from ser_mtl.corpora.loading import CORPUS_HELP, check_corpus_name, load_corpus
 from ser_mtl.corpora.mapping import parse_map
 from ser_mtl.errors import UserError
 from ser_mtl.metrics import MEAN_CCC, METRIC, METRICS
@@ -40,8 +41,8 @@ BATCH_SIZE = 16
 
 
 def _refuse_constant(constant: str) -> None:
-    """NaN and Infinity, which Python reads and JSON does not know."""
-    raise ValueError(f"{constant} is no number")
+    """Refuse NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{constant} is not a number")
 
 
 @dataclass
@@ -51,8 +52,7 @@ class CorpusArguments:
     _argument_group_name: ClassVar[str] = "The corpus"
 
     fold: int | str | None = flag(
-        None,
-        "Fold to test on, 1 to 5 (not with an official split); or all.",
+        None, "Fold to test on, 1 to 5 (not with an official split); all: test on none, for a final model."
     )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
@@ -62,24 +62,21 @@ class CorpusArguments:
     )
     recipe: str | None = flag(
         None,
-        "Defaults: paper, as here, or small, for small corpora. [paper for iemocap and demo, else small]",
+        "Other flags' defaults: paper, as here, or small, for small corpora. [paper for iemocap and demo, else small]",
         choices=tuple(RECIPES),
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
-        "Development set: 10 %% of the training dialogs, or speakers; the fold after the test fold; or none.",
+        "Development set: 10 %% of the training dialogs, else of the speakers; session: the fold after the test fold.",
     )
-    refit: bool = flag(False, "Choose the number of epochs on dev, then train again with dev.")
-    map: list[str] | None = flag(
-        None,
-        "anger=angry renames a label, gender:m=male; disgust= drops it.",
-    )
+    refit: bool = flag(False, "Choose the epochs on dev, then train on train and dev.")
+    map: list[str] | None = flag(None, "Rename labels: anger=angry, gender:m=male; drop: disgust=.")
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
     no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
 
     def __post_init__(self):
         check_values(self)
-        if isinstance(self.fold, str) and self.fold.isdecimal():  # of a command line
+        if isinstance(self.fold, str) and self.fold.isdecimal():  # from a command line
             self.fold = int(self.fold)
         check_corpus_name(self.corpus)
         parse_map(self.map or ())
@@ -99,10 +96,19 @@ class CorpusArguments:
             raise UserError(f"--data_dir: --corpus {self.corpus} takes one folder; only --corpus folder joins several")
         refuse_without(self, CORPUS)
 
+    def load(self) -> Dataset:
+        """Read the utterances of the corpus.
+
+        Raises:
+            UserError: the corpus is missing or has a fault.
+        """
+        check_counts = not self.no_check_counts
+        return load_corpus(self.corpus, self.data_dir, check_counts, self.distinct_speakers, self.map or ())
+
 
 @contextmanager
-def _state_of_accelerate_kept() -> Iterator[None]:
-    """Keep what accelerate knows for the Trainers that are there: transformers empties it for new arguments."""
+def _keep_accelerator_state() -> Iterator[None]:
+    """Keep accelerate's state for existing Trainers: transformers resets it for new arguments."""
     before = dict(AcceleratorState._shared_state)
     yield
     if not AcceleratorState._shared_state:
@@ -125,27 +131,24 @@ class SerMtlArguments(TrainingArguments):
 
     output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
-    min_updates: int = flag(0, "At least so many updates, by more epochs. [0: no]")
+    min_updates: int = flag(0, "Least number of updates with emotions, reached by more epochs. [0: none]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up in updates; below 1, a share of all.")
     layer_decay: float = flag(1.0, "Learning rate of a layer, as a share of the one above.")
-    head_start: float = flag(0.0, "Share of the updates in which only the heads train.")
+    head_start: float = flag(0.0, "Share of the updates before the encoder trains too.")
     adam_beta2: float = flag(0.98, "AdamW's decay of squared gradients; short, because CTC's first ones are huge.")
     weight_decay: float = flag(0.01, "AdamW's weight decay.")
     per_device_train_batch_size: int = flag(0, f"Utterances per batch and device. [0: {BATCH_SIZE} per update in all]")
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
         "dev",
-        "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or the best on test, optimistically.",
+        "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or (oracle) the best on test.",
     )
-    early_stopping_patience: int | None = flag(
-        None,
-        "Stop after so many evaluations without a better one.",
-    )
-    measure_oracle: bool = flag(False, "Log test metrics after each epoch; nothing is chosen by them.")
+    early_stopping_patience: int | None = flag(None, "Stop after this many evaluations without a better one.")
+    measure_oracle: bool = flag(False, "Log test metrics after each epoch; no choice uses them.")
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
     greater_is_better: bool | None = flag(
-        None, "Whether more of it is better. [yes, except for losses and error rates]"
+        None, "Whether a larger value of it is better. [yes, except for losses and error rates]"
     )
     eval_strategy: str = flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
     save_strategy: str = flag(
@@ -162,12 +165,9 @@ class SerMtlArguments(TrainingArguments):
         "Run a frozen front end once per utterance and keep its output on disk: auto (if it takes no more than half of "
         "the free space), always or never.",
     )
-    augment: list[str] | None = flag(
-        None,
-        "Vary training utterances: noise, reverb, speed; or none.",
-    )
+    augment: list[str] | None = flag(None, "Vary training utterances: noise, reverb, speed; or none.")
     bf16: bool | None = flag(None, "Train in bfloat16. [if a CUDA device has it]")
-    # Without it, torchrun's processes on a CPU would each believe that they are alone.
+    # Without it, each of torchrun's processes on a CPU would take itself for the only one.
     use_cpu: bool = flag(not torch.accelerator.is_available(), "Train on the CPU. [if there is no accelerator]")
     dataloader_num_workers: int = flag(
         4 if torch.cuda.is_available() else 0, "Processes that prepare batches. [4 with CUDA, else 0]"
@@ -181,7 +181,7 @@ class SerMtlArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = flag(False, "Leave off: every trainable parameter has a gradient.")
     dataloader_pin_memory: bool = flag(torch.cuda.is_available(), "Pin batches in memory. [with CUDA]")
     logging_nan_inf_filter: bool = flag(False, "Leave off: a run stops where a loss is not finite.")
-    label_names: list[str] | None = flag(["row"], "Leave as it is: rows come back beside the predictions.")
+    label_names: list[str] | None = flag(["row"], "Leave as it is: each prediction comes back with its row.")
 
     def __post_init__(self):
         check_values(self)
@@ -197,17 +197,17 @@ class SerMtlArguments(TrainingArguments):
         # The Trainer itself would push checkpoint by checkpoint, in many commits, with a pickle in each.
         self.publish, self.push_to_hub = self.push_to_hub, False
         try:
-            with _state_of_accelerate_kept():
+            with _keep_accelerator_state():
                 super().__post_init__()
         except UserError:
             raise
         except _NOT_ACCEPTED as error:  # often names the flag, over several lines
             reason = " ".join(str(error).split())
             raise UserError(reason if "--" in reason else f"{flags_to_blame(self)}{reason}") from error
-        # A launcher's own precision would otherwise win over a flag that says no.
+        # A launcher's own precision would otherwise override a flag that says no.
         self.mixed_precision = "fp16" if self.fp16 else "bf16" if self.bf16 else "no"
         self._check_processes()
-        # Otherwise the Trainer spreads each batch over all GPUs it sees; here each GPU has a process of its own.
+        # Otherwise the Trainer would split each batch over all GPUs it sees; here each GPU has its own process.
         self._n_gpu = min(1, self.n_gpu)
 
     def _check_together(self) -> None:
@@ -216,7 +216,7 @@ class SerMtlArguments(TrainingArguments):
         if self.max_steps != -1 and self.max_steps not in range(1, 10**9):
             raise UserError(f"--max_steps {self.max_steps}: must be at least 1, or -1 for --num_train_epochs")
         for name, kind in _ENUMERATIONS.items():
-            if (value := getattr(self, name)) not in (choices := [one.value for one in kind]):
+            if (value := getattr(self, name)) not in (choices := [member.value for member in kind]):
                 raise UserError(f"--{name} {value}: must be one of {', '.join(choices)}")
         for name in self._VALID_DICT_FIELDS:
             if isinstance(text := getattr(self, name), str) and text.startswith("{"):
@@ -228,7 +228,7 @@ class SerMtlArguments(TrainingArguments):
             raise UserError(f"--dataloader_multiprocessing_context {context}: workers inherit the corpus; use fork")
         if self.min_updates and self.max_steps > 0:
             raise UserError(
-                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} decides; drop one of the two"
+                f"--min_updates {self.min_updates}: --max_steps {self.max_steps} sets their number; drop one of the two"
             )
         if self.head_start > 0 and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
             raise UserError(
@@ -253,7 +253,7 @@ class SerMtlArguments(TrainingArguments):
             )
         self.load_best_model_at_end = self.selection != "last"
         metric = METRIC.get((self.metric_for_best_model or "").removeprefix("eval_"))
-        if self.greater_is_better is None and metric is not None:  # transformers knows a loss by its name
+        if self.greater_is_better is None and metric is not None:  # transformers recognises a loss by its name
             self.greater_is_better = metric.higher_is_better
 
     def _settle_device(self) -> None:
@@ -296,8 +296,8 @@ class SerMtlArguments(TrainingArguments):
         for name in {one.name for one in fields(AcceleratorConfig)} - {"non_blocking"}:
             if (value := getattr(dealing, name)) != getattr(AcceleratorConfig(), name):
                 raise UserError(
-                    f"--accelerator_config {name} {value}: it would not be known which utterances an update has; "
-                    "only non_blocking may be set"
+                    f"--accelerator_config {name} {value}: would change which utterances an update has; only "
+                    "non_blocking may be set"
                 )
 
     def __getstate__(self) -> dict:
@@ -311,7 +311,7 @@ class SerMtlArguments(TrainingArguments):
 
 
 def check_together(stage: Stage, args: SerMtlArguments, has_dev: bool, has_test: bool = True) -> None:
-    """Check a stage and its training arguments against each other, and settle what follows from both.
+    """Check a stage and its training arguments against each other, and set the arguments that follow from both.
 
     Args:
         stage: the method.

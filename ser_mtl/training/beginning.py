@@ -1,4 +1,4 @@
-"""A run begins with its first update: until then it writes nothing, and what fails is a flag."""
+"""A run begins with its first update: until then it writes nothing, and an error is blamed on a flag."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from ser_mtl.training.flags import flags_to_blame
 class Beginning(TrainerCallback):
     """Write the record of a run after its first update.
 
-    A flag that fails before it, in whatever library, so leaves a folder that the corrected command can use.
+    If a flag makes any library fail before that, the folder stays free for the corrected command.
 
     Args:
         write: writes the record.
@@ -28,7 +28,7 @@ class Beginning(TrainerCallback):
         self.flags = flags_to_blame(args)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Check what only the number of updates tells."""
+        """Check the flags that depend on the number of updates."""
         check_that_dev_is_evaluated(args, state)
         if (warmup := args.get_warmup_steps(state.max_steps)) > state.max_steps:
             raise UserError(
@@ -68,7 +68,7 @@ def check_that_dev_is_evaluated(args: SerMtlArguments, state: TrainerState) -> N
 
 
 @contextmanager
-def one_line_before_it(beginning: Beginning) -> Iterator[None]:
+def blaming_flags(beginning: Beginning) -> Iterator[None]:
     """Turn an error before the first update into one line, if flags are set that only other libraries can judge.
 
     Raises:
@@ -86,8 +86,8 @@ def one_line_before_it(beginning: Beginning) -> Iterator[None]:
 
 
 @contextmanager
-def nothing_made(folder: Path) -> Iterator[None]:
-    """Remove the empty folder, with the parents made for it, that the block makes."""
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """After the block, remove the folder if the block created it and left it empty; likewise its parents."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield

@@ -32,18 +32,18 @@ class SparingCheckpoints(TrainerCallback):
         self.waits = False
 
     def on_step_end(self, args, state, control, **kwargs):
-        """If `--save_strategy` says that a checkpoint is due, wait until the last one is old enough."""
+        """If a checkpoint is due by `--save_strategy`, wait until the last one is old enough."""
         self.waits = control.should_save and self._old_enough()
         control.should_save = self.waits and within_epoch(state)
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Likewise. After the last update nothing may be lost any more."""
+        """Likewise. After the last update, always write one."""
         last = 0 < state.max_steps <= state.global_step and args.save_strategy != "no"
         control.should_save = last or self.waits or (control.should_save and self._old_enough())
         self.waits = False
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        """Always keep the best model: it is loaded at the end."""
+        """Always save the best model: it is loaded at the end."""
         if args.load_best_model_at_end:
             value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
             better = np.greater if args.greater_is_better else np.less
@@ -68,8 +68,8 @@ def within_epoch(state: TrainerState) -> bool:
 class StopOnSignal(TrainerCallback):
     """On SIGTERM or SIGUSR1, finish the update, write a checkpoint and end the program with exit code 143.
 
-    It is a context manager for the time of the training. The processes of a run may get the signal at different
-    moments, and stop together.
+    A context manager around the training. The processes of a run may get the signal at different moments, and stop
+    together.
     """
 
     def __init__(self):
@@ -118,7 +118,7 @@ class StopOnSignal(TrainerCallback):
             raise Stopped(self._agreed)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """The checkpoint of the last update is there.
+        """Stop after the checkpoint of the last update.
 
         Raises:
             Stopped: with the signal.
@@ -151,7 +151,7 @@ class Stopwatch(TrainerCallback, ExportableState):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Stop after so many evaluations without improvement. Each checkpoint holds their number; a resumed run goes on.
+    """Stops after `patience` evaluations without improvement. A checkpoint keeps the count.
 
     A checkpoint is written where it stops, so that an interruption after that does not train on.
     """
@@ -166,12 +166,12 @@ class EarlyStopping(EarlyStoppingCallback):
         control.should_training_stop |= self._due
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
-        """Count, and stop if it is enough."""
+        """Count, and stop at the limit."""
         super().on_evaluate(args, state, control, metrics, **kwargs)
         control.should_save |= self._due and args.eval_strategy == "epoch"
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """A stop between two epochs' ends is saved here, with what is logged now."""
+        """Save a stop within an epoch here, after the epoch's log."""
         control.should_save |= self._due
 
     @property
@@ -191,14 +191,14 @@ class MeasureTestFold(TrainerCallback):
         self.trainer, self.test = trainer, test
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Predict. `evaluate` or `log` would take the place of the Trainer's own evaluation and log."""
+        """Predict. Not with `evaluate` or `log`, which would replace the Trainer's own evaluation and log."""
         with torch.random.fork_rng():  # a DataLoader draws a random number, which training must not miss
             metrics = self.trainer.predict(self.test).metrics
         state.log_history.append(metrics | {"epoch": state.epoch, "step": state.global_step})
 
 
 class SamplerEpoch(TrainerCallback):
-    """Tell the sampler its epoch, and the training set, if it is augmented.
+    """Tell the sampler, and an augmented training set, the epoch.
 
     Without it, a run of several processes that is resumed within an epoch continues in the order of the first epoch:
     `set_epoch` does not get through `skip_first_batches`. Delete this when it does (huggingface/accelerate#2016).
@@ -208,7 +208,7 @@ class SamplerEpoch(TrainerCallback):
         self.sampler, self.rows = sampler, rows
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        """Take the whole part: in a resumed run the epoch is not a whole number."""
+        """Set the epoch, rounded down: in a resumed run it is not a whole number."""
         epoch = int(state.epoch or 0)
         self.sampler.set_epoch(epoch)
         if isinstance(self.rows, Augmented):
@@ -218,7 +218,7 @@ class SamplerEpoch(TrainerCallback):
 class EpochProgress(ProgressCallback):
     """The Trainer's progress bars with a label, and one short line for each log."""
 
-    _said = False
+    _explained = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Label the bar of the training."""
@@ -243,17 +243,17 @@ class EpochProgress(ProgressCallback):
             self.training_bar.write(f"epoch {logs.get('epoch', state.epoch):g}: " + ", ".join(shown))
 
     def _metrics(self, logs: dict[str, float]) -> dict[str, Metric]:
-        """The metrics of a log that are shown. WER waits until there is something to see, and says so once."""
+        """The metrics of a log to show. WER is left out until it means something; a line says so once."""
         shown = {f"eval_{metric.name}": metric for metric in METRICS if metric.key in ("ua", "wer", "ccc")}
         shown = {name: metric for name, metric in shown.items() if name in logs}
         waits = {name for name, metric in shown.items() if metric.key == "wer" and logs[name] >= UNTRAINED_WER}
-        if waits and not self._said:
-            self._said = True
+        if waits and not self._explained:
+            self._explained = True
             self.training_bar.write(f"dev WER is shown once it is below {100 * UNTRAINED_WER:.0f} %")
         return {name: metric for name, metric in shown.items() if name not in waits}
 
     def close(self):
-        """End the bars of a training that stops with an error, so that its message has a line of its own."""
+        """Close the bars of a training that stops with an error, so that the message starts on a new line."""
         for bar in (self.prediction_bar, self.training_bar):
             if bar is not None:
                 bar.close()

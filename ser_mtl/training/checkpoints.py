@@ -24,7 +24,7 @@ _Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class _State(TypedDict, total=False):
-    """The content of `trainer_state.json`, which transformers reads without a look."""
+    """The content of `trainer_state.json`, which transformers reads unchecked."""
 
     epoch: Required[Annotated[float, Field(ge=0, le=1e6)]]
     global_step: Required[_Step]
@@ -57,18 +57,17 @@ def _known(state: object) -> object:
 
 State = Annotated[_State, BeforeValidator(_known)]
 
-
 _NEEDED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*model.safetensors")
 
 
 def seal(checkpoint: Path) -> None:
-    """Write down which files a finished checkpoint has, with their digests."""
+    """Record the files of a finished checkpoint, with their digests."""
     files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name not in (STATE, _FILES))
     write_json(checkpoint / _FILES, {str(file.relative_to(checkpoint)): _digest(file) for file in files})
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests; then files must open."""
+    """What is wrong with a checkpoint; None if it is whole. Earlier versions wrote no digests: then files must open."""
     try:
         read_json(checkpoint / STATE, State)
         files = read_json(checkpoint / _FILES, dict[str, str]) if (checkpoint / _FILES).exists() else {}
@@ -97,7 +96,7 @@ def check_whole(checkpoint: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, if it has one. Damaged ones are set aside, and named on standard output."""
+    """The newest whole checkpoint of a run, if there is one. Damaged ones are renamed, and named on standard output."""
     for checkpoint in sorted(_all(folder), key=step_of, reverse=True):
         wrong = damage(checkpoint)
         if wrong is None:
@@ -115,7 +114,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def best_checkpoint(folder: Path, step: int) -> Path:
-    """The checkpoint of the best update, where the run's folder is now.
+    """The checkpoint of the best update, wherever the run's folder is now.
 
     Raises:
         UserError: it is missing or damaged.
@@ -132,22 +131,22 @@ def best_checkpoint(folder: Path, step: int) -> Path:
 def rotate(folder: Path, limit: int | None, kept: set[int]) -> None:
     """Delete the oldest checkpoints until `limit` are left (None or 0: all), but none of the steps in `kept`.
 
-    A checkpoint loses its name first, so that half of one is never taken for a whole one.
+    A checkpoint is renamed first, so that a half-deleted one is never taken for a whole one.
     """
     if not limit:
         return
     steps = sorted(map(step_of, _all(folder)), reverse=True)
     spared = kept | set([step for step in steps if step not in kept][: max(0, limit - len(kept))])
     for step in set(steps) - spared:
-        doomed = folder / f".partial.checkpoint-{step}"
-        (folder / f"checkpoint-{step}").rename(doomed)
-        shutil.rmtree(doomed)
+        partial = folder / f".partial.checkpoint-{step}"
+        (folder / f"checkpoint-{step}").rename(partial)
+        shutil.rmtree(partial)
 
 
 PARTIAL = (".partial.*",)
-"""What an interruption left half written or half deleted."""
+"""Patterns of half-written and half-deleted files, left by an interruption."""
 OF_A_FINISHED_RUN = (*PARTIAL, "checkpoint-*", "damaged-checkpoint-*", ".lock", "line.json")
-"""What a finished run does not need."""
+"""Patterns of the files that a finished run does not need."""
 
 
 def search_folder(folder: Path) -> Path:
@@ -167,7 +166,7 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _opens(file: Path) -> bool:
-    """Whether a file of tensors has its index and its end."""
+    """Whether a file of tensors has a readable index."""
     if file.suffix != ".safetensors":
         return zipfile.is_zipfile(file)
     try:

@@ -22,7 +22,7 @@ _ABOVE_ZERO = {
     **{"num_train_epochs": 1e6, "adam_epsilon": 1.0, "layer_decay": 1.0},
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), 1e9),
 }
-"""Numbers above 0, and what they must not exceed."""
+"""Largest value of numbers that must be above 0."""
 
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "max_grad_norm"), (0, 1e30)),
@@ -40,7 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ddp_timeout": (1, 1e7),
     "max_seconds": (0.1, 3600),
 }
-"""Smallest and largest value of numbers that would otherwise fail late, or ask for all of the machine."""
+"""Smallest and largest value of numbers that would otherwise fail late, or exhaust the machine."""
 
 _PROBABILITIES = (
     "dropout", "head_dropout", "mask_time_prob", "mask_feature_prob",
@@ -50,10 +50,10 @@ _PROBABILITIES = (
 
 
 def check_values(arguments: Any) -> None:
-    """Check every field by itself: types, choices, ranges of numbers, and strings that say nothing.
+    """Check every field by itself: types, choices, ranges of numbers, and empty strings.
 
     Raises:
-        UserError: names the field and the values that it takes.
+        UserError: names the flag and the values that it takes.
     """
     annotations = get_type_hints(type(arguments))  # HfArgumentParser changes those of the fields
     for one in fields(arguments):
@@ -94,7 +94,7 @@ def _in_words(annotation: Any) -> str:
 
 
 def _wanted_instead(name: str, value: Any) -> str | None:
-    """The numbers that a field takes, if this is not one of them."""
+    """The numbers that a field takes, in words; None if this is one of them."""
     if name not in {*_ABOVE_ZERO, *_RANGES, *_PROBABILITIES}:
         return "a finite number" if isinstance(value, float) and not math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.audio import SAMPLING_RATE, with_samples
 from ser_mtl.corpora.augmentation import Augmented
-from ser_mtl.corpora.clips import clip_notes
+from ser_mtl.corpora.clips import clip_notes, ctc_frames
 from ser_mtl.corpora.targets import with_targets
 from ser_mtl.errors import UserError, notice
 from ser_mtl.model.front_end import front_end_is_frozen, with_features
@@ -18,12 +18,12 @@ from ser_mtl.training.stage import Stage
 
 
 def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlArguments) -> Dataset:
-    """Add the columns that a batch is made of.
+    """Add the columns that batches are made of.
 
     Args:
         utterances: with the columns of `FEATURES`.
         start: the model they are for.
-        stage: says whether emotion's targets are the raters' distribution.
+        stage: its `soft_labels` make the raters' distribution emotion's target.
         args: of the training.
 
     Returns:
@@ -44,7 +44,7 @@ def model_inputs(utterances: Dataset, start: Start, stage: Stage, args: SerMtlAr
     corpus = utterances.add_column("row", list(range(len(utterances))))
     corpus = with_targets(corpus, start.labels, tokenizer, stage.soft_labels, model.config.value_tasks)
     with args.main_process_first(desc="decoding"):
-        corpus = with_samples(corpus, args.max_seconds)  # last: every column after it takes long with many files
+        corpus = with_samples(corpus, args.max_seconds)  # last: with many files, adding columns after it is slow
     check_lengths(corpus, model.longest_input)
     if args.process_index == 0:
         frames = model.frame_lengths(torch.tensor(corpus["length"][:])).tolist()
@@ -64,7 +64,7 @@ def check_lengths(corpus: Dataset, longest: int | None) -> None:
         longest: samples of the longest utterance; None for any length.
 
     Raises:
-        UserError: names the first one that is longer, and their number.
+        UserError: names the first longer one, and their number.
     """
     lengths = np.asarray(corpus["length"][:])
     if longest is not None and len(long := np.flatnonzero(lengths > longest)):
@@ -93,19 +93,16 @@ def batch_rows(corpus: Dataset, parts: DatasetDict) -> DatasetDict:
 
 
 def training_rows(rows: Dataset, model: SerMtlModel, args: SerMtlArguments) -> Dataset | Augmented:
-    """The rows of the training set, augmented if that is asked for.
+    """The rows of the training set, augmented if `args` asks for it.
 
-    An utterance is not sped up beyond what CTC needs, a frame for each character and one between two that are the same,
-    nor slowed down beyond what the encoder has positions for.
+    No utterance is sped up so far that CTC would lack frames, or slowed down beyond the encoder's positions.
     """
     if not args.augment:
         return rows
 
     def fits(samples: int, row: dict) -> bool:
-        characters = np.asarray(row.get("asr_labels", []))
-        needed = len(characters) + int((characters[1:] == characters[:-1]).sum())
         frames = int(model.frame_lengths(torch.tensor([samples])))
-        return frames >= needed and samples <= (model.longest_input or samples)
+        return frames >= ctc_frames(row.get("asr_labels", ())) and samples <= (model.longest_input or samples)
 
     return Augmented(rows, args.augment, seed_of_order(args), fits)
 

@@ -1,4 +1,4 @@
-"""Divergence: a run stops at the update whose loss or gradient is not finite, and saves nothing that is not."""
+"""Divergence: a run stops at the first update whose loss or gradient is not finite, before it saves anything of it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from ser_mtl.errors import UserError
+from ser_mtl.errors import UserError, some_of
 
 if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
 
 UPDATES_PER_LOOK = 16
-"""A look at the device waits for it, so several updates are looked at together."""
+"""Updates that are checked together: each check waits for the device."""
 _NAMED = 5
 """Utterances that a message names."""
 
 
 @dataclass
 class Update:
-    """What is kept of an update until it has been looked at.
+    """The losses of an update, kept until they are checked.
 
     Attributes:
         step: its number, from 1.
@@ -53,13 +53,13 @@ class Divergence(TrainerCallback):
         self.batches: list[tuple[Tensor, dict[str, Tensor]]] = []
 
     def note_losses(self, rows: Tensor, losses: dict[str, Tensor]) -> None:
-        """Keep the losses of a batch: of each utterance, (batch,)."""
+        """Keep the losses of a batch, of each utterance: (batch,) each."""
         self.batches.append((rows, {name: values.detach() for name, values in losses.items()}))
 
     def note_gradient(self, model: nn.Module) -> None:
         """After the last batch of an update: note whether its losses and its gradient are finite.
 
-        A gradient of fp16 may overflow: its scaler then leaves the update out.
+        In fp16 a gradient may overflow: the scaler then skips the update.
         """
         losses = torch.stack([values.sum() for _, batch in self.batches for values in batch.values()])
         finite = losses.isfinite().all()
@@ -73,24 +73,24 @@ class Divergence(TrainerCallback):
         self.batches = []
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Look at the updates so far, if they are many."""
+        """Check the updates so far, if there are enough."""
         if len(self.updates) >= UPDATES_PER_LOOK:
             self.look()
 
     def on_step_end(self, args, state, control, model, optimizer, **kwargs):
-        """Look after the first update, and before anything is logged, evaluated or saved."""
+        """Check after the first update, and before anything is logged, evaluated or saved."""
         if control.should_log or control.should_evaluate or control.should_save or not self.looked:
             self.look()
         if control.should_evaluate or control.should_save:
             self.check_weights(model, optimizer)
 
     def on_epoch_end(self, args, state, control, model, optimizer, **kwargs):
-        """Look, whatever follows: evaluations and checkpoints of an epoch, or the end of training."""
+        """Check before the evaluation and checkpoint of an epoch, or the end of training."""
         self.look()
         self.check_weights(model, optimizer)
 
     def look(self) -> None:
-        """Look at the updates since the last look.
+        """Check the updates since the last check.
 
         Raises:
             UserError: names the first update that is not finite, its losses, and its utterances.
@@ -117,15 +117,15 @@ class Divergence(TrainerCallback):
         values = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         return (
             f"step {update.step}: training diverged, its {what} is not finite; losses: {values}; utterances: "
-            f"{_some(guilty or [name for name, _ in utterances])}; use a lower --learning_rate (now "
+            f"{some_of(guilty or [name for name, _ in utterances], _NAMED)}; use a lower --learning_rate (now "
             f"{self.trainer.args.learning_rate:g}), or look at these recordings"
         )
 
     def check_weights(self, model: nn.Module, optimizer) -> None:
-        """Check what a checkpoint would hold.
+        """Check the weights and the optimizer's state, as a checkpoint would hold them.
 
         Raises:
-            UserError: a weight, or a value that the optimizer keeps, is not finite.
+            UserError: one of them is not finite.
         """
         state = getattr(getattr(optimizer, "optimizer", optimizer), "state", {})
         kept = [value for values in state.values() if isinstance(values, dict) for value in values.values()]
@@ -147,7 +147,7 @@ def _all_finite(values: Iterable) -> bool:
 
 
 def check_finite(metrics: dict[str, float], step: int) -> None:
-    """Check metrics before they are logged. The norm of a gradient of fp16 may be infinite, and is left out.
+    """Check metrics before they are logged. The gradient's norm may be infinite in fp16, and is then left out.
 
     Raises:
         UserError: names the metric.
@@ -176,11 +176,6 @@ def check_finite_rows(ids: list[str], probabilities: dict[str, np.ndarray], step
         ]
         if wrong:
             raise UserError(
-                f"step {step}: training diverged, {task} has no finite prediction for {_some(wrong)}; use a lower "
-                "--learning_rate, or look at these recordings"
+                f"step {step}: training diverged, {task} has no finite prediction for {some_of(wrong, _NAMED)}; use a "
+                "lower --learning_rate, or look at these recordings"
             )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Whether the folder of an earlier run holds what a new one can start from."""
+"""Checking that an earlier run is finished, so that a new one can start from it."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from ser_mtl.training.run_folder import Record
 
 
 def check_finished(folder: Path, flag: str, stage: int | None = None) -> None:
-    """Check the run in `folder`, if it is one; a model from the Hub may come without its `args.json`.
+    """Check the run in `folder`. A folder without `args.json`, such as a model from the Hub, passes.
 
     Args:
         folder: of the run.
         flag: that names it.
-        stage: that it must be of; any, if None.
+        stage: its stage; None for any.
 
     Raises:
         UserError: the run is not finished, or of another stage.
@@ -25,12 +25,12 @@ def check_finished(folder: Path, flag: str, stage: int | None = None) -> None:
     found = (read_json(results, Results) if results.is_file() else record).get("stage")
     if stage is not None and found != stage:
         raise UserError(f"{flag} {folder}: holds a run of stage {found}; name the stage-1 model it started from")
-    # A Trainer used from Python leaves no results; version 0.1 did not say who ran it, it was always a script.
+    # A Trainer used from Python leaves no results. Version 0.1 did not record "script"; it was always one.
     by_script = record.get("script", f"run_stage{found}.py") is not None
     if not has_weights(folder) or (by_script and not results.is_file()):
         raise UserError(f"{flag} {folder}: its run is not finished; start run_stage{found}.py again, which resumes it")
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds trained weights; a run writes them when its training is over."""
+    """Whether a folder holds trained weights, which a run writes after its training."""
     return any((folder / name).is_file() for name in ("model.safetensors", "adapter_model.safetensors"))

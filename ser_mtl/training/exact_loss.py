@@ -18,7 +18,7 @@ from ser_mtl.training.value_sums import sums_of_update
 
 
 class ExactLossTrainer(ScheduledTrainer):
-    """A Trainer whose loss is, for each task, a sum over the whole update divided by a number of the whole update."""
+    """A Trainer whose loss is, for each task, a sum over the whole update divided by a count over the whole update."""
 
     stage: Stage
     parts: DatasetDict
@@ -28,10 +28,10 @@ class ExactLossTrainer(ScheduledTrainer):
     values: list[str]
     """The trained tasks that give a value."""
     counts: dict[str, Tensor]
-    """What each loss of the update under way is divided by."""
+    """The divisor of each loss in the current update."""
 
-    def settle_loss(self) -> None:
-        """Settle what the loss of each task compares with, once the model is on its device."""
+    def prepare_loss(self) -> None:
+        """Set up the targets of each task's loss, once the model is on its device."""
         # The loss is divided by the counts of the whole update, so the Trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._value_sums: dict[str, Tensor] = {}
@@ -40,13 +40,14 @@ class ExactLossTrainer(ScheduledTrainer):
         self.loss_targets = LossTargets(self.labels, self.args.label_smoothing_factor, balanced, self.args.device)
         if balanced:
             self.record["class_weights"] = {
-                task: {label: round(weight, 4) for label, weight in one.items()} for task, one in balanced.items()
+                task: {label: round(weight, 4) for label, weight in weights.items()}
+                for task, weights in balanced.items()
             }
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device) -> tuple[list, dict]:
-        """Collect the batches of an update, and count over all processes what each task's loss is a mean over.
+        """Collect the batches of an update, and count over all processes the utterances that each loss is a mean over.
 
-        Labels become the targets of the loss where these are others (`LossTargets`).
+        With label smoothing or class weights, labels are replaced by the targets of the loss (`LossTargets`).
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.args.world_size > 1:
@@ -127,7 +128,7 @@ class ExactLossTrainer(ScheduledTrainer):
         return loss
 
     def _forward(self, model: torch.nn.Module, inputs: dict[str, Tensor]) -> SerMtlOutput:
-        """The forward pass, with what makes it faster on a CPU."""
+        """The forward pass, with the fast front end and attention for CPUs."""
         base = unwrap(self.accelerator.unwrap_model(model))
         arguments = {name: value for name, value in inputs.items() if name != "row"}
         with self.accelerator.autocast():
@@ -136,7 +137,7 @@ class ExactLossTrainer(ScheduledTrainer):
         return model(**arguments)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each task's loss to the training loss's log."""
+        """Log, with each task's loss beside the training loss."""
         if "loss" in logs and self._loss_sums:
             updates = max(1, self.state.global_step - self._first_update_summed)
             names = list(self._loss_sums)

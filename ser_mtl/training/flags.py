@@ -1,8 +1,8 @@
-"""What becomes of every flag of transformers' `TrainingArguments`: it works, or it is refused in one line.
+"""Every flag of transformers' `TrainingArguments` either works or is refused in one line.
 
-A flag that is accepted and does nothing is worse than one that does not exist. So the decision on each field is in one
-of the three tables below, and `tests/training/test_flags.py` fails for a field of a new release that is in none. Until
-it is, the field is refused.
+A flag that is accepted and does nothing is worse than one that does not exist. So each field is in one of the three
+tables below, and `tests/training/test_flags.py` fails for a field of a new release that is in none; until it is added,
+it is refused.
 """
 
 import os
@@ -39,7 +39,7 @@ PASSED_ON = {
     "ddp_backend", "ddp_static_graph", "full_determinism", "torch_compile",
     "torch_compile_backend", "torch_compile_mode",
 }  # fmt: skip
-"""Flags whose values other libraries judge, when training starts; what they raise then is one line too."""
+"""Flags whose values other libraries check when training starts; their errors are turned into one line."""
 
 _OF_TEXT = "is for language models"
 _NO_SHARDING = "each process holds the whole model; use DistributedDataParallel, that is, no such flag"
@@ -50,13 +50,13 @@ REFUSED = {
     "use_liger_kernel": _OF_TEXT,
     "liger_kernel_config": _OF_TEXT,
     "use_cache": _OF_TEXT,
-    "neftune_noise_alpha": "adds noise to embeddings of tokens, which a speech encoder has not; see --mask_time_prob",
+    "neftune_noise_alpha": "adds noise to embeddings of tokens, and a speech encoder has none; see --mask_time_prob",
     "auto_find_batch_size": "would change the utterances of an update; set --per_device_train_batch_size and "
     "--gradient_accumulation_steps",
     "logging_nan_inf_filter": "would hide a loss that is not finite; the run stops there instead",
     "include_num_input_tokens_seen": _OF_TEXT,
     "prediction_loss_only": "metrics need the predictions",
-    "eval_do_concat_batches": "metrics need the predictions of all batches in one",
+    "eval_do_concat_batches": "metrics need the predictions of all batches together",
     "eval_use_gather_object": "predictions are tensors",
     "include_for_metrics": "metrics need no more than the predictions",
     "batch_eval_metrics": "UA is a mean over the whole set, not over its batches",
@@ -66,17 +66,17 @@ REFUSED = {
     "hub_always_push": "a finished run is published in one commit",
     "hub_revision": "a run is published on the main branch",
     "ignore_data_skip": "a resumed run trains on the rest of its epoch",
-    "restore_callback_states_from_checkpoint": "what has to be restored always is",
+    "restore_callback_states_from_checkpoint": "the states that matter are always restored",
     "parallelism_config": _NO_SHARDING,
     "fsdp": _NO_SHARDING,
     "fsdp_config": _NO_SHARDING,
     "deepspeed": _NO_SHARDING,
     "dataloader_drop_last": "would leave test utterances out of the metrics; drop it",
-    "dataloader_in_order": "the order of the batches is that of the seed",
+    "dataloader_in_order": "the seed determines the order of the batches",
     "remove_unused_columns": "the collator needs all columns",
     "label_names": "rows come back beside the predictions",
     "train_sampling_strategy": "batches are always groups of similar length",
-    "length_column_name": "lengths are those of the audio",
+    "length_column_name": "lengths are taken from the audio",
     "debug": "the run stops by itself where a loss or a gradient is not finite",
     "do_train": "the scripts always train; drop it",
     "do_predict": "the scripts always predict the test fold; drop it",
@@ -94,12 +94,12 @@ def default_of(one: Field) -> Any:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether a parser, a file or transformers says by this value that a flag is not set. Zero is a value."""
+    """Whether a parser, a file or transformers means by this value that a flag is not set. Zero is a value."""
     return value is None or value is False or value in ("", "no", [], {})
 
 
 def changed(args: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the flags of a dataclass that are not at their default, with their values."""
+    """The flags of a dataclass among `names` that are not at their default, with their values."""
     chosen = set(names)
     values = {one.name: (getattr(args, one.name), default_of(one)) for one in fields(args) if one.name in chosen}
     return {
@@ -110,19 +110,19 @@ def changed(args: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def flags_to_blame(args: TrainingArguments) -> str:
-    """The flags that are set and that only other libraries judge, as the begin of a message; empty if there is none."""
+    """The flags in use that only other libraries check, as the beginning of a message; empty if there are none."""
     passed_on = changed(args, PASSED_ON).items()
     words = [f"--{name} {_value(value)}" for name, value in passed_on if not _settled(name, value)]
     return f"{' '.join(words)}: " if words else ""
 
 
 def _settled(name: str, value: Any) -> bool:
-    """Whether this project has set a flag, not the user."""
+    """Whether this project, not the user, has set a flag."""
     return name == "accelerator_config" and (value == {"non_blocking": True} or not isinstance(value, dict | str))
 
 
 def refuse_idle_flags(args: TrainingArguments) -> None:
-    """Refuse the flags that would do nothing, or harm.
+    """Refuse the flags that would have no effect, or a harmful one.
 
     Args:
         args: a subclass of `TrainingArguments`, before its own `__post_init__` has changed the values.
@@ -139,7 +139,7 @@ def refuse_idle_flags(args: TrainingArguments) -> None:
 
 
 Needs = tuple[tuple[str, ...], Callable[[Any], bool], str]
-"""Flags that do nothing without another: the flags, whether it is there, and its name."""
+"""Flags that do nothing without another one: their names, whether that one is set, and its name."""
 
 
 def refuse_without(arguments: Any, needs: Iterable[Needs]) -> None:

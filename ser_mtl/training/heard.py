@@ -1,4 +1,4 @@
-"""What an earlier model was trained on: none of it may be in the development or the test set."""
+"""The utterances that an earlier model was trained on: none may be in the development or test set."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +21,15 @@ _HELD_OUT = {
     "test": ("test set", ("train", "dev"), "use the {kind} of the same fold"),
     "dev": ("development set", ("train",), "use {a_kind} with the same --dev, or --dev none with --selection last"),
 }
-"""Parts of a run: name, the parts of an earlier one that must not hold any of its utterances, and what to do."""
+"""By part of a run: its name, the parts of the earlier run that must not share an utterance with it, and the remedy."""
 
 
 def check_never_heard(earlier: Earlier, parts: DatasetDict, audio: dict[str, str] | None = None) -> None:
-    """Check that an earlier model was not trained on what a run is tested on, or chooses its epoch and temperature on.
+    """Check that an earlier model was not trained on the test set of a run, or on its development set.
 
-    The earlier model must hold out the same fold, and the same development set. Utterances are known by their names or,
-    if `audio` is given, by their samples, whatever their names. A model without `args.json` and `split.json` cannot be
-    checked and passes, with a notice.
+    The earlier model must hold out the same fold, and the same development set. Utterances are recognised by their
+    names or, if `audio` is given, by their samples. A model without `args.json` and `split.json` cannot be checked and
+    passes, with a notice.
 
     Args:
         earlier: the model, and the flag that names it.
@@ -42,7 +42,7 @@ def check_never_heard(earlier: Earlier, parts: DatasetDict, audio: dict[str, str
     flag, model = earlier
     heard = utterances_heard(model, by_audio=audio is not None)
     if heard is None:
-        if audio is None:  # else it has been said
+        if audio is None:  # else the user has been told
             notice(
                 f"{flag} {model}: cannot be checked for training on the test or development set, since it has no "
                 "args.json or no split.json"
@@ -50,7 +50,7 @@ def check_never_heard(earlier: Earlier, parts: DatasetDict, audio: dict[str, str
         return
     words = {"kind": "stage 1", "a_kind": "a stage 1"} if flag == "--stage1" else {"kind": "model", "a_kind": "one"}
     for part, (name, before, remedy) in _HELD_OUT.items():
-        known = set().union(*(heard[one] for one in before))
+        known = set().union(*(heard[part_before] for part_before in before))
         utterances = parts[part].select_columns(["id", "corpus", "path"]) if part in parts else []
         both = [
             row["id"]
@@ -74,31 +74,31 @@ class _Record(TypedDict):
 
 
 class Known(NamedTuple):
-    """What a model was trained on, as its `args.json` and `split.json` say."""
+    """The corpus and the utterances of a model's training, from its `args.json` and `split.json`."""
 
     corpus: _Corpus
     split: dict  # a `Split`, whose parts are named by variables here
 
     def utterances(self, by_audio: bool) -> dict[str, set[str]]:
-        """Those of "train" and "dev": keys as of `utterance_keys`, or digests of samples."""
+        """The utterances of "train" and "dev": keys as of `utterance_keys`, or digests of samples."""
         return _utterances_of(self.corpus, self.split, by_audio)
 
 
 _OLDEST = 8
-"""Models, one trained on from the other, that are looked at."""
+"""The most models of a lineage that are looked at."""
 
 
 def lineage(model: str, base: str | None = None, reachable: bool = False) -> Iterator[tuple[str, Known | None]]:
-    """A model and those that it was trained on from, the youngest first: stage 1, and encoders of this project.
+    """A model and its ancestors, the youngest first: its stage 1, and encoders of this project.
 
     Args:
         model: a run folder or Hub id.
-        base: of its adapters, if it is elsewhere than they say.
-        reachable: whether it is an error (OSError) that the model itself cannot be reached.
+        base: of its adapters, if it has moved.
+        reachable: whether to raise OSError if the model itself cannot be reached.
 
     Yields:
-        Its name, and what it was trained on; None if it does not come with a record of that. A stock encoder is not
-        among them, a stage 1 that is not there is.
+        The name of each, and what it was trained on; None if it has no record of that. Stock encoders are left out; a
+        stage 1 that is missing is not.
     """
     seen: list[str] = []
     following: str | None = model
@@ -116,7 +116,7 @@ def lineage(model: str, base: str | None = None, reachable: bool = False) -> Ite
 
 
 def _known(args: Path, split: Path) -> Known | None:
-    """What the two files say; None if they say nothing of the training."""
+    """The content of the two files; None if they do not hold the training set."""
     record, parts = read_json(args, _Record), read_json(split, Split)
     return Known(record["corpus"], parts) if "train" in parts else None
 
@@ -129,10 +129,9 @@ def _base_of(model: str) -> str | None:
 
 
 def utterances_heard(model: str, by_audio: bool) -> dict[str, set[str]] | None:
-    """What a model was trained ("train") and chosen on ("dev"), and the models that it was trained on from.
+    """The utterances that a model and its ancestors were trained ("train") and selected ("dev") on.
 
-    As of `Known.utterances`. None if the model does not come with a whole record of it; of those before it, none is
-    expected.
+    In the form of `Known.utterances`. None if the model itself has no complete record; its ancestors need none.
     """
     heard: dict[str, set[str]] | None = None
     for _, known in lineage(model, reachable=True):
@@ -149,7 +148,7 @@ def file_of(model: str, name: str, reachable: bool = False) -> Path | None:
     Args:
         model: a folder or Hub id.
         name: of the file.
-        reachable: whether it is an error (OSError) that the model cannot be reached.
+        reachable: whether to raise OSError if the model cannot be reached.
     """
     try:
         found = cached_file(
@@ -175,10 +174,10 @@ def _utterances_of(corpus: _Corpus, record: dict, by_audio: bool) -> dict[str, s
 
 
 def utterance_keys(row: dict) -> set[str]:
-    """The id of an utterance with the name of its corpus in front, as joined folders have it already.
+    """The names by which an utterance is recognised: `<corpus>/<id>`, which joined folders have as the id already.
 
-    A folder that is a link goes by the name of the link as well, and every id by its hash: a public repository has
-    hashes in the place of ids.
+    A linked folder also goes by the name of the link, and each id also by its hash, which public repositories have in
+    its place.
     """
     corpus, name, path = row["corpus"], row["id"], row["path"]
     folder = Path(path.removesuffix(name)).name if path.endswith(name) else corpus

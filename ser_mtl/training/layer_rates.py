@@ -1,4 +1,4 @@
-"""A learning rate for each layer of the Transformer: the lower, the smaller."""
+"""Layer-wise learning-rate decay: the lower the layer of the Transformer, the smaller its rate."""
 
 import re
 
@@ -8,13 +8,13 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|layer_adapters)\.(\d+)\.")
 
 
 def layer_factors(model: SerMtlModel, decay: float) -> dict[int, float]:
-    """What the learning rate is multiplied by, by id of the parameter, where that is not 1.
+    """The factor of the learning rate, by id of the parameter, where it is not 1.
 
-    The last layer and its adapters have the full rate, each layer below `decay` times that of the one above, and what
-    comes before the first layer `decay` times that of the first. Heads have the full rate.
+    Heads, the last layer and its adapters have the full rate; each layer has `decay` times the rate of the one above,
+    and the parameters before the first layer `decay` times that of the first.
 
     Args:
-        model: bare, not wrapped.
+        model: not wrapped.
         decay: above 0, at most 1.
     """
     if decay == 1:

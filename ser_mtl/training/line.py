@@ -1,4 +1,4 @@
-"""The line of a run: what a logistic regression on the frozen encoder scores on the run's own train, dev and test."""
+"""The line of a run, its linear-probe baseline: a logistic regression on the frozen encoder, on the run's own parts."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from ser_mtl.training.trainer import SerMtlTrainer
 
 FILE_OF_LINE = "line.json"
-"""Keeps the line in the folder of an unfinished run; `results.json` has it afterwards."""
+"""The file that keeps the line of an unfinished run; afterwards it is in `results.json`."""
 
 MOST = 10_000
-"""Training utterances that the line is fitted on at most, so that it takes a small part of an epoch's time."""
+"""The most training utterances that the line is fitted on, so that it takes a small part of an epoch's time."""
 
 
 def line_of(trainer: "SerMtlTrainer") -> dict | None:
-    """The line of a run that has not trained yet, for all processes; the main one finds it.
+    """The line of a run that has not trained yet; the main process finds it, for all.
 
-    It is in the folder of a resumed run. That of stage 2 is stage 1's, of the encoder before any training, if both have
-    the same utterances and labels; else it is of the encoder as stage 1 left it.
+    A resumed run has it in its folder. Stage 2 takes stage 1's, that of the pretrained encoder, if both have the same
+    utterances and labels; otherwise it is fitted on the encoder as stage 1 left it.
 
     Returns:
-        As `fit_line`, with "encoder": "pretrained" or "stage 1"; None if emotion is no task, train has a single emotion
-        or test has none.
+        As `fit_line`, with "encoder": "pretrained" or "stage 1"; None if emotion is not a task, train has a single
+        emotion or test has none.
     """
     line = None
     with trainer.args.main_process_first(local=False, desc="frozen encoder"):
@@ -55,7 +55,7 @@ def line_of(trainer: "SerMtlTrainer") -> dict | None:
 
 
 def _kept(file: Path) -> dict | None:
-    with suppress(UserError):  # missing or damaged: found anew
+    with suppress(UserError):  # missing or damaged: it is fitted again
         return read_json(file, Line)
     return None
 
@@ -69,7 +69,7 @@ def _of_stage1(trainer: "SerMtlTrainer") -> dict | None:
     stage1 = getattr(trainer.stage, "stage1", None)
     if stage1 is None:
         return None
-    with suppress(OSError, UserError):  # of no run that this one can learn its line from
+    with suppress(OSError, UserError):  # stage 1 has no record of its line
         line = read_json(cached_file(stage1, "results.json"), _WithLine).get("line")
         if line and _content(read_json(cached_file(stage1, "split.json"), Split)) == _content(trainer.data_record()):
             return line
@@ -77,7 +77,7 @@ def _of_stage1(trainer: "SerMtlTrainer") -> dict | None:
 
 
 def _content(split: dict) -> tuple:
-    """What makes two runs' utterances and labels the same."""
+    """Hashes that are equal if two runs have the same utterances and labels."""
     return split.get("annotations"), *(split.get(part, {}).get("sha256") for part in ("train", "dev", "test"))
 
 
@@ -115,13 +115,13 @@ def _labelled(trainer: "SerMtlTrainer", part: str) -> np.ndarray:
 
 
 def _groups(utterances: Dataset) -> np.ndarray:
-    """The speaker of each utterance; where it is not known, the fold, which keeps speakers apart too."""
+    """The speaker of each utterance; where it is unknown, the fold, which also keeps speakers apart."""
     known = zip(utterances["speaker"][:], utterances["fold"][:], strict=True)
     return np.array([f"fold {fold}" if speaker is None else f"speaker {speaker}" for speaker, fold in known])
 
 
 Pool = Callable[[SerMtlModel, Tensor, Tensor], Tensor]
-"""A model, features (batch, frames, channels), real frames (batch,) -> what a classifier sees, (batch, layers, d)."""
+"""Model, features (batch, frames, channels), real frames (batch,) -> a classifier's input, (batch, layers, d)."""
 
 
 def _layers(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
@@ -134,14 +134,14 @@ def _layers(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
 def pooled_layers(
     model: SerMtlModel, inputs: Dataset | Augmented, collator: Collator, batch_size: int, pool: Pool = _layers
 ) -> np.ndarray:
-    """What `pool` makes of each utterance, by default (utterances, layers + 1, d), in float32 and without dropout.
+    """The result of `pool` for each utterance, in float32 and without dropout: by default (utterances, layers + 1, d).
 
     Args:
-        model: bare, on its device.
+        model: not wrapped, on its device.
         inputs: rows for batches.
         collator: makes the batches.
         batch_size: utterances of similar length in each.
-        pool: see there.
+        pool: see `Pool`; by default, the mean over real frames of every hidden state.
     """
     rows = inputs.rows if isinstance(inputs, Augmented) else inputs
     order = np.argsort(rows["length"][:], kind="stable")

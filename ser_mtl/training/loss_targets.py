@@ -14,7 +14,7 @@ from ser_mtl.tasks import TASKS
 def balanced_weights(train: Dataset, labels: dict[str, list[str]]) -> dict[str, dict[str, float]]:
     """The weight n / (K n_c) of each class of each task, as scikit-learn's "balanced".
 
-    Of n annotated utterances in `train`, n_c have the class c; K classes are there. A class that is not there weighs 1.
+    Of n annotated utterances in `train`, n_c have the class c; K classes occur. A class that does not occur weighs 1.
     """
     weights = {}
     for task, classes in labels.items():
@@ -25,10 +25,10 @@ def balanced_weights(train: Dataset, labels: dict[str, list[str]]) -> dict[str, 
 
 
 class LossTargets:
-    """Targets q of the classification tasks -> targets of their cross-entropy, shares in the place of classes.
+    """Targets q of the classification tasks -> soft targets of their cross-entropy, with smoothing and class weights.
 
-    With K classes, smoothing makes of q the target (1 - epsilon) q + epsilon / K (Szegedy et al. 2016, eq. 7). With
-    class weights w, the loss of an update is
+    With K classes, smoothing turns q into (1 - epsilon) q + epsilon / K (Szegedy et al. 2016, eq. 7). With class
+    weights w, the loss of an update is
 
         sum over utterances and classes of (w x smoothed q x -log p) / sum over utterances and classes of (w x q),
 

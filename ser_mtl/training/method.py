@@ -25,13 +25,13 @@ class Start:
     """The model of a run before training, and what belongs to it.
 
     Attributes:
-        model: with what is frozen frozen.
+        model: with its frozen parts frozen.
         processor: feature extractor and tokenizer.
         labels: classes of each classification task.
-        encoder: Hub id or folder of the pretrained encoder at the bottom.
+        encoder: Hub id or folder of the original pretrained encoder.
         base_transcribes: whether the model under the adapters has a CTC head of its own.
-        earlier: the model that it goes on from; what that was trained on must not be held out.
-        new_heads: the tasks whose labels are others than those of the model that it goes on from.
+        earlier: the model that training continues from; its training utterances must not be held out.
+        new_heads: the tasks whose labels differ from the earlier model's.
     """
 
     model: SerMtlModel | PeftModel
@@ -51,7 +51,7 @@ def method_config(
     tokenizer: Wav2Vec2CTCTokenizer,
     scales: dict[str, list[float]] | None = None,
 ) -> SerMtlConfig:
-    """The model's config: settings of the stage that have a place there, under the same names, and the corpus's.
+    """The model's config: the stage's settings that it has too, under the same names, and those of the corpus.
 
     `scales` are those of `ser_mtl.corpora.targets.value_scales`.
     """
@@ -82,9 +82,9 @@ def with_overrides(config: PreTrainedConfig, stage: Stage) -> PreTrainedConfig:
     if stage.dropout is not None:
         for name in ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
             setattr(config, name, stage.dropout)
-        if hasattr(config, "dropout"):  # Whisper's name of the first
+        if hasattr(config, "dropout"):  # Whisper's name for the first
             config.dropout = stage.dropout
-    if not getattr(config, "apply_spec_augment", True):  # Whisper's; else its probabilities would count with a flag
+    if not getattr(config, "apply_spec_augment", True):  # Whisper: else turning it on would bring in its probabilities
         config.apply_spec_augment, config.mask_time_prob, config.mask_feature_prob = True, 0.0, 0.0
     for axis, probability in (("time", stage.mask_time_prob), ("feature", stage.mask_feature_prob)):
         if probability is not None:
@@ -105,7 +105,7 @@ def check_pretrained(model: SerMtlModel, what: str) -> None:
     """Check the weights of a model that training starts from.
 
     Raises:
-        UserError: names those that are not finite, or all are zero in the encoder.
+        UserError: weights are not finite, or all matrices of the encoder are zero.
     """
     if bad := [name for name, weight in model.named_parameters() if not bool(weight.isfinite().all())]:
         raise UserError(f"{what}: {len(bad)} of its weights are not finite numbers, such as {bad[0]}; load it again")

@@ -48,7 +48,7 @@ def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:
 
     Args:
         trainer: after `train`.
-        leaks: of `ser_mtl.corpora.leaks.find_leaks`, if they are known already.
+        leaks: the result of `ser_mtl.corpora.leaks.find_leaks`, if it is known already.
 
     Returns:
         The content of `results.json`.
@@ -90,8 +90,8 @@ def results_of(trainer: "SerMtlTrainer", leaks: dict, rows: list[dict]) -> dict:
 
     Args:
         trainer: after training.
-        leaks: of `ser_mtl.corpora.leaks.find_leaks`.
-        rows: predictions of the test fold, not calibrated; none without one.
+        leaks: the result of `ser_mtl.corpora.leaks.find_leaks`.
+        rows: predictions of the test fold, not calibrated; empty without a test fold.
     """
     record, parts = trainer.record, trainer.parts
     dev = trainer.dev_predictions
@@ -135,7 +135,7 @@ def metrics_of(trainer: "SerMtlTrainer", rows: list[dict]) -> dict:
 
 
 def progress_of(trainer: "SerMtlTrainer") -> dict:
-    """The epoch that was kept, that of an early stop, the minutes of all training, and its speed."""
+    """The epoch that was kept, that of an early stop, the minutes of training, and its speed."""
     state = trainer.state
     step = (state.best_global_step if trainer.args.load_best_model_at_end else None) or state.global_step
     seconds_per_epoch = float(np.sum(trainer.rows_of_parts["train"]["length"][:])) / SAMPLING_RATE
@@ -178,7 +178,7 @@ def save_results(trainer: "SerMtlTrainer", results: dict, rows: list[dict]) -> d
 
 
 def line_of_curves(results: dict) -> float | None:
-    """The line's UA on the utterances that the curves are of: on test with `--selection oracle`, else on dev."""
+    """The line's UA on the utterances of the curves: on test with `--selection oracle`, else on dev."""
     if not (line := results.get("line")):
         return None
     if results["selection"] == "oracle":
@@ -187,14 +187,14 @@ def line_of_curves(results: dict) -> float | None:
 
 
 def clear_up(folder: Path) -> None:
-    """Delete what a finished run does not need any more; an interrupted one may have left it. Give the folder back."""
+    """Delete the files that a finished run does not need, also those of an interruption, and unlock the folder."""
     tidy(folder, OF_A_FINISHED_RUN)
     tidy(search_folder(folder), OF_A_FINISHED_RUN)
     release(folder)
 
 
 def title_of(results: dict) -> str:
-    """What a run is of, above its figures."""
+    """The title of a run's figures."""
     return f"{results['corpus']}, stage {results['stage']}, {part_of(results)}"
 
 
@@ -207,7 +207,7 @@ def plot_emotion(results: dict, rows: list[dict], folder: Path, title: str) -> N
 
 
 def show(results: dict, args: SerMtlArguments) -> None:
-    """Print the table of a finished run, and where everything is; first clear up what an interruption left."""
+    """Print the table of a finished run and where its files are, after clearing up."""
     if args.process_index != 0:
         return
     clear_up(Path(args.output_dir))
@@ -219,11 +219,11 @@ def show(results: dict, args: SerMtlArguments) -> None:
     epoch += "; trained on train and dev (--refit)" if results.get("refit") else ""
     print(f"stage {results['stage']}, {part_of(results)}, {epoch}\n")
     if below_line(results):
-        lost = "dev" in results.get("sizes", {})  # else all training speakers were trained on
+        lost = "dev" in results.get("sizes", {})  # else dev took no speakers from training
         speakers = "the speakers that dev takes from training (--refit), " if lost else ""
         print(f"{HELP_BELOW_THE_LINE.format(speakers=speakers)}\n")
     print(f"Model, results, figures and card: {printable(str(args.output_dir))}")
-    known = results["corpus"] != "demo" and "research" not in results  # nobody's own recordings; not to be loaded
+    known = results["corpus"] != "demo" and "research" not in results  # a model that `ser-mtl predict` is of use for
     if {"emotion", *VALUE_TASKS} & {*results["tasks"]} and known:
         print(f"\nNext: {_program()} predict my_recording.wav --model {printable(str(args.output_dir))}")
     if results["test"].get("all", {}).get("emotion"):
@@ -231,5 +231,5 @@ def show(results: dict, args: SerMtlArguments) -> None:
 
 
 def _program() -> str:
-    """How to start `ser-mtl` here: a script runs in an environment that need not be activated."""
+    """The command that starts `ser-mtl`: the environment of a script may not be activated."""
     return "ser-mtl" if shutil.which("ser-mtl") else os.path.relpath(Path(sys.executable).with_name("ser-mtl"))

@@ -1,4 +1,4 @@
-"""The encoder of a model of this project, as where a new stage 1 starts."""
+"""Starting a new stage 1 from the encoder of a model of this project."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from ser_mtl.training.method import commit_on_hub
 
 
 class Pretrained(NamedTuple):
-    """An encoder to start from: Hub id or folder, its commit on the Hub, and whether it is of this project."""
+    """An encoder to start from: Hub id or folder, its commit on the Hub, and whether a model of this project has it."""
 
     name: str
     revision: str | None
@@ -24,12 +24,12 @@ class Pretrained(NamedTuple):
 
 
 def encoder_behind(name: str) -> Pretrained:
-    """The encoder that `name` stands for: a stock one, that of a whole model, or the one under a model's adapters.
+    """The encoder that `name` means: a stock one, that of a whole model, or the one under a model's adapters.
 
-    Adapters are left out, with a notice: the bottlenecks among them do not fit into an encoder.
+    Adapters are left out, with a notice: bottlenecks do not fit into an encoder.
 
     Raises:
-        UserError: it cannot be loaded, its run is not finished, or it has bottlenecks of which no base is known.
+        UserError: it cannot be loaded, its run is not finished, or it has bottlenecks and no known base.
     """
     revision = None
     flag = f"--encoder {name}"

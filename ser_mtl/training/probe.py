@@ -1,6 +1,6 @@
-"""Linear probe first, then finetuning: the emotion head starts as a logistic regression on what it sees.
+"""Linear probing before finetuning (Kumar et al. 2022, LP-FT): the emotion head starts as a logistic regression.
 
-A new head would at first send random gradients through the encoder (Kumar et al. 2022, LP-FT).
+A random head would at first send random gradients through the encoder.
 """
 
 from typing import TYPE_CHECKING
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 STRENGTH = 0.01
 """C of the logistic regression, scikit-learn's inverse strength of regularisation."""
 COPIES = 3
-"""Changed copies of each augmented utterance, as in the first epochs of training."""
+"""Augmented copies of each utterance, as in the first epochs of training."""
 MOST = 4000
-"""Utterances and copies that the probe is fitted on at most."""
+"""The most utterances and copies that the probe is fitted on."""
 
 
 def start_from_probe(trainer: "SerMtlTrainer") -> None:
-    """Set the emotion head of a model that has not trained yet; without two emotions in train it stays random.
+    """Set the emotion head of an untrained model to the probe; without two emotions in train it stays random.
 
-    Every process does so: they need the same head, and the probe is the same everywhere.
+    Each process fits the probe, with the same result in all.
 
     Raises:
         UserError: the head is too narrow.
@@ -47,7 +47,7 @@ def start_from_probe(trainer: "SerMtlTrainer") -> None:
 
 
 def _training_set(trainer: "SerMtlTrainer") -> Pooled:
-    """What the heads see of the training utterances with an emotion and, if they are augmented, of changed copies."""
+    """The heads' inputs for the training utterances with an emotion and, with augmentation, for changed copies."""
     rows = trainer.rows_of_parts["train"]
     emotions = np.array(trainer.corpus["emotion"][:], dtype=object)[np.asarray(rows["row"])]
     known = np.flatnonzero(emotions != None)  # noqa: E711 (of each element)
@@ -72,7 +72,7 @@ def _training_set(trainer: "SerMtlTrainer") -> Pooled:
 
 
 def seen_by_heads(model: SerMtlModel, features: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over real frames of what the heads see, (batch, 1, d)."""
+    """The mean over real frames of the heads' input, (batch, 1, d)."""
     return masked_mean(*model.seen_by_heads(*model.encode(features, lengths)))[:, None]
 
 
@@ -80,7 +80,7 @@ def _by_class(
     weight: np.ndarray, bias: np.ndarray, known: np.ndarray, labels: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights, (classes, d), and biases, (classes,), in the order of the labels; one absent from train is unlikely."""
-    if len(known) == 2:  # scikit-learn keeps the difference alone
+    if len(known) == 2:  # scikit-learn keeps only the difference
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     full_weight = np.zeros((len(labels), weight.shape[1]))
     full_bias = np.full(len(labels), bias.min() - 1)
@@ -91,10 +91,10 @@ def _by_class(
 
 @torch.no_grad()
 def set_head(head: TaskHead, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Make a head's logits those of a linear classifier on the mean of what it sees.
+    """Make a head's logits those of a linear classifier on its mean input.
 
-    The first dimensions of the embedding x become the classes' logits, without bias; the others stay random, and the
-    classifier does not look at them yet.
+    The first dimensions of the embedding x become the logits of the classes, without bias. The others stay random, and
+    the classifier ignores them at first.
 
     Raises:
         UserError: the embedding has fewer dimensions than there are classes.

@@ -6,7 +6,8 @@ from huggingface_hub import HfApi
 
 from ser_mtl.hub.access import check_access
 from ser_mtl.hub.base import base_on_hub, find_base, refuse_private
-from ser_mtl.hub.names import SAID
+from ser_mtl.hub.names import HASHED
+from ser_mtl.hub.options import Options
 from ser_mtl.hub.push import publish_run
 from ser_mtl.training.arguments import SerMtlArguments
 
@@ -26,7 +27,7 @@ def check_publication(args: SerMtlArguments, base: str | None) -> None:
         return
     check_access(HfApi(token=args.hub_token), args.hub_model_id, public=not args.hub_private_repo)
     if base is not None:
-        # Adapters on a stage 1 that has adapters itself share their base.
+        # Adapters that continue those of a stage 1 share its base.
         found = find_base(base, token=args.hub_token) or base_on_hub(base, token=args.hub_token)
         if not args.hub_private_repo:
             refuse_private(found, "--no_hub_private_repo")
@@ -40,9 +41,8 @@ def publish(args: SerMtlArguments) -> None:
     """
     if not args.publish or args.hub_model_id is None or args.process_index != 0:
         return
-    published = publish_run(
-        Path(args.output_dir), args.hub_model_id, public=not args.hub_private_repo, token=args.hub_token
-    )
+    options = Options(public=not args.hub_private_repo)
+    published = publish_run(Path(args.output_dir), args.hub_model_id, options=options, token=args.hub_token)
     print(f"published as {published.repo_id}, commit {published.revision}")
-    if not args.hub_private_repo:
-        print(SAID)
+    if options.hashing:
+        print(HASHED)

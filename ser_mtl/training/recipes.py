@@ -16,13 +16,13 @@ RECIPES: dict[str, dict[int, dict[str, Any]]] = {
         2: {"num_train_epochs": 3.0, "min_updates": 100, "learning_rate": 5e-4, "refit": True},
     },
 }
-"""What each stage has in place of the paper's defaults, by flag."""
+"""For each recipe and stage, the flags that differ from the paper's defaults."""
 
 FLAGS_OF_RECIPES = {stage: frozenset(name for recipe in RECIPES.values() for name in recipe[stage]) for stage in (1, 2)}
-"""Those that any recipe sets, by stage."""
+"""The flags that any recipe sets, by stage."""
 
 _INSTEAD = {"num_train_epochs": ("min_updates",), "max_steps": ("num_train_epochs", "min_updates")}
-"""Values of a recipe that a flag of the command line replaces along with its own."""
+"""Further values of a recipe that a flag on the command line replaces."""
 
 
 def recipe_of(corpus: str) -> str:

@@ -1,6 +1,6 @@
-"""--refit: the number of epochs is found on dev, and the model then trained again on train and dev.
+"""--refit: find the number of epochs on dev, then train the model again on train and dev.
 
-No speaker is lost to dev, and nothing is chosen on what the model was trained on. It takes two trainings.
+No speaker is lost to dev, and nothing is selected on training utterances. It takes two trainings.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from ser_mtl.training.stage2_start import check_fits, read_stage1
 from ser_mtl.training.trainer import SerMtlTrainer
 
 Build = Callable[[Stage, SerMtlArguments, DatasetDict, dict | None], SerMtlTrainer]
-"""Makes a Trainer of a stage, the arguments of training, the parts and the content of args.json."""
+"""Makes a Trainer from a stage, the arguments of training, the parts and the content of args.json."""
 
 
 def with_dev_in_train(parts: DatasetDict) -> DatasetDict:
-    """The parts of the second training."""
+    """The parts of the second training: dev is joined to train."""
     others = {name: part for name, part in parts.items() if name not in ("train", "dev")}
     return DatasetDict({"train": concatenate_datasets([parts["train"], parts["dev"]]), **others})
 
@@ -32,15 +32,15 @@ def with_dev_in_train(parts: DatasetDict) -> DatasetDict:
 def refitting_trainer(
     build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDict, record: dict
 ) -> SerMtlTrainer:
-    """Train on train, to find the number of epochs on dev, and return the Trainer of the second training.
+    """Find the number of epochs by a training that leaves dev out, and return the Trainer of the second training.
 
-    The second training has the schedule of the first and stops at that epoch: the last one within a standard error of
-    the best. Its temperature is fitted on the answers of the first, which has not heard dev. A first training that is
-    finished is not repeated.
+    The second training has the schedule of the first and stops at the epoch that the first one finds: the last within a
+    standard error of the best. Its temperature is fitted on the first model's predictions, as that was not trained on
+    dev. A finished first training is not repeated.
 
     Args:
         build: makes both Trainers.
-        stage: the method. The first training of stage 2 starts from that of its stage 1, which has not heard dev.
+        stage: the method. The first training of stage 2 starts from that of its stage 1, which left dev out too.
         args: of the run.
         parts: the split corpus.
         record: the content of args.json.
@@ -73,22 +73,23 @@ def _best_step(first: SerMtlTrainer) -> int:
 
 
 def _measured(first: SerMtlTrainer, name: str) -> int:
-    """The development utterances that a metric is of; of a mean over tasks, those of the task with the fewest."""
+    """The number of development utterances behind a metric; of a mean over tasks, the smallest number of a task."""
     tasks = [task for task in first.stage.tasks if name.startswith(f"eval_{task}_")] or first.values
-    annotated = (len([one for one in first.parts["dev"][TASKS[task].column] if one is not None]) for task in tasks)
+    columns = (first.parts["dev"][TASKS[task].column] for task in tasks)
+    annotated = (sum(value is not None for value in column) for column in columns)
     return min(annotated, default=len(first.parts["dev"]))
 
 
 def last_of_the_best(scores: dict[int, float], utterances: int, ccc: bool = False) -> int:
     """The last step whose score is within one standard error of the best: chance must not cut a training short.
 
-    The error is that of a share of the utterances; of a CCC, that of Lin (1989) for values without bias, which is that
-    of a correlation.
+    The standard error is that of a proportion; for a CCC, that of Lin (1989) for values without bias, which is the
+    standard error of a correlation.
 
     Args:
-        scores: by step; more is better.
-        utterances: that each score is of.
-        ccc: whether they are concordance correlations, not fractions.
+        scores: by step; higher is better.
+        utterances: behind each score.
+        ccc: whether scores are CCCs, not fractions.
     """
     best = max(scores.values())
     error = (1 - best**2) / max(1, utterances - 2) ** 0.5 if ccc else (best * (1 - best) / utterances) ** 0.5
@@ -99,7 +100,7 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
     """The Trainer of the first training, trained."""
     stage, args = copy(stage), copy(args)
     args.output_dir = str(search_folder(Path(args.output_dir)))
-    args.resume_from_checkpoint = None  # it is of the second training
+    args.resume_from_checkpoint = None  # it belongs to the second training
     if isinstance(stage, Stage2) and stage.stage1 and (before := search_folder(Path(stage.stage1))).is_dir():
         _check_stage1(stage.stage1, stage, parts)
         stage.stage1 = str(before)
@@ -110,6 +111,6 @@ def _search(build: Build, stage: Stage, args: SerMtlArguments, parts: DatasetDic
 
 
 def _check_stage1(named: str, stage: Stage2, parts: DatasetDict) -> None:
-    """Check the run that the flag names, so that a message does not name the first training of it, which nobody did."""
+    """Check the run that --stage1 names, so that messages name it, and not its first training, unknown to users."""
     check_fits(stage, read_stage1(named))
     check_never_heard(Earlier("--stage1", named), with_dev_in_train(parts))

@@ -1,9 +1,10 @@
-"""A Trainer whose run, wherever it is interrupted, ends as if it had not been."""
+"""A Trainer whose interrupted runs end as if they had not been interrupted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from accelerate.utils import gather_object
@@ -31,7 +32,7 @@ _PARTIAL = ".partial.checkpoint"
 
 
 class Losses(TypedDict):
-    """What one process has summed."""
+    """The sums of one process."""
 
     trained: float
     since_log: float
@@ -41,16 +42,16 @@ class Losses(TypedDict):
 
 
 class ResumableTrainer(Trainer):
-    """What transformers' Trainer lacks to resume without a trace.
+    """Adds to transformers' Trainer what it lacks for resuming without a trace.
 
-    - A checkpoint appears whole, with the digests of its files. Older ones are deleted after that, and the last one
+    - A checkpoint appears whole, with the digests of its files. Older ones are deleted only then, and the last one
       stays when training ends, since a run is not over before its results are written.
     - The losses since the last log, and of the whole training, are in the checkpoint.
     - The best checkpoint is found from its step, wherever the folder is. Without it the run does not finish.
     """
 
     def __init__(self, *, args: TrainingArguments, **kwargs):
-        args.enable_jit_checkpoint = False  # every run does what it is for, and what it does ends as if finished
+        args.enable_jit_checkpoint = False  # it saves on signals, as all runs do here, and would exit as if finished
         super().__init__(args=args, **kwargs)
         self.add_callback(_RestoreLosses(self))
         self._loss_sums: dict[str, Tensor] = {}
@@ -59,7 +60,7 @@ class ResumableTrainer(Trainer):
         self._saved_losses: list[dict] = []
 
     def where_to_resume(self, checkpoint: str | bool | None) -> str | None:
-        """The checkpoint that is named, or else the last whole one in the output folder, or None for the start.
+        """The named checkpoint, or else the last whole one in the output folder; None for the start.
 
         Raises:
             UserError: the checkpoint is missing or damaged, or the best one before it is.
@@ -78,7 +79,7 @@ class ResumableTrainer(Trainer):
         return str(begin)
 
     def train_from(self, checkpoint: str | None, **kwargs) -> TrainOutput:
-        """Train on from a whole checkpoint, or from the start."""
+        """Resume training from a whole checkpoint, or train from the start."""
         saved = Path(checkpoint or "") / _LOSSES  # not in a checkpoint of version 0.1
         self._saved_losses = read_json(saved, list[Losses]) if checkpoint and saved.is_file() else []
         with self._all_checkpoints_kept():
@@ -89,7 +90,7 @@ class ResumableTrainer(Trainer):
 
     @contextmanager
     def _all_checkpoints_kept(self) -> Iterator[None]:
-        """Keep the Trainer from deleting checkpoints: it would do so before the new one is whole, and at the end."""
+        """Keep the Trainer from deleting checkpoints: it would do so before a new one is whole, and at the end."""
         self._limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             yield
@@ -118,7 +119,7 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             written = folder / _PARTIAL / f"checkpoint-{self.state.global_step}"
             write_json(written / _LOSSES, losses)
-            # The path would be dropped if the folder moved, with a warning.
+            # A path would be dropped, with a warning, if the folder had moved.
             replace(self.state, best_model_checkpoint=None).save_to_json(str(written / STATE))
             seal(written)
             tidy(folder, (written.name,))
@@ -153,7 +154,7 @@ class ResumableTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------ losses
 
     def _losses_so_far(self) -> list[dict]:
-        """What each process has summed since the last log, and over the training."""
+        """The losses that each process has summed, since the last log and over the training."""
         own = {
             "trained": self._total_loss_scalar,
             "since_log": self._tr_loss.item(),
@@ -164,7 +165,7 @@ class ResumableTrainer(Trainer):
         return gather_object([own]) if self.args.world_size > 1 else [own]
 
     def restore_losses(self) -> None:
-        """Go on with the sums of the checkpoint. With another number of processes, each gets an equal share."""
+        """Restore the sums of the checkpoint. With another number of processes, each gets an equal share."""
         saved, device = self._saved_losses, self.args.device
         if not saved:
             return
@@ -172,8 +173,8 @@ class ResumableTrainer(Trainer):
         share = 1.0
         if len(saved) != self.args.world_size:
             share = len(saved) / self.args.world_size  # losses are means over processes, sums are sums
-            own = own | {"since_log": _mean([one["since_log"] for one in saved])}
-            own |= {"sums": {name: _mean([one["sums"][name] for one in saved]) for name in own["sums"]}}
+            own = own | {"since_log": fmean(losses["since_log"] for losses in saved)}
+            own |= {"sums": {name: fmean(losses["sums"][name] for losses in saved) for name in own["sums"]}}
         self._total_loss_scalar, self._globalstep_last_logged = own["trained"], own["last_log"]
         self._tr_loss = torch.tensor(own["since_log"], device=device)
         self._loss_sums = {name: torch.tensor(value * share, device=device) for name, value in own["sums"].items()}
@@ -191,9 +192,5 @@ class _RestoreLosses(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """The Trainer has just set them to zero."""
+        """Restore the losses, which the Trainer has just set to zero."""
         self.trainer.restore_losses()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -31,7 +31,7 @@ from ser_mtl.training.stage import Stage
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "peft", "accelerate", "evaluate", "jiwer")
 
 # Flags that change how a run is watched or how fast it is, but not its result.
-NOT_THE_RUN = ("output_dir", "recipe",  # each of its values is compared
+NOT_THE_RUN = ("output_dir", "recipe",  # the recipe's values are compared one by one
                 "disable_tqdm", "logging", "log_", "report_to", "run_name", "hub_", "push_to_hub",
                 "dataloader_", "save_", "resume_from_checkpoint", "local_rank", "ddp_", "gradient_cosines",
                 "use_cpu", "max_seconds", "accelerator_config", "front_end_cache", "enable_jit_checkpoint",
@@ -49,7 +49,7 @@ _DEFAULTS: dict[str, object] = {"gradient_surgery": "none", "merge": "learned", 
 
 
 class CorpusRecord(TypedDict):
-    """The corpus of a run. A Trainer used from Python knows less of it than a script."""
+    """The corpus of a run. A Trainer used from Python knows less about it than a script."""
 
     corpus: NotRequired[str | None]
     data_dir: NotRequired[list[str] | None]
@@ -57,7 +57,7 @@ class CorpusRecord(TypedDict):
 
 
 class Record(TypedDict):
-    """The content of `args.json`. What some versions did not write need not be there."""
+    """The content of `args.json`. Keys that some versions did not write are optional."""
 
     stage: NotRequired[int]
     script: NotRequired[str | None]
@@ -91,7 +91,7 @@ def run_record(
 
 
 def corpus_record(parts: DatasetDict) -> dict:
-    """Where utterances come from and which fold is the test, as far as they say it themselves."""
+    """The corpus of a Trainer used from Python, as far as the utterances tell: its name or folders, fold and dev."""
     names = sorted({str(name) for part in parts.values() for name in set(part["corpus"][:])})
     folds = list(set(parts["test"]["fold"][:])) if "test" in parts else [ALL]
     known = names[0] if len(names) == 1 and names[0] in CORPORA else None
@@ -107,7 +107,7 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
 
     Raises:
         UserError: the folder holds another run, or files that belong to no run, or cannot be written, or a run is at
-            work there; or the checkpoint that is named to resume from is not whole.
+            work there; or the checkpoint to resume from is not whole.
     """
     check_writable(folder)
     if resume := record["training"].get("resume_from_checkpoint"):
@@ -131,14 +131,14 @@ def check_run_folder(folder: Path, record: dict) -> dict | None:
 
 
 def check_same_corpus(folder: Path, data: dict) -> None:
-    """Check that a run goes on with the corpus that it began with.
+    """Check that a run is resumed on the corpus that it began with.
 
     Args:
         folder: of the run.
-        data: what its `split.json` would hold now. What an older version did not write is not compared.
+        data: the content that its `split.json` would have now. Keys that an older version did not write are ignored.
 
     Raises:
-        UserError: says what has changed.
+        UserError: names the changes.
     """
     if changes := changes_of_corpus(folder, data):
         raise UserError(
@@ -148,11 +148,11 @@ def check_same_corpus(folder: Path, data: dict) -> None:
 
 
 def changes_of_corpus(folder: Path, data: dict) -> str:
-    """What has changed in the corpus since a run began; empty if nothing has.
+    """The changes in the corpus since a run began; empty if there are none.
 
     Args:
         folder: of the run.
-        data: what its `split.json` would hold now, with or without the hashes of the audio.
+        data: the content that its `split.json` would have now, with or without the hashes of the audio.
     """
     saved = folder / "split.json"
     return "; ".join(_changes(_read_object(saved, Split) if saved.is_file() else {}, data))
@@ -167,21 +167,21 @@ def _changes(before: dict, now: dict) -> Iterator[str]:
         old, new = (audio_of(record.get(part, {})) for record in (before or now, now))
         if lost_or_new := old.keys() ^ new.keys():
             lost, got = len(old.keys() - new.keys()), len(new.keys() - old.keys())
-            yield f"{part} has lost {lost} utterances and got {got}, such as {min(lost_or_new)}"
+            yield f"{part} has lost {lost} utterances and gained {got}, such as {min(lost_or_new)}"
         if changed := [name for name in old.keys() & new.keys() if old[name] and new[name] not in (None, old[name])]:
-            yield f"the audio of {len(changed)} utterances of {part} is another, such as {min(changed)}"
+            yield f"the audio of {len(changed)} utterances of {part} has changed, such as {min(changed)}"
     if before.get("annotations", now["annotations"]) != now["annotations"]:
-        yield "labels or transcripts of utterances are others"
+        yield "labels or transcripts of utterances have changed"
 
 
 def audio_of(part: dict) -> dict[str, str | None]:
-    """The hash of each utterance's samples in one part of `split.json`; None if an older version wrote it."""
+    """The hash of each utterance's samples in a part of `split.json`; None if an older version wrote it."""
     ids = part.get("ids", [])
     return dict(zip(ids, part.get("audio", [None] * len(ids)), strict=False))
 
 
 def take_run_folder(folder: Path, record: dict) -> None:
-    """Take the folder for an unfinished run, and create it if it is missing. `lock.release` gives it back.
+    """Lock the folder for an unfinished run, and create it if it is missing. `lock.release` unlocks it.
 
     Raises:
         UserError: as `check_run_folder`, or the run is finished.
@@ -194,12 +194,12 @@ def take_run_folder(folder: Path, record: dict) -> None:
 
 
 def check_shared(folder: Path, owner: str, patience: float = 60) -> None:
-    """Check that all processes see the folder that `owner`, the first one, has taken: each machine may have one.
+    """Check that all processes see the folder that the first one has locked: each machine may have one by that name.
 
     Args:
         folder: of the run.
-        owner: as the lock names it, since a killed run may have left one in another folder.
-        patience: seconds until a network file system must show what another machine has written.
+        owner: of the lock, the first process; a killed run may have left a lock in another folder.
+        patience: seconds for a network file system to show files of other machines.
 
     Raises:
         UserError: in all processes; names those that do not see it.
@@ -215,17 +215,17 @@ def check_shared(folder: Path, owner: str, patience: float = 60) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that `folder` is one that can be written to, or can be made.
+    """Check that `folder` can be written to, or created.
 
     Raises:
-        UserError: it is not, and why.
+        UserError: it cannot, with the reason.
     """
-    if not is_utf8(str(folder)):  # safetensors and Arrow write no other
+    if not is_utf8(str(folder)):  # safetensors and Arrow cannot write it
         raise UserError(f"--output_dir {folder}: is not UTF-8; name another folder")
     there = Path("/")
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        # Only making one tells: permissions say nothing in /proc, on a full disk, or about the length of a name.
+        # Only a trial tells: permissions say nothing about /proc, full disks or the length of names.
         with tempfile.TemporaryDirectory(prefix=".partial.probe-", dir=there) as probe:
             Path(probe, *folder.absolute().relative_to(there.absolute()).parts).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -244,10 +244,10 @@ def _differences(old: dict, new: dict) -> list[str]:
     """The flags in which two runs differ, as `--flag old, not new`."""
     flags = [f"stage {old.get('stage')}, not {new['stage']}"] if old.get("stage") != new["stage"] else []
     before, now = settings_of(old), settings_of(new)
-    # A Trainer from Python knows what it trains on, not how the command line names it; `check_same_corpus` compares it.
+    # A Trainer from Python does not know the folders as the command line has them; `check_same_corpus` compares them.
     idle = (*NOT_THE_RUN, "data_dir") if None in (old.get("script"), new["script"]) else NOT_THE_RUN
     for name, value in now.items():
-        # A run of a version without the flag had its default.
+        # A version without the flag ran with its default.
         saved = before.get(name, _DEFAULTS.get(name))
         if name == "data_dir" and old.get("script") and saved:  # earlier versions kept it as it was typed
             saved = [place_of_data(str(now["corpus"]), folder) for folder in saved]
@@ -264,10 +264,10 @@ def settings_of(record: dict) -> dict:
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, with a `+` if its files were changed since; None if git does not know this file.
+    """The commit of this code, with a `+` if files have changed since; None if this file is not under git.
 
-    An installed package may lie in somebody else's checkout, whose commit says nothing about this code. Files that git
-    does not know, such as recordings in the checkout, change no code.
+    An installed package may be inside an unrelated checkout, whose commit says nothing about this code. Files that are
+    not under git, such as recordings, do not count.
     """
     file = Path(__file__).resolve()
     try:

@@ -1,4 +1,4 @@
-"""Saving a trained model so that `from_pretrained` finds all it needs."""
+"""Saving a trained model with everything that `from_pretrained` needs."""
 
 import json
 import shutil
@@ -15,20 +15,20 @@ from ser_mtl.files import writing
 from ser_mtl.training.adapters import unwrap
 
 NO_AUTO_PEFT = "nothing: AutoPeftModel has no class for audio, use AutoModelForAudioClassification of transformers"
-"""The library that `AutoPeftModel` is told to import: its message then says what to use. A dot would cut it off."""
+"""The library that `AutoPeftModel` is told to import, so that its error says what to use. A dot would cut it off."""
 
 
 def save_model(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder: Path) -> None:
-    """Write the weights (of adapters, only the adapters), the config, the processor and the modeling file."""
+    """Write the weights (only the adapters, if there are any), the config, the processor and the modeling file."""
     with saving(folder) as partial:
         _write(model, processor, partial)
 
 
 @contextmanager
 def saving(folder: Path) -> Iterator[Path]:
-    """A folder to write a model to, whose files are then moved to `folder`.
+    """A temporary folder to write a model to; its files are then moved to `folder`.
 
-    Weights come last and whole: they are the sign that the model is there.
+    Weights are moved last, as the sign that the model is complete.
     """
     partial = folder / ".partial.model"
     shutil.rmtree(partial, ignore_errors=True)
@@ -49,7 +49,7 @@ def _write(model: SerMtlModel | PeftModel, processor: Wav2Vec2Processor, folder:
         config = json.loads(file.read_text(encoding="utf-8"))
         config["auto_mapping"] = {"base_model_class": type(unwrap(model)).__name__, "parent_library": NO_AUTO_PEFT}
         file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    # PEFT saves adapters alone; the Auto classes need the modeling file, and its class names in the config.
+    # PEFT saves only the adapters; the Auto classes need the modeling file, and its class names in the config.
     custom_object_save(unwrap(model), folder, config=unwrap(model).config)
     unwrap(model).config.save_pretrained(folder)
     processor.save_pretrained(folder)

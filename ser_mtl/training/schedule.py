@@ -1,10 +1,11 @@
-"""How long a stage trains, and the learning rate of each part of the model over the updates."""
+"""The number of updates of a training, and the learning rate of each part of the model over them."""
 
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 
 import torch
+from datasets import DatasetDict
 from torch.utils.data import DataLoader
 
 from ser_mtl.training.adapters import unwrap
@@ -12,25 +13,33 @@ from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.resuming import ResumableTrainer
+from ser_mtl.training.stage import Stage
 
 
 class ScheduledTrainer(ResumableTrainer):
     """A Trainer with `--min_updates`, `--head_start` and `--layer_decay`."""
 
     args: SerMtlArguments
-    updates_of_schedule: int | None = None  # if training is to end before its schedule
+    stage: Stage
+    parts: DatasetDict
+    updates_of_schedule: int | None = None  # if training ends before its schedule does
 
     def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
-        """As usual, for as many whole epochs as `--min_updates` asks for, if that is more."""
+        """As in transformers, but for enough whole epochs to have `--min_updates`.
+
+        An update counts by its share of utterances with an emotion: a corpus joined for its words takes none away.
+        """
         asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
-        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        emotions = self.parts["train"]["emotion"][:] if "emotion" in self.stage.tasks else [None]
+        annotated = sum(emotion is not None for emotion in emotions) or len(emotions)
+        args.num_train_epochs = max(asked, -(-args.min_updates * len(emotions) // (updates * annotated)))
         try:
             return super().set_initial_training_values(args, dataloader)
         finally:
             args.num_train_epochs = asked
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Group the encoder's parameters apart from the heads', and by layer if each has its own learning rate."""
+        """As in transformers, with parameter groups split into encoder and heads, and by learning rate."""
         refuse_idle_optimizer_flags(self.args, self.model)
         optimizer = super().create_optimizer(model)
         encoder = {id(parameter) for parameter in unwrap(self.model).encoder.parameters()}
@@ -46,7 +55,7 @@ class ScheduledTrainer(ResumableTrainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None) -> torch.optim.lr_scheduler.LRScheduler:
-        """The usual schedule. The encoder's starts after `--head_start`, with a warm-up of its own."""
+        """As in transformers, but the encoder's rate stays zero until `--head_start`, and then has its own warm-up."""
         num_training_steps = self.updates_of_schedule or num_training_steps
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         start = int(self.args.head_start * num_training_steps)

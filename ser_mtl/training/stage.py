@@ -16,11 +16,11 @@ _WITH_TASKS = "with gender or style"
 
 
 class DefaultTasks(list):
-    """Tasks that nobody asked for: which of them are trained is left to the corpus.
+    """Default tasks, which the user did not name: those that the corpus does not annotate are left out.
 
     Args:
         tasks: their names.
-        followers: settings that nobody asked for either, and that depend on the tasks.
+        followers: settings at their defaults, which depend on the tasks.
     """
 
     def __init__(self, tasks: Iterable[str], followers: Collection[str] = ()):
@@ -32,8 +32,8 @@ class DefaultTasks(list):
 class Stage:
     """The arguments of the method that both stages share.
 
-    A value of None for a setting of the encoder means "as in the encoder's own config". Elsewhere None stands for a
-    default that depends on other settings; the annotation is the type once `__post_init__` has settled it.
+    None for a setting of the encoder means "as in the encoder's own config". Elsewhere None is a default that depends
+    on other settings; the annotation is the type after `__post_init__`.
     """
 
     number: ClassVar[int] = 0
@@ -43,8 +43,8 @@ class Stage:
 
     tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
-    aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
-    ctc_scale: str = flag("characters", "What CTC is a mean over, else a sum.", choices=CTC_SCALES)
+    aux_weight: float = flag(0.1, "Weight of each auxiliary task: the paper's alpha, beta.")
+    ctc_scale: str = flag("characters", "What CTC is averaged over; batch: it is a sum.", choices=CTC_SCALES)
     fusion: str = flag("none", _FUSION, choices=("none", "concat"))
     scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
@@ -52,7 +52,7 @@ class Stage:
         "none",
         "balanced: each class counts the same in its loss.",
     )
-    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
+    soft_labels: bool = flag(False, "Train emotion on the raters' votes, if known.")
     layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
     layer_statistics: bool | None = flag(False, "The heads see mean and deviation over time of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
@@ -85,10 +85,10 @@ class Stage:
             )
 
     def leave_out(self, tasks: Collection[str]) -> None:
-        """Train without these of the default tasks; tasks that were asked for stay.
+        """Train without these tasks, if they are defaults; tasks that the user named stay.
 
         Raises:
-            UserError: fusion or SCL was asked for, and has too few tasks left.
+            UserError: fusion or SCL was asked for, and too few tasks are left for it.
         """
         if isinstance(self.tasks, DefaultTasks):
             followers = self.tasks.followers
@@ -133,7 +133,7 @@ class Stage1(Stage):
     probe_start: bool = flag(False, "Start the emotion head as a logistic regression.")
     trainable: str = flag(
         "all",
-        "All parameters; adapters or heads on a frozen encoder.",
+        "All parameters, or adapters or heads on a frozen encoder.",
         choices=("all", "adapters", "heads"),
     )
 

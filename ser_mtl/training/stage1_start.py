@@ -86,7 +86,7 @@ def feature_extractor_of(encoder: str) -> Wav2Vec2FeatureExtractor:
     if check_preprocessor(encoder, f"--encoder {encoder}"):
         try:
             own = AutoFeatureExtractor.from_pretrained(encoder, trust_remote_code=False)
-        except ValueError:  # one of the encoder's own, whose code is not run
+        except ValueError:  # it needs code of the repository, which is not run
             return _feature_extractor(normalise)
         normalise = getattr(own, "do_normalize", normalise) and family != "whisper"
     return _feature_extractor(normalise)

@@ -21,7 +21,7 @@ from ser_mtl.training.method import Earlier, Start, check_pretrained, commit_on_
 from ser_mtl.training.stage import Stage2
 
 _VIEWS = ("layer_weights", "layer_statistics")
-"""What the heads see: in stage 2 as in stage 1."""
+"""Settings of the heads' input: in stage 2 as in stage 1."""
 
 
 @dataclass
@@ -44,9 +44,9 @@ class SavedStage1:
 
 
 def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, list[float]] | None = None) -> Start:
-    """The model of stage 1 with the heads, the fusion and the adapters of stage 2; all but these are frozen.
+    """The model of stage 1 with the heads, the fusion and the adapters of stage 2; everything else is frozen.
 
-    A stage 1 that trained adapters hands its own adapters on, on the encoder they were trained on.
+    The adapters of a stage 1 that trained adapters are continued, on the same encoder.
 
     Raises:
         UserError: the model cannot be loaded, is not of stage 1, or does not fit the corpus or the flags.
@@ -64,7 +64,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
     for view in _VIEWS:
         setattr(config, view, getattr(stage1.config, view))
     if stage1.lora is not None:
-        config.bottleneck_dim = stage1.config.bottleneck_dim  # they are there, whatever is trained
+        config.bottleneck_dim = stage1.config.bottleneck_dim  # stage 1 has bottlenecks, whatever is trained now
     with hub_errors(f"--stage1 {stage1.name}: the weights in {stage1.base} cannot be loaded"):
         model = load_base(stage1, config, new)
     check_pretrained(model, f"--stage1 {stage1.name}: {stage1.base}")
@@ -78,7 +78,7 @@ def stage2_start(stage: Stage2, labels: dict[str, list[str]], scales: dict[str, 
 
 
 def new_heads(stage1: SavedStage1, labels: dict[str, list[str]]) -> tuple[str, ...]:
-    """The tasks whose labels differ from those of stage 1: their classifiers start anew, which is said in a line."""
+    """The tasks whose labels differ from stage 1's: their classifiers start anew, which a notice says."""
     own = stage1.config.labels or {}
     theirs = {task: own[task] for task in stage1.config.classification_tasks if task in labels}
     others = {task: names for task, names in theirs.items() if names != labels[task]}
@@ -89,7 +89,7 @@ def new_heads(stage1: SavedStage1, labels: dict[str, list[str]]) -> tuple[str, .
 
 
 def load_base(stage1: SavedStage1, config: SerMtlConfig, new: tuple[str, ...]) -> SerMtlModel:
-    """The weights that stage 2 freezes, under heads of which these tasks' are new."""
+    """The model with the weights that stage 2 freezes; the classifiers of the tasks in `new` are random."""
     load = partial(SerMtlModel.from_pretrained, stage1.base, config=config, revision=stage1.revision)
     if stage1.lora is not None:
         return load(_in_adapter=tuple(stage1.lora.modules_to_save or ()))
@@ -137,7 +137,7 @@ def read_stage1(name: str) -> SavedStage1:
 
 
 def check_fits(stage: Stage2, stage1: SavedStage1) -> None:
-    """Check that both stages have sizes that go together.
+    """Check that the sizes of both stages agree.
 
     Raises:
         UserError: names the flag and the value it must have.
@@ -152,4 +152,4 @@ def check_fits(stage: Stage2, stage1: SavedStage1) -> None:
         sizes |= {"lora_rank": stage1.lora.r, "lora_alpha": stage1.lora.lora_alpha}
     for name, value in sizes.items():
         if getattr(stage, name) != value:
-            raise UserError(f"--{name} {getattr(stage, name)}: that of --stage1 {stage1.name} is {value}")
+            raise UserError(f"--{name} {getattr(stage, name)}: must be {value}, as in --stage1 {stage1.name}")

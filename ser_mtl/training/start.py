@@ -1,4 +1,4 @@
-"""What a Trainer is given, and the model a stage starts from, for the tasks that the corpus has."""
+"""Checks of a Trainer's arguments, and the model that a stage starts from, for the tasks that the corpus has."""
 
 from collections.abc import Iterable
 
@@ -24,10 +24,10 @@ from ser_mtl.training.stage2_start import stage2_start
 
 
 def leave_out_unusable(stage: Stage, parts: DatasetDict, tasks: Iterable[str]) -> list[str]:
-    """Leave out those of these tasks that nobody asked for and that the corpus has no labels for; name each in a line.
+    """Leave out the tasks that are defaults and that the corpus has no labels for, with a notice for each.
 
     Raises:
-        UserError: the corpus has no emotions, or fusion or SCL was asked for, and has too few tasks left.
+        UserError: the corpus has no emotions; or fusion or SCL was asked for, and too few tasks are left for it.
     """
     if not isinstance(stage.tasks, DefaultTasks):
         return []
@@ -62,7 +62,7 @@ def start_of(stage: Stage, parts: DatasetDict) -> Start:
 
 
 def check_given(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
-    """Check what a Trainer is given, and leave out the default tasks that the corpus has no labels for.
+    """Check a Trainer's arguments against the corpus, and leave out default tasks that it has no labels for.
 
     Raises:
         UserError: names the argument, or what the corpus lacks.
@@ -74,7 +74,7 @@ def check_given(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None
 
 
 def check_arguments(stage: Stage, args: SerMtlArguments, parts: DatasetDict) -> None:
-    """Check that the arguments of a Trainer are what they should be.
+    """Check the types of a Trainer's arguments.
 
     Raises:
         UserError: names the argument.

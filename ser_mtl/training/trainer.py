@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, ProgressCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from answers_ser_mtl import heard_characters, transcripts_of
+from answers_ser_mtl import greedy_ctc, transcripts_of
 from ser_mtl.corpora.batching import Collator, LengthGroupedSampler
 from ser_mtl.corpora.leaks import audio_digests, check_no_shared_audio
 from ser_mtl.corpora.split_record import split_record, with_content
@@ -29,7 +29,7 @@ from ser_mtl.metrics import MEAN_CCC, METRICS
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import unwrap
 from ser_mtl.training.arguments import SerMtlArguments
-from ser_mtl.training.beginning import Beginning, nothing_made, one_line_before_it
+from ser_mtl.training.beginning import Beginning, blaming_flags, no_empty_folder
 from ser_mtl.training.callbacks import (
     EarlyStopping,
     EpochProgress,
@@ -71,7 +71,7 @@ class SerMtlTrainer(ExactLossTrainer):
         stage: `Stage1` or `Stage2`: the method.
         args: of training.
         parts: the split corpus: "train" and, if there are any, "dev" and "test" (`ser_mtl.split`).
-        record: what `args.json` will hold; by default made of the arguments.
+        record: the content of `args.json`; by default made from the arguments.
         start: the model to train; by default the one that the stage starts from.
         **kwargs: as for `Trainer`, such as `callbacks`.
 
@@ -83,9 +83,9 @@ class SerMtlTrainer(ExactLossTrainer):
     history: list[dict] | None = None
     line: dict | None = None
     dev_predictions: list[dict] | None = None
-    shows_line = True  # the first of two trainings has no reader
-    seconds_before = 0.0  # of an earlier training that belongs to this one
-    research: str | None = None  # what the model has that `ser_mtl.load` does not know, of a subclass
+    shows_line = True  # False for the first training of --refit, whose results nobody reads
+    seconds_before = 0.0  # seconds of that first training
+    research: str | None = None  # set by a subclass whose model `ser_mtl.load` cannot load: what is special about it
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class SerMtlTrainer(ExactLossTrainer):
         self.rows_of_parts = batch_rows(self.corpus, parts)
         training_set = training_rows(self.rows_of_parts["train"], model, args)
         self.beginning = Beginning(self._write_record, args)
-        with nothing_made(Path(args.output_dir)), one_line_before_it(self.beginning):
+        with no_empty_folder(Path(args.output_dir)), blaming_flags(self.beginning):
             super().__init__(
                 model=self.start.model,
                 args=args,
@@ -123,18 +123,18 @@ class SerMtlTrainer(ExactLossTrainer):
         self.labels, self.tokenizer = self.start.labels, self.start.processor.tokenizer
         self.values = model.config.value_tasks
         self.metric = SerMtlMetric(self.labels)
-        self.settle_loss()
+        self.prepare_loss()
         self._add_callbacks()
-        self.before_dev = set(parts["train"]["speaker"][:])  # speakers of the training that dev was held out of
+        self.before_dev = set(parts["train"]["speaker"][:])  # training speakers of the model that predicts dev
 
     def _check_audio(self, known: bool) -> None:
-        """Check that no recording is on two sides, nor, unless this is known, one that the start was trained on."""
+        """Check that parts share no recording and, unless `known`, that the earlier model was not trained on any."""
         check_no_shared_audio(self.parts, self.corpus)
         if self.start.earlier is not None and not known:
             check_never_heard(self.start.earlier, self.parts, audio_digests(self.corpus))
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As usual, whatever the precision of an earlier Trainer of this process."""
+        """As in transformers, whatever the precision of an earlier Trainer in this process."""
         AcceleratorState._reset_state()
         super().create_accelerator_and_postprocess()
 
@@ -152,7 +152,7 @@ class SerMtlTrainer(ExactLossTrainer):
         if self.args.measure_oracle:
             self.add_callback(MeasureTestFold(self, self.rows_of_parts["test"]))
         self.pop_callback(PrinterCallback)
-        self.add_callback(self.divergence)  # after all that decide what is saved
+        self.add_callback(self.divergence)  # after all callbacks that decide what is saved
         self.add_callback(self.beginning)
         if self.pop_callback(ProgressCallback):
             self.add_callback(self.progress)
@@ -172,13 +172,13 @@ class SerMtlTrainer(ExactLossTrainer):
                 began, training cannot start with a flag, or it diverges.
         """
         folder = Path(self.args.output_dir)
-        with nothing_made(folder):
+        with no_empty_folder(folder):
             begin = self._take(folder, resume_from_checkpoint)
             try:
                 self.line = line_of(self) if self.shows_line else None
                 if begin is None and getattr(self.stage, "probe_start", False):
                     start_from_probe(self)
-                with one_line_before_it(self.beginning), closing(self.progress), self.stop_on_signal:
+                with blaming_flags(self.beginning), closing(self.progress), self.stop_on_signal:
                     output = self.train_from(begin, **kwargs)
                 self.history = list(self.state.log_history)  # `evaluate` adds to it, whatever it evaluates
                 self._calibrate()
@@ -194,12 +194,12 @@ class SerMtlTrainer(ExactLossTrainer):
     def finish(self, leaks: dict | None = None) -> dict:
         """Evaluate the trained model on the test fold and complete the run's folder, as the scripts do.
 
-        Without a test in `parts`, of `split(corpus, fold="all")`, there are no predictions and no figures of emotion.
-        It then has `results.json`, the predictions, the history, the figures and the model card, and no checkpoints.
-        With `push_to_hub` the run is published.
+        The folder then has `results.json`, the predictions, the history, the figures and the model card, and no
+        checkpoints. Without a test fold, as of `split(corpus, fold="all")`, there are no predictions and no figures of
+        emotion. With `push_to_hub` the run is published.
 
         Args:
-            leaks: what test and training share, if it is known already (`ser_mtl.corpora.leaks.find_leaks`).
+            leaks: the result of `ser_mtl.corpora.leaks.find_leaks`, if it is known already.
 
         Returns:
             The content of `results.json`.
@@ -213,7 +213,7 @@ class SerMtlTrainer(ExactLossTrainer):
         return results
 
     def _take(self, folder: Path, checkpoint: str | bool | None) -> str | None:
-        """Take the output folder for this run. The checkpoint to resume from, if any."""
+        """Lock the output folder for this run, and return the checkpoint to resume from, if any."""
         begin = refusal = None
         if self.is_world_process_zero():
             try:
@@ -273,7 +273,7 @@ class SerMtlTrainer(ExactLossTrainer):
         return output
 
     def _as_rows(self, utterances: Dataset | None) -> Dataset | None:
-        """Utterances as rows for batches. Utterances of another corpus are prepared first, and join `self.corpus`."""
+        """Utterances as rows for batches. Those of another corpus are prepared first, and appended to `self.corpus`."""
         if utterances is None:
             if self.eval_dataset is None:
                 raise UserError("evaluate: there is no development set; name the utterances, such as parts['test']")
@@ -297,9 +297,9 @@ class SerMtlTrainer(ExactLossTrainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys=None
     ) -> tuple[Tensor | None, dict[str, Tensor], Tensor]:
-        """Predict a batch: (loss, {task: probabilities, values or characters with -100 behind}, rows of the corpus).
+        """Predict a batch: (loss, {task: probabilities, values or characters padded with -100}, rows of the corpus).
 
-        Beside them are the embeddings, `<task>_embedding`.
+        The embeddings are among the predictions, as `<task>_embedding`.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
@@ -307,9 +307,7 @@ class SerMtlTrainer(ExactLossTrainer):
         predictions = {task: logits.float().softmax(dim=-1) for task, logits in (outputs.task_logits or {}).items()}
         predictions |= outputs.task_values or {}
         if outputs.asr_logits is not None:
-            predictions["asr"] = heard_characters(
-                outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id
-            )
+            predictions["asr"] = greedy_ctc(outputs.asr_logits, outputs.frame_lengths, self.tokenizer.pad_token_id)
         predictions |= {f"{task}_embedding": x.float() for task, x in (outputs.embeddings or {}).items()}
         return outputs.loss, predictions, inputs["row"]
 
@@ -322,7 +320,7 @@ class SerMtlTrainer(ExactLossTrainer):
         probabilities = {task: predictions[task] for task in self.labels if task in predictions}
         more["values"] = {task: predictions[task] for task in self.values if task in predictions}
         check_finite_rows(utterances["id"], probabilities | more["values"], self.state.global_step)
-        if "asr" in self.stage.tasks:  # else the layers have moved on from under the CTC head
+        if "asr" in self.stage.tasks:  # else training has changed the layers under the CTC head
             more["hypotheses"] = self.transcripts(predictions["asr"])
         return prediction_rows(utterances, self.labels, probabilities, **more)
 

@@ -1,4 +1,4 @@
-"""What the CCC of values takes from a whole update, before the first of its batches is trained on."""
+"""The sums over a whole update that the CCC needs, before the first of its batches is trained on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def sums_of_update(trainer: ExactLossTrainer, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The `concordance_sums` of each value over the batches of an update, in all processes.
+    """The `concordance_sums` of each value task over the batches of an update, in all processes.
 
-    They take a forward pass without gradients. It draws the same random numbers as the one with gradients that follows,
-    so both give the same values (Gao et al. 2021, "Scaling deep contrastive learning batch size"). An update of one
-    batch needs none: the batch has its own sums.
+    They take a forward pass without gradients. It draws the same random numbers as the pass with gradients that
+    follows, so both give the same values (Gao et al. 2021, "Scaling deep contrastive learning batch size"). An update
+    of one batch needs no such pass: the batch has its own sums.
 
     Returns:
-        (6,) by task; nothing if there are no values, or only one batch.
+        (6,) by task; empty if there are no value tasks, or only one batch.
     """
     if not trainer.values or (len(batches) == 1 and trainer.args.world_size == 1):
         return {}

@@ -15,6 +15,7 @@ import soundfile
 from helpers.tiny import SAMPLING_RATE, check_one_line, contents, run_script, tone
 from helpers.untrained import write_clips, write_model
 
+import answers_ser_mtl
 from ser_mtl.annotation import jobs, plan, shards
 from ser_mtl.annotation.manifest import unfinished
 from ser_mtl.annotation.work import Place, Task, _settings
@@ -127,17 +128,15 @@ def test_each_process_begins_with_its_share_and_then_takes_what_is_left():
 
 
 def test_an_interrupted_run_leaves_whole_shards_and_resumes(clips, model, undisturbed, tmp_path, monkeypatch):
-    from answers_ser_mtl import _answer_batch
-
-    calls = iter(range(3))
+    calls, answer_batch = iter(range(3)), answers_ser_mtl._Inference.answer_batch
 
     def interrupt(*batch):
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return _answer_batch(*batch)
+        return answer_batch(*batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr("answers_ser_mtl._answer_batch", interrupt)
+        patch.setattr("answers_ser_mtl._Inference.answer_batch", interrupt)
         ended = run_script("annotate", flags(clips, tmp_path, model))
     assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl annotate: stopped")
     left = contents(tmp_path)
@@ -315,7 +314,7 @@ def test_other_recordings_under_the_same_names_are_refused_and_a_changed_one_is_
         begun(data, output)
     for file in first[1:]:
         (data / file).write_bytes(b"longer than before" * 10_000)
-    with pytest.raises(UserError, match=r"--data_dir .*: holds other recordings .* under the same names"):
+    with pytest.raises(UserError, match=r"--data_dir .*: its recordings are not those that .* the sizes of all"):
         begun(data, output)
 
 

@@ -19,17 +19,17 @@ from transformers import Wav2Vec2Config
 from benchmarks import budget
 from benchmarks.budget import CARDS, Card, Flags, flags_that_fit
 from benchmarks.updates import (
-    AsOnAGpu,
     Cost,
-    Living,
-    Saved,
+    GpuAutocast,
+    LiveBytes,
+    SavedBytes,
     Update,
     batch_of,
     cost_of,
     ctc_without_data,
     efficient_attention,
-    emptied,
     model_of,
+    with_empty_weights,
 )
 
 DIM, FF = 64, 128
@@ -58,7 +58,7 @@ MIDDLE = {
 
 
 def test_memory_is_counted_as_long_as_a_tensor_lives():
-    with Living() as living:
+    with LiveBytes() as living:
         a = torch.zeros(100)
         b = a[10:].view(2, 45)  # the same memory
         c = a * 2
@@ -72,7 +72,7 @@ def test_memory_is_counted_as_long_as_a_tensor_lives():
 
 def test_saved_bytes_are_inputs_and_what_the_gradient_needs_without_parameters():
     model, inputs = nn.Linear(32, 48), torch.randn(5, 32)
-    with (found := Saved(model)):
+    with (found := SavedBytes(model)):
         F.gelu(model(inputs)).sum()
     assert found.bytes == 4 * (5 * 32 + 5 * 48)  # what the layer multiplies with its gradient, and what GELU saw
 
@@ -106,9 +106,9 @@ def test_half_precision_saves_what_torchs_own_autocast_saves_on_a_gpu(stage):
     for device in ("cpu", "cuda"):
         model = model_of(ENCODER, stage).train()
         with FakeTensorMode(), torch.device(device), patch.object(F, "ctc_loss", ctc_without_data):
-            model, batch, saved = emptied(model), batch_of(update, 8), Saved(nn.Identity())
+            model, batch, saved = with_empty_weights(model), batch_of(update, 8), SavedBytes(nn.Identity())
             if device == "cpu":
-                with AsOnAGpu(torch.bfloat16), saved:
+                with GpuAutocast(torch.bfloat16), saved:
                     model(**batch)
             else:
                 kernel = patch.object(F, "scaled_dot_product_attention", efficient_attention)

@@ -151,7 +151,7 @@ def test_an_interrupted_predict_leaves_the_old_file(finished, good_corpus, tmp_p
     def interrupt(*batch):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("answers_ser_mtl._answer_batch", interrupt)
+    monkeypatch.setattr("answers_ser_mtl._Inference.answer_batch", interrupt)
     recording = next(good_corpus.glob("*.wav"))
     ended = run_script("predict", [recording, "--model", finished, "--output", tmp_path / "answers"])
     assert (ended.code, ended.stderr.splitlines()[-1]) == (130, "ser-mtl predict: stopped")

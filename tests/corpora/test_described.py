@@ -183,7 +183,7 @@ def test_pointers_of_git_lfs_are_no_recordings(tmp_path):
         ([], "no audio files of SAVEE here; get it from http://kahlan"),
         (["a.txt"], "no audio files of SAVEE here"),
         (["DC/a01.mp4"], "1 videos such as DC/a01.mp4, but no audio; extract their sound.*ffmpeg"),
-        (["x/hello.wav"], "none of its 1 audio files, such as x/hello.wav, is called like .*is it SAVEE"),
+        (["x/hello.wav"], "none of its 1 audio files, such as x/hello.wav, has a name like .*is it SAVEE"),
     ],
 )
 def test_a_folder_without_the_corpus_says_what_is_missing(tmp_path, files, said):
@@ -305,9 +305,7 @@ def test_two_files_of_one_id_and_different_labels_are_no_copies(tmp_path):
     page, root = own(
         tmp_path, OWN.replace("[maps", 'id = "{speaker}-{number}"\n[maps', 1), ["angry/anna_3.wav", "sad/anna_3.wav"]
     )
-    with pytest.raises(
-        UserError, match=r"angry/anna_3.wav and sad/anna_3.wav have the id anna-3 in common, and different"
-    ):
+    with pytest.raises(UserError, match=r"angry/anna_3.wav and sad/anna_3.wav have the same id anna-3, but different"):
         load_corpus(page, root)
 
 
@@ -319,7 +317,7 @@ def test_two_files_of_one_id_and_different_labels_are_no_copies(tmp_path):
         ('[columns]\nmood = "{x}"', "columns.mood is unknown; known: activation, dialog"),
         ('[[tables]]\nfile = "x"', "tables.file is unknown"),
         ('[[tables]]\nfiles = "x"', "another form"),
-        ('audio = "{emotion!}"', r"pattern '\{emotion!\}': \{emotion!\} is no part"),
+        ('audio = "{emotion!}"', r"pattern '\{emotion!\}': \{emotion!\} is not a part"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nline = "("', "is not a valid regular expression"),
         ("maps = 3", "another form"),
         ('audio = "{speaker}"\n[maps.emotion]\na = 3', "another form"),

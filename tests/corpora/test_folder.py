@@ -196,7 +196,7 @@ def _folds(corpus) -> dict[str, int]:
         ("filename,speaker\na.wav,x\n", r"unknown columns: 'filename' \(did you mean 'file_name'\?\)"),
         ("file_name,Speaker,emotoin\na.wav,x,1\n", r"'Speaker' \(did you mean 'speaker'\?\), 'emotoin' \(did you mean"),
         ("file_name;speaker;styl\na.wav;x;a\n", r"unknown columns: 'styl' \(did you mean 'style'\?\); rename"),
-        ("file_name,speaker,style\na.wav,x,all\n", r"'style': results have 'all' for all utterances; call the style"),
+        ("file_name,speaker,style\na.wav,x,all\n", r"'style': 'all' means all utterances in results; rename the style"),
         ("file_name,speaker,speaker\na.wav,x,y\n", r"column 'speaker' appears twice"),
         ("file_name,speaker,\na.wav,x,sad\n", r"column 3 has no name; name it in the first row, or remove it"),
         (",file_name,speaker\nsad,a.wav,x\n", r"column 1 has no name"),

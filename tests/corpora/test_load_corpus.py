@@ -35,7 +35,7 @@ def run_python(code: str, *argv: object) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_importing_the_package_imports_no_library():
+def test_importing_the_corpora_imports_no_library():
     code = "import sys, ser_mtl.corpora; print(*{'datasets', 'numpy', 'torch', 'transformers'} & set(sys.modules))"
     assert run_python(code) == "\n"
 

@@ -33,7 +33,7 @@ def own(tmp_path: Path, page: str, names: list[str]) -> tuple[str, Path]:
         ("odd = 2020-01-01", "another form"),
         ("a = " + "[" * 20_000, "is not valid TOML"),
         ('audio = "{1a}"', "is not a valid regular expression"),
-        ('audio = "{a:99999999999}"', "is no part"),
+        ('audio = "{a:99999999999}"', "is not a part"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nline = "x{99999999999}"', "is not a valid regular expression"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nencoding = 3', "another form"),
         ('[[tables]]\nfiles = "x"\naudio = "{a}"\nfields = 3', "another form"),

@@ -61,7 +61,7 @@ def test_a_comma_may_be_the_decimal_sign(tmp_path):
 @pytest.mark.parametrize("cell", ["high", "3 of 5", "inf", "1,2,3", "nan5", "1e300"])
 def test_a_cell_that_is_no_number_stops_with_its_row(tmp_path, cell):
     folder = folder_of(tmp_path / "mine", f'file_name,speaker,valence\na.wav,x,1.0\nb.wav,y,"{cell}"\n')
-    with pytest.raises(UserError, match=r"metadata\.csv, row 3: column 'valence' holds .* which is no number"):
+    with pytest.raises(UserError, match=r"metadata\.csv, row 3: column 'valence' holds .* which is not a number"):
         read_folder([folder])
 
 
@@ -98,7 +98,7 @@ def test_a_dataset_has_values_and_nan_is_none(tmp_path):
     columns = {"file_name": ["a.wav", "b.wav"], "speaker": ["x", "y"], "arousal": [math.nan, 2.5], "valence": [1, 2]}
     corpus = read_dataset(Dataset.from_dict(columns), tmp_path / "mine")
     assert (corpus["activation"][:], corpus["valence"][:]) == ([None, 2.5], [1, 2])
-    with pytest.raises(UserError, match="'activation' and 'arousal' are one"):
+    with pytest.raises(UserError, match="'activation' and 'arousal' mean the same"):
         read_dataset(Dataset.from_dict(columns | {"activation": [1.0, 2.0]}), tmp_path / "mine")
 
 

@@ -117,7 +117,7 @@ def test_groups_are_the_annotated_styles(metric):
 
 def test_a_style_does_not_take_the_place_of_all_utterances(metric):
     rows = [{"emotion": "sad", "style": "all"}]
-    with pytest.raises(UserError, match="style 'all': results have this name for all utterances"):
+    with pytest.raises(UserError, match="style 'all': means all utterances in results"):
         metrics_by_group(metric, rows, rows)
 
 

@@ -178,11 +178,12 @@ def contents_of_run(world: World, source: Path, item: tuple, folder: Path) -> No
     """What `ser-mtl publish` sends of a damaged run, up to the Hub."""
     from ser_mtl.hub.base import Base
     from ser_mtl.hub.contents import files_to_publish
+    from ser_mtl.hub.options import Options
 
     run = _damaged(source, *item, folder)
     base = Base("ada/ser", "0" * 40, of_stage1=True) if source == world.stage2 else None
     before = names_in(folder)
-    code = run_program(lambda: files_to_publish(run, "ada/made", base, keep_names=False))
+    code = run_program(lambda: files_to_publish(run, "ada/made", base, Options(public=True)))
     check_nothing_left(folder, before, code)
 
 

@@ -59,7 +59,7 @@ def test_an_organisation_of_others_or_one_that_is_only_read_is_named(hub):
         check("lab/ser")
 
 
-def test_a_repository_that_exists_is_asked_itself(hub):
+def test_an_existing_repository_is_asked_about_its_own_rights(hub):
     HfApi().create_repo("ada/ser", private=False)
     with pytest.raises(UserError, match=r"ada/ser: is public.*--no_hub_private_repo"):
         check("ada/ser")

@@ -19,7 +19,7 @@ from test_export import padded_batch, random_model
 from transformers import Wav2Vec2Processor
 
 import ser_mtl
-from answers_ser_mtl import adapters_off, transcribing
+from answers_ser_mtl import adapters_off, transcript_source
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.hub import onnx as exporting
 from ser_mtl.hub.onnx import OnnxModel, export, quantize, set_metadata, write_onnx
@@ -56,13 +56,13 @@ def run_graph(file: Path, waveforms: torch.Tensor, mask: torch.Tensor) -> dict[s
 def check_same(outputs: dict[str, torch.Tensor], model: SerMtlModel, waveforms: torch.Tensor, mask: torch.Tensor):
     with torch.inference_mode():
         expected = model(waveforms, mask)
-        with adapters_off(model) if transcribing(model) == "frozen" else nullcontext():
+        with adapters_off(model) if transcript_source(model) == "frozen" else nullcontext():
             characters = model(waveforms, mask).asr_logits
     close = {"atol": 1e-4, "rtol": 0}
     assert outputs["frame_lengths"].tolist() == expected.frame_lengths.tolist()
     for task, logits in expected.task_logits.items():
         torch.testing.assert_close(outputs[f"{task}_logits"], logits, **close)
-    assert ("asr_logits" in outputs) == (transcribing(model) is not None)
+    assert ("asr_logits" in outputs) == (transcript_source(model) is not None)
     if "asr_logits" in outputs:
         for row, frames in enumerate(expected.frame_lengths):
             torch.testing.assert_close(outputs["asr_logits"][row, :frames], characters[row, :frames], **close)

@@ -101,7 +101,7 @@ def test_a_pattern_that_no_shell_has_expanded_is(tmp_path, monkeypatch):
         Path(name).touch()
     found = find_audio(map(Path, ["**/*.wav", "deep/[1].wav", "*.mp3"]))
     assert list(map(str, found.files)) == ["a.wav", "deep/[1].wav", "deep/b.wav", "deep/[1].wav"]
-    assert found.faults == ["*.mp3: nothing fits this pattern"]
+    assert found.faults == ["*.mp3: nothing matches this pattern"]
 
 
 # ------------------------------------------------------------------------------------------------------ ser-mtl predict

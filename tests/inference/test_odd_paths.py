@@ -61,7 +61,7 @@ def test_formats_of_ffmpeg_are_counted_with_their_command(finished2, folder, mon
     check_one_line(run_script("predict", [folder, "--model", finished2]), "predict", "5 audio files", "ffmpeg -i ")
 
 
-def test_with_ffmpeg_they_are_answered_as_their_wav(finished2, folder, tmp_path, monkeypatch):
+def test_with_ffmpeg_other_formats_are_answered_as_their_wav(finished2, folder, tmp_path, monkeypatch):
     (folder / "b.m4a").write_bytes(b"ftypM4A ")
     program = tmp_path / "bin/ffmpeg"
     program.parent.mkdir()

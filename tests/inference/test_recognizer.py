@@ -222,7 +222,7 @@ def test_auto_is_bfloat16_where_the_cpu_computes_in_it(finished2, monkeypatch, n
     assert recognizer.model.dtype == (torch.bfloat16 if native else torch.float32)
 
 
-def test_it_answers_in_bfloat16_too(finished2, mono):
+def test_a_recognizer_in_bfloat16_gives_answers(finished2, mono):
     exact = ser_mtl.load(finished2, device="cpu")((mono, SAMPLING_RATE))
     for dtype in ("bfloat16", torch.bfloat16):
         recognizer = ser_mtl.load(finished2, device="cpu", dtype=dtype)

@@ -12,7 +12,7 @@ from helpers.tiny import SAMPLING_RATE, run_script, tone
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 
 import ser_mtl
-from answers_ser_mtl import transcribing
+from answers_ser_mtl import transcript_source
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import Notice
@@ -70,13 +70,13 @@ def test_the_other_answers_are_those_with_the_adapters_on():
 def test_a_stage_two_that_learned_to_transcribe_does_so_itself():
     _, adapted = stage2(tasks=("emotion", "asr", "gender"))
     heard = [answer["transcript"] for answer in infer(adapted, PROCESSOR, utterances())]
-    assert transcribing(adapted) == "adapted" and heard == transcripts(adapted)
+    assert transcript_source(adapted) == "adapted" and heard == transcripts(adapted)
 
 
 def test_without_the_layers_of_its_ctc_head_no_model_transcribes():
     merged = attach_adapters(stage2()[0], "base", 4, 4).merge_and_unload()
     for model in (merged, stage2()[0], stage2(save_ctc_head=True)[1]):
-        assert transcribing(model) is None
+        assert transcript_source(model) is None
         assert all("transcript" not in answer for answer in infer(model, PROCESSOR, utterances()))
 
 

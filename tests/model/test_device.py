@@ -11,7 +11,7 @@ from helpers.waiting import Waiting
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.updates import emptied
+from benchmarks.updates import with_empty_weights
 from modeling_ser_mtl import SerMtlModel
 from ser_mtl.model.spec_augment import SpecAugment
 from ser_mtl.training.adapters import attach_adapters, freeze_for_full_finetuning
@@ -74,7 +74,7 @@ def test_the_forward_pass_and_its_losses_stay_on_the_device(encoder, stage, monk
     monkeypatch.setattr("torch.nn.functional.ctc_loss", ctc_of_the_device)
     model = model_of(stage, encoder).train()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        model, batch = emptied(model), batch_of(stage)
+        model, batch = with_empty_weights(model), batch_of(stage)
         copied = ["aten::_to_copy"] if encoder == "Whisper" else []  # its filters follow the first waveforms
         for dtype, expected in ((torch.bfloat16, copied), (torch.float16, [])):
             with Waiting() as waiting, autocast(dtype):

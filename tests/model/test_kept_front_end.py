@@ -87,7 +87,7 @@ def test_auto_leaves_half_of_the_free_disk_alone_and_says_so(cache, monkeypatch)
     ):
         assert with_features(corpus, model, EXTRACTOR, CPU) is corpus
     assert not list(cache.glob("features-*"))
-    monkeypatch.setattr(front_end, "SAID", 0)
+    monkeypatch.setattr(front_end, "ANNOUNCED", 0)
     with pytest.warns(Notice, match=r"output is kept, \d+\.\d kB in "):
         kept = with_features(corpus, model, EXTRACTOR, CPU, always=True)
     assert sum(kept.data.column(name).nbytes for name in ("features", "scales")) == pytest.approx(needed, rel=0.05)

@@ -135,7 +135,7 @@ def test_the_auto_class_gives_the_logits_of_the_run(runs, loaded, name):
     assert_same(loaded[name], outputs(SerMtlModel.from_pretrained(runs[name])))
 
 
-def test_the_merged_model_gives_them_to_rounding(runs, loaded):
+def test_the_merged_model_gives_the_same_logits_to_rounding(runs, loaded):
     assert_same(loaded["stage2-merged"], outputs(SerMtlModel.from_pretrained(runs["stage2"])), tolerance=1e-5)
 
 

@@ -33,7 +33,7 @@ def test_a_space_of_adapters_answers_as_they_do(finished2, tmp_path):
     assert not names & {"predictions.jsonl", "split.json", "results.json", "__pycache__"}
 
 
-def test_its_code_is_all_of_the_package(small_model, tmp_path):
+def test_the_code_of_a_space_is_all_of_the_package(small_model, tmp_path):
     assert write(tmp_path / "space", "--model", small_model).code == 0
     space, package = tmp_path / "space", Path(ser_mtl.__file__).parent
     files = [file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
@@ -43,7 +43,7 @@ def test_its_code_is_all_of_the_package(small_model, tmp_path):
 
 
 @pytest.mark.slow
-def test_its_code_runs_without_this_checkout(small_model, tmp_path):
+def test_the_code_of_a_space_runs_without_this_checkout(small_model, tmp_path):
     assert write(tmp_path / "space", "--model", small_model).code == 0
     space = tmp_path / "space"
     program = "import runpy, sys; runpy.run_path('app.py'); print(sys.modules['ser_mtl.page.app'].__file__)"
@@ -53,7 +53,7 @@ def test_its_code_runs_without_this_checkout(small_model, tmp_path):
     assert Path(ended.stdout.strip()) == space / "ser_mtl" / "page" / "app.py", ended.stderr
 
 
-def test_its_head_is_what_the_hub_reads(small_model, tmp_path):
+def test_the_readme_of_a_space_has_the_keys_of_the_hub(small_model, tmp_path):
     write(tmp_path / "space", "--model", "me/model", "--max_seconds", 60)
     _, head, text = (tmp_path / "space" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     head = yaml.safe_load(head)

@@ -459,7 +459,7 @@ def test_norms_are_means_beside_that_of_emotion(tmp_path):
             "need the same",
         ),
         ("results.json", lambda content: content["test"]["all"].pop("emotion"), "no labels"),
-        ("predictions.jsonl", lambda rows: rows.clear(), "no utterance with a label"),
+        ("predictions.jsonl", lambda rows: rows.clear(), "no utterance with an emotion label"),
         ("predictions.jsonl", lambda rows: rows[0].update(id="another"), "t1-full-ser-asr, t1-full-ser"),
     ],
 )

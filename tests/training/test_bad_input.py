@@ -394,7 +394,7 @@ def test_a_stage1_that_heard_the_test_under_another_name_is_refused(tmp_path, go
 
 
 @pytest.mark.parametrize("joined_before", [True, False])
-def test_it_is_found_out_too_where_one_of_them_joined_several_folders(tmp_path, good_corpus, finished, joined_before):
+def test_a_stage1_that_heard_the_test_in_joined_folders_is_refused(tmp_path, good_corpus, finished, joined_before):
     """Ids of joined folders have the folder's name in front."""
     more = write_corpus(tmp_path / "more")
     stage1 = shutil.copytree(finished, tmp_path / "stage1")
@@ -410,7 +410,7 @@ def test_it_is_found_out_too_where_one_of_them_joined_several_folders(tmp_path, 
     check_refused("run_stage2", flags, "--stage1", "same fold")
 
 
-def test_it_is_found_out_too_where_the_folder_is_a_link_of_another_name(tmp_path, good_corpus, finished):
+def test_a_stage1_that_heard_the_test_behind_a_link_is_refused(tmp_path, good_corpus, finished):
     """Published settings have a folder by the name that was typed."""
     (tmp_path / "elsewhere").mkdir()
     shutil.copytree(good_corpus, tmp_path / "elsewhere/version1")

@@ -28,19 +28,19 @@ def saved(monkeypatch, figures: list[float], best_is_kept: bool = True) -> list[
     return written
 
 
-def test_where_dev_got_better(monkeypatch):
+def test_a_checkpoint_is_written_where_dev_got_better(monkeypatch):
     assert saved(monkeypatch, [0.5, 0.4, 0.6]) == [1, 3]
 
 
-def test_when_the_last_is_ten_minutes_old(monkeypatch):
+def test_a_checkpoint_is_written_ten_minutes_after_the_last(monkeypatch):
     assert saved(monkeypatch, [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]) == [1, 4, 7]
 
 
-def test_by_the_clock_alone_where_nothing_is_chosen(monkeypatch):
+def test_without_a_selection_checkpoints_follow_the_clock_alone(monkeypatch):
     assert saved(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], best_is_kept=False) == [3, 6]
 
 
-def test_better_may_mean_less():
+def test_a_metric_that_is_better_lower_has_its_checkpoints():
     args = SerMtlArguments(
         output_dir="out",
         load_best_model_at_end=True,

@@ -38,7 +38,7 @@ def test_a_final_model_says_that_no_test_was_held_out(final, good_corpus):
     assert set(answer["emotion"]["probabilities"]) == {"angry", "sad"}
 
 
-def test_its_card_gives_the_mean_of_the_folds_of_its_kind(final):
+def test_the_card_of_a_final_model_has_the_mean_of_its_folds(final):
     results = json.loads((final / "results.json").read_text())
     assert results["folds"]["names"] == ["fold1", "fold2"]
     assert results["folds"]["test"]["all"]["emotion"]["ua"] == pytest.approx(0.4)

@@ -124,7 +124,7 @@ def test_adapters_on_a_base_with_other_labels_load_everywhere(adapted, finished,
     torch.testing.assert_close(merged, logits(loaded), atol=1e-5, rtol=0)
 
 
-def test_its_answers_are_the_predictions_of_the_run(adapted, other):
+def test_answers_of_adapters_on_other_labels_are_their_predictions(adapted, other):
     recognizer = ser_mtl.load(str(adapted))
     for row in read_predictions(adapted / "predictions.jsonl")[:2]:
         found = recognizer(str(other / row["id"]))["emotion"]["probabilities"]

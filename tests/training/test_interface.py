@@ -48,7 +48,7 @@ def test_the_trainer_gives_the_metrics_of_the_script(trained, finished):
             assert scores[f"eval_{task}_{key}"] == expected[task][key]
 
 
-def test_what_it_saved_loads_and_is_calibrated(trained, finished):
+def test_a_model_that_the_trainer_saved_loads_and_is_calibrated(trained, finished):
     from modeling_ser_mtl import SerMtlModel
 
     config = SerMtlModel.from_pretrained(trained.args.output_dir).config

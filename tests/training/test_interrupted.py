@@ -250,7 +250,7 @@ def test_death_after_the_last_epoch_costs_no_training(good_corpus, encoder, undi
     check_same(tmp_path / "out", undisturbed)
 
 
-def test_nor_does_it_where_the_last_epoch_is_not_a_whole_one(good_corpus, encoder, tmp_path, monkeypatch):
+def test_death_after_a_last_epoch_cut_short_changes_no_result(good_corpus, encoder, tmp_path, monkeypatch):
     for output in ("undisturbed", "killed"):
         with monkeypatch.context() as patched:
             if output == "killed":

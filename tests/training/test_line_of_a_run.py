@@ -64,7 +64,7 @@ def test_the_line_of_stage_2_is_that_of_the_pretrained_encoder(finished, finishe
     assert line_of(finished2) == line_of(finished)
 
 
-def test_without_that_of_stage_1_it_is_of_the_encoder_as_stage_1_left_it(tmp_path, finished, good_corpus, monkeypatch):
+def test_without_stage_1s_line_the_encoder_of_stage_1_has_one(tmp_path, finished, good_corpus, monkeypatch):
     fitted = []
     monkeypatch.setattr(module, "fit_line", lambda *parts: fitted.append(parts) or LINE)
     stage1 = tmp_path / "stage1"

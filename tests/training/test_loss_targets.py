@@ -12,7 +12,7 @@ from helpers.encoders import LABELS
 from helpers.trainers import N, noise_trainer
 from sklearn.utils.class_weight import compute_class_weight
 
-from modeling_ser_mtl import annotated, classification_loss, loss_weights
+from modeling_ser_mtl import SerMtlOutput, annotated, classification_loss, loss_weights
 from ser_mtl.training.loss_targets import LossTargets, balanced_weights
 
 EPSILON = 0.2
@@ -85,14 +85,20 @@ def update_loss(folder: Path, per_device: int, accumulation: int, **flags) -> tu
     return float(loss), {name: p.grad for name, p in made.model.named_parameters() if p.grad is not None}
 
 
+def whole_update(folder: Path, **flags) -> tuple[dict[str, torch.Tensor], SerMtlOutput, dict[str, float]]:
+    """The batch of the only update, the model's output for it, and the weight of each loss."""
+    made = noise_trainer(folder, **flags)
+    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
+    with torch.no_grad():
+        output = made.model.train()(**{name: values for name, values in batch.items() if name != "row"})
+    return batch, output, loss_weights(made.model.config)
+
+
 @pytest.mark.parametrize("epsilon", [0.0, EPSILON])
 def test_balanced_losses_are_those_of_torch_on_the_whole_update(tmp_path, epsilon):
     flags = {"class_weights": "balanced", "label_smoothing_factor": epsilon}
-    made = noise_trainer(tmp_path, **flags)
-    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
-    with torch.no_grad():
-        plain = made.model.train()(**{name: values for name, values in batch.items() if name != "row"})
-    weights, expected = loss_weights(made.model.config), 0.0
+    batch, plain, weights = whole_update(tmp_path, **flags)
+    expected = 0.0
     for name, values in plain.losses.items():
         if name in LABELS:
             labels = batch[f"{name}_labels"]
@@ -114,11 +120,8 @@ def test_balanced_losses_are_those_of_torch_on_the_whole_update(tmp_path, epsilo
 
 
 def test_each_task_is_smoothed_over_its_own_classes_and_no_transcript(tmp_path):
-    made = noise_trainer(tmp_path, per_device_train_batch_size=N, label_smoothing_factor=EPSILON)
-    batch = made.data_collator([made.train_dataset[i] for i in range(N)])
-    with torch.no_grad():
-        plain = made.model.train()(**{name: values for name, values in batch.items() if name != "row"})
-    weights, expected = loss_weights(made.model.config), 0.0
+    batch, plain, weights = whole_update(tmp_path, label_smoothing_factor=EPSILON)
+    expected = 0.0
     for name, values in plain.losses.items():
         if name in LABELS:
             labels = batch[f"{name}_labels"].tolist()
@@ -129,10 +132,8 @@ def test_each_task_is_smoothed_over_its_own_classes_and_no_transcript(tmp_path):
         else:
             terms = values.tolist()
         expected += weights[name] * sum(terms) / len(terms)
-    made.create_optimizer_and_scheduler(1)
-    batches, counts = made.get_batch_samples(iter(made.get_train_dataloader()), 1, made.args.device)
-    made.current_gradient_accumulation_steps = 1
-    assert made.training_step(made.model, batches[0], counts).item() == pytest.approx(expected, rel=1e-5)
+    loss, _ = update_loss(tmp_path, N, 1, label_smoothing_factor=EPSILON)
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_of_dev_is_neither_smoothed_nor_weighted(tmp_path):

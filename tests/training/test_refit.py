@@ -106,7 +106,7 @@ def test_a_stage_1_of_another_fold_is_refused_under_the_name_that_the_flag_has(r
     other = flags(good_corpus, tmp_path / "run", stage1=refitted, fold=2)
     check_refused("run_stage2", other, f"--stage1 {refitted}: was trained", "of the same fold")
     other = flags(good_corpus, tmp_path / "run", stage1=refitted, embedding_dim=7)
-    check_refused("run_stage2", other, f"that of --stage1 {refitted} is")
+    check_refused("run_stage2", other, f"as in --stage1 {refitted}")
 
 
 @pytest.mark.parametrize("more", [{"dev": "none", "selection": "last"}, {"selection": "last"}], ids=str)

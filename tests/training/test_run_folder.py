@@ -94,7 +94,7 @@ def test_a_finished_run_shows_its_table_again_and_trains_nothing(good_corpus, en
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"annotations": "1f"}, "labels or transcripts of utterances are others"),
+        ({"annotations": "1f"}, "labels or transcripts of utterances have changed"),
         ({"test": {"ids": ["gone.wav"]}}, "test has lost 1 utterances"),
     ],
     ids=str,
@@ -120,14 +120,14 @@ BEGAN = {
     ("change", "said"),
     [
         ({"labels": {"emotion": ["sad", "zorn"]}}, "the labels of emotion were angry, sad, now sad, zorn"),
-        ({"train": {"ids": ["a", "b"], "audio": ["01", "02"]}}, "train has lost 0 utterances and got 1, such as b"),
-        ({"train": {"ids": ["d"], "audio": ["04"]}}, "train has lost 1 utterances and got 1, such as a"),
-        ({"dev": {"ids": ["d"]}}, "dev has lost 0 utterances and got 1, such as d"),
+        ({"train": {"ids": ["a", "b"], "audio": ["01", "02"]}}, "train has lost 0 utterances and gained 1, such as b"),
+        ({"train": {"ids": ["d"], "audio": ["04"]}}, "train has lost 1 utterances and gained 1, such as a"),
+        ({"dev": {"ids": ["d"]}}, "dev has lost 0 utterances and gained 1, such as d"),
         (
             {"test": {"ids": ["b", "c"], "audio": ["09", "08"]}},
-            "the audio of 2 utterances of test is another, such as b",
+            "the audio of 2 utterances of test has changed, such as b",
         ),
-        ({"annotations": "2e"}, "labels or transcripts of utterances are others"),
+        ({"annotations": "2e"}, "labels or transcripts of utterances have changed"),
     ],
     ids=str,
 )

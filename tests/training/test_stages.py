@@ -187,7 +187,7 @@ def test_a_base_with_other_weights_is_refused(world):
         PeftModel.from_pretrained(other, world["stage2"])
 
 
-def test_the_base_in_half_precision_is_known_again(world):
+def test_a_base_in_half_precision_is_accepted(world):
     config = SerMtlConfig.from_pretrained(world["stage2"])
     base = SerMtlModel.from_pretrained(world["stage1"], config=config, dtype=torch.bfloat16)
     PeftModel.from_pretrained(base, world["stage2"])

@@ -16,7 +16,7 @@ from helpers.trainers import N, noise_trainer, noises
 from helpers.waiting import Waiting
 from transformers import TrainerCallback
 
-from answers_ser_mtl import heard_characters, transcripts_of
+from answers_ser_mtl import greedy_ctc, transcripts_of
 from modeling_ser_mtl import CTC_SCALES, weighted_loss
 from ser_mtl.corpora.targets import character_tokenizer
 from ser_mtl.errors import UserError
@@ -185,10 +185,10 @@ def test_a_run_resumed_within_an_epoch_keeps_that_epochs_order(tmp_path):
     assert sampler.epoch == 3
 
 
-def test_heard_characters_are_those_of_greedy_ctc():
+def test_characters_of_frames_are_those_of_greedy_ctc():
     torch.manual_seed(0)
     logits, lengths = torch.randn(20, 30, 4), torch.randint(1, 31, (20,))
-    heard = heard_characters(logits, lengths, blank=0)
+    heard = greedy_ctc(logits, lengths, blank=0)
     for best, length, found in zip(logits.argmax(dim=-1).tolist(), lengths.tolist(), heard.tolist(), strict=True):
         expected = [character for character, _ in groupby(best[:length]) if character != 0]
         assert found == expected + [-100] * (len(found) - len(expected))
