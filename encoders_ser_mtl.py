@@ -5,6 +5,7 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 
 import torch
@@ -135,7 +136,13 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengt
     first, *others = encoder.feature_extractor.conv_layers
     if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
         return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = first.activation(first.layer_norm(first.conv(waveforms.unsqueeze(1)), real))
+
+    def first_layer(hidden: Tensor) -> Tensor:
+        return first.activation(first.layer_norm(first.conv(hidden), real))
+
+    checkpointed = getattr(first, "gradient_checkpointing", False) and first.training
+    run = partial(first._gradient_checkpointing_func, first_layer) if checkpointed else first_layer
+    hidden = run(waveforms.unsqueeze(1))
     for layer in others:
         hidden = layer(hidden)
     return hidden.transpose(1, 2)

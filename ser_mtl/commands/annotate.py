@@ -55,7 +55,7 @@ def main(args: Namespace) -> None:
 
     task = Task(
         data_dir=args.data_dir.resolve(),
-        output_dir=args.output_dir.resolve(),
+        output_dir=Path(os.path.realpath(args.output_dir)),
         model=os.path.abspath(args.model) if os.path.exists(args.model) else args.model,
         base=args.base,
         transcript=not args.no_transcript,

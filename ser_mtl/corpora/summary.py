@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from shlex import quote
 from textwrap import fill
 
 import numpy as np
@@ -13,7 +14,7 @@ from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.dealing import ALL, FOLDS, DevChoice, Fold
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
-from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
+from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, odd_people, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError, some_of
@@ -178,10 +179,12 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
         for group in spellings(table[column].dropna().unique()):
             yield f"{column}: {_names(map(repr, group))} are spellings of one label"
     people = table[["speaker", "gender"]].astype(object)
-    yield from alike_people(people.where(people.notna(), None).to_dict("records"))
+    rows = people.where(people.notna(), None).to_dict("records")
+    yield from (*alike_people(rows), *odd_people(rows))
     for column in _CLASSES:
         for first, second in near_equal(table[column].dropna().unique()):
-            yield f"{column}: {first!r} and {second!r} may mean the same; --map {_column(column)}{first}={second}"
+            word = quote(f"{_column(column)}{first}={second}")
+            yield f"{column}: {first!r} and {second!r} may mean the same; --map {word}"
         if table[column].nunique() == 1:
             yield f"{column}: all utterances have the same label, {table[column].dropna().iloc[0]!r}"
     if table["speaker"].nunique() == 1:

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from compatibility import difference, outputs
-from helpers.encoders import all_tasks_config
+from helpers.encoders import ENCODERS, all_tasks_config
 from peft import LoraConfig
-from transformers import Trainer, TrainingArguments, set_seed
+from torch import Tensor
+from transformers import Trainer, TrainingArguments, Wav2Vec2Config, Wav2Vec2ForSequenceClassification, set_seed
 
 from modeling_ser_mtl import SerMtlConfig, SerMtlModel
 
@@ -96,6 +97,36 @@ def test_re_entrant_checkpoints_leave_the_gradients_of_adapters(encoder):
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys() and any("lora_" in name for name in gradients[0])
     assert difference([*gradients[0].values()], [*gradients[1].values()]) < 1e-5
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_checkpoints_save_as_much_memory_as_those_of_the_stock_model(norm):
+    """In a front end that is trained."""
+    encoder = ENCODERS[f"wav2vec2, {norm} norm"].to_dict() | {"mask_time_prob": 0.0}
+    kept = []
+    for model in (Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**encoder)), SerMtlModel(one_task(encoder))):
+        model.train().activation_checkpointing_enable()
+        kept.append(kept_for_backward(model))
+    assert kept[1] < 1.1 * kept[0]
+
+
+def one_task(encoder: dict) -> SerMtlConfig:
+    return SerMtlConfig(encoder_config=encoder, tasks=["emotion"], embedding_dim=16)
+
+
+def kept_for_backward(model) -> int:
+    """Bytes that a training step keeps beside the parameters."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(torch.randn(2, 16_000), labels=torch.tensor([0, 1]))
+    return sum(kept.values())
 
 
 def test_the_stock_trainer_measures_what_it_is_asked_for(folders, tmp_path):
