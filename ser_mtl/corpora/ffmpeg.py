@@ -196,7 +196,8 @@ def _too_slow(name: str) -> str:
 def _check_ended(failed: bool, code: int, said: bytes, name: str) -> None:
     lines = said.decode(errors="replace").strip().splitlines()
     if failed:
-        reason = re.sub(r"^\[[^]]*\]\s*", "", lines[-1]) if lines else f"exit code {code}"
+        # without its parts of ffmpeg and the descriptor that stands for the file
+        reason = re.sub(r"^(\[[^]]*\]\s*)*(file:/dev/fd/\d+:\s*)?", "", lines[-1]) if lines else f"exit code {code}"
         raise UserError(f"{name}: cannot be read as audio (ffmpeg: {reason}); replace or remove it")
     if any("ended prematurely" in line for line in lines):
         raise UserError(f"{name}: is cut off; replace or remove it")

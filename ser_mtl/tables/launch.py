@@ -153,7 +153,8 @@ def _run_all(waiting: list[Run], machine: ThisMachine | Cluster, bar: tqdm) -> d
             except (FailedJobError, FailedSubmissionError) as error:  # sbatch refused, or its answer is unknown
                 failed[run] = clusters.reason(error)
                 _report(bar, run, failed[run])
-        bar.set_postfix_str(_names(under_way))
+        if sys.stderr.isatty() or bar.postfix != _names(under_way):  # a file needs no line for each half second
+            bar.set_postfix_str(_names(under_way))
         for run in [run for run, job in under_way.items() if job.done()]:
             if reason := _outcome(under_way.pop(run)):
                 failed[run] = reason

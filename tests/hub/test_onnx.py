@@ -138,6 +138,10 @@ def test_int8_changes_matrix_products_alone_for_each_channel(exported, tmp_path)
     assert count["Conv"] == sum(node.op_type == "Conv" for node in before.node) > 0
     scales = [onnx.numpy_helper.to_array(w) for w in after.initializer if w.name.endswith("_scale")]
     assert scales and all(scale.size > 1 for scale in scales)
+    weights = {weight.name for weight in after.initializer if weight.data_type == onnx.TensorProto.FLOAT}
+    behind = {node.output[0] for node in after.node if node.op_type == "Transpose" and node.input[0] in weights}
+    products = [node for node in after.node if node.op_type in ("MatMul", "Gemm")]
+    assert not [node.name for node in products if (weights | behind) & {*node.input}]
     outputs, exact = (run_graph(file, *padded_batch()) for file in (tmp_path / "int8.onnx", exported))
     assert 0 < (outputs["emotion_logits"] - exact["emotion_logits"]).abs().max() < 0.1
 
