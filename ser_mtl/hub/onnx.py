@@ -147,7 +147,9 @@ def quantize(float32: Path, file: Path, large: bool) -> None:
 
     with _quiet(), TemporaryDirectory(prefix=".partial.", dir=file.parent) as folder:
         prepared = Path(folder, float32.name)
-        onnx.save(_transposed(onnx.load(float32)), prepared, save_as_external_data=large, location=f"{float32.name}.data")
+        onnx.save(
+            _transposed(onnx.load(float32)), prepared, save_as_external_data=large, location=f"{float32.name}.data"
+        )
         quantize_dynamic(
             prepared,
             file,

@@ -203,9 +203,7 @@ def file_of(model: str, name: str, revision: str | None = None, commit: str | No
 
     With `commit`, what the cache knows of that commit is taken without asking the Hub.
     """
-    return cached_file(
-        model, name, revision=revision, _commit_hash=commit, _raise_exceptions_for_missing_entries=False
-    )
+    return cached_file(model, name, revision=revision, _commit_hash=commit, _raise_exceptions_for_missing_entries=False)
 
 
 def _config_of(model: str, revision: str | None) -> str | None:
