@@ -148,13 +148,14 @@ class BaseConfig(PretrainedConfig):
         """As in transformers. Labels given under one of `LABEL_NAMES` replace the saved ones under all."""
         _check_format(config_dict.get("format", 1))
         config_dict = {name: value for name, value in config_dict.items() if name != "format"}
-        given = {name: kwargs.pop(name) for name in LABEL_NAMES if kwargs.get(name) is not None}
+        given = {name: value for name in LABEL_NAMES if (value := kwargs.pop(name, None)) is not None}
         labels = dict(config_dict.get("labels") or {})
         if given and given != {"num_labels": len(labels.get("emotion", []))}:
             config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_NAMES}
             if {*given} != {"labels"}:
                 labels.pop("emotion", None)
-            config_dict |= given | {"labels": labels | given.get("labels", {})}
+            own = given.get("labels", {})
+            config_dict |= given | {"labels": labels | own if isinstance(own, dict) else own}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:

@@ -5,6 +5,7 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 
 import torch
@@ -79,6 +80,22 @@ class LinearWavLMAttention(WavLMAttention):
         return self.out_proj(context.transpose(1, 2).reshape(batch, frames, dim)), weights
 
 
+class RealGroupNorm(nn.GroupNorm):
+    """A group norm over the real positions of each utterance alone, if they are told."""
+
+    def forward(self, hidden: Tensor, real: Tensor | None = None) -> Tensor:
+        """(batch, channels, positions), real positions (batch,) -> the same shape."""
+        if real is None:
+            return super().forward(hidden)
+        groups = hidden.float().unflatten(1, (self.num_groups, -1))
+        mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
+        count = real[:, None, None, None] * groups.shape[2]
+        centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
+        variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
+        normal = (centred * (variance + self.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
+        return normal * self.weight[:, None] + self.bias[:, None]
+
+
 def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """The randomly initialised encoder of `config`; of an encoder-decoder model, the encoder half alone."""
     if config.is_encoder_decoder:
@@ -87,6 +104,9 @@ def speech_encoder(config: PretrainedConfig) -> PreTrainedModel:
         encoder = half._from_config(config)
     else:
         encoder = AutoModel.from_config(config)
+    for module in encoder.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.__class__ = RealGroupNorm
     if FAMILIES[config.model_type].log_mel:
         # Not a buffer: Whisper's checkpoints hold none.
         filters = mel_filter_bank(WINDOW // 2 + 1, config.num_mel_bins, 0.0, 8000.0, 16_000, "slaney", "slaney")
@@ -111,12 +131,18 @@ def front_end(encoder: PreTrainedModel, family: Family, waveforms: Tensor, lengt
         hidden = F.gelu(encoder.conv1(hidden * mask)) * mask  # zeros, as the convolutions pad
         return F.gelu(encoder.conv2(hidden)).transpose(1, 2)
     if family.rotary:
-        hidden = real_group_norm(encoder.groupnorm, torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
+        hidden = encoder.groupnorm(torch.tanh(encoder.conv1(waveforms.unsqueeze(1))), real)
         return F.gelu(encoder.conv3(F.gelu(encoder.conv2(hidden)))).transpose(1, 2)
     first, *others = encoder.feature_extractor.conv_layers
     if not isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
         return encoder.feature_extractor(waveforms).transpose(1, 2)
-    hidden = first.activation(real_group_norm(first.layer_norm, first.conv(waveforms.unsqueeze(1)), real))
+
+    def first_layer(hidden: Tensor) -> Tensor:
+        return first.activation(first.layer_norm(first.conv(hidden), real))
+
+    checkpointed = getattr(first, "gradient_checkpointing", False) and first.training
+    run = partial(first._gradient_checkpointing_func, first_layer) if checkpointed else first_layer
+    hidden = run(waveforms.unsqueeze(1))
     for layer in others:
         hidden = layer(hidden)
     return hidden.transpose(1, 2)
@@ -142,17 +168,6 @@ def log_mel(waveforms: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
     real = torch.arange(windows, device=device) < (lengths // HOP).unsqueeze(1)
     loudest = mel.masked_fill(~real.unsqueeze(1), -torch.inf).amax(dim=(1, 2), keepdim=True)
     return (mel.maximum(loudest - 8) + 4) / 4
-
-
-def real_group_norm(norm: nn.GroupNorm, hidden: Tensor, real: Tensor) -> Tensor:
-    """Apply `norm` to each utterance alone: (batch, channels, positions), real positions (batch,) -> the same shape."""
-    groups = hidden.float().unflatten(1, (norm.num_groups, -1))
-    mask = (torch.arange(hidden.shape[2], device=real.device) < real.unsqueeze(1))[:, None, None]
-    count = real[:, None, None, None] * groups.shape[2]
-    centred = groups - (groups * mask).sum(dim=(2, 3), keepdim=True) / count
-    variance = (centred * mask).square().sum(dim=(2, 3), keepdim=True) / count
-    normal = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2).to(hidden.dtype)
-    return normal * norm.weight[:, None] + norm.bias[:, None]
 
 
 def add_positions(encoder: PreTrainedModel, family: Family, hidden: Tensor, frame_mask: Tensor) -> Tensor:

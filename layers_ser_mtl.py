@@ -1,11 +1,20 @@
-"""What task heads see of an encoder's layers: their mean over time, an average of the layers, or their statistics.
+"""What is seen of an encoder's layers, and how they are checkpointed.
 
+Task heads see their mean over time, an average of the layers, or their statistics; who asks for them, their attention.
 This file travels to the Hub beside the method and needs nothing else of this project.
 """
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import get_ident
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.utils import logging
 
 
 def masked_mean(frames: Tensor, frame_mask: Tensor) -> Tensor:
@@ -38,3 +47,45 @@ def layer_statistics(outputs: tuple[Tensor, ...], frame_mask: Tensor) -> Tensor:
     squares = [masked_mean(out.square(), frame_mask) for out in normed]
     deviations = [(m2 - m.square()).clamp(min=1e-6).sqrt() for m, m2 in zip(means, squares, strict=True)]
     return torch.cat(means + deviations, dim=-1).unsqueeze(1).to(outputs[0].dtype)
+
+
+class LayeredModel(PreTrainedModel):
+    """What transformers asks of a model about its layers."""
+
+    @contextmanager
+    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """A list that each layer's attention weights are put into, if they are wanted; those of this thread alone."""
+        if not wanted:
+            yield []
+            return
+        if self.encoder.config._attn_implementation != "eager":
+            logging.get_logger(__name__).warning_once(
+                "output_attentions: are None, except with attn_implementation='eager'"
+            )
+        weights, thread = [], get_ident()
+
+        def note(module: nn.Module, arguments: tuple, output: tuple) -> None:
+            if get_ident() == thread:
+                weights.append(output[1])
+
+        modules = [layer.attention if self.family.stack else layer.self_attn for layer in self.transformer_layers()]
+        hooks = [module.register_forward_hook(note) for module in modules]
+        try:
+            yield weights
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _set_gradient_checkpointing(self, *args, gradient_checkpointing_func: Callable = checkpoint, **kwargs):
+        """As in transformers, but never re-entrant: that would stop gradients before adapters on a frozen encoder.
+
+        And recompute without end in WavLM, whose layers pass on the position bias of the first one.
+        """
+        plain = partial(gradient_checkpointing_func, use_reentrant=False)
+        super()._set_gradient_checkpointing(*args, gradient_checkpointing_func=plain, **kwargs)
+
+    def enable_input_require_grads(self) -> None:
+        """Nothing: transformers and PEFT ask for it because of re-entrant checkpoints."""
+
+    def disable_input_require_grads(self) -> None:
+        """Nothing, likewise."""

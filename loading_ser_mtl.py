@@ -1,27 +1,29 @@
 """Saving and loading the models of `modeling_ser_mtl.py`, with transformers 4.50 and every newer version.
 
-This file travels to the Hub with `config_ser_mtl.py`; the two need nothing else of this project.
+This file travels to the Hub with `config_ser_mtl.py` and `layers_ser_mtl.py`; they need nothing else of this project.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput, cached_file, find_adapter_config_file, logging
 
 try:  # as in modeling_ser_mtl.py
     from .config_ser_mtl import LABEL_NAMES
+    from .layers_ser_mtl import LayeredModel
 except ImportError:
     try:
         from config_ser_mtl import LABEL_NAMES
+        from layers_ser_mtl import LayeredModel
     except ImportError:
         raise
 
@@ -48,7 +50,7 @@ class BaseFingerprint(nn.Module):
         self.register_buffer("values", torch.zeros(size))
 
 
-class LoadableModel(PreTrainedModel):
+class LoadableModel(LayeredModel):
     """The part of a `SerMtlModel` that loads and saves it: whole, as adapters, or around a stock encoder."""
 
     adapted_modules = ""  # the pattern of the modules with LoRA
@@ -70,9 +72,12 @@ class LoadableModel(PreTrainedModel):
         if "_adapter_model_path" in adapter:  # an Auto class has put the base, as of today, in the adapter's place
             of_base = {"_base_revision": kwargs.get("revision"), "revision": adapter.get("revision")}
             name, kwargs = str(adapter["_adapter_model_path"]), kwargs | of_base
-        if "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None:
+        is_adapter = "_adapter_model_path" in adapter or find_adapter_config_file(name, **hub) is not None
+        kind = None if is_adapter else cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
+        if isinstance(config, str | PathLike) and kind != cls.config_class.model_type:
+            config = cls.config_class.from_pretrained(config, **hub)
+        if is_adapter:
             return cls._from_adapter(name, base, config, is_trainable, kwargs)
-        kind = cls.config_class.get_config_dict(name, **hub)[0].get("model_type")
         if config is not None and kind != cls.config_class.model_type:
             return cls._from_encoder(name, config, kwargs)
         saved = cls.config_class.from_pretrained(name, **hub)
@@ -112,6 +117,7 @@ class LoadableModel(PreTrainedModel):
     def _from_adapter(
         cls, name: str, base: str | None, asked: PretrainedConfig | None, trainable: bool, arguments: dict
     ):
+        from accelerate import dispatch_model
         from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
         hub = _hub_arguments(arguments)
@@ -127,7 +133,8 @@ class LoadableModel(PreTrainedModel):
         arguments |= {"revision": peft_config.revision if base in (None, named) else None}
         # The adapter's own heads may have other shapes and labels than the base's.
         brought = tuple(peft_config.modules_to_save or ())
-        loaded = cls.from_pretrained(base or named, config=config, _in_adapter=brought, **arguments)
+        load = partial(cls.from_pretrained, base or named, config=config, _in_adapter=brought)
+        loaded, places = _in_memory(load, arguments)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         inject_adapter_in_model(peft_config, model)
         model.peft_config, model._hf_peft_config_loaded = {"default": peft_config}, True
@@ -141,6 +148,8 @@ class LoadableModel(PreTrainedModel):
         new = model._new_classifiers(trained, arguments)
         set_peft_model_state_dict(model, weights | {key: own[key] for key in weights if key.startswith(new)})
         model.eval()
+        if places is not None:
+            dispatch_model(model, places, offload_dir=arguments.get("offload_folder"))
         if isinstance(loaded, tuple):
             missing = loaded[1]["missing_keys"]
             loaded[1]["missing_keys"] = {key for key in missing if key not in own or key.startswith(new)}
@@ -183,10 +192,12 @@ class LoadableModel(PreTrainedModel):
         fusion = ["fusion"] if "emotion" in tasks and self.fusion is not None else []
         return (*(f"heads.{task}.classifier" for task in tasks), *fusion)
 
-    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, push_to_hub: bool = False, **kwargs):
         """As in transformers; of a model with adapters, only these, its config, and the code for the Auto classes."""
         if not getattr(self, "_hf_peft_config_loaded", False):
-            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
+            return super().save_pretrained(save_directory, is_main_process, *args, push_to_hub=push_to_hub, **kwargs)
+        if not is_main_process:
+            return None
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         from peft import get_peft_model_state_dict
@@ -200,23 +211,18 @@ class LoadableModel(PreTrainedModel):
         state = get_peft_model_state_dict(self, kwargs.get("state_dict"))
         state = {f"base_model.model.{name}": value.contiguous() for name, value in state.items()}
         save_file(state, Path(save_directory, "adapter_model.safetensors"), metadata={"format": "pt"})
+        return None
 
-    @contextmanager
-    def _attentions(self, wanted: bool) -> Iterator[list[Tensor]]:
-        """A list that fills with each layer's attention weights, if they are wanted."""
-        weights: list[Tensor] = []
-        if wanted and self.encoder.config._attn_implementation != "eager":
-            logging.get_logger(__name__).warning_once(
-                "output_attentions: are None, except with attn_implementation='eager'"
-            )
-        layers = self.transformer_layers() if wanted else ()
-        modules = [layer.attention if self.family.stack else layer.self_attn for layer in layers]
-        hooks = [module.register_forward_hook(lambda module, args, out: weights.append(out[1])) for module in modules]
-        try:
-            yield weights
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def load_adapter(self, *args, **kwargs):
+        """As in transformers, which has not called `refuse_wrong_base` since version 5."""
+        before = {*getattr(self, "peft_config", {})}
+        info = super().load_adapter(*args, **kwargs)
+        for name in {*self.peft_config} - before:
+            if "fingerprint" in (getattr(self.peft_config[name], "modules_to_save", None) or ()):
+                has_places = hasattr(self, "fingerprint")
+                saved = self.fingerprint.modules_to_save[name].values if has_places else torch.empty(0)
+                refuse_wrong_base(self, {"fingerprint.modules_to_save": saved})
+        return info
 
     @property
     def longest_input(self) -> int | None:
@@ -233,11 +239,24 @@ class LoadableModel(PreTrainedModel):
             if type(module).__name__ == "ModulesToSaveWrapper":
                 module.enable_adapters(True)
 
-    def base_fingerprint(self) -> Tensor:
-        """Eight values of each of the encoder's own tensors, in float32: shape (8 x tensors,)."""
-        tensors = [p.detach().flatten() for name, p in self.encoder.named_parameters() if "lora_" not in name]
+    def base_fingerprint(self, state: dict | None = None, prefix: str = "") -> Tensor:
+        """Eight values of each of the encoder's own tensors, taken from `state` if it has them: (8 x tensors,)."""
+        own = [(f"{prefix}encoder.{name}", p) for name, p in self.encoder.named_parameters() if "lora_" not in name]
+        tensors = [(state or {}).get(name, parameter).detach().flatten() for name, parameter in own]
         picks = [torch.linspace(0, t.numel() - 1, 8, device=t.device).round().long() for t in tensors]
-        return torch.cat([t[i].float() for t, i in zip(tensors, picks, strict=True)])
+        return torch.cat([t[i] for t, i in zip(tensors, picks, strict=True)])
+
+
+def _in_memory(load: Callable, arguments: dict) -> tuple[Any, dict | None]:
+    """Call `load`; a model that it would offload comes in memory, for PEFT, with the places of its modules."""
+    loaded = load(**arguments)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        return loaded, None
+    asked, places = ("device_map", "max_memory", "offload_folder", "offload_buffers"), model.hf_device_map
+    if "" in places:  # accelerate writes nothing of a whole model
+        places = {name: places[""] for name, _ in model.named_children()}
+    return load(**{name: value for name, value in arguments.items() if name not in asked}), places
 
 
 def _load_whole(load: Callable, own: set[str], arguments: dict, prefixes: dict | None = None) -> Any:
@@ -277,8 +296,11 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names if len(names) < 6 else [*names[:2], "...", *names[-2:]])
 
 
-def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> None:
-    """Raise ValueError, before adapter weights are loaded, if this model is not the base they were trained on."""
+def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str = "", *_) -> None:
+    """Raise ValueError, before adapter weights are loaded, if this model is not the base they were trained on.
+
+    The base is that of `state`, if it holds one. Either may have been rounded to a half precision since.
+    """
     if not any("modules_to_save" in name or "lora_" in name for name in state):
         return
     names = [name for name in state if name.startswith(f"{prefix}fingerprint.")]
@@ -290,9 +312,10 @@ def refuse_wrong_base(model: LoadableModel, state: dict, prefix: str, *_) -> Non
             "this base has no places for the adapters: build it with the adapter's own config, "
             "SerMtlModel.from_pretrained(base, config=SerMtlConfig.from_pretrained(adapter))"
         )
-    own = model.base_fingerprint()
-    expected = saved.to(own.device, next(model.encoder.parameters()).dtype).float()
-    if expected.shape != own.shape or not torch.equal(expected, own):
+    own = model.base_fingerprint(state, prefix)
+    both = {saved.dtype, own.dtype} == {torch.float16, torch.bfloat16}  # each lacks digits that the other has
+    expected, own = saved.to(own.device, own.dtype).float(), own.to(saved.dtype).float()
+    if expected.shape != own.shape or not torch.allclose(expected, own, rtol=both * 2**-7, atol=both * 2**-20):
         raise ValueError("the adapter was trained on another base: the encoder's weights differ from the ones it knows")
 
 

@@ -434,7 +434,7 @@ class SerMtlModel(LoadableModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-        **task_labels: Tensor | None,
+        **annotations: Tensor | None,
     ) -> SerMtlOutput | tuple:
         """Run all heads on waveforms, (batch, samples) with a mask of real samples, or on features.
 
@@ -442,11 +442,11 @@ class SerMtlModel(LoadableModel):
         annotated", or soft ones as `classification_loss` takes them; of values, with NaN; `asr_labels` (batch,
         characters), padded with -100. `labels` are emotion's.
         """
-        if labels is not None and task_labels.setdefault("emotion_labels", labels) is not labels:
+        if labels is not None and annotations.setdefault("emotion_labels", labels) is not labels:
             raise TypeError("forward() got labels and emotion_labels, which are the same")
-        targets = {t: task_labels.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
-        if task_labels:
-            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(task_labels))!r}")
+        targets = {t: annotations.pop(f"{t}_labels", None) for t in {*self.config.labels, *self.config.tasks, "asr"}}
+        if annotations:
+            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(annotations))!r}")
         if features is None:
             features, frame_lengths = self.extract_features(input_values, attention_mask)
         flags = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}

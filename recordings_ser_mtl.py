@@ -252,7 +252,8 @@ def read_blocks(file: str | Path | BinaryIO) -> Iterator[tuple[np.ndarray, int]]
         raise ValueError(f"{name}: reading files needs soundfile; pip install soundfile") from error
     try:
         with soundfile.SoundFile(file) as sound:
-            sound.seek(0)  # else an MP3 starts with other samples than `soundfile.read` gives
+            if sound.format == "MP3":  # else it starts with other samples than `soundfile.read` gives
+                sound.seek(0)  # which some codecs of telephony cannot
             promised = sound.frames * sound.channels
             # For a short file, no more than its header promises: libsndfile would fill the rest with zeros.
             size = max(1, min(_BLOCK, max(_SMALLEST_BLOCK, promised)) // sound.channels)

@@ -12,6 +12,8 @@
 Names are imported when they are first used: `import ser_mtl` itself imports no library.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from ser_mtl.training.arguments import SerMtlArguments
     from ser_mtl.training.stage import Stage1, Stage2
     from ser_mtl.training.trainer import SerMtlTrainer
+
+if "inline" in os.environ.get("MPLBACKEND", "") and "IPython" not in sys.modules:
+    del os.environ["MPLBACKEND"]  # of the notebook that started this program: matplotlib refuses it where it is missing
 
 __version__ = "0.2.0"
 __all__ = [

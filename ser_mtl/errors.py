@@ -77,16 +77,17 @@ def write_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}{inside}: cannot be written ({error.strerror})") from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDIES = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "; free some space, or write elsewhere, and run this again"
+) | {errno.EROFS: "; write elsewhere"}
 
 
 def system_error(error: OSError) -> str | None:
     """One line on an error of the operating system, such as a full disk; None if it gives no reason."""
     if error.strerror is None:
         return None
-    file = f"{error.filename}: " if error.filename else ""
-    full = "; free some space, or write elsewhere, and run this again" if error.errno in _FULL else ""
-    return _one_line(f"{file}{error.strerror}{full}")
+    named = error.filename2 or error.filename  # of a copy, the second is what is written
+    return _one_line(f"{f'{named}: ' if named else ''}{error.strerror}{_REMEDIES.get(error.errno or 0, '')}")
 
 
 def encoding_error(error: UnicodeEncodeError) -> str:
@@ -178,10 +179,14 @@ def _reason(error: BaseException) -> str:
     if status == 429:
         seconds = None if response is None else response.headers.get("Retry-After")
         return f"too many requests (429): run this again {f'in {seconds} s' if seconds else 'later'}"
+    if status == 403 and _reads(error):
+        return "the token lacks the right to read there (403)"
     if status in _STATUS:
         return f"{_STATUS[status]} ({status})"
     if status is not None and status >= 500:
         return f"the Hub failed ({status}): run this again later"
+    if status is not None and response is None:  # of hf_xet, which calls it a network error
+        return f"the Hub refused it ({status})"
     if "trust_remote_code" in str(error):
         return "needs code of its own (auto_map in its json), which is not run; name a model that transformers has"
     if isinstance(error, AttributeError | LookupError | TypeError):  # their messages say little without it
@@ -195,6 +200,17 @@ def _reason(error: BaseException) -> str:
         return OFFLINE
     of_the_network = isinstance(error, HTTPError | ConnectionError | TimeoutError) or _OF_XET in text
     return f"{text}: run this again" if of_the_network else text
+
+
+def _reads(error: BaseException) -> bool:
+    """Whether what was refused would have changed nothing."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not isinstance(error, HfHubHTTPError):
+        return "/xet-read-token/" in str(error)
+    request = error.response.request
+    writing = "/xet-write-token/" in request.url.path or request.url.path.endswith("/auth-check/write")
+    return request.method in ("GET", "HEAD") and not writing
 
 
 def _anonymous(error: "HfHubHTTPError") -> bool:

@@ -38,14 +38,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of the greatest length leaves no room for a prefix.
     partial = path.with_name(f".partial.{path.name if len(os.fsencode(path.name)) <= _ROOM else path.name[9:]}")
+    _remove(partial)  # of a program that was killed
     try:
         with writing(path):
             yield partial
             partial.replace(path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def _is_open_ended(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ser_mtl.errors import UserError
-from ser_mtl.files import refuse_special
+from ser_mtl.files import refuse_special, writing
 
 NAME = ".lock"
 _held: dict[Path, TextIO] = {}
@@ -21,7 +21,7 @@ def lock(folder: Path) -> None:
     Raises:
         UserError: another run has it.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # unlike `resolve`, not stopped by a loop of links
     folder.mkdir(parents=True, exist_ok=True)
     if owner := take(folder / NAME):
         _refuse(folder, owner)
@@ -33,7 +33,7 @@ def check_unlocked(folder: Path) -> None:
     Raises:
         UserError: another run has it.
     """
-    path = folder.resolve() / NAME
+    path = Path(os.path.realpath(folder), NAME)
     if path in _held or not path.is_file():
         return
     with open(path, encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def check_unlocked(folder: Path) -> None:
 
 def release(folder: Path) -> None:
     """Unlock a folder, if this process has locked it, and remove the lock file."""
-    give_back(folder.resolve() / NAME)
+    give_back(Path(os.path.realpath(folder), NAME))
 
 
 def take(path: Path) -> str | None:
@@ -56,6 +56,7 @@ def take(path: Path) -> str | None:
 
     Raises:
         UserError: it is a pipe or a device.
+        OSError: names it, if the disk is full.
     """
     refuse_special(path)
     while path not in _held:
@@ -65,9 +66,13 @@ def take(path: Path) -> str | None:
                 return _owner(file)
         if _is_there(file, path):  # else its owner removed it after we opened it
             _held[path] = file
-            file.truncate(0)
-            file.write(me())
-            file.flush()
+            try:
+                with writing(path):
+                    file.truncate(0)
+                    os.write(file.fileno(), me().encode())  # unbuffered: nothing is left that closing would write
+            except OSError:  # a disk that is full
+                give_back(path)
+                raise
         else:
             file.close()
     return None

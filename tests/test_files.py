@@ -30,6 +30,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert json.loads(path.read_text()) == {"ua": 0.5}
 
 
+@pytest.mark.parametrize("kind", [Path.touch, Path.mkdir])
+def test_what_a_killed_program_left_is_in_nobodys_way(tmp_path, kind):
+    kind(tmp_path / ".partial.e")
+    with replacing(tmp_path / "e") as partial:
+        partial.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+
+
 def test_a_write_replaces_the_file_and_creates_its_folder(tmp_path):
     path = tmp_path / "run" / "notes.txt"
     write_text(path, "old")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.tiny import check_one_line, run_script
+from helpers.tiny import check_one_line, run_flags, run_script
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
@@ -66,6 +66,28 @@ def test_a_folder_or_label_that_files_cannot_hold_is_refused_first(tmp_path):
         check_writable(tmp_path / "\udcff")
     with pytest.raises(UserError, match=r"--map a=\\udcff: is not UTF-8"):
         parse_map(["a=\udcff"])
+
+
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path, good_corpus, encoder, finished, finished2, target):
+    link = tmp_path / "loop"
+    link.symlink_to(tmp_path / target)
+    audio = next(good_corpus.glob("*.wav"))
+    for flags in (
+        run_flags(good_corpus, link, encoder=encoder),
+        run_flags(good_corpus, link / "a/b", encoder=encoder),
+        run_flags(link, tmp_path / "out", encoder=encoder),
+    ):
+        check_one_line(run_script("run_stage1", flags), "run_stage1", link)
+    check_one_line(run_script("predict", [audio, "--model", finished2, "--base", link]), "predict", f"--base {link}")
+    with pytest.raises(UserError, match="a link to nowhere"):
+        check_writable(link)
+    if target == "loop":
+        ended = run_script("export", [finished, "--to", "wav2vec2", "--output_dir", link])
+        check_one_line(ended, "export", link)
+        ended = run_script("annotate", ["--data_dir", good_corpus, "--output_dir", link, "--model", finished])
+        check_one_line(ended, "annotate", link)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_places_that_are_printed_cannot_steer_a_terminal(finished, tmp_path):

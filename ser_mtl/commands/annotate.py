@@ -1,4 +1,4 @@
-"""Answers to all recordings below a folder, as Parquet files; resumes, and any number of processes share the work.
+"""Answer all recordings below a folder, as Parquet files; resumes, and any number of processes share the work.
 
 ser-mtl annotate --data_dir recordings/ --output_dir answers/ --model me/xlsr-ser-stage2
 accelerate launch --multi_gpu --num_processes 8 -m ser_mtl annotate --data_dir ... --output_dir ... --model ...
@@ -55,7 +55,7 @@ def main(args: Namespace) -> None:
 
     task = Task(
         data_dir=args.data_dir.resolve(),
-        output_dir=args.output_dir.resolve(),
+        output_dir=Path(os.path.realpath(args.output_dir)),
         model=os.path.abspath(args.model) if os.path.exists(args.model) else args.model,
         base=args.base,
         transcript=not args.no_transcript,

@@ -26,22 +26,26 @@ def add_arguments(parser: ArgumentParser) -> None:
         "folders",
         nargs="*",
         metavar="DIR",
-        help="Where the corpus is; several folders are joined; user/dataset for hub.",
+        help="Folder of the corpus; several are joined; user/dataset for --corpus hub.",
     )
     parser.add_argument(
-        "--corpus", default="folder", help="Its name, or the path of a description; as for run_stage1.py. [folder]"
+        "--corpus",
+        default="folder",
+        help="Name of the corpus, or the path of a description; as for run_stage1.py. [folder]",
     )
     parser.add_argument(
         "--fold",
         type=fold,
         metavar="N|all",
-        help="Also show the split with this fold as the test; all: the one without a test.",
+        help="Also show the split that tests this fold; all: the split without a test.",
     )
     parser.add_argument(
         "--dev", default="dialog", help="Development set of the split: dialog, session or none. [dialog]"
     )
     add_corpus(parser)
-    parser.add_argument("--write", type=Path, help="Write the corpus as a folder corpus: the path of a metadata.csv.")
+    parser.add_argument(
+        "--write", type=Path, help="Also write the corpus as a folder corpus: the path of its metadata.csv."
+    )
 
 
 def fold(word: str) -> int | str:

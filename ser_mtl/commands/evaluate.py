@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", required=True, help="Name of the corpus, or the path of a description; as for run_stage1.py."
     )
-    parser.add_argument("--data_dir", nargs="+", metavar="DIR", help="Where the corpus is; folders are joined.")
+    parser.add_argument("--data_dir", nargs="+", metavar="DIR", help="Folder of the corpus; several are joined.")
     add_corpus(parser)
     parser.add_argument("--fold", type=int, help="Test on this fold of the corpus only.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Transcript, emotion, gender and speaking style of recordings of any length, over time.
+"""Answer recordings of any length: transcript, emotion, gender and speaking style, over time.
 
 ser-mtl predict clip.wav another.flac folder/ --model me/xlsr-ser-stage1
 ser-mtl predict folder/ --model runs/iemocap/stage2/fold1 --format csv --output answers.csv
@@ -38,21 +38,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--model", help="Hub id or run folder. [the run in runs/ that finished last]")
     add("--format", default="text", choices=FORMATS, help="Format; srt, vtt and textgrid show the segments. [text]")
-    add("--output", help="File for the answers, or a folder for a file for each recording. [-, standard output]")
+    add("--output", help="File for the answers, or a folder for one file per recording. [-, standard output]")
     add(
         "--segments",
         action="store_true",
-        help="Also a line for each segment (text), or a row for each segment instead of each file (csv).",
+        help="Text: also a line for each segment; csv: a row for each segment in place of each file.",
     )
     add(
         "--abstain", type=number(float, 0, 1), default=0.0, help='Say "unsure" below this probability, such as 0.6. [0]'
     )
     add("--embeddings", help="An .npz file for the embeddings of all segments.")
-    add("--plot", help="A .png file for emotion over time, or a folder for a figure of each recording.")
+    add("--plot", help="A .png file for emotion over time, or a folder for one figure per recording.")
     add_loading(parser)
-    add("--raw", action="store_true", help="Probabilities of emotion without the temperature.")
-    add("--microphone", action="store_true", help="Listen, with a new line every half second.")
-    add("--pcm", type=int, metavar="HERTZ", help="The same for mono 16-bit samples at this rate on standard input.")
+    add(
+        "--raw",
+        action="store_true",
+        help="Emotion's probabilities as trained, without the temperature that calibrates them.",
+    )
+    add("--microphone", action="store_true", help="Listen to the microphone; a new line every half second.")
+    add("--pcm", type=int, metavar="HERTZ", help="Listen to standard input: mono 16-bit samples at this rate.")
 
 
 def main(args: Namespace) -> None:

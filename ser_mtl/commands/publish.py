@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("run_folder", type=Path, help="Folder of a finished run; with --all_folds the one that holds fold1 to fold5.")
     add("--repo_id", required=True, help="Where on the Hub: namespace/name.")
-    add("--public", action="store_true", help="Let everyone read it. [private]")
+    add("--public", action="store_true", help="Let everyone read the repository. [private]")
     add("--base_repo_id", help="Where on the Hub the base of the adapters is. [where its run was published]")
     add("--with_transcripts", action="store_true", help="Publish the transcripts of the test utterances too.")
     add("--keep_names", action="store_true", help="Publish the names of speakers and files. [hashed, if --public]")
@@ -32,11 +32,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--language", nargs="+", help="Languages on the card, as codes such as en.")
     add("--dataset", nargs="+", help="Datasets on the card, by their names on the Hub.")
     add("--card", type=Path, metavar="FILE", help="Your own text for the card, in Markdown.")
-    add("--overwrite_card", action="store_true", help="Replace a card that was edited on the Hub or completed. [kept]")
+    add(
+        "--overwrite_card",
+        action="store_true",
+        help="Replace a card that was edited on the Hub or completed here. [kept]",
+    )
     add(
         "--all_folds",
         action="store_true",
-        help="Publish <repo_id>-fold1 to -fold5, and one card over all as <repo_id>.",
+        help="Publish the folds as <repo_id>-fold1 to -fold5, and one card for all as <repo_id>.",
     )
 
 

@@ -29,6 +29,7 @@ _SAFE = ("-protocol_whitelist", "file", "-format_whitelist",
 _SECONDS = 120  # limit for one file, or for a block of a streamed one
 
 _BLOCK = 2**22  # bytes decoded at once
+_PLACES = re.compile(r"^\[[^]]*\]\s*|(^| )file:/dev/fd/\d+(: )?")  # in ffmpeg's messages; they differ between calls
 _LARGEST_CHUNK = 2**20  # bytes of a part of a header, and of ffmpeg's messages
 _STREAMED = 2**31 - 2**20  # bytes; a wav file in a pipe promises this or more
 _EXTENSIBLE = 0xFFFE  # form of a wav file whose samples are described further down
@@ -196,8 +197,7 @@ def _too_slow(name: str) -> str:
 def _check_ended(failed: bool, code: int, said: bytes, name: str) -> None:
     lines = said.decode(errors="replace").strip().splitlines()
     if failed:
-        # without its parts of ffmpeg and the descriptor that stands for the file
-        reason = re.sub(r"^(\[[^]]*\]\s*)*(file:/dev/fd/\d+:\s*)?", "", lines[-1]) if lines else f"exit code {code}"
+        reason = _PLACES.sub("", lines[-1]) if lines else f"exit code {code}"
         raise UserError(f"{name}: cannot be read as audio (ffmpeg: {reason}); replace or remove it")
     if any("ended prematurely" in line for line in lines):
         raise UserError(f"{name}: is cut off; replace or remove it")

@@ -30,6 +30,7 @@ COLUMNS = ("file_name", *ANNOTATIONS)
 
 _FIRST_ROW = 2  # as spreadsheets count: the header is row 1
 _SEPARATORS = ",;\t"  # a spreadsheet writes the second where the comma is the decimal sign
+_MOST_COLUMNS = 10_000  # each is compared with the names that are read
 _NAMELESS = re.compile(r"Unnamed: \d+")  # as pandas calls a column without a name
 
 
@@ -48,7 +49,7 @@ def read_folder(data_dirs: Sequence[Path | str], distinct_speakers: bool = False
         UserError: names the file, and the row or column, that is wrong.
     """
     folders = [Path(folder) for folder in data_dirs]
-    names = [folder.resolve().name for folder in folders]
+    names = [Path(os.path.realpath(folder)).name for folder in folders]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--data_dir: two folders are called {name!r}; rename one, or list each folder once")
@@ -217,6 +218,7 @@ def _read_rows(metadata: Path) -> list[dict[str, str | None]]:
     """The rows of `metadata.csv` with all of `COLUMNS`; None for an empty cell or a missing column."""
     try:
         separator = _separator(metadata)
+        _check_cells(metadata, separator)
         table = pd.read_csv(metadata, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{metadata}: not UTF-8; save it as UTF-8") from None
@@ -245,6 +247,31 @@ def _separator(metadata: Path) -> str:
         if "file_name" in (cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])):
             return separator
     return _SEPARATORS[0]
+
+
+def _check_cells(metadata: Path, separator: str) -> None:
+    """Check what pandas passes over: quotes that swallow the rows up to the next one, and columns beyond number.
+
+    Raises:
+        UserError: names the lines of the row.
+    """
+    with metadata.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, strict=True)
+        before = 0
+        try:
+            for cells in rows:
+                if len(cells) > _MOST_COLUMNS:
+                    raise UserError(
+                        f"{metadata}: has {len(cells)} columns, more than {_MOST_COLUMNS}; keep those that are read: "
+                        f"{', '.join(COLUMNS)}"
+                    )
+                before = rows.line_num
+        except csv.Error as error:
+            lines = f"line {before + 1}" if rows.line_num == before + 1 else f"lines {before + 1} to {rows.line_num}"
+            raise UserError(
+                f"{metadata}, {lines}: quotes do not match ({error}); close a quote where its cell ends, and write two "
+                '("") for one inside'
+            ) from None
 
 
 def _named_columns(metadata: Path, table: pd.DataFrame) -> pd.DataFrame:

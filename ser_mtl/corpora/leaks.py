@@ -24,12 +24,13 @@ def check_no_leak(splits: DatasetDict) -> None:
         UserError: names the speaker or dialog and the two splits.
     """
     for column in ("speaker", "dialog"):
-        key = same_person if column == "speaker" else str
-        values = {name: {key(value) for value in set(rows[column][:]) - {None}} for name, rows in splits.items()}
+        values = {
+            name: {same_person(value) for value in set(rows[column][:]) - {None}} for name, rows in splits.items()
+        }
         for first, second in combinations(splits, 2):
             shared = values[first] & values[second]
             if shared and (column == "dialog" or "test" in (first, second)):
-                example = min(value for value in splits[first][column][:] if value and key(value) in shared)
+                example = min(value for value in splits[first][column][:] if value and same_person(value) in shared)
                 different = " (people of the same name in joined folders: --distinct_speakers)"
                 raise UserError(
                     f"{column} {example!r} is in both {first} and {second} ({len(shared)} shared in all): "

@@ -25,6 +25,9 @@ EMPTY = (
 )
 """What programs and people write into a cell without a value, without punctuation; "" is punctuation alone."""
 
+_EXAMPLES = 20  # columns in one message
+_FEW_ROWS = 10  # in which each may well be another person's
+
 ALL = "all"
 """The group of all utterances, which results have beside those of the styles."""
 
@@ -87,6 +90,8 @@ def _folded(name: str) -> str:
 def clean(rows: Sequence[dict], place: str) -> None:
     """Clean the labels, speakers and dialogs of rows in place, and say once which words were read as empty.
 
+    Spellings of a dialog become one; those of a speaker wait for `one_name_each`, which knows all joined tables.
+
     Args:
         rows: with the columns of the classification tasks, `speaker` and `dialog`.
         place: names the table in messages.
@@ -107,6 +112,7 @@ def clean(rows: Sequence[dict], place: str) -> None:
                 emptied[before] += 1
         for word, count in sorted(emptied.items()):
             notice(f"{place}: column {column!r}: {word!r}, in {count} rows, is read as an empty cell")
+    one_name_each(rows, "dialog")
     if any(row["style"] == ALL for row in rows):
         raise UserError(f"{place}: column 'style': {ALL!r} means all utterances in results; rename the style")
 
@@ -129,7 +135,9 @@ def known_columns(place: str, columns: Sequence[str], known: Iterable[str]) -> l
     if typos := [f"{column!r} (did you mean {match[0]!r}?)" for column, match in near.items() if match]:
         raise UserError(f"{place}: unknown columns: {', '.join(typos)}; rename or remove them")
     if others:
-        notice(f"{place}: columns that are not read: {', '.join(map(repr, others))}; read are {', '.join(known)}")
+        more = f" and {len(others) - _EXAMPLES} more" if len(others) > _EXAMPLES else ""
+        names = ", ".join(map(repr, others[:_EXAMPLES]))
+        notice(f"{place}: columns that are not read: {names}{more}; read are {', '.join(known)}")
     return [column for column in columns if column in known]
 
 
@@ -211,8 +219,27 @@ def alike_people(rows: Sequence[dict]) -> Iterator[str]:
             yield f"column 'speaker': {names} are most likely one person; did you mean {usual!r}?"
 
 
+def odd_people(rows: Sequence[dict]) -> Iterator[str]:
+    """A line on speakers that are no people, as far as one can tell: of two genders, or one for each utterance.
+
+    Args:
+        rows: with `speaker` and `gender`, after `one_name_each`.
+    """
+    genders: dict[str, set] = defaultdict(set)
+    for row in rows:
+        if row["speaker"]:
+            genders[row["speaker"]] |= {row["gender"]} - {None}
+    if several := [name for name, found in genders.items() if len(found) > 1]:
+        found = " and ".join(map(repr, sorted(genders[several[0]])))
+        yield f"column 'gender': {len(several)} speakers have more than one, such as {several[0]!r} with {found}"
+    if len(genders) == len(rows) >= _FEW_ROWS:
+        yield "column 'speaker': each utterance has one of its own, so the same person may be in train and test"
+
+
 def check_people(rows: Sequence[dict], place: str) -> None:
     """Check that no two speakers are most likely one person. With an official split, it is only a notice.
+
+    What else is odd about them is said too.
 
     Args:
         rows: with `speaker`, `gender` and `split`, after `one_name_each`.
@@ -221,6 +248,8 @@ def check_people(rows: Sequence[dict], place: str) -> None:
     Raises:
         UserError: names the spellings, and the one to use.
     """
+    for line in odd_people(rows):
+        notice(f"{place}: {line}")
     for line in alike_people(rows):
         if not any(row["split"] for row in rows):
             raise UserError(f"{place}: {line} Write it the same everywhere, or give two people names of their own")
@@ -233,15 +262,21 @@ def shown(name: str) -> str:
     return ascii(name) if len(alphabets & {"LATIN", "CYRILLIC", "GREEK"}) > 1 else repr(name)
 
 
-def one_name_each(rows: Sequence[dict]) -> None:
-    """Give each speaker one name, in place: the most frequent of its spellings, the first in the alphabet if tied."""
+def one_name_each(rows: Sequence[dict], column: str = "speaker") -> None:
+    """Give each speaker, or dialog, one name, in place: its most frequent spelling, the first in the alphabet if tied.
+
+    Args:
+        rows: with the column.
+        column: "speaker" or "dialog".
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        if row["speaker"]:
-            counts[same_person(row["speaker"])][row["speaker"]] += 1
+        if row[column]:
+            counts[same_person(row[column])][row[column]] += 1
     names = {key: min(found, key=lambda name: (-found[name], name)) for key, found in counts.items()}
     if several := [found for found in counts.values() if len(found) > 1]:
         example = ", ".join(map(repr, sorted(several[0])))
-        notice(f"{len(several)} speakers have several spellings (such as {example}): each is one person")
+        one = "person" if column == "speaker" else column
+        notice(f"{len(several)} {column}s have several spellings (such as {example}): each is one {one}")
     for row in rows:
-        row["speaker"] = row["speaker"] and names[same_person(row["speaker"])]
+        row[column] = row[column] and names[same_person(row[column])]

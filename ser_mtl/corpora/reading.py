@@ -225,7 +225,8 @@ def _blocks(sound: soundfile.SoundFile, most: int | None) -> Iterator[np.ndarray
     """The samples of a file, block by block; at most one block more than `most`."""
     # For a short file, no more than its header promises: libsndfile would fill the rest with zeros.
     size, held = max(1, min(_BLOCK, max(_SMALLEST_BLOCK, sound.frames * sound.channels)) // sound.channels), 0
-    sound.seek(0)  # else an MP3 starts with other samples than `soundfile.read` gives
+    if sound.format == "MP3":  # else it starts with other samples than `soundfile.read` gives
+        sound.seek(0)  # which some codecs of telephony cannot
     while most is None or held <= most:
         block = sound.read(size, dtype="float32", always_2d=True)
         if len(block) == 0:

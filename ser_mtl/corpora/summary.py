@@ -14,7 +14,7 @@ from ser_mtl.corpora.dealing import ALL, FOLDS, DevChoice, Fold
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
 from ser_mtl.corpora.mapping import map_flag
-from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, spellings
+from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, odd_people, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
 from ser_mtl.errors import UserError, some_of
@@ -181,7 +181,8 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
             flag = map_flag(column, *_by_count(group, counts))
             yield f"{column}: {_names(map(repr, group))} are spellings of one label, which stop a training; {flag}"
     people = table[["speaker", "gender"]].astype(object)
-    yield from alike_people(people.where(people.notna(), None).to_dict("records"))
+    rows = people.where(people.notna(), None).to_dict("records")
+    yield from (*alike_people(rows), *odd_people(rows))
     for column in _CLASSES:
         for pair in near_equal(table[column].dropna().unique()):
             if not spellings(pair):  # named above

@@ -30,7 +30,7 @@ def rows_of(file: Path, line: str | None = None, encoding: str = "latin-1") -> I
     elif file.suffix.lower() in (".json", ".jsonl"):
         rows = _objects(file, text)
     else:
-        rows = csv.DictReader(StringIO(text, newline=""), delimiter=_separator(file, text), restkey="")
+        rows = csv.DictReader(StringIO(text, newline=""), delimiter=_separator(file, text), restkey="", strict=True)
         _check_header(file, rows)
     try:
         for row in rows:

@@ -16,6 +16,7 @@ from ser_mtl.corpora.names import number_notation, shown, spelling, spellings
 from ser_mtl.corpora.raters import emotion_distribution
 from ser_mtl.corpora.utterances import normalise_text
 from ser_mtl.errors import UserError
+from ser_mtl.files import writing
 from ser_mtl.tasks import TASKS, VALUE_TASKS
 
 NEEDS_EMOTION = "name a folder that has emotions too (--data_dir A B), or annotate them"
@@ -161,7 +162,7 @@ def character_tokenizer(texts: Iterable[str | None]) -> Wav2Vec2CTCTokenizer:
     """The CTC tokenizer of the characters in these transcripts: blank, word boundary, unknown, then the characters."""
     characters = sorted(set("".join(normalise_text(text) for text in texts if text)) - {" "})
     vocabulary = {token: i for i, token in enumerate(["[PAD]", "|", "[UNK]", *characters])}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, writing(Path(folder)):
         file = Path(folder) / "vocab.json"
         file.write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
         return Wav2Vec2CTCTokenizer(

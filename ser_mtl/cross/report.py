@@ -17,6 +17,9 @@ from ser_mtl.training.run_folder import check_writable
 
 _WIDTH = 80
 
+_PREDICTIONS = "predictions.jsonl"
+_BEFORE_THE_RESULTS = {_PREDICTIONS, "confusion_matrix.png", "reliability.png", "README.md"}
+
 _FIGURES = """\
 ![Confusion matrix](confusion_matrix.png)
 
@@ -65,10 +68,11 @@ def check_folder(folder: Path) -> None:
     """Check, before an evaluation, that it can be written into a folder.
 
     Raises:
-        UserError: the folder is not empty, or cannot be written.
+        UserError: the folder holds more than what an interruption left, or cannot be written.
     """
     check_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    inside = {path.name.removeprefix(".partial.") for path in folder.iterdir()} if folder.is_dir() else set()
+    if inside - _BEFORE_THE_RESULTS or (inside and _PREDICTIONS not in inside):
         raise UserError(f"--output_dir {folder}: holds files already; name another folder or empty it")
 
 
@@ -80,7 +84,7 @@ def write_evaluation(folder: Path, results: dict, rows: list[dict]) -> None:
         results: an `Evaluation`.
         rows: its predictions, calibrated.
     """
-    write_predictions(folder / "predictions.jsonl", rows)
+    write_predictions(folder / _PREDICTIONS, rows)
     if "emotion" in results["labels"]:
         plain = uncalibrated(rows, results["calibration"].get("temperature", 1.0))
         plot_emotion(results, plain, folder, title_of(results))

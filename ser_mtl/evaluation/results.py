@@ -181,7 +181,7 @@ def _tested_unless_all(results: Any) -> Any:
 Results = Annotated[_Results, AfterValidator(_tested_unless_all)]
 """The content of `results.json`. Keys that only later versions write are optional."""
 
-NO_TEST = "No test was held out (--fold all), so no figure says how the model does on new speakers."
+NO_TEST = "No test was held out (--fold all), so no score says how well the model does on new speakers."
 
 
 def part_of(results: dict) -> str:
@@ -257,7 +257,7 @@ def shared_speakers_note(results: dict) -> str | None:
         return None
     return (
         f"Official split: {shared['utterances']} of {results['test']['all']['n']} test utterances are by "
-        f"{shared['speakers']} speakers of train; for people that it has not heard, expect lower scores."
+        f"{shared['speakers']} speakers of train; expect lower scores for other speakers."
     )
 
 

@@ -206,7 +206,8 @@ def _training(results: dict) -> str:
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
     table = "\n".join(f"| {name} | {markdown(value)} |" for name, value in rows.items() if value not in (None, ""))
-    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n`args.json` holds every setting, `split.json` every utterance."
+    files = "`args.json` holds every setting, `split.json` the utterances of each part."
+    return f"## Training\n\n| | |\n|---|---|\n{table}\n\n{files}"
 
 
 def _class_weights(results: dict) -> str:

@@ -8,7 +8,7 @@ from ser_mtl.hub.complete import selection_of
 from ser_mtl.hub.names import NOTE
 from ser_mtl.safe_text import markdown
 
-REFIT = "Then trained again, on training and development set, for as many epochs (`--refit`)."
+REFIT = "Then trained again for that number of epochs, on training and development set (`--refit`)."
 
 _EXPLAINED = {
     "UA": "the mean of the per-class recalls",
@@ -24,18 +24,18 @@ def _metrics_without_test(results: dict) -> str:
     parts = [f"## Metrics\n\n{markdown(NO_TEST)}"]
     if folds := results.get("folds"):
         parts += [
-            "Models that were trained in the same way, each without a part of the corpus that it was then tested on "
-            f"({markdown(', '.join(folds['names']))}), had as a mean, in percent:",
+            "Mean scores, in percent, of models that were trained in the same way, each tested on a part of the corpus "
+            f"that it was not trained on ({markdown(', '.join(folds['names']))}):",
             metrics_table(folds),
             explanation(folds).strip(),
         ]
     else:
         parts.append(
-            f"To get figures, train the folds: `run_stage{results['stage']}.py` with `--fold 1` to `--fold 5`, and "
+            f"To get scores, train the folds: `run_stage{results['stage']}.py` with `--fold 1` to `--fold 5`, and "
             "otherwise the same flags. The next publication of this model then has their mean here."
         )
     if dev := results.get("dev"):
-        chosen = ", by which the epoch was chosen, so that it is optimistic" if results["selection"] == "dev" else ""
+        chosen = " (optimistic, because the epoch was chosen on it)" if results["selection"] == "dev" else ""
         parts += [f"On the development set{chosen}, in percent:", metrics_table({"test": dev})]
     if "temperature" in (fitted := results.get("calibration", {})):
         temperature = f"{fitted['temperature']:.2f}"
@@ -57,7 +57,7 @@ def metrics(results: dict) -> str:
         transcription_note(results),
         line_note(results),
         NOTE if results.get("hashed_names") else None,
-        "One fold and one seed; judge the method by its means over the folds.",
+        "One fold and one seed: judge the method by means over folds and seeds.",
     ]
     listed = "\n".join(f"- {note}" for note in notes if note)
     return f"""\

@@ -54,12 +54,12 @@ The adapters move the input of the CTC head, so `output.asr_logits` are of no us
 "speech-emotion" comes from the frozen model under the adapters."""
 
 _NO_TRANSCRIPT = """\
-If the output holds `asr_logits`, they are of no use: the layers under the CTC head were trained on. Take transcripts
-from the model that this one was trained on."""
+If the output holds `asr_logits`, they are of no use: stage 2 went on training the layers under the CTC head. Take
+transcripts from the stage-1 model."""
 
 _PIPELINE = """\
-With a pipeline of its own: files, or `(samples, rate)`, of any rate, any number of channels and any length give all
-tasks{probabilities}{transcripts}:
+The model has a pipeline of its own. It takes files, or `(samples, rate)`, of any rate, number of channels and length,
+and answers all tasks{probabilities}{transcripts}:
 
 ```python
 from transformers import pipeline
@@ -85,15 +85,15 @@ base = AutoModelForAudioClassification.from_pretrained(
 model = PeftModel.from_pretrained(base, {name}).eval()
 ```
 
-- Loaded adapters are frozen. To go on training, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
+- Loaded adapters are frozen. To train them further, pass `is_trainable=True`; `save_pretrained` and `push_to_hub` then
   write adapters again.
-- The Auto classes run the code of the base. To run always the same code, pass as `code_revision` the `revision` above.
+- The Auto classes run the code of the base. To always run the same code, pass the `revision` above as `code_revision`.
 - For an earlier commit of the adapters, pass `adapter_kwargs={{"revision": "..."}}`: transformers looks for a plain
   `revision` in the base. For a pipeline, publish the merged model (`ser-mtl publish --merge`)."""
 
 _PINNED = """\
-To load this very model for years, pass `revision="..."` to each `from_pretrained`: a commit of this repository, from
-*Files and versions*."""
+To load exactly this model in the future too, pass `revision="..."` to each `from_pretrained`, with a commit of this
+repository from *Files and versions*."""
 
 
 def use(results: dict, name: str) -> str:

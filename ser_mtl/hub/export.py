@@ -1,5 +1,6 @@
 """Export a run: adapters merged into their base, or as the stock classes of transformers."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -192,8 +193,8 @@ def check_place(folder: Path, sign: str) -> None:
     Raises:
         UserError: the folder holds something else.
     """
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; name a folder with --output_dir")
+    if os.path.lexists(os.path.realpath(folder)) and not folder.is_dir():  # a loop of links is there too
+        raise UserError(f"{folder}: is a file or a loop of links; name a folder with --output_dir")
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     ours = set(_STOCK) if sign != "results.json" else {"README.md", "published.json", *COMPANIONS, sign}
     earlier = (folder / sign).is_file() and (sign != "results.json" or read_json(folder / sign).get("merged") is True)
@@ -206,7 +207,7 @@ def check_place(folder: Path, sign: str) -> None:
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `folder`, an earlier export of the same run, when the block ends."""
-    folder = folder.resolve()  # replaces the target of a link, not the link
+    folder = Path(os.path.realpath(folder))  # replaces the target of a link, not the link
     with replacing(folder) as partial:
         partial.mkdir()
         yield partial

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from praatio.textgrid import IntervalTier, Textgrid
 from pysubs2 import SSAEvent, SSAFile
 
+from ser_mtl.files import writing
 from ser_mtl.inference.formats import parts_of
 from ser_mtl.safe_text import printable
 
@@ -49,7 +50,7 @@ def textgrid(answer: dict) -> str:
     grid = Textgrid(0, duration)
     for name, intervals in (tiers or {"emotion": []}).items():
         grid.addTier(IntervalTier(name, intervals, 0, duration))
-    with TemporaryDirectory() as folder:  # praatio only writes to files
+    with TemporaryDirectory() as folder, writing(Path(folder)):  # praatio only writes to files
         file = Path(folder, "a.TextGrid")
         grid.save(str(file), "long_textgrid", includeBlankSpaces=True)
         return file.read_text(encoding="utf-8")

@@ -132,6 +132,7 @@ class Recognizer(pipeline_ser_mtl.Recognizer):
             length += len(block)
             yield block
         if length < frame:
+            name = str(recording) if isinstance(recording, str | Path) else name
             notice(f"{name}: {length} samples at 16 kHz are less than one frame ({frame}): its answer says nothing")
 
     def _infer(self, utterances: list[np.ndarray], **options) -> list[dict]:

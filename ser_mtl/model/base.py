@@ -1,5 +1,6 @@
 """Finding the base of a run's adapters, also after both were moved."""
 
+import os
 from pathlib import Path
 
 from typing_extensions import TypedDict
@@ -27,9 +28,11 @@ def base_of(run: str | Path, base: str | None = None, say: str = "name it with -
         None for a run of a whole model, and for adapters on the Hub.
 
     Raises:
-        UserError: the base is not found.
+        UserError: the base is not found, or can be neither a folder nor on the Hub.
     """
     file = Path(run) / "adapter_config.json"
+    if base is not None and not os.path.exists(base) and (base.count("/") != 1 or base.startswith(("/", "."))):
+        raise UserError(f"--base {base}: is neither a folder here nor a Hub id (namespace/name)")
     if base is not None or not file.is_file():
         return base
     named = read_json(file, _Named)["base_model_name_or_path"]

@@ -43,7 +43,9 @@ class TablesArguments:
         help="Tables of the paper, any of 1 2 3 4; 5, the scale of CTC; 6, the rivals. [1 2 3, without --rows]",
     )
     rows: list[str] = HfArg(default_factory=list, help="Ids of single rows, such as t3-scl-cos.")
-    folds: list[int] = HfArg(default_factory=lambda: list(FOLDS), help="Folds that are held out, one after the other.")
+    folds: list[int] = HfArg(
+        default_factory=lambda: list(FOLDS), help="Folds to test on; each row is trained once for each."
+    )
     seeds: list[int] = HfArg(
         default_factory=lambda: [0], help="Seeds; each row is trained once for each fold and seed."
     )
@@ -51,7 +53,7 @@ class TablesArguments:
     data_dir: list[str] | None = HfArg(default=None, help="Where the corpus is, as for run_stage1.py.")
     encoder: str | None = HfArg(default=None, help="Hub id or folder of the pretrained encoder, as for run_stage1.py.")
     leave_out: list[str] = HfArg(
-        default_factory=list, help="Tasks, any of asr gender style, left out of all rows: the corpus lacks them."
+        default_factory=list, help="Tasks that the corpus lacks, any of asr gender style: left out of all rows."
     )
     stage1_flags: str = HfArg(
         default="", help="Further flags of run_stage1.py in one string: --stage1_flags '--num_train_epochs 8'"
@@ -76,7 +78,7 @@ class TablesArguments:
     )
     measure_oracle: bool = HfArg(
         default=False,
-        help="Measure UA on the test fold after each epoch, to show what choosing epochs on it would gain.",
+        help="Measure UA on the test fold after each epoch, to show how much choosing epochs on it would add.",
     )
     output_dir: Path = HfArg(default=None, help="Folder of all runs and of the report. [runs/tables/<corpus>]")
     jobs: int = HfArg(default=1, help="Runs at a time on this machine; they share its GPUs and cores.")
@@ -95,7 +97,7 @@ class TablesArguments:
     cross: list[Path] = HfArg(
         default_factory=list,
         help="Start nothing; write a table of train corpus against test corpus from these folders of runs and of "
-        "ser-mtl evaluate. --output_dir is runs/tables/cross.",
+        "ser-mtl evaluate. The default --output_dir is then runs/tables/cross.",
     )
     command: str = field(default="", init=False)  # as typed, without folders
     flags: list[str] = field(default_factory=list, init=False)  # for both stages

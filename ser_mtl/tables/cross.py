@@ -1,5 +1,6 @@
 """Train corpus against test corpus: tables and figures of emotion and values, from folders of runs and evaluations."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,7 +89,8 @@ def write_cross(folder: Path, tested: Iterable[Path]) -> str:
     """
     cells: _Cells = defaultdict(list)
     folders = list(tested)
-    if twice := [path for i, path in enumerate(folders) if path.resolve() in map(Path.resolve, folders[:i])]:
+    places = list(map(os.path.realpath, folders))
+    if twice := [path for i, path in enumerate(folders) if places[i] in places[:i]]:
         raise UserError(f"--cross {twice[0]}: is named twice, and would count twice")
     models = [read_tested(path) for path in folders]
     titles = _titles(models)

@@ -253,9 +253,9 @@ TITLES = {
     1: "one stage",
     2: "two stages; stage 1 trains SER and ASR, stage 2 SER alone",
     3: "stage 1 trains all parameters on SER and ASR, stage 2 adapters on SER, gender and style",
-    4: "earlier systems, rebuilt under the protocol of all other rows; the papers' own numbers are quoted",
-    5: "not in the paper: a single stage with PCGrad (its reference 12); and CTC as a sum, since it gives no scale",
-    6: "not in the paper: two stages and its rivals, ways to keep the tasks from conflicting",
+    4: "earlier systems, rebuilt and trained like all other rows; the papers' own numbers are quoted",
+    5: "not in the paper: a single stage with PCGrad (its reference 12), and CTC as a sum: the paper gives no scale",
+    6: "not in the paper: two stages and their rivals, other ways to keep the tasks from conflicting",
 }
 """Titles of the tables: the paper's, and one of ours."""
 
@@ -272,7 +272,7 @@ class Claim:
 
 CLAIMS = (
     Claim("Recognising speech as well helps emotion (one stage).", "t1-full-ser-asr", "t1-full-ser"),
-    Claim("The same if only adapters are trained.", "t1-adapters-ser-asr", "t1-adapters-ser"),
+    Claim("Recognising speech as well helps emotion with adapters alone.", "t1-adapters-ser-asr", "t1-adapters-ser"),
     Claim("In one stage, all parameters are better than adapters.", "t1-full-ser-asr", "t1-adapters-ser-asr"),
     Claim("In stage 2, adapters are better than all parameters.", "t2-full-adapters", "t2-full-full"),
     Claim("Adapters need a first stage that trains all parameters.", "t2-full-adapters", "t2-adapters-adapters"),
@@ -284,7 +284,7 @@ CLAIMS = (
     Claim("The proposed system beats learning emotion alone.", "t3-scl-cos", "t1-full-ser"),
     Claim("The proposed system beats single-stage multi-task learning.", "t3-scl-cos", "t1-full-all"),
     Claim("PCGrad improves single-stage multi-task learning.", "t5-full-all-pcgrad", "t1-full-all", False),
-    Claim("Two stages need no PCGrad: the proposed system beats a single stage with it.",
+    Claim("The proposed system beats single-stage multi-task learning with PCGrad.",
           "t3-scl-cos", "t5-full-all-pcgrad", False),
     *(claim for scale, words in (("utterance", "an utterance"), ("batch", "an update")) for claim in (
         Claim(f"Recognising speech as well helps emotion (one stage), with CTC summed over {words}.",
@@ -298,7 +298,7 @@ CLAIMS = (
     Claim("Two stages beat the other order, auxiliary tasks first.", "t6-two-stages", "t6-order", False),
     Claim("Two stages beat merging a model of speech recognition and one of emotion.",
           "t6-two-stages", "t6-merge", False),
-    Claim("Two stages beat that merge at one half each.", "t6-two-stages", "t6-merge-half", False),
+    Claim("Two stages beat the same merge with one half of each.", "t6-two-stages", "t6-merge-half", False),
     Claim("Two stages are better with heads on a learned average of all layers.", "t6-layers", "t6-two-stages", False),
 )  # fmt: skip
 """Each is a paired test of the report."""

@@ -51,7 +51,9 @@ class CorpusArguments:
 
     _argument_group_name: ClassVar[str] = "The corpus"
 
-    fold: int | str | None = flag(None, "Fold to test on, 1 to 5 (not with an official split); or all.")
+    fold: int | str | None = flag(
+        None, "Fold to test on, 1 to 5 (not with an official split); all: test on none, for a final model."
+    )
     corpus: str = flag("iemocap", CORPUS_HELP)
     data_dir: list[str] | None = flag(
         None,
@@ -60,15 +62,15 @@ class CorpusArguments:
     )
     recipe: str | None = flag(
         None,
-        "Defaults: paper, as here, or small, for small corpora. [paper for iemocap and demo, else small]",
+        "Other flags' defaults: paper, as here, or small, for small corpora. [paper for iemocap and demo, else small]",
         choices=tuple(RECIPES),
     )
     dev: Literal["dialog", "session", "none"] = flag(
         "dialog",
-        "Development set: 10 %% of the training dialogs, or speakers; the fold after the test fold; or none.",
+        "Development set: 10 %% of the training dialogs, else of the speakers; session: the fold after the test fold.",
     )
-    refit: bool = flag(False, "Choose the number of epochs on dev, then train again with dev.")
-    map: list[str] | None = flag(None, "anger=angry renames a label, gender:m=male; disgust= drops it.")
+    refit: bool = flag(False, "Choose the epochs on dev, then train on train and dev.")
+    map: list[str] | None = flag(None, "Rename labels: anger=angry, gender:m=male; drop: disgust=.")
     distinct_speakers: bool = flag(False, "The same name in two joined folders means two people.")
     no_check_counts: bool = flag(False, "Accept a corpus whose counts differ from the published ones.")
 
@@ -129,24 +131,24 @@ class SerMtlArguments(TrainingArguments):
 
     output_dir: str = flag(None, "Folder of the run. [runs/<corpus>/stage<k>/fold<n>]")
     num_train_epochs: float = flag(200.0, "Epochs.")
-    min_updates: int = flag(0, "Least number of updates, reached by more epochs. [0: none]")
+    min_updates: int = flag(0, "Least number of updates with emotions, reached by more epochs. [0: none]")
     learning_rate: float = flag(1e-4, "Peak learning rate.")
     warmup_steps: float = flag(0.1, "Linear warm-up in updates; below 1, a share of all.")
     layer_decay: float = flag(1.0, "Learning rate of a layer, as a share of the one above.")
-    head_start: float = flag(0.0, "Share of the updates in which only the heads train.")
+    head_start: float = flag(0.0, "Share of the updates before the encoder trains too.")
     adam_beta2: float = flag(0.98, "AdamW's decay of squared gradients; short, because CTC's first ones are huge.")
     weight_decay: float = flag(0.01, "AdamW's weight decay.")
     per_device_train_batch_size: int = flag(0, f"Utterances per batch and device. [0: {BATCH_SIZE} per update in all]")
     per_device_eval_batch_size: int = flag(32, "Utterances per batch on each device in evaluation.")
     selection: Literal["dev", "last", "oracle"] = flag(
         "dev",
-        "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or the best on test, optimistically.",
+        "Epoch that is kept: the best on dev (by UA, or CCC of values), the last, or (oracle) the best on test.",
     )
     early_stopping_patience: int | None = flag(None, "Stop after this many evaluations without a better one.")
-    measure_oracle: bool = flag(False, "Log test metrics after each epoch; nothing is chosen by them.")
+    measure_oracle: bool = flag(False, "Log test metrics after each epoch; no choice uses them.")
     metric_for_best_model: str | None = flag("emotion_ua", "The metric that --selection dev and oracle compare.")
     greater_is_better: bool | None = flag(
-        None, "Whether more of it is better. [yes, except for losses and error rates]"
+        None, "Whether a larger value of it is better. [yes, except for losses and error rates]"
     )
     eval_strategy: str = flag("epoch", "When dev is evaluated: epoch, steps (with --eval_steps) or no.")
     save_strategy: str = flag(
@@ -179,7 +181,7 @@ class SerMtlArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = flag(False, "Leave off: every trainable parameter has a gradient.")
     dataloader_pin_memory: bool = flag(torch.cuda.is_available(), "Pin batches in memory. [with CUDA]")
     logging_nan_inf_filter: bool = flag(False, "Leave off: a run stops where a loss is not finite.")
-    label_names: list[str] | None = flag(["row"], "Leave as it is: rows come back beside the predictions.")
+    label_names: list[str] | None = flag(["row"], "Leave as it is: each prediction comes back with its row.")
 
     def __post_init__(self):
         check_values(self)

@@ -223,6 +223,10 @@ def check_writable(folder: Path) -> None:
     if not is_utf8(str(folder)):  # safetensors and Arrow cannot write it
         raise UserError(f"--output_dir {folder}: is not UTF-8; name another folder")
     there = Path("/")
+    if to_nowhere := [path for path in (folder, *folder.absolute().parents) if path.is_symlink() and not path.exists()]:
+        raise UserError(
+            f"--output_dir {folder}: {to_nowhere[0]} is a link to nowhere; remove it, or name another folder"
+        )
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         # Only a trial tells: permissions say nothing about /proc, full disks or the length of names.

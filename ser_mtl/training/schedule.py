@@ -5,6 +5,7 @@ from functools import partial
 from itertools import product
 
 import torch
+from datasets import DatasetDict
 from torch.utils.data import DataLoader
 
 from ser_mtl.training.adapters import unwrap
@@ -12,18 +13,26 @@ from ser_mtl.training.arguments import SerMtlArguments
 from ser_mtl.training.flags import refuse_idle_optimizer_flags
 from ser_mtl.training.layer_rates import layer_factors
 from ser_mtl.training.resuming import ResumableTrainer
+from ser_mtl.training.stage import Stage
 
 
 class ScheduledTrainer(ResumableTrainer):
     """A Trainer with `--min_updates`, `--head_start` and `--layer_decay`."""
 
     args: SerMtlArguments
+    stage: Stage
+    parts: DatasetDict
     updates_of_schedule: int | None = None  # if training ends before its schedule does
 
     def set_initial_training_values(self, args: SerMtlArguments, dataloader: DataLoader) -> tuple:
-        """As in transformers, but for enough whole epochs to have `--min_updates`."""
+        """As in transformers, but for enough whole epochs to have `--min_updates`.
+
+        An update counts by its share of utterances with an emotion: a corpus joined for its words takes none away.
+        """
         asked, updates = args.num_train_epochs, -(-len(dataloader) // args.gradient_accumulation_steps)
-        args.num_train_epochs = max(asked, -(-args.min_updates // updates))
+        emotions = self.parts["train"]["emotion"][:] if "emotion" in self.stage.tasks else [None]
+        annotated = sum(emotion is not None for emotion in emotions) or len(emotions)
+        args.num_train_epochs = max(asked, -(-args.min_updates * len(emotions) // (updates * annotated)))
         try:
             return super().set_initial_training_values(args, dataloader)
         finally:

@@ -43,8 +43,8 @@ class Stage:
 
     tasks: list[str] = flag(None, f"Tasks to train: any of {' '.join(TASKS)}.")
     trainable: str = flag("all", "All parameters, or adapters on a frozen encoder.", choices=("all", "adapters"))
-    aux_weight: float = flag(0.1, "Weight of an auxiliary task: the paper's alpha, beta.")
-    ctc_scale: str = flag("characters", "What CTC is a mean over, else a sum.", choices=CTC_SCALES)
+    aux_weight: float = flag(0.1, "Weight of each auxiliary task: the paper's alpha, beta.")
+    ctc_scale: str = flag("characters", "What CTC is averaged over; batch: it is a sum.", choices=CTC_SCALES)
     fusion: str = flag("none", _FUSION, choices=("none", "concat"))
     scl: str = flag("none", _SCL, choices=("none", *SCL_FORMS))
     scl_weight: float = flag(1.0, "Weight of the self-contrastive loss.")
@@ -52,7 +52,7 @@ class Stage:
         "none",
         "balanced: each class counts the same in its loss.",
     )
-    soft_labels: bool = flag(False, "Train emotion on the raters' distribution, if known.")
+    soft_labels: bool = flag(False, "Train emotion on the raters' votes, if known.")
     layer_weights: bool | None = flag(False, "The heads see a learned average of all layers.")
     layer_statistics: bool | None = flag(False, "The heads see mean and deviation over time of all layers.")
     embedding_dim: int = flag(256, "Width of the task embeddings x.")
@@ -133,7 +133,7 @@ class Stage1(Stage):
     probe_start: bool = flag(False, "Start the emotion head as a logistic regression.")
     trainable: str = flag(
         "all",
-        "All parameters; adapters or heads on a frozen encoder.",
+        "All parameters, or adapters or heads on a frozen encoder.",
         choices=("all", "adapters", "heads"),
     )
 

@@ -5,7 +5,9 @@ import importlib
 import os
 import resource
 import sys
-from contextlib import redirect_stderr
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -16,7 +18,9 @@ from safetensors import SafetensorError
 
 from data import iemocap_loader
 from ser_mtl import cli
+from ser_mtl.errors import system_error
 from ser_mtl.files import write_text, writing
+from ser_mtl.lock import lock, release
 
 PROGRAMS = ["corpus", "predict", "publish", "export", "run_stage1", "run_stage2", "run_tables", "iemocap_loader"]
 
@@ -65,18 +69,34 @@ def test_standard_output_that_is_closed_is_no_error(good_corpus, monkeypatch):
         cli.command_line(partial(cli.run, "corpus", [str(good_corpus)]), "ser-mtl corpus")
 
 
-@pytest.mark.parametrize("bytes_a_file", [3000, 100_000, 200_000])
-def test_a_disk_that_is_full_in_training_is_one_line(good_corpus, encoder, finished, tmp_path, bytes_a_file):
-    """The limit of a file's size fails as a full disk does, in Python, in torch and in safetensors."""
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Let each write beyond these bytes of a file fail."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        stopped = run_script("run_stage1", run_flags(good_corpus, tmp_path / "out", encoder=encoder))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_lock_on_a_full_disk_is_named_and_not_left(tmp_path):
+    with no_file_above(0), pytest.raises(OSError, match=r"\.lock"):
+        lock(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    lock(tmp_path)
+    release(tmp_path)
+
+
+@pytest.mark.parametrize("bytes_a_file", [10, 3000, 100_000, 200_000])
+def test_a_disk_that_is_full_in_training_is_one_line(good_corpus, encoder, finished, tmp_path, bytes_a_file):
+    """The limit of a file's size fails as a full disk does, in Python, in torch and in safetensors."""
+    with no_file_above(bytes_a_file):
+        stopped = run_script("run_stage1", run_flags(good_corpus, tmp_path / "out", encoder=encoder))
     ours = [line for line in stopped.stderr.splitlines() if line.startswith("run_stage1.py: ")]
     assert (stopped.code, len(ours)) == (2, 1) and "Traceback" not in stopped.stderr
-    assert stopped.stderr.endswith(f"{ours[0]}\n") and f"{tmp_path / 'out'}" in ours[0]
+    place = tempfile.gettempdir() if bytes_a_file == 10 else tmp_path / "out"  # where a tokenizer is made
+    assert stopped.stderr.endswith(f"{ours[0]}\n") and f"{place}" in ours[0]
     assert not [name for name in contents(tmp_path) if "partial" in name]
     if bytes_a_file == 200_000:
         again = run_script("run_stage1", run_flags(good_corpus, tmp_path / "out", encoder=encoder))
@@ -102,6 +122,11 @@ def test_the_error_of_a_disk_names_the_file(error, number, tmp_path):
 def test_errors_of_a_program_are_no_errors_of_a_disk(tmp_path):
     with pytest.raises(RuntimeError, match="shape"), writing(tmp_path / "model"):
         raise RuntimeError("shape mismatch")
+
+
+def test_the_error_of_a_copy_names_what_is_written():
+    error = OSError(errno.ENOSPC, "No space left on device", "code.py", None, "/full/code.py")
+    assert (system_error(error) or "").startswith("/full/code.py: No space left on device; free some space")
 
 
 def test_a_file_without_a_right_is_one_line(monkeypatch, capsys):

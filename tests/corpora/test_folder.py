@@ -139,6 +139,27 @@ def test_two_spellings_of_a_speaker_stop_unless_the_split_is_official(tmp_path, 
         read_folder([write_folder(tmp_path / "official", official)])
 
 
+def test_two_spellings_of_a_dialog_are_one(tmp_path):
+    rows = "file_name,speaker,dialog\na.wav,x,Talk 1\nb.wav,y,talk1\nc.wav,z,talk1\n"
+    with pytest.warns(
+        Notice, match=r"1 dialogs have several spellings \(such as 'Talk 1', 'talk1'\): each is one dialog"
+    ):
+        corpus = read_folder([write_folder(tmp_path / "mine", rows)])
+    assert corpus["dialog"][:] == ["talk1"] * 3
+
+
+def test_speakers_that_can_be_no_people_are_said(tmp_path):
+    names = [f"{number}.wav" for number in range(10)]
+    of_two = "".join(
+        f"{name},x{n % 5},{'male' if n < 5 else 'M' if n == 5 else 'male'}\n" for n, name in enumerate(names)
+    )
+    with pytest.warns(Notice, match="1 speakers have more than one, such as 'x0' with 'M' and 'male'"):
+        read_folder([write_folder(tmp_path / "two", "file_name,speaker,gender\n" + of_two, " ".join(names))])
+    each = "".join(f"{name},{name}\n" for name in names)
+    with pytest.warns(Notice, match="each utterance has one of its own, so the same person may be in train and test"):
+        read_folder([write_folder(tmp_path / "each", "file_name,speaker\n" + each, " ".join(names))])
+
+
 def test_distinct_speakers_have_the_name_of_their_folder(tmp_path):
     one = write_folder(tmp_path / "one", "file_name,speaker\na.wav,x\nb.wav,X\nc.wav,x\n")
     two = write_folder(tmp_path / "two", "file_name,speaker\na.wav,x\nb.wav,y\n")
@@ -217,6 +238,13 @@ def _folds(corpus) -> dict[str, int]:
         ("file_name,speaker\na.wav,x\nb.wav,\n", r"row 3: neither 'fold' nor 'speaker'"),
         ("file_name,speaker\n", r"holds no rows"),
         ("", r"not a table"),
+        (
+            'file_name,text,speaker\na.wav,"well,x\nb.wav,no,y\nc.wav,"oh,z\n',
+            r"csv, lines 2 to 4: quotes do not match .*close a quote where its cell ends",
+        ),
+        ('file_name,text,speaker\na.wav,"he said \\"no\\"",x\n', r"csv, line 2: quotes do not match"),
+        ('file_name,speaker\na.wav,x\nb.wav,"y\nc.wav,z\n', r"csv, lines 3 to 4: quotes do not match"),
+        (f"file_name,{','.join(f'c{n}' for n in range(10_000))}\n", r"has 10001 columns, more than 10000; keep those"),
         ("file_name,speaker\na.wav,x\nb.wav,y,one,too,many\n", r"not a table .*line 3"),
         ("file_name,text\na.wav,well, yes\n", r"more cells than the header"),
         ("file_name,speaker\na.wav,caf\xe9\n".encode("latin-1"), r"not UTF-8"),

@@ -244,6 +244,7 @@ def test_a_split_that_cannot_be_made_says_why(rows, fold, dev, said):
         ({"dialog": "d"}, {}, {"dialog": "d"}, "dialog 'd' is in both train and test"),
         ({"dialog": "d"}, {"dialog": "d"}, {}, "dialog 'd' is in both train and dev"),
         ({}, {"dialog": "d"}, {"dialog": "d"}, "dialog 'd' is in both dev and test"),
+        ({"dialog": "D 1"}, {"dialog": "d1"}, {}, "dialog 'D 1' is in both train and dev"),
     ],
 )
 def test_every_leak_is_refused(train, dev, test, said):

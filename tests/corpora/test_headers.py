@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from helpers.tiny import SAMPLING_RATE, tone
 
+from recordings_ser_mtl import read_blocks
 from ser_mtl.corpora import ffmpeg, reading
 from ser_mtl.corpora.headers import check_whole
 from ser_mtl.corpora.reading import read_audio, seconds_of, seconds_over
@@ -38,6 +39,16 @@ def test_half_a_file_is_said_to_be_cut_off(tmp_path, suffix):
             read_audio(file)
         with pytest.raises(UserError, match=r"the audio: (is cut off|cannot be read)"):
             read_audio(BytesIO(part))
+
+
+@pytest.mark.parametrize("codec", ["GSM610", "G721_32"])
+def test_telephony_is_read_though_no_one_can_seek_in_it(tmp_path, codec):
+    file, samples = tmp_path / "a.wav", tone(440, 2, 8000)
+    soundfile.write(file, samples, 8000, subtype=codec)
+    for read in (read_audio, lambda name: next(read_blocks(name))):
+        heard, rate = read(file)
+        assert rate == 8000 and np.corrcoef(heard[:16000, 0], samples)[0, 1] > 0.95
+    assert seconds_of(file) == pytest.approx(2, abs=0.1)
 
 
 def test_opus_is_read_and_half_of_it_is_cut_off(tmp_path):

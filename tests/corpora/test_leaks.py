@@ -83,7 +83,7 @@ def test_a_run_with_a_planted_speaker_is_refused(tmp_path, encoder):
     corpus = write_corpus(tmp_path / "mine")
     table = pd.read_csv(corpus / "metadata.csv")
     table["fold"] = [int(speaker[1:]) for speaker in table["speaker"]]
-    table.loc[len(table) - 1, "speaker"] = "f1"  # a speaker of fold 1, in fold 5
+    table.loc[len(table) - 1, ["speaker", "gender"]] = "f1", "female"  # a speaker of fold 1, in fold 5
     table.to_csv(corpus / "metadata.csv", index=False)
     flags = run_flags(corpus, tmp_path / "out", encoder=encoder)
     check_refused("run_stage1", flags, "speaker 'f1'", "train and test", "fold")

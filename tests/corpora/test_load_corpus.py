@@ -40,6 +40,12 @@ def test_importing_the_corpora_imports_no_library():
     assert run_python(code) == "\n"
 
 
+def test_a_program_that_a_notebook_started_draws_without_the_notebooks_backend(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    code = "import sys; sys.modules['matplotlib_inline'] = None; import ser_mtl, matplotlib; print('drawn')"
+    assert run_python(code) == "drawn\n"
+
+
 def test_a_folder_is_loaded_without_torch(tmp_path):
     code = (
         "import sys; from ser_mtl.corpora import load_corpus; corpus = load_corpus('folder', sys.argv[1]); "

@@ -54,6 +54,7 @@ def test_a_value_of_another_form_is_named_with_its_page(tmp_path, page, said):
         ("l.csv", b"clip,emotion\na,\xe9\n", "encoding 'undefined' is none"),
         ("l.json", "[" * 100_000, "is not valid JSON"),
         ("l.json", '[{"clip": "a", "emotion": "\\ud800"}]', "is not valid JSON"),
+        ("l.csv", 'clip,emotion\n"a,sad\n"b",angry\n', "is not a table .*expected after"),
         ("l.csv", None, "cannot be read .a pipe or a device"),
     ],
 )

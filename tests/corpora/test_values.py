@@ -98,7 +98,7 @@ def test_a_dataset_has_values_and_nan_is_none(tmp_path):
     columns = {"file_name": ["a.wav", "b.wav"], "speaker": ["x", "y"], "arousal": [math.nan, 2.5], "valence": [1, 2]}
     corpus = read_dataset(Dataset.from_dict(columns), tmp_path / "mine")
     assert (corpus["activation"][:], corpus["valence"][:]) == ([None, 2.5], [1, 2])
-    with pytest.raises(UserError, match="'activation' and 'arousal' are one"):
+    with pytest.raises(UserError, match="'activation' and 'arousal' mean the same"):
         read_dataset(Dataset.from_dict(columns | {"activation": [1.0, 2.0]}), tmp_path / "mine")
 
 

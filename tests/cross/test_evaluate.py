@@ -18,6 +18,7 @@ from ser_mtl.corpora.loading import load_corpus
 from ser_mtl.cross.choice import Chosen, choose, without_heard
 from ser_mtl.cross.evaluate import tasks_to_score
 from ser_mtl.cross.heard import Heard, heard_by
+from ser_mtl.cross.report import check_folder
 from ser_mtl.errors import Notice, UserError
 from ser_mtl.evaluation.predictions import read_predictions
 from ser_mtl.files import write_json
@@ -279,3 +280,18 @@ def test_a_record_that_says_nothing_of_the_training_is_none(tmp_path):
         write_json(tmp_path / "args.json", record)
         write_json(tmp_path / "split.json", split)
         assert utterances_heard(str(tmp_path), by_audio=False) == found
+
+
+def test_an_evaluation_that_was_cut_short_is_done_again_and_other_files_are_left(tmp_path):
+    check_folder(tmp_path)
+    for name in ("predictions.jsonl", ".partial.reliability.png"):
+        (tmp_path / name).touch()
+    check_folder(tmp_path)
+    for other in ("results.json", "notes.txt"):
+        (tmp_path / other).touch()
+        with pytest.raises(UserError, match="holds files already"):
+            check_folder(tmp_path)
+        (tmp_path / other).unlink()
+    (tmp_path / "predictions.jsonl").rename(tmp_path / "README.md")
+    with pytest.raises(UserError, match="holds files already"):
+        check_folder(tmp_path)

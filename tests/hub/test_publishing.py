@@ -314,6 +314,12 @@ def test_a_base_that_is_gone_is_named(hub, stage1, stage2):
     check_refused(publish(stage2, "ada/stage2"), "the base ada/stage1", "404")
 
 
+def test_a_base_that_may_not_be_read_is_no_matter_of_writing(hub, stage1, stage2):
+    publish_well(stage1, "ada/stage1")
+    hub.fail("GET", "/api/models/ada/stage1", 403)
+    check_refused(publish(stage2, "ada/stage2"), "the base ada/stage1", "right to read there (403)")
+
+
 def test_adapters_trained_on_a_model_of_the_hub_keep_its_commit(hub, stage1, good_corpus, tmp_path):
     publish_well(stage1, "ada/stage1")
     trained_on = hub.repositories["ada/stage1"].branches["main"]
@@ -406,7 +412,8 @@ def test_a_repository_deleted_meanwhile_is_made_again_by_a_repeat(hub, stage1):
 def test_a_refusal_of_the_storage_is_no_network_error(hub, stage1, monkeypatch):
     """Over Xet, whose client calls it one."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
-    for status, words in ((403, "lacks the right"), (401, "does not accept the token"), (404, "HF_HUB_DISABLE_XET=1")):
+    said = {403: "right to write", 401: "does not accept the token", 404: "HF_HUB_DISABLE_XET=1", 400: "refused it"}
+    for status, words in said.items():
         hub.fail("GET", "/xet-write-token/", status, times=9)
         check_refused(publish(stage1, "ada/ser"), "ada/ser", words, f"({status})")
         hub.faults.clear()

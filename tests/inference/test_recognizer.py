@@ -123,10 +123,13 @@ def test_chunks_of_a_list_change_no_answer(recognizer, mono, monkeypatch):
         assert answer["emotion"]["probabilities"] == pytest.approx(expected["emotion"]["probabilities"], abs=1e-5)
 
 
-def test_a_fraction_of_a_frame_has_an_answer_and_one_notice(recognizer, mono):
+def test_a_fraction_of_a_frame_has_an_answer_and_one_notice(recognizer, mono, tmp_path):
     with pytest.warns(Notice, match=r"^recording 1: .*less than one frame[^\n]*$") as caught:
         assert recognizer((mono[1:2], SAMPLING_RATE))["emotion"]
     assert len(caught) == 1
+    soundfile.write(tmp_path / "short.wav", mono[1:2], SAMPLING_RATE)
+    with pytest.warns(Notice, match=rf"^{tmp_path}/short.wav: .*less than one frame"):
+        recognizer(tmp_path / "short.wav")
 
 
 def test_each_goes_on_after_a_recording_that_cannot_be_read(recognizer, mono):

@@ -128,7 +128,7 @@ def test_ffmpeg_is_read_while_it_decodes(tmp_path, program, subtype, form):
     ("line", "said"),
     [
         ('echo "[mov @ 0x1] moov atom not found" >&2; exit 1', r"\(ffmpeg: moov atom not found\); replace"),
-        ('echo "[in#0 @ 0x1] [x] file:/dev/fd/8: Invalid data" >&2; exit 1', r"\(ffmpeg: Invalid data\); replace"),
+        ('echo "file:/dev/fd/17: Invalid data found" >&2; exit 1', r"\(ffmpeg: Invalid data found\); replace"),
         ("exit 0", r"\(ffmpeg: exit code 0\)"),
         ("echo RIFFxxxxWAVEfmt yyyy", r"\(ffmpeg: exit code 0\)"),
         ("/bin/cat {}/a.wav; exit 3", r"\(ffmpeg: exit code 3\)"),

@@ -156,7 +156,7 @@ def test_the_modeling_file_imports_only_what_a_reader_of_the_hub_has():
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)} - {file.stem for file in files}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     others = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
-    assert others == {"torch", "transformers", "safetensors", "peft", "numpy"} | OPTIONAL
+    assert others == {"torch", "transformers", "safetensors", "peft", "accelerate", "numpy"} | OPTIONAL
 
 
 def test_transformers_4_wants_nothing_optional_installed():

@@ -1,9 +1,11 @@
 """What helps on a small corpus: heads on the average of the layers, a linear probe first, a learning rate a layer."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.tiny import check_refused, run_flags, run_script
@@ -127,7 +129,7 @@ def test_the_average_goes_through_both_stages(tmp_path, good_corpus, encoder):
     assert torch.equal(after[f"encoder.{norm}"], before[norm])
     assert not torch.equal(after["layer_weights.weights"], torch.zeros(3))
     flags = {"stage1": first, "layer_weights": False}
-    check_refused("run_stage2", run_flags(good_corpus, second, **flags), "--layer_weights False", "is True")
+    check_refused("run_stage2", run_flags(good_corpus, second, **flags), "--layer_weights False", "must be True")
     flags = {"stage1": first, "learning_rate": 1e-30, "scl": "none", "selection": "last"}
     ended = run_script("run_stage2", run_flags(good_corpus, second, **flags))
     assert ended.code == 0, ended.stderr
@@ -171,6 +173,19 @@ def test_there_are_at_least_so_many_updates_in_whole_epochs(tmp_path, good_corpu
     assert ended.code == 0, ended.stderr
     history = json.loads((tmp_path / "run/history.json").read_text())
     assert [entry["epoch"] for entry in history if "loss" in entry] == list(range(1, trained + 1))
+
+
+def test_utterances_joined_for_their_words_take_no_update_from_emotion(tmp_path, good_corpus, encoder):
+    """Half of the utterances have an emotion: three updates count as one and a half."""
+    corpus = shutil.copytree(good_corpus, tmp_path / "corpus")
+    rows = pd.read_csv(corpus / "metadata.csv")
+    rows.loc[rows["style"] == "scripted", "emotion"] = None
+    rows.to_csv(corpus / "metadata.csv", index=False)
+    flags = {"num_train_epochs": 1, "min_updates": 4, "tasks": ["emotion", "asr"]}
+    ended = run_script("run_stage1", run_flags(corpus, tmp_path / "run", encoder=encoder, **flags))
+    assert ended.code == 0, ended.stderr
+    history = json.loads((tmp_path / "run/history.json").read_text())
+    assert [entry["epoch"] for entry in history if "loss" in entry] == [1, 2, 3]
 
 
 def test_two_lengths_of_a_training_contradict_each_other(tmp_path, good_corpus, encoder):
