@@ -144,7 +144,8 @@ def _end(code: int, line: str | None = None, first: bool = True) -> NoReturn:
 
 @contextmanager
 def _notices(program: str, shown: bool) -> Iterator[None]:
-    """Print each `Notice` as one line on standard error, all other warnings as usual."""
+    """Print each `Notice` as one line on standard error, and once, all other warnings as usual."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always" if shown else "ignore", Notice)
         usual = warnings.showwarning
@@ -152,6 +153,9 @@ def _notices(program: str, shown: bool) -> Iterator[None]:
         def show(message, category, *where, **more) -> None:
             if not issubclass(category, Notice):
                 return usual(message, category, *where, **more)
+            if str(message) in said:  # by the first of two trainings (--refit)
+                return
+            said.add(str(message))
             bars = sys.modules.get("tqdm")  # a line would break a bar that is shown
             (bars.tqdm.write if bars else print)(f"{program}: {message}", file=sys.stderr)
 

@@ -156,3 +156,13 @@ def test_the_command_corpus_names_no_flag_of_training(tmp_path):
 def test_a_notice_cannot_steer_a_terminal():
     with pytest.warns(Notice, match=r"a\\x1b\[2Jb\\nc"):
         notice("a\x1b[2Jb\nc")
+
+
+def test_a_program_says_the_same_notice_once(capsys):
+    def main():
+        for line in ("odd", "odder", "odd"):
+            notice(line)
+
+    command_line(main, "a")
+    command_line(main, "b")
+    assert capsys.readouterr().err.splitlines() == ["a: odd", "a: odder", "b: odd", "b: odder"]

@@ -244,12 +244,12 @@ def _check_counts(description: Description, rows: Sequence[dict], place: str, le
     if not differences:
         return
     edition = f", {nearest['of']}" if nearest.get("of") else ""
-    line = f"not all of {description.title}{edition}: {'; '.join(differences)}"
+    line = f"not exactly {description.title}{edition}: {'; '.join(differences)}"
     if description.other_editions:
         return left_out.add(f"numbers differ from those of the known edition ({line})", *differences)
     raise UserError(
-        f"{place}: {line}. Unpack all of it again, or turn check_counts off (--no_check_counts) to use the utterances "
-        f"that are there"
+        f"{place}: {line}. Unpack it again into an empty folder, or turn check_counts off "
+        "(--no_check_counts) to use the utterances that are there"
     )
 
 

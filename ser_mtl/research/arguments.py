@@ -26,6 +26,9 @@ HEADS = {
 }
 """Emotion heads of earlier systems: their module, their class, and the `--trainable` that they work with."""
 
+ALONE = ("co_attention", "layer_attention")
+"""Heads that change what all heads see: segments in the place of utterances, all layers in that of the last one."""
+
 
 @dataclass
 class ResearchArguments:
@@ -70,7 +73,7 @@ class ResearchArguments:
             return
         if not isinstance(stage, Stage1) or list(stage.tasks) != ["emotion"] or stage.trainable != "all":
             raise UserError("--merge_asr, --merge_emotion: work in stage 1 with --tasks emotion and --trainable all")
-        _check_one_process("--merge_asr, --merge_emotion:", args)
+        _check_one_process("--merge_asr, --merge_emotion", args)
         self.merge_asr, self.merge_emotion = local_or_hub(self.merge_asr), local_or_hub(self.merge_emotion)
         if self.merge == "half":  # train an epoch that changes nothing, so that the run leaves all files of a run
             args.num_train_epochs, args.max_steps, args.min_updates, args.learning_rate = 1.0, -1, 0, 0.0
@@ -81,6 +84,7 @@ class ResearchArguments:
             (stage.number != 1 or "emotion" not in stage.tasks, "stage 1, with emotion among --tasks"),
             (stage.trainable != trainable, f"--trainable {trainable}"),
             (self.emotion_head == "asr_fusion" and "asr" not in stage.tasks, "asr among --tasks"),
+            (self.emotion_head in ALONE and len(stage.tasks) > 1, "--tasks emotion"),
             (self.gradient_surgery != "none", "--gradient_surgery none"),
             (self.merge_asr is not None, "a run without --merge_asr"),
             (getattr(stage, "probe_start", False), "a start without --probe_start"),
@@ -100,4 +104,4 @@ class ResearchArguments:
 
 def _check_one_process(flags: str, args: SerMtlArguments) -> None:
     if args.world_size > 1 or args.fp16:
-        raise UserError(f"{flags} works in one process and without --fp16".replace(": works", " work"))
+        raise UserError(f"{flags}: needs a single process, and no --fp16")

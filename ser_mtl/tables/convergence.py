@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from ser_mtl.tables.finished import FinishedRow
+from ser_mtl.tables.finished import FinishedRow, FinishedRun
 
 STILL_FALLING = 0.05
 """A loss has not converged if more than this share of its whole fall is in the last quarter of the training."""
 _FEWEST_EPOCHS = 4
 
 
-def logs_of(row: FinishedRow) -> list[list[dict]]:
+def logs_of(runs: list[FinishedRun]) -> list[list[dict]]:
     """The entries of each run's history that have training losses, of the runs with any."""
-    logs = [[entry for entry in run.history if "loss" in entry] for run in row.runs]
+    logs = [[entry for entry in run.history if "loss" in entry] for run in runs]
     return [log for log in logs if log]
 
 
@@ -20,16 +20,17 @@ def three_quarters(log: list[dict]) -> dict:
     return log[(3 * len(log) - 1) // 4]
 
 
-def unconverged(row: FinishedRow) -> list[str] | None:
+def unconverged(runs: list[FinishedRun]) -> list[str] | None:
     """The tasks whose training loss, as a mean over the runs, has not converged; None with too few epochs to tell.
 
-    The learning rate falls to zero, so a loss that has stopped falling may still be high.
+    The learning rate falls to zero, so a loss that has stopped falling may still be high. Pretraining has no tasks,
+    and gives "loss".
     """
-    logs = logs_of(row)
+    logs = logs_of(runs)
     if not logs or min(map(len, logs)) < _FEWEST_EPOCHS:
         return None
     found = []
-    for name in [name for name in logs[0][-1] if name.startswith("loss_")]:
+    for name in [name for name in logs[0][-1] if name.startswith("loss_")] or ["loss"]:
         losses = [[entry.get(name) for entry in (log[0], three_quarters(log), log[-1])] for log in logs]
         if any(None in of_run for of_run in losses):  # no utterance of that epoch had the task
             continue
@@ -40,6 +41,7 @@ def unconverged(row: FinishedRow) -> list[str] | None:
 
 
 def mark(row: FinishedRow) -> str:
-    """The remark beside the name of a row that has not converged; empty for all others."""
-    names = unconverged(row)
-    return f" (**not converged**: {', '.join(names)})" if names else ""
+    """The remark beside the name of a row that has not converged, or that starts from such a run; else empty."""
+    found = [("", row.runs), *((f"{name}: ", runs) for name, runs in row.steps.items())]
+    names = [title + ", ".join(tasks) for title, runs in found if (tasks := unconverged(runs))]
+    return f" (**not converged**: {'; '.join(names)})" if names else ""

@@ -1,7 +1,7 @@
 """The finished runs of a folder, read from their JSON files, by row, fold and seed."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NotRequired
@@ -98,6 +98,8 @@ class FinishedRow:
 
     row: Row
     runs: list[FinishedRun]
+    steps: dict[str, list[FinishedRun]] = field(default_factory=dict)
+    """The runs that they start from, by name."""
 
     @property
     def id(self) -> str:
@@ -210,8 +212,19 @@ def finished_runs(runs: Iterable[Run]) -> list[FinishedRun]:
 
 def finished_rows(runs: Iterable[Run]) -> list[FinishedRow]:
     """The rows with finished runs, in the paper's order: those asked for, and those that their runs started from."""
-    by_name: dict[str, list[FinishedRun]] = {}
+    by_name: dict[str, dict[Run, FinishedRun]] = {}
     for run in runs:
         for name in (run.rows or (run.name,)) if run.state == "finished" else ():
-            by_name.setdefault(name, []).append(FinishedRun(run.fold, run.seed, run.folder))
-    return [FinishedRow(row, by_name[row.id]) for row in ROWS if row.id in by_name]
+            by_name.setdefault(name, {})[run] = FinishedRun(run.fold, run.seed, run.folder)
+    return [
+        FinishedRow(row, list(by_name[row.id].values()), _steps(by_name[row.id])) for row in ROWS if row.id in by_name
+    ]
+
+
+def _steps(runs: Iterable[Run]) -> dict[str, list[FinishedRun]]:
+    """The finished runs that these start from, by name."""
+    steps: dict[str, list[FinishedRun]] = {}
+    for step in dict.fromkeys(step for run in runs for step in run.needed()):
+        if step.state == "finished":
+            steps.setdefault(step.name, []).append(FinishedRun(step.fold, step.seed, step.folder))
+    return steps

@@ -212,16 +212,23 @@ def norms_table(rows: list[FinishedRow]) -> Table | None:
 
 
 def losses_table(rows: list[FinishedRow]) -> Table | None:
-    """Each task's final training loss: mean and maximum over runs, and the mean at three quarters; None without any."""
-    lines, tasks = [], [task.name for task in TASKS.values() if task.kind != "value"]  # no row trains values
+    """Each task's final training loss: mean and maximum over runs, and the mean at three quarters; None without any.
+
+    The runs that rows start from come after the rows.
+    """
+    systems = {row.id: row.runs for row in rows}
     for row in rows:
-        if logs := logs_of(row):
+        for name, runs in row.steps.items():
+            systems.setdefault(name, runs)
+    lines, tasks = [], [task.name for task in TASKS.values() if task.kind != "value"]  # no row trains values
+    for name, runs in systems.items():
+        if logs := logs_of(runs):
             ends = [(log[-1], three_quarters(log)) for log in logs]
             epochs = sorted({(last["epoch"], before["epoch"]) for last, before in ends})
             shown = ", ".join(f"{last:g} ({before:g})" for last, before in epochs)
-            falling = unconverged(row)
-            converged = "too short to tell" if falling is None else f"no: {', '.join(falling)}" if falling else "yes"
-            lines.append([row.code, shown, *(_final_loss(ends, f"loss_{task}") for task in tasks), converged])
+            falling = unconverged(runs)
+            told = "too short to tell" if falling is None else f"no: {', '.join(falling)}" if falling else "yes"
+            lines.append([Markup(f"`{name}`"), shown, *(_final_loss(ends, f"loss_{task}") for task in tasks), told])
     return Table(["row", "epoch", *tasks, "converged"], lines) if lines else None
 
 

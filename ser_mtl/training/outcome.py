@@ -75,7 +75,7 @@ def predict_test(trainer: "SerMtlTrainer") -> list[dict]:
     predicted = trainer.predict(trainer.parts["test"])
     predictions = predicted.predictions
     embeddings = {name.removesuffix("_embedding"): x for name, x in predictions.items() if "_embedding" in name}
-    more: dict[str, Any] = {"points": two_dimensions(embeddings)} if embeddings else {}
+    more: dict[str, Any] = {"points": two_dimensions(embeddings)}
     if isinstance(trainer.model, PeftModel) and "asr" in predictions and trainer.start.base_transcribes:
         with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
             adapters_off = trainer.predict(trainer.parts["test"])

@@ -155,7 +155,7 @@ def test_a_part_is_refused_with_what_differs_unless_counts_are_off(tmp_path):
     root = write_names(tmp_path / "part", names[:-1])
     with pytest.raises(
         UserError,
-        match=r"not all of RAVDESS, speech: 1440 utterances expected, 1438 found; .*no_check_counts",
+        match=r"not exactly RAVDESS, speech: 1440 utterances expected, 1438 found; .*no_check_counts",
     ):
         load_corpus("ravdess", root)
     assert len(load_corpus("ravdess", root, check_counts=False)) == 1438

@@ -37,3 +37,8 @@ def test_a_run_leaves_the_points_of_its_test_set(finished):
     for row in read_predictions(finished / "predictions.jsonl"):
         assert set(row["points"]) == set(tasks) - {"asr"}
         assert all(len(point) == 2 and np.isfinite(point).all() for point in row["points"].values())
+
+
+def test_embeddings_of_different_widths_have_no_common_plane():
+    assert two_dimensions({"emotion": np.ones((3, 4)), "gender": np.ones((3, 6))}) is None
+    assert two_dimensions({}) is None

@@ -211,6 +211,8 @@ def test_a_run_has_results_and_is_neither_loaded_nor_published(good_corpus, enco
     [
         ({"emotion_head": "asr_fusion", "tasks": ["emotion"]}, "asr among --tasks"),
         ({"emotion_head": "layer_attention", "tasks": ["emotion"]}, "--trainable heads"),
+        ({"emotion_head": "co_attention", "tasks": ["emotion", "asr"]}, "--tasks emotion"),
+        ({"emotion_head": "layer_attention", "tasks": ["emotion", "gender"], "trainable": "heads"}, "--tasks emotion"),
         ({"emotion_head": "linear", "trainable": "adapters"}, "--trainable all"),
         ({"emotion_head": "linear", "push_to_hub": True, "hub_model_id": "ada/x"}, "--push_to_hub"),
     ],

@@ -293,5 +293,5 @@ def test_without_torchjd_surgery_names_what_to_install(monkeypatch):
 def test_several_processes_are_refused(monkeypatch):
     args = SerMtlArguments(output_dir="out", use_cpu=True)
     monkeypatch.setattr(SerMtlArguments, "world_size", 2)
-    with pytest.raises(UserError, match="--gradient_surgery pcgrad works in one process"):
+    with pytest.raises(UserError, match="--gradient_surgery pcgrad: needs a single process"):
         ResearchArguments(gradient_surgery="pcgrad").settle(Stage1(), args)

@@ -372,7 +372,24 @@ def test_a_row_whose_loss_still_falls_at_the_end_is_marked(tmp_path, losses, fou
     log = [{"epoch": epoch, "loss": 1.0, "loss_emotion": loss} for epoch, loss in enumerate(losses, 1)]
     write_json(tmp_path / "history.json", log)
     row = FinishedRow(ROWS[0], [FinishedRun(1, 0, tmp_path)])
-    assert (unconverged(row), mark(row)) == (found, marked)
+    assert (unconverged(row.runs), mark(row)) == (found, marked)
+
+
+def test_a_row_is_marked_for_the_runs_that_it_starts_from(tmp_path):
+    runs = plan(choose_rows([], ["t4-chen-ptapt"], []), [1, 2], [0], tmp_path)
+    write_runs([run for run in runs if run.settings.tasks], {})
+    falling = [{"epoch": e, "loss": 8.0 - e} for e in range(8)]
+    for run in runs:
+        if run.name == "t4-chen-ptapt-units":
+            write_json(run.folder / "history.json", falling)
+            write_json(run.folder / "results.json", {})
+        if run.name == "t4-chen-ptapt-frames":
+            write_json(run.folder / "history.json", [one | {"loss_emotion": one["loss"]} for one in falling])
+    (row,) = finished_rows(runs)
+    assert mark(row) == " (**not converged**: t4-chen-ptapt-frames: emotion; t4-chen-ptapt-units: loss)"
+    lines = {line[0]: line[-1] for line in losses_table([row]).rows}
+    assert lines == {"`t4-chen-ptapt`": "yes", "`t4-chen-ptapt-frames`": "no: emotion",
+                     "`t4-chen-ptapt-units`": "no: loss"}  # fmt: skip
 
 
 def some_results(folder: Path) -> dict:
