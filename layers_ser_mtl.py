@@ -7,6 +7,7 @@ This file travels to the Hub beside the method and needs nothing else of this pr
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from threading import get_ident
 
 import torch
@@ -80,7 +81,13 @@ class LayeredModel(PreTrainedModel):
         """As in transformers, but never re-entrant: that would stop gradients before adapters on a frozen encoder.
 
         And recompute without end in WavLM, whose layers pass on the position bias of the first one.
+
+        Raises:
+            TypeError: an argument is unknown to torch, which would hand it to the layers, and they ignore it.
         """
+        given = getattr(gradient_checkpointing_func, "keywords", {})
+        if unknown := given.keys() - {*signature(checkpoint).parameters, "preserve_rng_state"}:
+            raise TypeError(f"{', '.join(sorted(unknown))}: unknown to torch.utils.checkpoint")
         plain = partial(gradient_checkpointing_func, use_reentrant=False)
         super()._set_gradient_checkpointing(*args, gradient_checkpointing_func=plain, **kwargs)
 

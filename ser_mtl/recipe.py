@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from datasets import Dataset, DatasetDict
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
 from transformers.utils import logging
 
 from ser_mtl.corpora.dealing import ALL, Fold
@@ -108,6 +109,9 @@ class StageParser(Parser):
         order = [name for one in subjects for part in one.__mro__ for name in vars(part).get("__annotations__", {})]
         for group in self._action_groups:  # the model first, and flags of this project before those of transformers
             group._group_actions.sort(key=lambda action: order.index(action.dest) if action.dest in order else -1)
+        for action in self._actions:  # `--layer_statistics` alone is "yes" in stage 2 too, where the default is None
+            if action.type is string_to_bool and action.nargs is None:
+                action.nargs, action.const = "?", True
         self.usage = "%(prog)s [FILE.yaml | args.json] --fold N [--flag value ...]"
         self.add_argument(
             "--help_all", action="store_true", help="Show rare flags and transformers' TrainingArguments too."

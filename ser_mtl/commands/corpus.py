@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ser_mtl.errors import UserError
 from ser_mtl.parsing import add_corpus
 from ser_mtl.safe_text import printable
+from ser_mtl.tasks import CLASSIFICATION_TASKS, TASKS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,11 +106,16 @@ def place_to_write(path: Path, folders: list[str], audio: list[str]) -> Path:
 def _training(args: Namespace, corpus: "Dataset") -> str:
     """The command that trains on the corpus, or why there is none."""
     from ser_mtl.corpora.summary import training_flags
-    from ser_mtl.corpora.targets import NEEDS_EMOTION, lack_of_emotion
+    from ser_mtl.corpora.targets import NEEDS_EMOTION, check_spellings, lack_of_emotion
 
     why, values = lack_of_emotion([corpus]) or (None, [])
     if why and not values:
         return f"Not as it is: {printable(why)}; {NEEDS_EMOTION}"
+    try:
+        for column in (TASKS[task].column for task in CLASSIFICATION_TASKS):
+            check_spellings(corpus, column, sorted(set(corpus.unique(column)) - {None}))
+    except UserError as error:
+        return f"Not as it is: {error}"
     tasks = f" --tasks {' '.join(values)}" if values else ""
     return f"accelerate launch run_stage1.py {_flags(args)}{training_flags(corpus, args.fold, args.dev)}{tasks}"
 

@@ -32,9 +32,12 @@ def main(args: Namespace) -> None:
     """
     if args.int8 and args.to != "onnx":
         raise UserError(f"--int8: works with --to onnx, not with --to {args.to}")
+    from transformers.utils import logging
+
     from ser_mtl.hub.export import write_merged, write_wav2vec2
     from ser_mtl.hub.onnx import write_onnx
 
+    logging.disable_progress_bar()
     folder = args.output_dir or args.run_folder / args.to
     if args.to == "onnx":
         written = [write_onnx(args.run_folder, folder, args.int8, args.base)]

@@ -148,17 +148,18 @@ def model_of(args: Namespace) -> "Recognizer":
 
 
 def last_run() -> str:
-    """The folder in `runs/` whose run finished last.
+    """The folder in `runs/` whose run finished last. What `ser-mtl export` wrote into a run is none.
 
     Raises:
         UserError: there is none.
     """
     finished = sorted(RUNS.rglob("results.json"), key=lambda file: file.stat().st_mtime)
-    finished = [file for file in finished if (file.parent / "config.json").is_file()]  # an evaluation has none
-    if not finished:
+    folders = [file.parent for file in finished if (file.parent / "config.json").is_file()]  # an evaluation has none
+    folders = [folder for folder in folders if not {*folders} & {*folder.parents}]
+    if not folders:
         raise UserError("--model: no finished run in runs/; name a folder or Hub id")
-    print(printable(f"model: {finished[-1].parent}"), file=sys.stderr)
-    return str(finished[-1].parent)
+    print(printable(f"model: {folders[-1]}"), file=sys.stderr)
+    return str(folders[-1])
 
 
 def listen(args: Namespace) -> None:

@@ -1,5 +1,6 @@
 """`--map`: labels renamed, joined or left out, in any corpus."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 from datasets import Dataset
@@ -34,6 +35,13 @@ def parse_map(words: Iterable[str] | Mapping[str, str]) -> dict[tuple[str, str],
             raise UserError(f"--map: {label!r} appears twice; upper and lower case are one")
         found[key] = cleaned(new, set()) or ""
     return found
+
+
+def map_flag(column: str, labels: Iterable[str], into: str) -> str:
+    """The flag that joins labels of a column with another one. Upper and lower case are one label to it."""
+    prefix = "" if column == "emotion" else f"{column}:"
+    different = {label.casefold(): label for label in labels}.values()
+    return f"--map {shlex.join(f'{prefix}{label}={into}' for label in different)}"
 
 
 def _pair(word: str) -> tuple[str, str]:

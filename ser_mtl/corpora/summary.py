@@ -1,9 +1,8 @@
 """Tables of a corpus for people: what it holds, what may be wrong with it, and how a fold splits it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from shlex import quote
 from textwrap import fill
 
 import numpy as np
@@ -14,6 +13,7 @@ from ser_mtl.corpora import ffmpeg
 from ser_mtl.corpora.dealing import ALL, FOLDS, DevChoice, Fold
 from ser_mtl.corpora.folds import split
 from ser_mtl.corpora.leaks import find_leaks, leaks_line
+from ser_mtl.corpora.mapping import map_flag
 from ser_mtl.corpora.names import EMPTY, alike_people, near_equal, odd_people, spellings
 from ser_mtl.corpora.reading import MAX_SECONDS, SHORT, seconds_of
 from ser_mtl.corpora.utterances import is_official, normalise_text
@@ -176,15 +176,18 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
     if len(short := table["path"][3600 * table["hours"] < SHORT]):
         yield f"audio: {len(short)} shorter than {SHORT:g} seconds: {_names(short)}"
     for column in _CLASSES:
+        counts = table[column].value_counts()
         for group in spellings(table[column].dropna().unique()):
-            yield f"{column}: {_names(map(repr, group))} are spellings of one label"
+            flag = map_flag(column, *_by_count(group, counts))
+            yield f"{column}: {_names(map(repr, group))} are spellings of one label, which stop a training; {flag}"
     people = table[["speaker", "gender"]].astype(object)
     rows = people.where(people.notna(), None).to_dict("records")
     yield from (*alike_people(rows), *odd_people(rows))
     for column in _CLASSES:
-        for first, second in near_equal(table[column].dropna().unique()):
-            word = quote(f"{_column(column)}{first}={second}")
-            yield f"{column}: {first!r} and {second!r} may mean the same; --map {word}"
+        for pair in near_equal(table[column].dropna().unique()):
+            if not spellings(pair):  # named above
+                flag = map_flag(column, *_by_count(pair[::-1], table[column].value_counts()))
+                yield f"{column}: {pair[0]!r} and {pair[1]!r} may mean the same; {flag}"
         if table[column].nunique() == 1:
             yield f"{column}: all utterances have the same label, {table[column].dropna().iloc[0]!r}"
     if table["speaker"].nunique() == 1:
@@ -202,8 +205,10 @@ def _warnings(table: pd.DataFrame) -> Iterator[str]:
     yield from _fold_warnings(table)
 
 
-def _column(column: str) -> str:
-    return "" if column == "emotion" else f"{column}:"
+def _by_count(group: Sequence[str], counts: pd.Series) -> tuple[list[str], str]:
+    """The rarer labels of a group, and the most frequent one."""
+    usual = max(group, key=lambda label: counts[label])
+    return [label for label in group if label != usual], usual
 
 
 def _fold_warnings(table: pd.DataFrame) -> Iterator[str]:

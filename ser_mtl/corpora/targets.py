@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from transformers import Wav2Vec2CTCTokenizer
 
+from ser_mtl.corpora.mapping import map_flag
 from ser_mtl.corpora.names import number_notation, shown, spelling, spellings
 from ser_mtl.corpora.raters import emotion_distribution
 from ser_mtl.corpora.utterances import normalise_text
@@ -105,7 +106,7 @@ def check_spellings(corpus: Dataset, column: str, labels: list[str]) -> None:
         example = corpus["id"][written.index(others[0])]
         raise UserError(
             f"column {column!r}: {', '.join(map(shown, group))} are spellings of one label; did you mean {usual!r}? "
-            f"Write it the same everywhere (also in {example})"
+            f"Write it the same everywhere (also in {example}), or join them: {map_flag(column, others, usual)}"
         )
     if decimals := [label for label in labels if number_notation(label)]:
         whole = spelling(decimals[0].replace(",", "."))

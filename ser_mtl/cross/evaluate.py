@@ -1,5 +1,6 @@
 """The answers of a trained model to labelled utterances, and their scores: `results.json` of an evaluation."""
 
+import shlex
 from collections.abc import Iterable, Sequence, Set
 from importlib.metadata import version
 from typing import Annotated, NamedTuple, NotRequired
@@ -183,7 +184,7 @@ def _map_for(unknown: Iterable[str], known: list[str], column: str = "") -> str:
     for label in unknown:
         near = [other for pair in near_equal([label, *known]) if label in pair for other in pair if other != label]
         words.append(f"{column}{label}={near[0] if near else ''}")
-    return " ".join(f"'{word}'" if " " in word else word for word in words)
+    return shlex.join(words)
 
 
 def answered(recognizer: Recognizer, decoded: Dataset, labels: dict[str, list[str]]) -> list[dict]:

@@ -6,9 +6,12 @@ take forever to match. Adapters of this project have one pattern: it is compared
 
 from typing import Annotated, Any, Literal, NotRequired, Required
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import AfterValidator, Field
 from transformers import CONFIG_MAPPING
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 from typing_extensions import TypedDict
 
 from modeling_ser_mtl import ATTENTION_PROJECTIONS, SerMtlConfig
@@ -171,11 +174,13 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
     """
     names = [model]
     while True:
-        found = {name: file_of(names[-1], name, revision) for name in ("config.json", *SCHEMAS)}
+        config = _config_of(names[-1], revision)
+        commit = extract_commit_hash(config, None)
+        found = {name: file_of(names[-1], name, revision, commit) for name in SCHEMAS}
         for name, file in found.items():
-            if file is not None and name != "config.json":
+            if file is not None:
                 read_json(file, SCHEMAS[name])
-        if config := found["config.json"]:
+        if config:
             kind = read_json(config, _Kind)
             if "research" in kind:
                 raise UserError(
@@ -193,6 +198,25 @@ def check_saved(model: str, revision: str | None = None, base: str | None = None
             raise UserError(f"{names[0]}: its adapters are stacked on {', '.join(names[1:])}, ...; name a merged model")
 
 
-def file_of(model: str, name: str, revision: str | None = None) -> str | None:
-    """The path of a model's file, from its folder or the Hub; None if it has no such file."""
-    return cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+def file_of(model: str, name: str, revision: str | None = None, commit: str | None = None) -> str | None:
+    """The path of a model's file, from its folder or the Hub; None if it has no such file.
+
+    With `commit`, what the cache knows of that commit is taken without asking the Hub.
+    """
+    return cached_file(model, name, revision=revision, _commit_hash=commit, _raise_exceptions_for_missing_entries=False)
+
+
+def _config_of(model: str, revision: str | None) -> str | None:
+    """The path of a model's `config.json`; None if it has none, as foreign adapters.
+
+    Raises:
+        OSError: the Hub cannot be reached and the cache does not have the model. Without this, each further file would
+            be asked for in vain too, for half a minute.
+    """
+    try:
+        return cached_file(model, "config.json", revision=revision)
+    except OSError as error:
+        unreachable = isinstance(error.__cause__, LocalEntryNotFoundError)
+        if unreachable and not isinstance(try_to_load_from_cache(model, "adapter_config.json", revision=revision), str):
+            raise
+        return None

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 
 HELP_BELOW_THE_LINE = """\
-Below the line of the frozen encoder. What usually helps: {speakers}all layers, from their probe (--layer_statistics,
---probe_start, --augment speed), neither too few updates nor too many (--min_updates, --learning_rate), recordings of
-more speakers. See docs/small_corpora.md, "Below the line"."""
+Below the line of the frozen encoder. What usually helps: {speakers}a stage 1 with all layers, from their probe
+(--layer_statistics --probe_start --augment speed; the recipe `small` has them), neither too few updates nor too
+many (--min_updates, --learning_rate), recordings of more speakers. See docs/small_corpora.md, "Below the line"."""
 
 
 def finish_run(trainer: "SerMtlTrainer", leaks: dict | None = None) -> dict:

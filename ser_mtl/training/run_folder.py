@@ -1,6 +1,7 @@
 """The output folder of a run: which run it belongs to, and who may write there."""
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -223,10 +224,9 @@ def check_writable(folder: Path) -> None:
     if not is_utf8(str(folder)):  # safetensors and Arrow cannot write it
         raise UserError(f"--output_dir {folder}: is not UTF-8; name another folder")
     there = Path("/")
-    if to_nowhere := [path for path in (folder, *folder.absolute().parents) if path.is_symlink() and not path.exists()]:
-        raise UserError(
-            f"--output_dir {folder}: {to_nowhere[0]} is a link to nowhere; remove it, or name another folder"
-        )
+    for path in (folder, *folder.absolute().parents):
+        if os.path.islink(path) and not os.path.exists(path):  # unlike a Path's, they bear names that are too long
+            raise UserError(f"--output_dir {folder}: {path} is a link to nowhere; remove it, or name another folder")
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         # Only a trial tells: permissions say nothing about /proc, full disks or the length of names.

@@ -62,6 +62,20 @@ def test_labels_that_may_mean_the_same_are_named_with_the_map_that_joins_them(tm
     assert words[words.index("--map") + 1 :][:2] == ["sad=sadness", "angry="]
 
 
+def test_spellings_of_one_label_are_named_with_the_map_that_lets_it_train(tmp_path):
+    page = tmp_path / "calls.toml"
+    page.write_text('audio = "{emotion}/{speaker}"')
+    names = ["Happy/a.wav", "Happy/b.wav", "happy/c.wav", "HAPPY/d.wav", "hap py/e.wav", "sad/f.wav"]
+    root = write_names(tmp_path / "calls", names)
+    ended = run_script("corpus", [root, "--corpus", page])
+    advice = " ".join(ended.stdout.partition("Train on it")[2].split())
+    assert ended.code == 0 and "Not as it is: column 'emotion': " in advice
+    assert "may mean the same" not in ended.stdout
+    flags = shlex.split(advice.partition("--map ")[2])
+    text, _ = shown(root, "--corpus", page, "--map", *flags)
+    assert "are spellings of" not in text
+
+
 def test_what_is_written_is_read_back_as_a_folder(tmp_path, monkeypatch):
     root = write_names(tmp_path / "tree", trees.savee())
     monkeypatch.chdir(write_names(tmp_path / "elsewhere", []))

@@ -116,8 +116,11 @@ def test_a_corpus_without_mistakes_has_no_warnings(tmp_path):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        ({0: {"emotion": "Sad"}}, "emotion: 'Sad', 'sad' are spellings of one label"),
-        ({0: {"gender": "fe male"}}, "gender: 'fe male', 'female' are spellings of one label"),
+        (
+            {0: {"emotion": "Sad"}},
+            "emotion: 'Sad', 'sad' are spellings of one label, which stop a training; --map Sad=sad",
+        ),
+        ({0: {"gender": "fe male"}}, "spellings of one label, which stop a training; --map 'gender:fe male=female'"),
         ({0: {"speaker": "FEMALE1"}}, "column 'speaker': 'FEMALE1', 'female1' are most likely one person"),
         ({}, "style: all utterances have the same label, 'acted'"),
         ({n: {"speaker": "x"} for n in range(20)}, "speaker: there is only one, 'x'"),

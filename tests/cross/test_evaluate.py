@@ -265,11 +265,12 @@ def test_long_recordings_are_answered_in_segments_and_absent_classes_named(finis
     assert results["absent"] == ["angry"] and "has no angry: UA is over the other 1" in " ".join(ended.stdout.split())
 
 
-def test_an_evaluation_is_not_taken_for_the_run_that_finished_last(finished, tmp_path, monkeypatch):
+def test_an_evaluation_or_an_export_is_not_the_run_that_finished_last(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "runs/folder/stage1/fold1")
     (tmp_path / "runs/on").mkdir()
     (tmp_path / "runs/on/results.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, tmp_path / "runs/folder/stage1/fold1/merged")  # of `ser-mtl export`
     assert last_run() == "runs/folder/stage1/fold1"
 
 

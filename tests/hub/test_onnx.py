@@ -142,6 +142,34 @@ def test_int8_changes_matrix_products_alone_for_each_channel(exported, tmp_path)
     assert 0 < (outputs["emotion_logits"] - exact["emotion_logits"]).abs().max() < 0.1
 
 
+def test_int8_reaches_a_weight_that_two_products_take_transposed(tmp_path):
+    onnx, onnxruntime = map(pytest.importorskip, ("onnx", "onnxruntime"))
+    from onnx import TensorProto, helper, numpy_helper
+
+    drawn = np.random.default_rng(0)
+    weight = drawn.normal(size=(3, 8)).astype(np.float32)
+    nodes = [
+        made
+        for name in ("a", "b")
+        for made in (
+            helper.make_node("Transpose", ["weight"], [f"t{name}"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", f"t{name}"], [name]),
+        )
+    ]
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("a", "b")]
+    graph = helper.make_graph(nodes, "shared", values, outputs, [numpy_helper.from_array(weight, "weight")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", exporting.OPSET)], ir_version=10)
+    onnx.save(model, tmp_path / "float32.onnx")
+    quantize(tmp_path / "float32.onnx", tmp_path / "int8.onnx", large=False)
+    after = onnx.load(tmp_path / "int8.onnx").graph
+    kinds = [w.data_type for w in after.initializer if len(w.dims) == 2]
+    assert kinds == [TensorProto.INT8]  # one copy for both
+    x = drawn.normal(size=(5, 8)).astype(np.float32)
+    for found in onnxruntime.InferenceSession(tmp_path / "int8.onnx").run(None, {"x": x}):
+        np.testing.assert_allclose(found, x @ weight.T, atol=0.1)
+
+
 def test_the_example_of_the_docs_answers_as_the_recognizer_without_torch(exported, finished2, tmp_path):
     assert len([line for line in EXAMPLE.splitlines() if line]) <= 30
     (tmp_path / "answer.py").write_text(EXAMPLE)

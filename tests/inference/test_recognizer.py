@@ -4,16 +4,19 @@ import io
 import math
 from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import soundfile
 import torch
 from helpers.tiny import SAMPLING_RATE, run_script, tone
+from transformers.utils import cached_file
 
 import ser_mtl
 from recordings_ser_mtl import samples_of
 from ser_mtl.corpora.level import Clipped
 from ser_mtl.errors import Notice
+from ser_mtl.model import saved
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +246,17 @@ def test_a_file_open_in_another_way_is_one_clear_line(mode, said, tmp_path):
             file.close()
         with pytest.raises(ValueError, match=f"speech.wav: .*{said}"):
             samples_of(file)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_for_one_file_alone(monkeypatch):
+    asked = []
+
+    def counted(*words, **options):
+        asked.append(words[1])
+        return cached_file(*words, **options)
+
+    monkeypatch.setattr(saved, "cached_file", counted)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ser_mtl.UserError, match="couldn't connect"):
+        ser_mtl.load("ada/nowhere")
+    assert asked == ["config.json"]

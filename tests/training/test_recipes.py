@@ -1,10 +1,12 @@
 """Recipes: the corpus names one, a flag wins over it, and what a run's args.json holds is trained again as it was."""
 
 import json
+import re
 
 import pytest
 
 from ser_mtl.recipe import parse_settings, record_of
+from ser_mtl.training.outcome import HELP_BELOW_THE_LINE
 from ser_mtl.training.recipes import RECIPES
 from ser_mtl.training.stage import Stage1, Stage2
 
@@ -30,6 +32,19 @@ def test_the_corpus_names_the_recipe_unless_a_flag_does(tmp_path, stage, corpus,
     assert parsed.corpus.recipe == recipe
     known = values(parsed) | vars(parsed.corpus)
     assert {name: known[name] for name in RECIPES[recipe][stage.number]} == RECIPES[recipe][stage.number]
+
+
+def test_a_switch_needs_no_value_in_either_stage(tmp_path):
+    for stage in (Stage1, Stage2):
+        parsed = settings(tmp_path, "--corpus", "iemocap", "--layer_statistics", "--refit", stage=stage)
+        assert parsed.stage.layer_statistics is True
+    assert settings(tmp_path, "--corpus", "iemocap", stage=Stage2).stage.layer_statistics is None
+
+
+def test_the_advice_below_the_line_names_flags_of_stage_1(tmp_path):
+    flags = re.search(r"\((--layer_statistics [^;]*);", " ".join(HELP_BELOW_THE_LINE.split()))[1]
+    parsed = settings(tmp_path, "--corpus", "iemocap", *flags.split())
+    assert (parsed.stage.layer_statistics, parsed.stage.probe_start, parsed.args.augment) == (True, True, ["speed"])
 
 
 def test_the_paper_is_what_the_flags_have_without_a_recipe(tmp_path):

@@ -66,7 +66,7 @@ def test_a_file_that_holds_no_settings_is_named(tmp_path, content):
 
 
 def test_the_settings_of_the_other_stage_are_refused(finished):
-    check_one_line(run_script("run_stage2", [finished / "args.json"]), "run_stage2", "stage 1", "run_stage1.py")
+    check_one_line(run_script("run_stage2", [finished / "args.json"]), "run_stage2", "stage-1 run", "run_stage1.py")
 
 
 def test_a_mistyped_flag_is_named_with_the_one_meant(good_corpus, tmp_path):
