@@ -307,4 +307,4 @@ def test_a_base_that_moved_with_its_adapters_is_found(tmp_path, layout):
     (first / "config.json").unlink()
     with pytest.raises(UserError, match="--base"):
         base_of(second)
-    assert base_of(second, "elsewhere") == "elsewhere"
+    assert base_of(second, "me/elsewhere") == "me/elsewhere"
